@@ -1,0 +1,4 @@
+"""Models, their registry and their cost.
+
+Imports nothing else of classact.
+"""

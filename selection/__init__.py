@@ -1,0 +1,4 @@
+"""Policies, losses, scores and priorities: pure functions of arrays.
+
+Imports nothing else of classact.
+"""

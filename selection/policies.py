@@ -1,0 +1,167 @@
+"""Selection policies: which losses a score needs, and the score itself.
+
+A score is ℓ_act(x; online) − ℓ_act(x; reference), with a missing term taken as
+0. Which models that involves is data (`Policy`), so that the learner, the
+inference servers, the configuration and the cost ledger all read it from the
+same place.
+"""
+
+import dataclasses
+import difflib
+from typing import Any, Callable, Mapping, Optional
+
+import jax
+
+# What a scoring model returned for a batch: `loss: float32[B]` (ℓ_act) and
+# everything else that the model's forward pass gave, for instance `logits`.
+ModelOutputs = Mapping[str, jax.Array]
+ScoreFn = Callable[[Optional[ModelOutputs], Optional[ModelOutputs]], jax.Array]
+
+ONLINE_KINDS = (None, "learner", "proxy")
+REFERENCE_KINDS = (None, "fixed", "trained")
+REFERENCE_DATA = ("in_domain", "held_out")
+
+
+def loss_difference(online: Optional[ModelOutputs], reference: Optional[ModelOutputs]) -> jax.Array:
+    """The score of every policy in the paper: Eq. 2 to 5.
+
+    Args:
+        online: outputs of the online model, or None if the policy has none.
+        reference: outputs of the reference model, or None.
+
+    Returns:
+        float32[B], ℓ_act(online) − ℓ_act(reference).
+
+    Raises:
+        ValueError: if both are None: there is nothing to score with.
+    """
+    if online is None and reference is None:
+        raise ValueError("a score needs the outputs of an online or of a reference model")
+    if reference is None:
+        return online["loss"]
+    if online is None:
+        return -reference["loss"]
+    return online["loss"] - reference["loss"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """A selection policy, as data.
+
+    Attributes:
+        name: the name that `--config.policy` takes.
+        online: the model of the score's first term: None, "learner" (scored
+            with the learner's own parameters) or "proxy" (a small model with
+            the reference's architecture, trained on the learner's sub-batches).
+        reference: the model of the second term: None, "fixed" (read from a
+            checkpoint) or "trained" (in the same run, on the IID super-batch).
+        reference_data: what a fixed reference must have been trained on:
+            "in_domain" or "held_out" (data that the learner never sees).
+        score: `score(online, reference) -> float32[B]`; see `ModelOutputs`.
+            It is traced by JAX: use `jax.numpy`.
+        paper: where the paper defines it.
+    """
+
+    name: str
+    online: Optional[str] = None
+    reference: Optional[str] = None
+    reference_data: str = "in_domain"
+    score: ScoreFn = loss_difference
+    paper: str = ""
+
+    def __post_init__(self) -> None:
+        for field, value, accepted in (
+            ("online", self.online, ONLINE_KINDS),
+            ("reference", self.reference, REFERENCE_KINDS),
+            ("reference_data", self.reference_data, REFERENCE_DATA),
+        ):
+            if value not in accepted:
+                raise ValueError(f"policy {self.name!r}: {field}={value!r}, expected one of {accepted}")
+
+    @property
+    def scores(self) -> bool:
+        """Whether examples are scored at all (False: IID, no inference server)."""
+        return self.online is not None or self.reference is not None
+
+    @property
+    def trained_models(self) -> tuple[str, ...]:
+        """The models that the learner node trains, the learner first."""
+        names = ["learner"]
+        if self.online == "proxy":
+            names.append("online")
+        if self.reference == "trained":
+            names.append("reference")
+        return tuple(names)
+
+    @property
+    def published_models(self) -> tuple[str, ...]:
+        """The trained models that an inference server follows."""
+        names = []
+        if self.online is not None:
+            names.append("learner" if self.online == "learner" else "online")
+        if self.reference == "trained":
+            names.append("reference")
+        return tuple(names)
+
+
+_POLICIES: dict[str, Policy] = {}
+
+
+def register(policy: Policy) -> Policy:
+    """Makes a policy available to `--config.policy` under its name.
+
+    Raises:
+        ValueError: if another policy has that name.
+    """
+    if _POLICIES.get(policy.name, policy) != policy:
+        raise ValueError(f"a policy named {policy.name!r} is registered already")
+    _POLICIES[policy.name] = policy
+    return policy
+
+
+def register_policy(name: str, **fields: Any) -> Callable[[ScoreFn], ScoreFn]:
+    """Decorator that registers a score function as a policy of its own.
+
+    Example:
+        >>> @register_policy("confident_mistakes", online="proxy")
+        ... def score(online, reference):
+        ...     return online["loss"] * online["logits"].max(axis=-1)
+
+    Args:
+        name: the policy's name.
+        **fields: the other fields of `Policy`.
+    """
+
+    def decorator(score: ScoreFn) -> ScoreFn:
+        register(Policy(name=name, score=score, **fields))
+        return score
+
+    return decorator
+
+
+def get(name: str) -> Policy:
+    """Returns the policy of that name.
+
+    Raises:
+        ValueError: if there is none; the message gives the nearest names.
+    """
+    if name not in _POLICIES:
+        near = difflib.get_close_matches(name, _POLICIES, n=3)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"unknown policy {name!r}: {hint}known policies: {', '.join(names())}")
+    return _POLICIES[name]
+
+
+def names() -> tuple[str, ...]:
+    """The names of all registered policies, in the order of registration."""
+    return tuple(_POLICIES)
+
+
+register(Policy("uniform", paper="IID baseline"))
+register(Policy("hard_learner", online="learner", paper="Eq. 2"))
+register(Policy("easy_reference", reference="fixed", paper="Eq. 3"))
+register(Policy("rho", online="learner", reference="fixed", reference_data="held_out", paper="Eq. 5, RHO"))
+register(Policy("learnability", online="learner", reference="fixed", paper="Eq. 5"))
+register(Policy("classact_ho", online="proxy", reference="fixed", reference_data="held_out", paper="Table 1"))
+register(Policy("classact", online="proxy", reference="fixed", paper="Algorithm 1"))
+register(Policy("classact_online", online="proxy", reference="trained", paper="Algorithm 2"))
