@@ -8,7 +8,8 @@ same place.
 
 import dataclasses
 import difflib
-from typing import Any, Callable, Mapping, Optional
+from collections.abc import Callable, Mapping
+from typing import Any, Optional
 
 import jax
 
