@@ -1,0 +1,227 @@
+"""The compute ledger: what a policy costs per learner update, and what a run has cost.
+
+The unit is the multiply-accumulate (MAC) per example. A forward pass costs F,
+a backward pass twice that, so a training step costs 3·F per example (Appendix
+A.1). What each policy pays follows from the models it uses, which
+`classact.selection.policies.Policy` says; no policy is known here by name.
+
+Two countings are kept side by side, since the paper's leaves out a term:
+
+*The paper's formula* (Appendix A.1), per example and per update of an IID run:
+`(3·F_learn + ρ·F_act)·β + 3·F_ref`. β is the fraction of the IID run's updates
+that remain, 1 − learner speed-up (section 3.3 calls it "the saving"), ρ = B/b
+is how many examples are scored for each one trained on, and F_act is what
+scoring one costs: F_ref for easy reference, F_learn + F_ref for RHO, 2·F_ref
+for ClassAct. The last term is the training of the reference on as many
+examples as the IID run sees.
+
+*The full count* adds what Algorithms 1 and 2 do besides: training the online
+model on each sub-batch, `3·F_ref·β`, and, where the reference is trained in
+the same run, training it on super-batches (10·b in the paper):
+`3·F_ref·β·(super-batch / b)` in place of `3·F_ref`.
+"""
+
+from typing import Any, Optional
+
+from classact.selection.policies import Policy
+
+TRAINING_PASSES = 3
+"""A gradient update in forward passes: one forward, and a backward worth two."""
+
+
+def acting_cost(policy: Policy, f_learn: float, f_ref: float) -> float:
+    """The cost of scoring one example, F_act of section 3.3.
+
+    Args:
+        policy: the policy; a proxy online model has the reference's architecture.
+        f_learn: MACs of the learner's forward pass for one example.
+        f_ref: MACs of the scorer's (the reference's and the online model's).
+
+    Returns:
+        MACs; 0 for a policy that scores nothing.
+    """
+    online = {None: 0.0, "learner": f_learn, "proxy": f_ref}[policy.online]
+    return online + (0.0 if policy.reference is None else f_ref)
+
+
+def cost_per_update(
+    policy: Policy,
+    *,
+    f_learn: float,
+    f_ref: float = 0.0,
+    rho: float = 2.0,
+    learner_speedup: float = 0.0,
+    include_online_training: bool = False,
+    include_reference_training: bool = True,
+    reference_batch_ratio: Optional[float] = None,
+) -> float:
+    """The cost of a run per example and per update of the IID run it replaces.
+
+    With the default arguments this is C of Appendix A.1: C_IID, C_easy_ref,
+    C_RHO or C_ClassAct, whichever the policy's models make it.
+
+    Args:
+        policy: the policy.
+        f_learn: MACs of the learner's forward pass for one example.
+        f_ref: MACs of the scorer's forward pass; a policy without scorer
+            ignores it.
+        rho: examples scored per example trained on, B/b.
+        learner_speedup: share of the IID run's updates that are not needed to
+            reach its result, 1 − β; negative if more were needed.
+        include_online_training: adds the training of the online model
+            (Algorithm 1, line 8), which the paper's formula leaves out.
+        include_reference_training: False amortises the reference, as for one
+            taken off the shelf (Figure 2).
+        reference_batch_ratio: for a reference trained in the same run, its
+            super-batch in units of b (10 in the paper), to count its training
+            exactly. None keeps the paper's 3·F_ref for it as well.
+
+    Returns:
+        MACs per example of a batch.
+
+    Raises:
+        ValueError: if a cost is negative, `f_learn` is not positive, ρ is less
+            than 1, or the speed-up is not less than 1.
+    """
+    _check("f_learn", f_learn, f_learn > 0, "more than 0")
+    _check("f_ref", f_ref, f_ref >= 0, "at least 0")
+    _check("rho", rho, rho >= 1, "at least 1")
+    _check("learner_speedup", learner_speedup, learner_speedup < 1, "less than 1")
+    remaining = 1.0 - learner_speedup
+    per_update = TRAINING_PASSES * f_learn + rho * acting_cost(policy, f_learn, f_ref)
+    if include_online_training and policy.online == "proxy":
+        per_update += TRAINING_PASSES * f_ref
+    once = 0.0
+    if policy.reference is not None and include_reference_training:
+        if policy.reference == "trained" and reference_batch_ratio is not None:
+            _check("reference_batch_ratio", reference_batch_ratio, reference_batch_ratio > 0, "more than 0")
+            per_update += TRAINING_PASSES * f_ref * reference_batch_ratio
+        else:
+            once = TRAINING_PASSES * f_ref
+    return per_update * remaining + once
+
+
+def compute_speedup(
+    policy: Policy,
+    f_learn: float,
+    f_ref: float = 0.0,
+    rho: float = 2.0,
+    learner_speedup: float = 0.0,
+    **counting: Any,
+) -> float:
+    """The share of an IID run's compute that a policy saves; Table 1's last column.
+
+    Args:
+        policy: the policy.
+        f_learn: MACs of the learner's forward pass for one example.
+        f_ref: MACs of the scorer's.
+        rho: examples scored per example trained on, B/b.
+        learner_speedup: 1 − β.
+        **counting: what is counted, as for `cost_per_update`, for instance
+            `include_online_training=True`.
+
+    Returns:
+        1 − C_policy / C_IID: 0.03 for 3 % saved; negative (Eq. 6 not met) if
+        the selection costs more than it saves.
+
+    Raises:
+        ValueError: as for `cost_per_update`.
+    """
+    cost = cost_per_update(
+        policy, f_learn=f_learn, f_ref=f_ref, rho=rho, learner_speedup=learner_speedup, **counting
+    )
+    return 1.0 - cost / (TRAINING_PASSES * f_learn)
+
+
+def run_ledger(
+    policy: Policy,
+    *,
+    learner_macs: float,
+    scorer_macs: float,
+    updates: int,
+    batch_size: int,
+    examples_scored: int,
+    super_batch_size: int = 0,
+    reference_pretraining_macs: float = 0.0,
+) -> dict[str, float]:
+    """What a run has cost, from what it has counted.
+
+    Examples, not padding: a server that pads its last batch computes more.
+
+    Args:
+        policy: the run's policy.
+        learner_macs: MACs of the learner's forward pass for one example.
+        scorer_macs: MACs of the scorer's; ignored if the policy has no scorer.
+        updates: learner updates made.
+        batch_size: b, examples per learner update.
+        examples_scored: examples that went through the inference servers.
+        super_batch_size: examples per update of a reference that is trained in
+            the same run (10·b in the paper); otherwise ignored.
+        reference_pretraining_macs: what training the fixed reference has cost,
+            the `total_macs` of its own run; 0 if it came from elsewhere.
+
+    Returns:
+        MACs by what they were spent on, all zero where a policy does not:
+
+        - `learner_training_macs`, `online_training_macs`, `reference_training_macs`
+          (in this run), `scoring_macs`, `reference_pretraining_macs`;
+        - `total_macs`: their sum;
+        - `total_macs_paper_formula`: the sum as Appendix A.1 counts, without
+          the online model's training, and with a reference trained in the run
+          counted as if on sub-batches of b;
+        - `macs_per_update`: `total_macs` without the pretraining, by update;
+        - `learner_forward_macs`, `scorer_forward_macs`: the costs per example
+          that all this rests on (the scorer's is 0 without one).
+
+    Raises:
+        ValueError: if a count is negative, the learner's cost is not positive,
+            a policy without fixed reference was given its pretraining, or one
+            that trains the reference was given no super-batch size.
+    """
+    for name, value in (
+        ("scorer_macs", scorer_macs),
+        ("updates", updates),
+        ("batch_size", batch_size),
+        ("examples_scored", examples_scored),
+        ("super_batch_size", super_batch_size),
+        ("reference_pretraining_macs", reference_pretraining_macs),
+    ):
+        _check(name, value, value >= 0, "at least 0")
+    _check("learner_macs", learner_macs, learner_macs > 0, "more than 0")
+    if policy.reference != "fixed":
+        fixed = f"0, as policy {policy.name!r} reads no fixed reference"
+        _check(
+            "reference_pretraining_macs", reference_pretraining_macs, reference_pretraining_macs == 0, fixed
+        )
+    trains_reference = policy.reference == "trained"
+    if trains_reference:
+        _check("super_batch_size", super_batch_size, super_batch_size > 0, "more than 0")
+    has_scorer = policy.reference is not None or policy.online == "proxy"
+    f_ref = scorer_macs if has_scorer else 0.0
+    examples_trained = updates * batch_size
+
+    learner = TRAINING_PASSES * learner_macs * examples_trained
+    online = TRAINING_PASSES * f_ref * examples_trained if policy.online == "proxy" else 0.0
+    reference = TRAINING_PASSES * f_ref * updates * super_batch_size if trains_reference else 0.0
+    scoring = acting_cost(policy, learner_macs, f_ref) * examples_scored
+    during_run = learner + online + reference + scoring
+    reference_by_paper = TRAINING_PASSES * f_ref * examples_trained if trains_reference else 0.0
+    ledger = {
+        "learner_training_macs": learner,
+        "online_training_macs": online,
+        "reference_training_macs": reference,
+        "scoring_macs": scoring,
+        "reference_pretraining_macs": reference_pretraining_macs,
+        "total_macs": during_run + reference_pretraining_macs,
+        "total_macs_paper_formula": learner + scoring + reference_by_paper + reference_pretraining_macs,
+        "macs_per_update": during_run / updates if updates else 0.0,
+        "learner_forward_macs": learner_macs,
+        "scorer_forward_macs": f_ref,
+    }
+    return {name: float(macs) for name, macs in ledger.items()}
+
+
+def _check(field: str, value: float, accepted: bool, expected: str) -> None:
+    """Raises a ValueError that names the field unless its value is accepted."""
+    if not accepted:
+        raise ValueError(f"{field}={value!r}, expected {expected}")
