@@ -1,0 +1,170 @@
+"""The sources that come with classact, as the registry opens them."""
+
+import os
+import pathlib
+import struct
+import zipfile
+import zlib
+from typing import Optional
+
+import numpy as np
+
+from classact.data.idx import read_idx
+from classact.data.registry import register_source
+from classact.data.source import ArraySource, DataError, Source, held_out_split
+
+FASHION_MNIST_CLASSES = (
+    "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+_FASHION_MNIST_FILES = {"train": "train", "eval": "t10k"}
+# Where the Debian package puts the files below the directory it is unpacked in.
+_DEBIAN_FOLDER = pathlib.Path("usr/share/datasets/fashion-mnist")
+
+
+@register_source("fashion_mnist")
+def open_fashion_mnist(argument: str, split: str) -> Source:
+    """`fashion_mnist` or `fashion_mnist:DIR`: 60,000 / 10,000 grey 28×28 images, 10 classes.
+
+    Without DIR, the IDX files (gzipped or not) are looked for in
+    `$CLASSACT_DATA/fashion-mnist`, `~/.cache/classact/fashion-mnist` and
+    `/usr/share/datasets/fashion-mnist`. Wherever a directory is looked in, the
+    Debian package may also have been unpacked in it.
+
+    Raises:
+        DataError: if they are nowhere (it names the command that gets them) or damaged.
+    """
+    folder = _fashion_mnist_folder(argument)
+    prefix = _FASHION_MNIST_FILES[split]
+    images_path = _plain_or_gzipped(folder, f"{prefix}-images-idx3-ubyte")
+    labels_path = _plain_or_gzipped(folder, f"{prefix}-labels-idx1-ubyte")
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    if images.ndim != 3:
+        raise DataError(f"{images_path}: an array of shape {images.shape}, expected images [N, H, W]")
+    if labels.ndim != 1 or len(labels) != len(images):
+        raise DataError(
+            f"{labels_path}: labels {list(labels.shape)} for {len(images)} images of {images_path}"
+        )
+    return ArraySource(
+        "fashion_mnist", images[..., np.newaxis], labels, 10, FASHION_MNIST_CLASSES, origin=str(labels_path)
+    )
+
+
+@register_source("digits")
+def open_digits(argument: str, split: str) -> Source:
+    """`digits`: scikit-learn's 1,797 grey 8×8 digits, 1,438 / 359 by a fixed split."""
+    _no_argument("digits", argument)
+    # Imported here, for it takes a second that other sources need not spend.
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    # Its grey levels are 0 to 16.
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+    names = [str(digit) for digit in range(10)]
+    train, evaluation = held_out_split(ArraySource("digits", images, digits.target, 10, names), 0.2, seed=0)
+    return train if split == "train" else evaluation
+
+
+@register_source("npz")
+def open_npz(argument: str, split: str, *, classes: Optional[str] = None) -> Source:
+    """`npz:PATH` or `npz:PATH?classes=K`: the whole of a NumPy file, for both splits.
+
+    The file holds `image`, uint8[N, H, W] or uint8[N, H, W, C], and `label`,
+    integers[N] from 0; other arrays are ignored. It is read into memory. K is 1 +
+    the greatest label if not given.
+
+    Raises:
+        DataError: if the file is missing, damaged, or holds something else.
+    """
+    del split
+    if not argument:
+        raise DataError("data source 'npz' needs a file: npz:PATH")
+    path = pathlib.Path(argument).expanduser()
+    images, labels = _read_npz(path)
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1 or not len(labels):
+        raise DataError(
+            f"{path}: array 'label' is {labels.dtype}{list(labels.shape)}, expected integers[N], N at least 1"
+        )
+    if classes is not None:
+        num_classes = positive_option("npz", "classes", classes)
+    else:
+        num_classes = max(0, int(labels.max())) + 1
+        if num_classes > len(labels):
+            raise DataError(
+                f"{path}: example {labels.argmax()} has label {labels.max()}, more than there are examples; "
+                f"if that is right, say npz:{argument}?classes=K"
+            )
+    return ArraySource("npz", images, labels, num_classes, origin=str(path))
+
+
+def positive_option(source: str, name: str, value: str) -> int:
+    """Reads the value of a spec's option as a number; DataError unless it is a whole number above 0."""
+    if not value.isdecimal() or int(value) < 1:
+        raise DataError(f"data source {source!r}: {name}={value}, expected a whole number above 0")
+    return int(value)
+
+
+def _no_argument(name: str, argument: str) -> None:
+    if argument:
+        raise DataError(f"data source {name!r} takes no argument, got {argument!r}")
+
+
+def _read_npz(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        # Never unpickle: a data file must not be able to run code.
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise DataError(f"{path}: a single array, expected an npz file with 'image' and 'label'")
+            missing = {"image", "label"} - set(file.files)
+            if missing:
+                raise DataError(f"{path}: lacks {sorted(missing)}; it has {sorted(file.files)}")
+            return file["image"], file["label"]
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except DataError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        MemoryError,
+        struct.error,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise DataError(f"{path}: not a readable npz file ({error})") from error
+
+
+def _fashion_mnist_folder(argument: str) -> pathlib.Path:
+    if argument:
+        base = pathlib.Path(argument).expanduser()
+        folders, target = [base, base / "fashion-mnist", base / _DEBIAN_FOLDER], argument
+    else:
+        cache = pathlib.Path(os.environ.get("CLASSACT_DATA") or "~/.cache/classact").expanduser()
+        home = pathlib.Path("~/.cache/classact").expanduser()
+        folders = [
+            *(
+                base / name
+                for base in dict.fromkeys((cache, home))
+                for name in ("fashion-mnist", _DEBIAN_FOLDER)
+            ),
+            pathlib.Path("/") / _DEBIAN_FOLDER,
+        ]
+        target = os.environ.get("CLASSACT_DATA") or "~/.cache/classact"
+    for folder in folders:
+        if folder.is_dir() and any(folder.glob("*-ubyte*")):
+            return folder
+    raise DataError(
+        f"Fashion-MNIST is in none of {', '.join(map(str, folders))}. To get it (31 MB; "
+        "where apt-get finds no such package, run `apt-get update` first): "
+        f"mkdir -p {target} && apt-get download dataset-fashion-mnist && "
+        f"dpkg-deb -x dataset-fashion-mnist*.deb {target}"
+    )
+
+
+def _plain_or_gzipped(folder: pathlib.Path, name: str) -> pathlib.Path:
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.is_file():
+            return path
+    raise DataError(f"{folder / name}.gz: no such file")

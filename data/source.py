@@ -1,0 +1,215 @@
+"""What a source of examples is, and the sources that need no file format.
+
+A source is a finite, indexable data set. Drawing from it at random, for ever,
+is the business of `stream.IIDStream`.
+"""
+
+import abc
+from collections.abc import Sequence
+from typing import Optional
+
+import numpy as np
+
+# `id: int64[B]`, `image: uint8[B, H, W, C]` and the fields of the task: for
+# classification `label: int32[B]`, with label noise also `clean_label: int32[B]`.
+Batch = dict[str, np.ndarray]
+
+
+class DataError(ValueError):
+    """Input data that cannot be used; the message names the file and the example."""
+
+
+class Source(abc.ABC):
+    """A finite data set, read by index.
+
+    Attributes:
+        name: the spec it was opened by, for messages and metrics.
+        num_examples: how many indices there are.
+        image_shape: (H, W, C) of every image.
+        num_classes: labels are in [0, num_classes).
+        class_names: one name a class, or None if unknown.
+    """
+
+    name: str
+    num_examples: int
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    class_names: Optional[tuple[str, ...]] = None
+
+    @abc.abstractmethod
+    def batch(self, indices: np.ndarray) -> Batch:
+        """Reads examples.
+
+        A source that reads files may leave out examples that it finds damaged,
+        so that the batch has fewer rows than `indices`; see `skipped`.
+
+        Args:
+            indices: int64[N], each in [0, num_examples).
+
+        Returns:
+            Arrays of one row per example, in the order of `indices`; `id` names
+            the example in the full data set, also when this source is a part of it.
+
+        Raises:
+            IndexError: if an index is out of range.
+            DataError: if an example cannot be used and may not be left out.
+        """
+
+    @property
+    def skipped(self) -> int:
+        """The number of different damaged examples met so far."""
+        return 0
+
+
+class ArraySource(Source):
+    """A labelled data set held in memory.
+
+    Args:
+        name: see `Source`.
+        images: uint8[N, H, W, C], kept without a copy.
+        labels: integers[N], each in [0, num_classes).
+        num_classes: the number of classes, at least 1.
+        class_names: one name a class.
+        origin: the file that errors should name; `name` if not given.
+
+    Raises:
+        DataError: for arrays of another kind or length, or a label out of
+            range; it names the first such example.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        images: np.ndarray,
+        labels: np.ndarray,
+        num_classes: int,
+        class_names: Optional[Sequence[str]] = None,
+        *,
+        origin: Optional[str] = None,
+    ) -> None:
+        origin = name if origin is None else origin
+        _check_arrays(images, labels, origin)
+        check_labels(labels, num_classes, origin)
+        if class_names is not None and len(class_names) != num_classes:
+            raise DataError(f"{origin}: {len(class_names)} class names for {num_classes} classes")
+        self.name = name
+        self.num_examples = len(images)
+        self.image_shape = (images.shape[1], images.shape[2], images.shape[3])
+        self.num_classes = num_classes
+        self.class_names = None if class_names is None else tuple(class_names)
+        self._images = images
+        self._labels = labels.astype(np.int32)
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """See `Source.batch`; always as many rows as indices."""
+        indices = checked_indices(indices, self.num_examples)
+        return {"id": indices, "image": self._images[indices], "label": self._labels[indices]}
+
+
+class SourceView(Source):
+    """A source that shows another one differently; everything is passed through.
+
+    Args:
+        source: the source to show.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.name = source.name
+        self.num_examples = source.num_examples
+        self.image_shape = source.image_shape
+        self.num_classes = source.num_classes
+        self.class_names = source.class_names
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """See `Source.batch`."""
+        return self.source.batch(indices)
+
+    @property
+    def skipped(self) -> int:
+        """See `Source.skipped`; counted by the source behind it."""
+        return self.source.skipped
+
+
+class Subset(SourceView):
+    """Some examples of a source; their ids stay those of the full data set.
+
+    Args:
+        source: the full data set.
+        indices: int64[M], which of its examples, in this subset's order.
+
+    Raises:
+        IndexError: if an index is outside of `source`.
+        DataError: if there are no indices.
+    """
+
+    def __init__(self, source: Source, indices: np.ndarray) -> None:
+        super().__init__(source)
+        self._indices = checked_indices(indices, source.num_examples)
+        if not len(self._indices):
+            raise DataError(f"{source.name}: a subset without examples")
+        self.num_examples = len(self._indices)
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """See `Source.batch`; the indices count within the subset."""
+        return self.source.batch(self._indices[checked_indices(indices, self.num_examples)])
+
+
+def held_out_split(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:
+    """Splits a source in two at random, so that RHO's reference sees other data than the learner.
+
+    Args:
+        source: the source to split.
+        fraction: the share to hold out, in (0, 1); rounded to whole examples.
+        seed: the same seed gives the same split in every process.
+
+    Returns:
+        (rest, held_out), without overlap, together the whole source.
+
+    Raises:
+        ValueError: if the fraction is out of range or leaves one side empty.
+    """
+    held_out = round(source.num_examples * fraction) if 0 < fraction < 1 else 0
+    if not 0 < held_out < source.num_examples:
+        raise ValueError(
+            f"fraction={fraction} of the {source.num_examples} examples of {source.name}: expected a number "
+            "between 0 and 1 that leaves at least one example on each side"
+        )
+    order = np.random.default_rng([0x5EED, seed]).permutation(source.num_examples)
+    return Subset(source, np.sort(order[held_out:])), Subset(source, np.sort(order[:held_out]))
+
+
+def checked_indices(indices: np.ndarray, num_examples: int) -> np.ndarray:
+    """Returns the indices as int64[N]; IndexError unless each is in [0, num_examples)."""
+    indices = np.asarray(indices, dtype=np.int64)
+    outside = indices[(indices < 0) | (indices >= num_examples)]
+    if outside.size:
+        raise IndexError(f"index {outside[0]}: expected 0 to {num_examples - 1}")
+    return indices
+
+
+def check_labels(labels: np.ndarray, num_classes: int, origin: str) -> None:
+    """Raises DataError, naming the first example, unless each label is in [0, num_classes)."""
+    if num_classes < 1:
+        raise DataError(f"{origin}: num_classes={num_classes}, expected at least 1")
+    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if outside.size:
+        raise DataError(
+            f"{origin}: example {outside[0]} has label {labels[outside[0]]}, expected 0 to {num_classes - 1}"
+            f" ({outside.size} such examples)"
+        )
+
+
+def _check_arrays(images: np.ndarray, labels: np.ndarray, origin: str) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
+        raise DataError(
+            f"{origin}: images are {images.dtype}{list(images.shape)}, "
+            "expected uint8[N, H, W, C], none of them 0"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+        raise DataError(f"{origin}: labels are {labels.dtype}{list(labels.shape)}, expected integers[N]")
+    if len(images) != len(labels):
+        raise DataError(
+            f"{origin}: {len(images)} images but {len(labels)} labels: "
+            f"example {min(len(images), len(labels))} lacks one of the two"
+        )

@@ -1,0 +1,63 @@
+"""Opens a source by its spec: what `--config.train_data` and `--config.eval_data` take.
+
+| spec | what it holds |
+|---|---|
+| `icons` | the embedded default: 32×32 colour icons, the class is the icon's name |
+| `fashion_mnist`, `fashion_mnist:DIR` | Fashion-MNIST from its IDX files |
+| `digits` | scikit-learn's 8×8 digits |
+| `npz:PATH`, `npz:PATH?classes=K` | arrays `image` and `label` of one file |
+| `folder:PATH`, `folder:PATH?size=64&channels=1` | PNG and JPEG files, one directory a class |
+
+`builtin` says more about each, and `registry` how to add one.
+"""
+
+# Importing it registers the names.
+import classact.data.builtin  # noqa: F401
+from classact.data.registry import find_opener, register_source, source_names
+from classact.data.source import DataError, Source
+
+__all__ = ["SPLITS", "check_same_task", "open_source", "register_source", "source_names"]
+
+SPLITS = ("train", "eval")
+
+
+def open_source(spec: str, split: str) -> Source:
+    """Opens a source.
+
+    Args:
+        spec: see the module's docstring.
+        split: "train" or "eval". A source without a split of its own (`npz`,
+            `folder`) is the whole of it for both.
+
+    Returns:
+        The source; its name is the spec.
+
+    Raises:
+        DataError: for an unknown name or option (with the nearest ones), or if
+            the data is missing or damaged.
+        ValueError: for an unknown split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r}, expected one of {SPLITS}")
+    opener, argument, options = find_opener(spec)
+    source = opener(argument, split, **options)
+    source.name = spec
+    return source
+
+
+def check_same_task(train: Source, evaluation: Source) -> None:
+    """Checks that what is learned on one source can be measured on another.
+
+    Raises:
+        DataError: if images have another shape, or labels another meaning.
+    """
+    both = f"{train.name} (training) and {evaluation.name} (evaluation)"
+    if train.image_shape != evaluation.image_shape:
+        raise DataError(f"{both}: images of shape {train.image_shape} and {evaluation.image_shape}")
+    if train.class_names and evaluation.class_names and train.class_names != evaluation.class_names:
+        different = sorted(set(train.class_names) ^ set(evaluation.class_names))
+        raise DataError(f"{both}: classes differ: {', '.join(different[:5]) or 'another order'}")
+    if evaluation.num_classes > train.num_classes:
+        raise DataError(
+            f"{both}: labels up to {evaluation.num_classes - 1}, expected at most {train.num_classes - 1}"
+        )
