@@ -1,4 +1,6 @@
 """Models, their registry and their cost.
 
-Imports nothing else of classact.
+`registry` builds a model by name, `vit` and `haiku_nets` hold the networks,
+`cost` counts multiply-accumulates and parameters. Everything else of classact
+may import this folder; it imports nothing else of classact.
 """
