@@ -1,0 +1,145 @@
+"""The learner's side of the replay: an iterator over a table's sampled batches."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import reverb
+import tensorflow as tf
+
+from classact.replay import records
+
+# After this long without a sample the C++ dataset ends; it is opened again, and
+# the stop signal is looked at in between.
+_SAMPLE_SECONDS = 2.0
+_SIGNATURE_SECONDS = 60
+
+Batch = dict[str, np.ndarray]
+
+
+class ReplayTimeoutError(TimeoutError):
+    """No batch came within the time that the caller wanted to wait."""
+
+
+class ReplayDataset:
+    """Batches of a table, read ahead by a thread through Reverb's C++ dataset.
+
+    Sampling removes an item from the table (`max_times_sampled=1`), so what is
+    read ahead was selected earlier than it is used: at most `max_in_flight`
+    items in the C++ sampler, one batch being made, one in the queue. That bounds
+    the staleness that reading ahead adds to about three updates.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        table: str,
+        codec: records.RecordCodec,
+        batch_size: int,
+        stop: threading.Event,
+        transfer: Callable[[Batch], Any] = lambda batch: batch,
+        max_in_flight: int | None = None,
+    ) -> None:
+        """Starts reading.
+
+        Args:
+            address: `host:port` of the replay server.
+            table: name of the table.
+            codec: unpacks records.
+            batch_size: examples per batch.
+            stop: ends the reading thread (within `_SAMPLE_SECONDS`).
+            transfer: applied to each batch in the reading thread, for instance
+                to move it to a device ahead of its use.
+            max_in_flight: items that the C++ sampler may hold; default: one batch.
+        """
+        self._address = address
+        self._table = table
+        self._codec = codec
+        self._batch_size = batch_size
+        self._stop = stop
+        self._transfer = transfer
+        self._max_in_flight = max_in_flight or batch_size
+        self._queue: queue.Queue[Any] = queue.Queue(maxsize=1)
+        self._thread = threading.Thread(target=self._read, name=f"replay reader {table}", daemon=True)
+        self._thread.start()
+
+    def next(self, timeout: float) -> Any:
+        """Returns the next batch, as `transfer` returned it.
+
+        Args:
+            timeout: seconds to block at most.
+
+        Raises:
+            ReplayTimeoutError: if none came in time.
+            RuntimeError: if the reading thread failed.
+        """
+        try:
+            item = self._queue.get(timeout=timeout)
+        except queue.Empty:
+            raise ReplayTimeoutError(
+                f"no batch from table {self._table!r} at {self._address} in {timeout} s"
+            ) from None
+        if isinstance(item, Exception):
+            raise RuntimeError(f"reading table {self._table!r} at {self._address} failed") from item
+        return item
+
+    def close(self, timeout: float = 2 * _SAMPLE_SECONDS) -> None:
+        """Waits for the reading thread to end; call it after setting `stop`."""
+        self._thread.join(timeout)
+
+    def _read(self) -> None:
+        try:
+            for rows in self._full_batches():
+                self._put(self._transfer(self._codec.unpack(rows)))
+        except (tf.errors.OpError, reverb.ReverbError, ValueError, RuntimeError) as error:
+            if not self._stop.is_set():
+                self._put(error)
+
+    def _put(self, item: Any) -> None:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.5)
+                return
+            except queue.Full:
+                continue
+
+    def _full_batches(self) -> Iterator[np.ndarray]:
+        """Yields uint8[batch_size, N]; what a time-out cut short is kept, not lost."""
+        rest = np.empty((0, self._codec.num_bytes), np.uint8)
+        while not self._stop.is_set():
+            dataset = reverb.TrajectoryDataset.from_table_signature(
+                self._address,
+                self._table,
+                max_in_flight_samples_per_worker=self._max_in_flight,
+                num_workers_per_iterator=1,
+                rate_limiter_timeout_ms=int(1000 * _SAMPLE_SECONDS),
+                get_signature_timeout_secs=_SIGNATURE_SECONDS,
+            )
+            batches = dataset.map(lambda sample: sample.data).batch(self._batch_size)
+            for rows in batches.as_numpy_iterator():
+                if self._stop.is_set():
+                    return
+                rows = np.concatenate([rest, rows]) if len(rest) else rows
+                if len(rows) >= self._batch_size:
+                    yield rows[: self._batch_size]
+                rest = rows[self._batch_size :] if len(rows) >= self._batch_size else rows
+
+
+def table_statistics(info: Mapping[str, Any], table: str) -> dict[str, float]:
+    """Size and counts of a table, from `reverb.Client.server_info`.
+
+    Args:
+        info: what `server_info` returned.
+        table: name of the table.
+
+    Returns:
+        `replay/size`, `replay/inserts` and `replay/samples`, in items.
+    """
+    rate = info[table].rate_limiter_info
+    return {
+        "replay/size": float(info[table].current_size),
+        "replay/inserts": float(rate.insert_stats.completed),
+        "replay/samples": float(rate.sample_stats.completed),
+    }
