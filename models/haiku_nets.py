@@ -127,7 +127,6 @@ def _model(name: str, image_shape: tuple[int, int, int], network: Network) -> re
     def transformed(pixels: jax.Array, train: bool) -> registry.Outputs:
         return _with_embedding(network, images.scale(pixels), train)
 
-    @jax.jit
     def init(key: jax.Array) -> registry.Variables:
         params, state = transformed.init(key, jnp.zeros((1, *image_shape), jnp.uint8), True)
         return {"params": _plain(params), "state": _unit_variances(_plain(state))}
