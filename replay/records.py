@@ -58,11 +58,10 @@ class RecordCodec:
         for name in self.fields:
             array = np.asarray(batch[name])
             expected = self._dtype[name]
-            if array.shape != (size, *expected.shape) or not np.can_cast(
-                array.dtype, expected.base, "same_kind"
-            ):
+            shape = (size, *expected.shape)
+            if array.shape != shape or not np.can_cast(array.dtype, expected.base, "same_kind"):
                 raise ValueError(
-                    f"field {name!r}: expected {expected.base}[{size}, {', '.join(map(str, expected.shape))}], "
+                    f"field {name!r}: expected {expected.base}{list(shape)}, "
                     f"got {array.dtype}{list(array.shape)}"
                 )
             records[name] = array

@@ -1,7 +1,6 @@
 """The Reverb tables of one data set."""
 
 import dataclasses
-import math
 
 import reverb
 import tensorflow as tf
@@ -47,7 +46,7 @@ class TableConfig:
     @property
     def inserts_per_update(self) -> int:
         """B, examples that are scored per update."""
-        return math.ceil(self.batch_size / self.samples_per_insert)
+        return round(self.batch_size / self.samples_per_insert)
 
     @property
     def table_names(self) -> tuple[str, ...]:
@@ -110,3 +109,8 @@ def make_tables(config: TableConfig, record_bytes: int) -> list[reverb.Table]:
             )
         )
     return tables
+
+
+def make_checkpointer(directory: str) -> reverb.checkpointers.CheckpointerBase:
+    """Where the server keeps its checkpoints; without one it makes a temporary directory."""
+    return reverb.checkpointers.DefaultCheckpointer(directory)

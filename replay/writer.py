@@ -10,6 +10,9 @@ from classact.replay import records
 
 # How long one flush may block before the stop signal is looked at again.
 _FLUSH_SECONDS = 0.5
+# Items that may be unconfirmed while more are appended. Reverb logs a warning for
+# every ten items above about fifty.
+_MAX_PENDING = 24
 
 
 class ReplayWriter:
@@ -21,7 +24,6 @@ class ReplayWriter:
         codec: records.RecordCodec,
         tables: Sequence[str],
         stop: threading.Event,
-        max_pending: int = 128,
     ) -> None:
         """Opens a stream to the server.
 
@@ -31,12 +33,10 @@ class ReplayWriter:
             tables: names of the tables that every example goes to; the data is
                 sent and stored once.
             stop: ends a blocked `write`.
-            max_pending: items that may be unconfirmed when `write` returns.
         """
         self._codec = codec
         self._tables = tuple(tables)
         self._stop = stop
-        self._max_pending = max_pending * len(self._tables)
         self._writer = client.trajectory_writer(num_keep_alive_refs=1)
         # `TrajectoryWriter.append` keeps a Python history of every column, which
         # costs as much as the insertion itself (BUILD_NOTES.md); an item of one
@@ -62,12 +62,14 @@ class ReplayWriter:
         if not np.all(np.isfinite(priorities[chosen])) or np.any(priorities[chosen] < 0):
             raise ValueError("a priority is negative or not finite: it would stop the replay table for ever")
         rows = self._codec.pack(batch)
-        for index in chosen:
-            reference = self._stream.Append([rows[index]])
-            for table in self._tables:
-                priority = float(priorities[index]) if table == self._tables[0] else 1.0
-                self._stream.CreateItem(table, priority, [reference], [True])
-        self.flush(self._max_pending)
+        chunk = _MAX_PENDING // len(self._tables)
+        for start in range(0, len(chosen), chunk):
+            for index in chosen[start : start + chunk]:
+                reference = self._stream.Append([rows[index]])
+                for table in self._tables:
+                    priority = float(priorities[index]) if table == self._tables[0] else 1.0
+                    self._stream.CreateItem(table, priority, [reference], [True])
+            self.flush(_MAX_PENDING)
         return len(chosen)
 
     def flush(self, max_pending: int = 0) -> None:

@@ -1,0 +1,142 @@
+"""The command line: `classact train` and `classact compare`."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+from ml_collections import config_flags
+
+USAGE = """usage: classact COMMAND …
+
+  train     --config=FILE.py --workdir=DIR [--config.FIELD=VALUE …] [--launch=processes|threads]
+            trains one model; see experiments/configs/ for configurations
+  compare   RUN_DIR… --out=report.html [--baseline=RUN_DIR]
+            compares finished (or running) experiments on one page
+
+Options of a command: classact COMMAND --help
+"""
+
+
+class UsageError(Exception):
+    """What the user typed cannot be run; one line says why."""
+
+
+def entry_point() -> None:
+    """Runs `classact` and exits: 0 the goal is reached, 2 bad input, 1 anything else."""
+    status = main(sys.argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A node's thread that did not stop, or a C++ thread of Reverb or TensorFlow,
+    # must not hold up a process whose work is done and written.
+    os._exit(status)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the program's name, the command, its arguments.
+
+    Returns:
+        The exit status.
+    """
+    commands = {"train": _train, "compare": _compare}
+    if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
+        print(USAGE, end="", file=sys.stderr if len(argv) < 2 else sys.stdout)
+        return 2 if len(argv) < 2 else 0
+    if argv[1] not in commands:
+        return _complain(f"unknown command {argv[1]!r}: expected one of {', '.join(commands)}")
+    try:
+        return commands[argv[1]]([f"{argv[0]} {argv[1]}", *argv[2:]])
+    except UsageError as error:
+        return _complain(str(error))
+
+
+def _complain(message: str) -> int:
+    print(f"classact: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    """Parses flags; returns the remaining arguments."""
+    app.define_help_flags()
+    try:
+        return values(list(argv), known_only=False)[1:]
+    # A configuration is Python and may fail in any way; to its user all of them
+    # are one line about a flag.
+    except Exception as error:
+        raise UsageError(str(error).replace("FATAL Flags parsing error:", "")) from None
+
+
+def _train(argv: Sequence[str]) -> int:
+    from classact.launch import run as run_lib
+
+    values = flags.FLAGS
+    config_flag = config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
+    workdir = flags.DEFINE_string("workdir", None, "Run directory; must not hold a run yet.")
+    launch = flags.DEFINE_enum("launch", "processes", run_lib.LAUNCHES, "How to start the program.")
+    rest = _parse(values, argv)
+    if rest:
+        raise UsageError(f"unexpected argument {rest[0]!r}: fields are set by --config.FIELD=VALUE")
+    if config_flag.value is None:
+        raise UsageError("--config=FILE.py is missing; see experiments/configs/")
+    if workdir.value is None:
+        raise UsageError("--workdir=DIR is missing")
+    return train(config_flag.value.to_dict(), pathlib.Path(workdir.value), launch.value)
+
+
+def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
+    """Checks and runs one experiment; prints how it ended.
+
+    Args:
+        fields: of the configuration, see `experiments/base.py`.
+        workdir: the run directory.
+        engine: one of `run.LAUNCHES`.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UsageError: if a check fails; no process has started and nothing is written.
+    """
+    from classact.data.source import DataError
+    from classact.experiments import config as config_lib
+    from classact.launch import run as run_lib
+    from classact.launch.outcome import LaunchError
+
+    try:
+        prepared = run_lib.prepare(config_lib.resolve(fields), workdir)
+    except (config_lib.ConfigError, DataError) as error:
+        raise UsageError(str(error)) from None
+    try:
+        outcome = run_lib.run(prepared, engine)
+    except LaunchError as error:
+        raise UsageError(str(error)) from None
+    if outcome.traceback:
+        print(outcome.traceback, file=sys.stderr)
+    if outcome.message:
+        print(f"classact: {outcome.message}", file=sys.stderr)
+    if outcome.stuck:
+        print(f"classact: did not stop in time: {', '.join(outcome.stuck)}", file=sys.stderr)
+    print(f"{outcome.status}: {workdir / 'result.json'}")
+    return outcome.exit_status
+
+
+def _compare(argv: Sequence[str]) -> int:
+    from classact.experiments import report
+    from classact.experiments.curves import RunError
+
+    out = flags.DEFINE_string("out", "report.html", "Where to write the page.")
+    baseline = flags.DEFINE_string("baseline", None, "Run directory to compare with.")
+    runs = _parse(flags.FLAGS, argv)
+    if not runs:
+        raise UsageError("compare: name at least one run directory")
+    try:
+        written = report.write_report(runs, pathlib.Path(out.value), baseline.value)
+    except RunError as error:
+        raise UsageError(str(error)) from None
+    print(report.format_table(written))
+    print(f"report: {written.path.absolute().as_uri()}")
+    return 0

@@ -1,0 +1,211 @@
+"""One experiment from its configuration to its `result.json`."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from classact.data import source, specs
+from classact.experiments import curves, ledger
+from classact.experiments.config import ConfigError, ExperimentConfig
+from classact.launch import parts, processes, program, threads
+from classact.launch.outcome import Outcome
+from classact.launch.ports import LoopbackPorts
+from classact.launch.progress import Progress
+from classact.launch.resources import Resources
+from classact.launch.tasks import endpoints, make_tasks
+from classact.models import cost
+from classact.nodes import checkpoints
+from classact.selection import policies
+
+LAUNCHES = ("processes", "threads")
+_VERSIONS = ("dm-launchpad", "dm-reverb", "tensorflow-cpu", "jax", "flax", "optax", "dm-haiku", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A run that has passed every check that can be made before it starts."""
+
+    config: ExperimentConfig
+    workdir: pathlib.Path
+    data: parts.DataShape
+
+
+def prepare(config: ExperimentConfig, workdir: pathlib.Path) -> Prepared:
+    """Checks all that can be checked before any process starts.
+
+    Opens the data sets, shapes the models (without computing), reads the
+    reference. Writes nothing.
+
+    Raises:
+        ConfigError: for a field that cannot be run, or a work directory in use.
+        source.DataError: for data that is missing, damaged or of the wrong kind.
+    """
+    if (workdir / "config.json").exists():
+        raise ConfigError(f"workdir={str(workdir)!r} holds a run already: name another one")
+    if workdir.exists() and not workdir.is_dir():
+        raise ConfigError(f"workdir={str(workdir)!r} is not a directory")
+    train = parts.open_train_source(config)
+    evaluation = parts.open_eval_source(config)
+    specs.check_same_task(train, evaluation)
+    readers = config.inference.servers * config.inference.run_loops
+    if train.num_examples < readers:
+        raise source.DataError(
+            f"{train.name}: {train.num_examples} examples are too few for {readers} run loops"
+        )
+    data = parts.data_shape(train)
+    try:
+        parts.trained_models(config, data)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    for model in parts.make_models(config, data).values():
+        try:
+            cost.forward_macs(model, data.image_shape)
+        except ValueError as error:
+            raise ConfigError(f"model {model.name!r} for {data.name} {data.image_shape}: {error}") from None
+    parts.check_reference(config, data)
+    return Prepared(config, workdir.absolute(), data)
+
+
+def run(prepared: Prepared, engine: str) -> Outcome:
+    """Runs an experiment on this machine; blocks until it has ended.
+
+    Args:
+        prepared: of `prepare`.
+        engine: "processes" or "threads".
+
+    Returns:
+        How it ended; `result.json` says the same.
+    """
+    config, workdir = prepared.config, prepared.workdir
+    workdir.mkdir(parents=True, exist_ok=True)
+    _write_json(workdir / "config.json", {**config.to_dict(), **_provenance(engine)})
+    built = program.build_program(config, workdir, prepared.data)
+    started = time.monotonic()
+    until = (program.LEARNER,)
+
+    def write_endpoints(found: Mapping[str, list[str]]) -> None:
+        _write_json(workdir / "endpoints.json", found)
+
+    with Progress(workdir, config.steps):
+        if engine == "threads":
+            outcome = threads.run_threads(built, until=until, on_start=write_endpoints)
+        else:
+            with LoopbackPorts() as ports:
+                tasks = make_tasks(
+                    built, workdir=workdir, ports=ports, resources=_resources(config, built.groups)
+                )
+                outcome = processes.run_processes(
+                    tasks, until=until, on_start=lambda: write_endpoints(endpoints(built))
+                )
+    outcome = _verified(outcome, config, workdir)
+    _write_result(prepared, outcome, time.monotonic() - started)
+    return outcome
+
+
+def _resources(config: ExperimentConfig, labels: Any) -> dict[str, Resources]:
+    """Thread limits by the first part of each label."""
+    kinds = {label.split("/")[0] for label in labels}
+    limits = dataclasses.asdict(config.threads)
+    return {kind: Resources(threads=limits[kind] or None) for kind in kinds}
+
+
+def _verified(outcome: Outcome, config: ExperimentConfig, workdir: pathlib.Path) -> Outcome:
+    """A run is completed only if its last checkpoint is there; exit codes alone prove nothing."""
+    if outcome.status != "completed":
+        return outcome
+    step = checkpoints.latest_step(workdir / "checkpoints")
+    if step == config.steps:
+        return outcome
+    return dataclasses.replace(
+        outcome,
+        status="failed",
+        message=f"the learner ended, but its last checkpoint is of step {step}, not {config.steps}",
+    )
+
+
+def _write_result(prepared: Prepared, outcome: Outcome, wall_seconds: float) -> None:
+    config, workdir = prepared.config, prepared.workdir
+    learner_lines = _lines(workdir / "metrics" / "learner.jsonl")
+    final: dict[str, float] = {}
+    for path in sorted((workdir / "metrics").glob("evaluator-*.jsonl")) if learner_lines else []:
+        final |= _scalars(_lines(path)[-1:])
+    final |= _scalars(learner_lines[-1:])
+    completed = outcome.status == "completed"
+    steps = config.steps if completed else max((line["step"] for line in learner_lines), default=0)
+    _write_json(
+        workdir / "result.json",
+        {
+            "status": outcome.status,
+            "steps": steps,
+            "final": final,
+            "ledger": _ledger(prepared, steps, learner_lines),
+            "wall_seconds": wall_seconds,
+            "cpu_seconds": outcome.cpu_seconds,
+            "cpu_seconds_by_node": {name: end.cpu_seconds for name, end in outcome.tasks.items()},
+            "peak_bytes": outcome.peak_bytes,
+            "peak_bytes_by_node": {name: end.peak_bytes for name, end in outcome.tasks.items()},
+            "message": outcome.message,
+        },
+    )
+
+
+def _ledger(prepared: Prepared, steps: int, learner_lines: list[dict[str, Any]]) -> dict[str, float]:
+    config, data = prepared.config, prepared.data
+    policy = policies.get(config.policy)
+    models = parts.make_models(config, data)
+    scorer = models.get("online") or models.get("reference")
+    scored = 0
+    if policy.scores:
+        inserts = [line.get("replay/inserts", 0) for line in learner_lines[-1:]]
+        scored = int(max([steps * config.super_batch_size, *inserts]))
+    pretraining = 0.0
+    if policy.reference == "fixed":
+        reference = curves.load_run(config.reference.checkpoint)
+        pretraining = float(reference.ledger.get("total_macs", 0.0))
+    return ledger.run_ledger(
+        policy,
+        learner_macs=cost.forward_macs(models["learner"], data.image_shape),
+        scorer_macs=cost.forward_macs(scorer, data.image_shape) if scorer else 0.0,
+        updates=steps,
+        batch_size=config.batch_size,
+        examples_scored=scored,
+        super_batch_size=config.reference.super_batch,
+        reference_pretraining_macs=pretraining,
+    )
+
+
+def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    return curves.read_metrics(path) if path.exists() else []
+
+
+def _scalars(lines: list[dict[str, Any]]) -> dict[str, float]:
+    return {name: value for line in lines for name, value in line.items() if name not in ("step", "time")}
+
+
+def _provenance(engine: str) -> dict[str, Any]:
+    root = pathlib.Path(__file__).resolve().parent.parent
+    git = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+    )
+    return {
+        "launch": engine,
+        "git_commit": git.stdout.strip() if git.returncode == 0 else "unknown",
+        "versions": {
+            "python": platform.python_version(),
+            **{n: importlib.metadata.version(n) for n in _VERSIONS},
+        },
+    }
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes whole or not at all, so that a reader never sees half a file."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,90 @@
+"""Checkpoints of a run, through Orbax: one item per model, one for the rest."""
+
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from classact.nodes import training
+
+_REST = "optimizers"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing or cannot be read."""
+
+
+class Checkpointer:
+    """Saves train states under `<directory>/<step>/`, in the background."""
+
+    def __init__(self, directory: pathlib.Path, keep: int = 3) -> None:
+        """Opens the directory.
+
+        Args:
+            directory: made if it does not exist.
+            keep: number of newest checkpoints that stay.
+        """
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+
+    def save(self, step: int, state: training.TrainState) -> None:
+        """Saves a state; blocks only while it is copied to the host."""
+        items = {name: ocp.args.StandardSave(model.variables) for name, model in state.models.items()}
+        rest = {
+            "step": state.step,
+            "rng": jax.random.key_data(state.rng),
+            "opt_states": {name: jax.tree.leaves(model.opt_state) for name, model in state.models.items()},
+        }
+        self._manager.save(step, args=ocp.args.Composite(**items, **{_REST: ocp.args.StandardSave(rest)}))
+
+    def wait(self) -> None:
+        """Blocks until everything saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits as `wait` does, and ends Orbax's threads."""
+        self._manager.close()
+
+
+def latest_step(directory: pathlib.Path) -> int | None:
+    """The step of the newest complete checkpoint, or None."""
+    return max(_steps(directory), default=None)
+
+
+def load_model(directory: pathlib.Path, name: str = "learner") -> dict[str, Any]:
+    """Reads one model's variables from the newest checkpoint.
+
+    Args:
+        directory: the run's `checkpoints` directory.
+        name: "learner", "online" or "reference".
+
+    Returns:
+        `{"params", "state"}` of numpy arrays.
+
+    Raises:
+        CheckpointError: if there is none or it is damaged.
+    """
+    steps = _steps(directory)
+    if not steps:
+        raise CheckpointError(f"no complete checkpoint in {directory}")
+    path = directory.absolute() / str(max(steps)) / name
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            restored = checkpointer.restore(path)
+    # Orbax and TensorStore raise many kinds for damaged files; all mean the same here.
+    except Exception as error:
+        raise CheckpointError(f"checkpoint {path} is damaged or incomplete: {_first_line(error)}") from error
+    variables = jax.device_get(restored)
+    return {"params": variables["params"], "state": variables.get("state") or {}}
+
+
+def _steps(directory: pathlib.Path) -> list[int]:
+    if not directory.is_dir():
+        return []
+    # Orbax writes under a temporary name and renames when all is on disk.
+    return [int(path.name) for path in directory.iterdir() if path.name.isdigit() and path.is_dir()]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,149 @@
+"""The evaluator: pulls parameters and measures them on held-out data (A.6)."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from classact.models import registry
+from classact.nodes import metrics as metrics_lib
+from classact.nodes import parameters
+from classact.selection import losses
+
+Variables = Any
+# measure(variables) -> {metric: value}, without the evaluator's prefix.
+Measure = Callable[[Variables], Mapping[str, float]]
+
+
+class LearnerClient(parameters.ParameterSource, Protocol):
+    """What an evaluator needs of the learner."""
+
+    def report_evaluation(self, evaluator: str, step: int) -> None:
+        """Tells the learner that the metrics of a step are written."""
+
+
+class Evaluator:
+    """Measures the learner every so many updates, and once more at its end.
+
+    It asks for the first parameters at or after the next multiple of `every`; if
+    it is slower than the learner it skips multiples, and the learner never waits
+    for it before its last step.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        measure: Measure,
+        learner: LearnerClient,
+        every: int,
+        stop: threading.Event,
+        metrics: metrics_lib.MetricsWriter,
+        poll_seconds: float = 5.0,
+    ) -> None:
+        """Builds the evaluator; `run` starts it.
+
+        Args:
+            name: of the evaluator; its metrics are `eval/<name>/<metric>`.
+            measure: of `classification_accuracy`, for instance.
+            learner: where the parameters come from.
+            every: updates between two evaluations.
+            stop: ends `run`, within `poll_seconds` and one evaluation.
+            metrics: where to write.
+            poll_seconds: how long one request to the learner may wait.
+        """
+        self._name = name
+        self._measure = measure
+        self._learner = learner
+        self._every = every
+        self._stop = stop
+        self._metrics = metrics
+        self._poll_seconds = poll_seconds
+
+    def run(self) -> None:
+        """Evaluates until the learner has finished or the stop signal."""
+        evaluated = 0
+        while not self._stop.is_set():
+            due = (evaluated // self._every + 1) * self._every
+            response = self._learner.get_parameters(("learner",), due - 1, self._poll_seconds)
+            if response is None:
+                continue
+            step, finished, payload = response
+            if not payload and finished and step > evaluated:
+                # The last step is no multiple: ask for it whatever its number.
+                response = self._learner.get_parameters(("learner",), evaluated, self._poll_seconds)
+                if response is None:
+                    continue
+                step, finished, payload = response
+            if payload:
+                values = self._measure(parameters.decode(payload["learner"]))
+                self._metrics.write(
+                    step, {f"eval/{self._name}/{key}": value for key, value in values.items()}
+                )
+                evaluated = step
+            if finished:
+                self._learner.report_evaluation(self._name, step)
+                return
+
+
+def classification_accuracy(
+    model: registry.Model, task: losses.Task, batches: Callable[[], Iterator[Mapping[str, np.ndarray]]]
+) -> Measure:
+    """Builds `measure` for a labelled data set: top-1 accuracy and mean loss.
+
+    Args:
+        model: the learner's network.
+        task: gives the loss per example.
+        batches: gives the whole data set once, in batches of one size (the last
+            may be smaller; it is padded).
+
+    Returns:
+        A function of variables that gives `top1` (share of examples) and `loss`.
+    """
+
+    @jax.jit
+    def count(
+        variables: Variables, batch: Mapping[str, Any], weight: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        outputs, _ = model.apply(variables, batch, train=False)
+        correct = outputs["logits"].argmax(-1) == batch["label"]
+        return jnp.sum(correct * weight), jnp.sum(task.act_loss(outputs, batch) * weight)
+
+    def measure(variables: Variables) -> dict[str, float]:
+        variables = jax.device_put(variables)
+        size = examples = 0
+        correct = loss = 0.0
+        for batch in batches():
+            rows = len(batch["label"])
+            size = size or rows
+            weight = np.zeros(size, np.float32)
+            weight[:rows] = 1.0
+            padded = {
+                key: np.concatenate([array, np.repeat(array[:1], size - rows, axis=0)])
+                for key, array in batch.items()
+                if key in ("image", "label")
+            }
+            batch_correct, batch_loss = count(variables, padded, weight)
+            correct += float(batch_correct)
+            loss += float(batch_loss)
+            examples += rows
+        return {"top1": correct / examples, "loss": loss / examples}
+
+    return measure
+
+
+def whole_data_set(source: Any, batch_size: int) -> Callable[[], Iterator[Mapping[str, np.ndarray]]]:
+    """Gives every example of a source once per call, in batches.
+
+    Args:
+        source: of `classact.data`.
+        batch_size: examples per batch; the last may be smaller.
+    """
+
+    def batches() -> Iterator[Mapping[str, np.ndarray]]:
+        for start in range(0, source.num_examples, batch_size):
+            yield source.batch(np.arange(start, min(start + batch_size, source.num_examples)))
+
+    return batches

@@ -1,0 +1,231 @@
+"""The inference server: scores batches at one fixed size (Appendix A.6)."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent import futures
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from classact.nodes import metrics as metrics_lib
+from classact.nodes import parameters, scoring
+
+Batch = Mapping[str, np.ndarray]
+# How long an idle server waits before it looks at the stop signal.
+_IDLE_SECONDS = 0.5
+
+
+class Scores(NamedTuple):
+    """The answer to a request.
+
+    Attributes:
+        values: float32[B].
+        step: learner step of the parameters that made them; -1 if the policy's
+            models never change.
+    """
+
+    values: np.ndarray
+    step: int
+
+
+class _Request(NamedTuple):
+    batch: dict[str, np.ndarray]
+    size: int
+    answer: "futures.Future[Scores]"
+
+
+class InferenceServer:
+    """Scores the batches of its run loops, several together, one shape for XLA.
+
+    Requests wait until they fill a batch of `batch_size`, at most
+    `max_wait_seconds`; what is missing then is padded. Callers block in `score`
+    until their part is done. One thread computes, one follows the learner's
+    parameters.
+    """
+
+    def __init__(
+        self,
+        score_batch: scoring.ScoreBatch,
+        fixed: Mapping[str, Any],
+        follower: parameters.Follower | None,
+        roles: Mapping[str, str],
+        batch_size: int,
+        stop: threading.Event,
+        metrics: metrics_lib.MetricsWriter | None = None,
+        max_wait_seconds: float = 0.005,
+        first_parameters_seconds: float = 300.0,
+        log_every: int = 200,
+    ) -> None:
+        """Starts the computing thread.
+
+        Args:
+            score_batch: of `scoring.make_scorer`.
+            fixed: variables by role of the models that never change.
+            follower: of the models that the learner trains; None if there are none.
+            roles: role by the name under which the learner publishes a model.
+            batch_size: examples per computation.
+            stop: ends the server.
+            metrics: where to write `inference/*`; None: nowhere.
+            max_wait_seconds: how long a part-filled batch waits for more.
+            first_parameters_seconds: how long to wait for the learner's first
+                parameters before failing.
+            log_every: batches between two lines of metrics.
+        """
+        self._score_batch = score_batch
+        self._fixed = {role: jax.device_put(variables) for role, variables in fixed.items()}
+        self._follower = follower
+        self._roles = dict(roles)
+        self._batch_size = batch_size
+        self._stop = stop
+        self._metrics = metrics
+        self._max_wait_seconds = max_wait_seconds
+        self._first_parameters_seconds = first_parameters_seconds
+        self._log_every = log_every
+        self._requests: queue.Queue[_Request] = queue.Queue()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
+        self._thread.start()
+
+    def score(self, batch: Batch) -> Scores:
+        """Scores a batch; blocks until it is done or the server stops.
+
+        Args:
+            batch: arrays `[B, ...]` with B at most the server's batch size.
+
+        Raises:
+            ValueError: if the batch is larger than the server's.
+            futures.CancelledError: if the server stopped before.
+            RuntimeError: if the server failed.
+        """
+        size = len(next(iter(batch.values())))
+        if size > self._batch_size:
+            raise ValueError(
+                f"a request of {size} examples does not fit the server's batch of {self._batch_size}"
+            )
+        request = _Request(dict(batch), size, futures.Future())
+        self._requests.put(request)
+        while True:
+            try:
+                return request.answer.result(timeout=_IDLE_SECONDS)
+            except futures.TimeoutError:
+                if self._error is not None:
+                    raise RuntimeError("the inference server failed") from self._error
+                if self._stop.is_set():
+                    raise futures.CancelledError("the inference server stopped") from None
+
+    def score_bytes(self, request: bytes) -> tuple[bytes, int]:
+        """The same through RPC: an encoded batch in, encoded float32[B] and step out."""
+        scores = self.score(parameters.decode(request))
+        return parameters.encode(scores.values), scores.step
+
+    def wait(self) -> None:
+        """Blocks until the server stops.
+
+        Raises:
+            RuntimeError: if it failed, with the cause.
+        """
+        while not self._stop.wait(_IDLE_SECONDS):
+            if self._error is not None:
+                raise RuntimeError("the inference server failed") from self._error
+        self._thread.join(timeout=2 * _IDLE_SECONDS)
+
+    def _serve(self) -> None:
+        statistics = _Statistics()
+        held: _Request | None = None
+        try:
+            while not self._stop.is_set():
+                requests, held = self._gather(held)
+                if requests:
+                    step = self._answer(requests, statistics)
+                    if self._metrics is not None and statistics.batches == self._log_every:
+                        age = self._follower.age_seconds if self._follower is not None else 0.0
+                        self._metrics.write(
+                            max(step, 0), {**statistics.pop(), "inference/parameter_age_seconds": age}
+                        )
+        # Whatever it was, run loops wait for it: it is handed to them and to `wait`.
+        except Exception as error:
+            self._error = error
+
+    def _gather(self, held: _Request | None) -> tuple[list[_Request], _Request | None]:
+        """Takes requests that fit one batch; one that does not fit is held over."""
+        requests = [held] if held is not None else []
+        size = sum(request.size for request in requests)
+        deadline = time.monotonic() + (self._max_wait_seconds if requests else _IDLE_SECONDS)
+        while size < self._batch_size:
+            try:
+                request = self._requests.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if size + request.size > self._batch_size:
+                return requests, request
+            if not requests:
+                deadline = time.monotonic() + self._max_wait_seconds
+            requests.append(request)
+            size += request.size
+        return requests, None
+
+    def _answer(self, requests: list[_Request], statistics: "_Statistics") -> int:
+        started = time.monotonic()
+        names = requests[0].batch.keys()
+        if len(requests) == 1:
+            batch = requests[0].batch
+        else:
+            batch = {name: np.concatenate([r.batch[name] for r in requests]) for name in names}
+        size = sum(request.size for request in requests)
+        missing = self._batch_size - size
+        if missing:
+            batch = {
+                name: np.concatenate([array, np.broadcast_to(array[:1], (missing, *array.shape[1:]))])
+                for name, array in batch.items()
+            }
+        step, variables = self._variables()
+        values = np.asarray(self._score_batch(variables, batch))
+        offset = 0
+        for request in requests:
+            request.answer.set_result(Scores(values[offset : offset + request.size], step))
+            offset += request.size
+        statistics.add(size, self._batch_size, time.monotonic() - started)
+        return step
+
+    def _variables(self) -> tuple[int, dict[str, Any]]:
+        if self._follower is None:
+            return -1, self._fixed
+        step, followed = self._follower.latest(self._first_parameters_seconds)
+        return step, {**self._fixed, **{self._roles[name]: v for name, v in followed.items()}}
+
+
+class _Statistics:
+    """Counts of the batches since the last line of metrics."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self.batches = self._examples = self._slots = 0
+        self._busy = 0.0
+
+    def add(self, examples: int, slots: int, busy_seconds: float) -> None:
+        self.batches += 1
+        self._examples += examples
+        self._slots += slots
+        self._busy += busy_seconds
+
+    def pop(self) -> dict[str, float]:
+        elapsed = time.monotonic() - self._since
+        result = {
+            "inference/examples_per_second": self._examples / elapsed,
+            "inference/batch_fill": self._examples / self._slots,
+            "inference/busy_share": self._busy / elapsed,
+        }
+        self.__init__()  # type: ignore[misc]
+        return result
+
+
+# The names of arrays that a score may need; the rest of a batch stays with the run loop.
+def scoring_fields(batch: Batch) -> dict[str, np.ndarray]:
+    """The part of a batch that is sent for scoring: what models and losses read."""
+    return {name: array for name, array in batch.items() if name not in ("id", "clean_label")}
+
+
+ScoreFn = Callable[[Batch], Scores]

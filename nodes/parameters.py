@@ -1,0 +1,236 @@
+"""The flow of parameters from the learner to its followers.
+
+`ParameterStore` is the learner's end: `offer` is called after every step and
+never waits, `get` is what clients call, a long poll. `Follower` is the client's
+end. Parameters travel as bytes (flax's msgpack), which is faster than arrays over
+RPC and keeps bfloat16.
+"""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+
+Variables = Any
+
+
+class Parameters(NamedTuple):
+    """What a client gets.
+
+    Attributes:
+        step: learner step of the parameters.
+        finished: whether the learner has made its last step, `step`.
+        payload: the models as bytes, see `decode`; empty if none is newer than
+            what the client has.
+    """
+
+    step: int
+    finished: bool
+    payload: Mapping[str, bytes]
+
+
+def encode(variables: Variables) -> bytes:
+    """Serialises a nested dict of arrays."""
+    return flax.serialization.msgpack_serialize(jax.device_get(variables))
+
+
+def decode(data: bytes) -> Variables:
+    """Reads what `encode` wrote; a nested dict of numpy arrays."""
+    return flax.serialization.msgpack_restore(data)
+
+
+class ParameterSource(Protocol):
+    """What a client needs of the learner, as an object or through RPC."""
+
+    def get_parameters(
+        self, names: Sequence[str], newer_than: int, timeout: float
+    ) -> tuple[int, bool, dict[str, bytes]] | None:
+        """Returns parameters newer than a step, or None after `timeout` seconds."""
+
+
+@jax.jit
+def _copy(tree: Variables) -> Variables:
+    return jax.tree.map(jnp.copy, tree)
+
+
+class ParameterStore:
+    """Newest parameters by model name, copied to the host by a thread of its own.
+
+    Only what a client waits for is copied, so a model that nobody follows costs
+    nothing, and a slow client skips versions: the newest wins.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        # Requests in progress: (name, smallest step that would satisfy it).
+        self._wanted: list[tuple[str, int]] = []
+        self._published: dict[str, tuple[int, bytes]] = {}
+        self._pending: tuple[int, dict[str, Variables], bool] | None = None
+        self._finished = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._copy_to_host, name="parameter copy", daemon=True)
+        self._thread.start()
+
+    def offer(self, step: int, models: Mapping[str, Variables], final: bool = False) -> None:
+        """Publishes the parameters of a step; never waits for a copy or a client.
+
+        A copy on the device is dispatched, so the caller may donate the buffers
+        to its next step.
+
+        Args:
+            step: learner step that the parameters are the result of.
+            models: `{"params", "state"}` by model name.
+            final: whether no step comes after this one; then everything is
+                copied, wanted or not.
+        """
+        with self._condition:
+            names = {name for name, at_least in self._wanted if step >= at_least}
+        chosen = {name: model for name, model in models.items() if final or name in names}
+        if not chosen and not final:
+            return
+        copies = _copy(chosen)
+        with self._condition:
+            # Overtakes a copy that has not begun: who waited for it still waits,
+            # so this one has the same models.
+            self._pending = (step, copies, final)
+            self._condition.notify_all()
+
+    def get(self, names: Sequence[str], newer_than: int, timeout: float) -> Parameters | None:
+        """Waits for parameters newer than `newer_than`.
+
+        Args:
+            names: models that the client wants.
+            newer_than: a step; -1 for any.
+            timeout: seconds to block at most.
+
+        Returns:
+            The newest parameters of these models; with an empty payload if the
+            learner has finished and has none newer; None after the time-out.
+        """
+        deadline = time.monotonic() + timeout
+        wanted = [(name, newer_than + 1) for name in names]
+        with self._condition:
+            self._wanted.extend(wanted)
+            try:
+                while True:
+                    found = {name: self._published[name] for name in names if name in self._published}
+                    if len(found) == len(names) and min(step for step, _ in found.values()) > newer_than:
+                        step = min(step for step, _ in found.values())
+                        return Parameters(
+                            step, self._finished, {name: data for name, (_, data) in found.items()}
+                        )
+                    if self._finished or self._closed:
+                        steps = [step for step, _ in found.values()]
+                        return Parameters(min(steps, default=newer_than), True, {})
+                    if not self._condition.wait(deadline - time.monotonic()):
+                        return None
+            finally:
+                for request in wanted:
+                    self._wanted.remove(request)
+
+    def close(self) -> None:
+        """Ends the copying thread and wakes every client."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        self._thread.join()
+
+    def _copy_to_host(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._pending is not None or self._closed)
+                if self._pending is None:
+                    return
+                step, models, final = self._pending
+                self._pending = None
+            encoded = {name: encode(variables) for name, variables in models.items()}
+            with self._condition:
+                for name, data in encoded.items():
+                    self._published[name] = (step, data)
+                self._finished = self._finished or final
+                self._condition.notify_all()
+
+
+class Follower:
+    """Keeps the newest parameters of some models on this process's device.
+
+    Its thread polls the learner; `latest` never waits once the first version is
+    there.
+    """
+
+    def __init__(
+        self,
+        source: ParameterSource,
+        names: Sequence[str],
+        stop: threading.Event,
+        poll_seconds: float = 5.0,
+    ) -> None:
+        """Starts following.
+
+        Args:
+            source: the learner.
+            names: models to follow.
+            stop: ends the thread, within `poll_seconds`.
+            poll_seconds: how long one request may wait.
+        """
+        self._source = source
+        self._names = tuple(names)
+        self._stop = stop
+        self._poll_seconds = poll_seconds
+        self._condition = threading.Condition()
+        self._latest: tuple[int, dict[str, Variables]] | None = None
+        self._error: Exception | None = None
+        self._updated_at = time.monotonic()
+        self._thread = threading.Thread(target=self._follow, name="parameter follower", daemon=True)
+        self._thread.start()
+
+    def latest(self, timeout: float) -> tuple[int, dict[str, Variables]]:
+        """Returns the newest step and variables by name.
+
+        Args:
+            timeout: seconds to wait for the first version.
+
+        Raises:
+            TimeoutError: if the first version did not come in time.
+            RuntimeError: if the learner cannot be reached.
+        """
+        with self._condition:
+            arrived = self._condition.wait_for(lambda: self._latest or self._error, timeout)
+            if self._error is not None:
+                raise RuntimeError("cannot follow the learner's parameters") from self._error
+            if not arrived or self._latest is None:
+                raise TimeoutError(f"no parameters of {', '.join(self._names)} came in {timeout} s")
+            return self._latest
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since the last new version arrived."""
+        return time.monotonic() - self._updated_at
+
+    def _follow(self) -> None:
+        step = -1
+        while not self._stop.is_set():
+            try:
+                response = self._source.get_parameters(self._names, step, self._poll_seconds)
+            except (RuntimeError, OSError) as error:
+                if self._stop.is_set():
+                    return
+                with self._condition:
+                    self._error = error
+                    self._condition.notify_all()
+                return
+            if response is None:
+                continue
+            step, finished, payload = response
+            if payload:
+                variables = {name: jax.device_put(decode(data)) for name, data in payload.items()}
+                with self._condition:
+                    self._latest = (step, variables)
+                    self._updated_at = time.monotonic()
+                    self._condition.notify_all()
+            if finished:
+                return

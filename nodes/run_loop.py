@@ -1,0 +1,163 @@
+"""The run loop: reads examples, has them scored, writes them to replay (A.6)."""
+
+import pathlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
+from typing import Any, Protocol
+
+import numpy as np
+
+from classact.nodes import metrics as metrics_lib
+from classact.nodes.inference_server import Scores, scoring_fields
+from classact.selection import priorities
+
+Batch = Mapping[str, np.ndarray]
+ScoreFn = Callable[[Batch], Scores]
+
+
+class NonFiniteScoresError(RuntimeError):
+    """Too many scores were NaN or infinite."""
+
+
+class Writer(Protocol):
+    """What a run loop needs of the replay."""
+
+    def write(self, batch: Batch, priorities: np.ndarray, keep: np.ndarray) -> int:
+        """Inserts the kept examples; may block until the stop signal."""
+
+    def close(self) -> None:
+        """Ends writing."""
+
+
+class RunLoop:
+    """Moves one reader's examples into the replay, batch by batch, until stopped."""
+
+    def __init__(
+        self,
+        stream: Iterator[dict[str, np.ndarray]],
+        score: ScoreFn | None,
+        writer: Writer,
+        config: priorities.PriorityConfig,
+        stop: threading.Event,
+        metrics: metrics_lib.MetricsWriter | None = None,
+        max_nonfinite_share: float = 0.01,
+        log_every: int = 50,
+        extremes_path: pathlib.Path | None = None,
+    ) -> None:
+        """Builds the loop; `run` starts it.
+
+        Args:
+            stream: batches without end.
+            score: asks an inference server; None for IID data (all priorities 1).
+            writer: of the data set's tables.
+            config: how scores become priorities.
+            stop: ends the loop, also while it is blocked in the writer.
+            metrics: where to write `score/*`; None: nowhere.
+            max_nonfinite_share: the run fails when more than this share of the
+                scores so far, and more than ten, is not finite.
+            log_every: batches between two lines of metrics.
+            extremes_path: where to leave the examples with the highest and the
+                lowest scores among the last ones, as `.npz`, at the end.
+        """
+        self._stream = stream
+        self._score = score
+        self._writer = writer
+        self._config = config
+        self._stop = stop
+        self._metrics = metrics
+        self._max_nonfinite_share = max_nonfinite_share
+        self._log_every = log_every
+        self._extremes = _Extremes(extremes_path) if extremes_path is not None and score else None
+        self._examples = 0
+        self._nonfinite = 0
+        self._saturated = 0
+
+    def run(self) -> None:
+        """Runs until the stop signal.
+
+        Raises:
+            NonFiniteScoresError: past the configured share of unusable scores.
+        """
+        recent: list[np.ndarray] = []
+        try:
+            for number, batch in enumerate(self._stream, start=1):
+                scores = self._scores(batch)
+                if scores is None or self._stop.is_set():
+                    break
+                self._insert(batch, scores)
+                recent.append(scores.values)
+                if number % self._log_every == 0:
+                    self._log(scores.step, np.concatenate(recent))
+                    recent = []
+        finally:
+            self._writer.close()
+            if self._extremes is not None:
+                self._extremes.save()
+
+    def _scores(self, batch: Batch) -> Scores | None:
+        if self._score is None:
+            return Scores(np.zeros(len(batch["id"]), np.float32), -1)
+        try:
+            return self._score(scoring_fields(batch))
+        except futures.CancelledError:
+            return None
+
+    def _insert(self, batch: Batch, scores: Scores) -> None:
+        found = priorities.priorities(scores.values, self._config)
+        self._examples += len(found.keep)
+        self._saturated += found.saturated
+        self._nonfinite += int(np.count_nonzero(~found.keep))
+        limit = max(10.0, self._max_nonfinite_share * self._examples)
+        if self._nonfinite > limit:
+            raise NonFiniteScoresError(
+                f"{self._nonfinite} of {self._examples} scores are NaN or infinite, more than "
+                f"max_nonfinite_share={self._max_nonfinite_share}; parameters of learner step {scores.step}"
+            )
+        scored: dict[str, Any] = {
+            **batch,
+            "score": scores.values.astype(np.float32),
+            "scored_step": np.full(len(found.keep), scores.step, np.int64),
+        }
+        self._writer.write(scored, found.values, found.keep)
+        if self._extremes is not None:
+            self._extremes.add(scored, found.keep)
+
+    def _log(self, step: int, scores: np.ndarray) -> None:
+        if self._metrics is None:
+            return
+        line = {
+            "run_loop/examples": self._examples,
+            "score/nonfinite": self._nonfinite,
+            "score/saturated": self._saturated,
+        }
+        finite = scores[np.isfinite(scores)]
+        if self._score is not None and finite.size:
+            p10, p90 = np.percentile(finite, (10, 90))
+            line |= {"score/mean": float(finite.mean()), "score/p10": float(p10), "score/p90": float(p90)}
+        self._metrics.write(max(step, 0), line)
+
+
+class _Extremes:
+    """The examples with the highest and the lowest scores among the last batches."""
+
+    def __init__(self, path: pathlib.Path, count: int = 40, batches: int = 16) -> None:
+        self._path = path
+        self._count = count
+        self._batches = batches
+        self._kept: list[dict[str, np.ndarray]] = []
+
+    def add(self, batch: Mapping[str, np.ndarray], keep: np.ndarray) -> None:
+        self._kept = [*self._kept[-self._batches + 1 :], {name: array[keep] for name, array in batch.items()}]
+
+    def save(self) -> None:
+        if not self._kept:
+            return
+        together = {name: np.concatenate([batch[name] for batch in self._kept]) for name in self._kept[0]}
+        # The same example may have come round twice.
+        _, first = np.unique(together["id"], return_index=True)
+        order = first[np.argsort(together["score"][first])]
+        chosen = (
+            order if len(order) <= 2 * self._count else np.r_[order[: self._count], order[-self._count :]]
+        )
+        np.savez_compressed(self._path, **{name: array[chosen] for name, array in together.items()})
