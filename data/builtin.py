@@ -2,14 +2,13 @@
 
 import os
 import pathlib
-import struct
-import zipfile
-import zlib
 from typing import Optional
 
 import numpy as np
 
 from classact.data.idx import read_idx
+from classact.data.npz import read_npz
+from classact.data.options import no_argument, positive_option
 from classact.data.registry import register_source
 from classact.data.source import ArraySource, DataError, Source, held_out_split
 
@@ -52,7 +51,7 @@ def open_fashion_mnist(argument: str, split: str) -> Source:
 @register_source("digits")
 def open_digits(argument: str, split: str) -> Source:
     """`digits`: scikit-learn's 1,797 grey 8×8 digits, 1,438 / 359 by a fixed split."""
-    _no_argument("digits", argument)
+    no_argument("digits", argument)
     # Imported here, for it takes a second that other sources need not spend.
     from sklearn import datasets
 
@@ -79,7 +78,8 @@ def open_npz(argument: str, split: str, *, classes: Optional[str] = None) -> Sou
     if not argument:
         raise DataError("data source 'npz' needs a file: npz:PATH")
     path = pathlib.Path(argument).expanduser()
-    images, labels = _read_npz(path)
+    arrays = read_npz(path, ["image", "label"])
+    images, labels = arrays["image"], arrays["label"]
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1 or not len(labels):
@@ -96,44 +96,6 @@ def open_npz(argument: str, split: str, *, classes: Optional[str] = None) -> Sou
                 f"if that is right, say npz:{argument}?classes=K"
             )
     return ArraySource("npz", images, labels, num_classes, origin=str(path))
-
-
-def positive_option(source: str, name: str, value: str) -> int:
-    """Reads the value of a spec's option as a number; DataError unless it is a whole number above 0."""
-    if not value.isdecimal() or int(value) < 1:
-        raise DataError(f"data source {source!r}: {name}={value}, expected a whole number above 0")
-    return int(value)
-
-
-def _no_argument(name: str, argument: str) -> None:
-    if argument:
-        raise DataError(f"data source {name!r} takes no argument, got {argument!r}")
-
-
-def _read_npz(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        # Never unpickle: a data file must not be able to run code.
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: a single array, expected an npz file with 'image' and 'label'")
-            missing = {"image", "label"} - set(file.files)
-            if missing:
-                raise DataError(f"{path}: lacks {sorted(missing)}; it has {sorted(file.files)}")
-            return file["image"], file["label"]
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except DataError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        MemoryError,
-        struct.error,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise DataError(f"{path}: not a readable npz file ({error})") from error
 
 
 def _fashion_mnist_folder(argument: str) -> pathlib.Path:

@@ -12,7 +12,9 @@
 """
 
 # Importing it registers the names.
-import classact.data.builtin  # noqa: F401
+import classact.data.builtin
+import classact.data.embedded_icons
+import classact.data.folder  # noqa: F401
 from classact.data.registry import find_opener, register_source, source_names
 from classact.data.source import DataError, Source
 

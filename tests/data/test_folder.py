@@ -1,0 +1,199 @@
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classact.data.source import DataError
+from classact.data.specs import open_source
+from classact.data.stream import IIDStream
+
+
+def write(path, value=0, size=(6, 4), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path)
+
+
+def write_many(folder, count):
+    for i in range(count):
+        write(folder / "ab"[i % 2] / f"{i:04d}.png", (i % 256, 0, 0))
+
+
+def truncate(path):
+    """Cuts a PNG file in its pixels, behind a sound header."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:80])
+
+
+def read_all(source):
+    return source.batch(np.arange(source.num_examples))
+
+
+def test_classes_files_and_ids_are_in_the_order_of_names(tmp_path):
+    write(tmp_path / "dog/2.png", (2, 2, 2))
+    write(tmp_path / "dog/1.PNG", (1, 1, 1))
+    write(tmp_path / "cat/x.jpg", (200, 200, 200))
+    write(tmp_path / "cat/y.jpeg", (100, 100, 100))
+    (tmp_path / "cat/notes.txt").write_text("ignored")
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / ".hidden/z.png")
+    source = open_source(f"folder:{tmp_path}", "train")
+    assert source.class_names == ("cat", "dog", "empty")
+    assert (source.num_examples, source.num_classes, source.image_shape) == (4, 3, (4, 6, 3))
+    batch = source.batch(np.array([3, 0, 2, 1]))
+    assert batch["id"].dtype == np.int64 and batch["label"].dtype == np.int32
+    assert batch["id"].tolist() == [3, 0, 2, 1]
+    assert batch["label"].tolist() == [1, 0, 1, 0]
+    assert batch["image"].dtype == np.uint8
+    # JPEG is lossy, but exact on one grey.
+    assert batch["image"][:, 0, 0, 0].tolist() == [2, 200, 1, 100]
+    assert read_all(open_source(f"folder:{tmp_path}", "eval"))["id"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "expected"),
+    [
+        ("L", 77, [77, 77, 77]),
+        ("1", 1, [255, 255, 255]),
+        ("RGBA", (10, 20, 30, 255), [10, 20, 30]),
+        ("RGBA", (10, 20, 30, 0), [255, 255, 255]),
+        ("LA", (60, 255), [60, 60, 60]),
+        ("I;16", 0x8040, [128, 128, 128]),
+    ],
+)
+def test_png_modes_come_as_rgb(tmp_path, mode, value, expected):
+    write(tmp_path / "a/x.png", value, mode=mode)
+    write(tmp_path / "a/y.png", (1, 2, 3))
+    assert read_all(open_source(f"folder:{tmp_path}", "train"))["image"][0, 0, 0].tolist() == expected
+
+
+def test_palettes_with_transparency_are_laid_on_white(tmp_path):
+    image = Image.new("P", (6, 4), 1)
+    image.putpalette([0, 0, 0, 9, 8, 7])
+    (tmp_path / "a").mkdir()
+    image.save(tmp_path / "a/opaque.png")
+    image.save(tmp_path / "a/transparent.png", transparency=1)
+    images = read_all(open_source(f"folder:{tmp_path}", "train"))["image"]
+    assert images[:, 0, 0].tolist() == [[9, 8, 7], [255, 255, 255]]
+
+
+def test_grey_images_on_demand(tmp_path):
+    write(tmp_path / "a/x.png", (50, 50, 50))
+    source = open_source(f"folder:{tmp_path}?channels=1", "train")
+    assert source.image_shape == (4, 6, 1)
+    assert read_all(source)["image"].tolist() == np.full((1, 4, 6, 1), 50).tolist()
+
+
+def test_size_scales_the_short_side_and_cuts_the_middle(tmp_path):
+    # Thirds of red, green and blue: the middle square is green.
+    pixels = np.zeros((30, 90, 3), np.uint8)
+    for third in range(3):
+        pixels[:, third * 30 : third * 30 + 30, third] = 255
+    (tmp_path / "a").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "a/wide.png")
+    Image.fromarray(pixels.swapaxes(0, 1)).save(tmp_path / "a/tall.png")
+    source = open_source(f"folder:{tmp_path}?size=10", "train")
+    assert source.image_shape == (10, 10, 3)
+    # Scaling blends the colours along the edge.
+    assert (read_all(source)["image"][:, 1:-1, 1:-1] == [0, 255, 0]).all()
+
+
+def test_photographs_are_turned_as_their_exif_data_says(tmp_path):
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:, :16] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # The camera was held upright: turn by 90 degrees clockwise.
+    (tmp_path / "a").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "a/x.jpg", exif=exif)
+    source = open_source(f"folder:{tmp_path}", "train")
+    assert source.image_shape == (32, 16, 3)
+    image = read_all(source)["image"][0]
+    assert image[:15].min() > 200 and image[17:].max() < 50
+
+
+def test_mixed_shapes_name_both_files(tmp_path):
+    write(tmp_path / "a/first.png")
+    write(tmp_path / "b/other.png", size=(7, 4))
+    with pytest.raises(DataError, match=r"b/other\.png is 7×4 pixels, but .*a/first\.png is 6×4.*size=N"):
+        open_source(f"folder:{tmp_path}", "train")
+    assert read_all(open_source(f"folder:{tmp_path}?size=4", "train"))["image"].shape == (2, 4, 4, 3)
+
+
+def test_a_shape_that_changes_after_opening_is_named_when_it_is_read(tmp_path):
+    write_many(tmp_path, 4)
+    source = open_source(f"folder:{tmp_path}", "train")
+    write(tmp_path / "b/0003.png", size=(5, 5))
+    with pytest.raises(DataError, match=r"b/0003\.png is 5×5 pixels"):
+        read_all(source)
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, lambda path: path.write_bytes(b"no image"), lambda path: path.unlink()]
+)
+def test_a_damaged_image_is_skipped_counted_and_logged_once(tmp_path, caplog, damage):
+    write_many(tmp_path, 120)
+    source = open_source(f"folder:{tmp_path}", "train")
+    damage(tmp_path / "a/0004.png")
+    with caplog.at_level(logging.WARNING):
+        batch = read_all(source)
+        again = read_all(source)
+    assert batch["id"].tolist() == again["id"].tolist() == [i for i in range(120) if i != 2]
+    assert batch["image"].shape == (119, 4, 6, 3)
+    assert batch["label"].tolist() == [0] * 59 + [1] * 60
+    assert source.skipped == 1
+    assert len(caplog.records) == 1
+    assert "a/0004.png (example 2) is damaged and left out" in caplog.text
+
+
+def test_a_stream_reads_around_a_damaged_image(tmp_path):
+    write_many(tmp_path, 120)
+    truncate(tmp_path / "a/0004.png")
+    stream = IIDStream(open_source(f"folder:{tmp_path}", "train"), 32, seed=0)
+    ids = np.concatenate([next(stream)["id"] for _ in range(8)])
+    assert len(ids) == 256
+    assert set(ids.tolist()) == set(range(120)) - {2}
+
+
+def test_more_than_one_percent_damaged_stops_and_names_the_last(tmp_path):
+    write_many(tmp_path, 120)
+    source = open_source(f"folder:{tmp_path}", "train")
+    truncate(tmp_path / "a/0004.png")
+    truncate(tmp_path / "b/0117.png")
+    with pytest.raises(
+        DataError, match=r"2 of 120 images are damaged, more than 1%; .*example 118, .*b/0117\.png"
+    ):
+        read_all(source)
+    # Garbage shows in the header: it stops the run before it starts.
+    (tmp_path / "a/0004.png").write_bytes(b"x")
+    (tmp_path / "b/0117.png").write_bytes(b"y")
+    with pytest.raises(DataError, match="2 of 120 images are damaged"):
+        open_source(f"folder:{tmp_path}", "train")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("?size=0", "size=0, expected a whole number above 0"),
+        ("?size=-3", "size=-3"),
+        ("?channels=2", "channels=2, expected 1"),
+        ("?shape=3", "unknown option 'shape'"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path, options, message):
+    write(tmp_path / "a/x.png")
+    with pytest.raises(DataError, match=message):
+        open_source(f"folder:{tmp_path}{options}", "train")
+
+
+def test_folders_without_images_are_refused(tmp_path):
+    with pytest.raises(DataError, match="needs a directory"):
+        open_source("folder", "train")
+    with pytest.raises(DataError, match=r"none: cannot be listed .No such file"):
+        open_source(f"folder:{tmp_path}/none", "train")
+    write(tmp_path / "top.png")
+    with pytest.raises(DataError, match=r"no PNG or JPEG files in its 0 directories .one directory a class"):
+        open_source(f"folder:{tmp_path}", "train")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x.png").mkdir()
+    with pytest.raises(DataError, match=r"damaged.*a/x\.png"):
+        open_source(f"folder:{tmp_path}", "train")

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from classact.data.noise import effective_noise_rate, with_label_noise
+from classact.data.source import ArraySource, Subset
+
+COUNT, CLASSES = 40_000, 10
+SOURCE = ArraySource("test", np.zeros((COUNT, 1, 1, 1), np.uint8), np.arange(COUNT) % CLASSES, CLASSES)
+
+
+def read_all(source):
+    return source.batch(np.arange(source.num_examples))
+
+
+def test_share_of_wrong_labels_is_the_effective_rate():
+    batch = read_all(with_label_noise(SOURCE, 0.2, seed=3))
+    assert batch["clean_label"].tolist() == (np.arange(COUNT) % CLASSES).tolist()
+    assert batch["label"].dtype == np.int32
+    wrong = batch["label"] != batch["clean_label"]
+    expected = effective_noise_rate(0.2, CLASSES)
+    assert expected == pytest.approx(0.18)
+    # Five standard deviations of a binomial share.
+    assert abs(wrong.mean() - expected) < 5 * np.sqrt(expected * (1 - expected) / COUNT)
+
+
+def test_redrawn_labels_are_uniform_over_all_classes_whatever_the_truth():
+    batch = read_all(with_label_noise(SOURCE, 1.0, seed=0))
+    table = np.zeros((CLASSES, CLASSES))
+    np.add.at(table, (batch["clean_label"], batch["label"]), 1)
+    expected = COUNT / CLASSES**2
+    chi_square = ((table - expected) ** 2 / expected).sum()
+    # 90 degrees of freedom: mean 90, standard deviation 13.4.
+    assert 40 < chi_square < 150
+
+
+def test_noise_belongs_to_the_example_and_not_to_the_reading():
+    whole = read_all(with_label_noise(SOURCE, 0.5, seed=7))
+    indices = np.random.default_rng(0).permutation(COUNT)[:1000]
+    some = with_label_noise(SOURCE, 0.5, seed=7).batch(indices)
+    assert some["label"].tolist() == whole["label"][indices].tolist()
+    subset = read_all(with_label_noise(Subset(SOURCE, indices), 0.5, seed=7))
+    assert subset["label"].tolist() == whole["label"][indices].tolist()
+
+
+def test_seeds_give_independent_noise():
+    first = read_all(with_label_noise(SOURCE, 0.5, seed=0))
+    second = read_all(with_label_noise(SOURCE, 0.5, seed=1))
+    wrong = first["label"] != first["clean_label"]
+    wrong_too = second["label"] != second["clean_label"]
+    assert abs((wrong & wrong_too).mean() - 0.45**2) < 0.02
+
+
+def test_rate_zero_changes_nothing_and_other_fields_pass():
+    batch = read_all(with_label_noise(SOURCE, 0.0, seed=0))
+    assert batch["label"].tolist() == batch["clean_label"].tolist()
+    assert set(batch) == {"id", "image", "label", "clean_label"}
+
+
+@settings(max_examples=30, deadline=None)
+@given(rate=st.floats(0, 1), seed=st.integers(0, 2**32), classes=st.integers(1, 50))
+def test_labels_stay_in_range_and_truth_is_kept(rate, seed, classes):
+    labels = np.arange(200) % classes
+    source = ArraySource("test", np.zeros((200, 1, 1, 1), np.uint8), labels, classes)
+    batch = read_all(with_label_noise(source, rate, seed))
+    assert batch["label"].min() >= 0 and batch["label"].max() < classes
+    assert batch["clean_label"].tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
+def test_a_rate_that_is_no_probability_is_refused(rate):
+    with pytest.raises(ValueError, match="label_noise="):
+        with_label_noise(SOURCE, rate, seed=0)
+
+
+def test_bad_seed_and_noise_on_noise_are_refused():
+    with pytest.raises(ValueError, match="seed=-1"):
+        with_label_noise(SOURCE, 0.1, seed=-1)
+    with pytest.raises(ValueError, match="label noise already"):
+        read_all(with_label_noise(with_label_noise(SOURCE, 0.1, seed=0), 0.1, seed=1))
