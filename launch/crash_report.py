@@ -19,6 +19,8 @@ _CHAINED = re.compile(
 # The outermost frame of an exception that ended a Launchpad process. A traceback
 # without it was only printed on the way, or came as text from another node.
 _OUTERMOST = "process_entry.py"
+# Before Python's "Fatal Python error" stands the reason that C++ gave for aborting.
+_LINES_BEFORE_FATAL = 5
 
 
 def describe_exit(exit_status: int) -> str:
@@ -39,10 +41,11 @@ def describe_exit(exit_status: int) -> str:
 
 
 def crash_text(log_path: Path, offset: int = 0) -> str:
-    """Returns the traceback that ended a task, or else the end of its log.
+    """Returns what a task said when it crashed, or else the end of its log.
 
-    The traceback comes with those it is chained to, and with what was printed
-    after it; a very long one loses its middle.
+    That is the traceback that ended it, with those it is chained to and with
+    what was printed after it, or what Python's fault handler printed; the middle
+    of a very long text is left out.
 
     Args:
       log_path: the task's log; may be missing.
@@ -55,10 +58,19 @@ def crash_text(log_path: Path, offset: int = 0) -> str:
             text = log.read().decode("utf-8", "replace")
     except FileNotFoundError:
         return ""
-    start = _traceback_start(text)
+    start = _fatal_start(text)
+    if start is None:
+        start = _traceback_start(text)
     if start is None:
         return "\n".join(text.rstrip().splitlines()[-_TAIL_LINES:])
     return _shortened(text[start:].rstrip())
+
+
+def _fatal_start(text: str) -> int | None:
+    position = text.rfind("Fatal Python error: ")
+    for _ in range(_LINES_BEFORE_FATAL if position >= 0 else 0):
+        position = max(0, text.rfind("\n", 0, max(0, position - 1)) + 1)
+    return position if position >= 0 else None
 
 
 def _traceback_start(text: str) -> int | None:

@@ -76,3 +76,8 @@ class Outcome:
         if self.status == "interrupted":
             return 128 + (self.signal or 0)
         return 1
+
+    @property
+    def killed(self) -> tuple[str, ...]:
+        """Names of the tasks that did not stop within the notice."""
+        return tuple(name for name, end in self.tasks.items() if end.killed)

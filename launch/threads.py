@@ -81,7 +81,6 @@ def run_threads(
         interrupts.install()  # lp.launch took the signals over.
         run = _Run(events, manager, set(names.values()), awaited, stop_notice_seconds, on_tick)
         try:
-            _replace_stoppers(program)
             if on_start is not None:
                 on_start(endpoints(program))
             outcome = run.watch()
@@ -177,8 +176,10 @@ class _Run:
         return Outcome("failed", message="the nodes were stopped from within the program")
 
 
-def _report(events: queue.SimpleQueue[Any], name: str, function: Callable[[], Any]) -> None:
+def _report(events: queue.SimpleQueue[Any], name: str, node: lp.PyNode, function: Callable[[], Any]) -> None:
     """A node's thread: never lets an exception reach Launchpad, which would print it late."""
+    # Launchpad's own way for `lp.stop()` to end the run is to send this process SIGTERM.
+    node.launch_context.initialize(lp.LaunchType.LOCAL_MULTI_THREADING, None, stop_program)
     try:
         function()
     except SystemExit as error:
@@ -201,7 +202,7 @@ def _reporting_to(
     nodes = {names[label, i]: node for label, group in program.groups.items() for i, node in enumerate(group)}
     functions = {name: node.function for name, node in nodes.items()}
     for name, node in nodes.items():
-        node._partial_function = functools.partial(_report, events, name, functions[name])
+        node._partial_function = functools.partial(_report, events, name, node, functions[name])
     try:
         yield
     finally:
@@ -237,12 +238,6 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _replace_stoppers(program: lp.Program) -> None:
-    """Makes `lp.stop()` end the run; Launchpad's sends this process SIGTERM."""
-    for node in program.get_all_nodes():
-        node.launch_context.initialize(lp.LaunchType.LOCAL_MULTI_THREADING, None, stop_program)
 
 
 def _forget_workers(manager: WorkerManager) -> None:

@@ -1,0 +1,197 @@
+"""Tasks that do what a test tells them, over a socket; see `Stage`.
+
+Also a program of its own, so that tests can send signals to a launcher:
+
+    python puppets.py act PORT NAME         a puppet that is no Launchpad node
+    python puppets.py launch WORKDIR PORT   launches LAUNCHED, exits with the outcome's status
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+SECONDS = 30.0
+LAUNCHED = ("learner", "run_loop-icons")
+
+
+class ToldToCrash(Exception):
+    pass
+
+
+def act(port, name, server=None):
+    """Connects to the stage and obeys, until told to end."""
+    with socket.create_connection(("127.0.0.1", port)) as stage:
+        # A command is one line, and so is the reply. The connection's end is the process's.
+        stage.sendall(f"{name} {os.getpid()}\n".encode())
+        for line in stage.makefile("r"):
+            command, *words = line.split()
+            if command == "return":
+                return
+            reply = COMMANDS[command](server, *words)
+            stage.sendall(f"{reply}\n".encode())
+
+
+def _call(server, number):
+    return server.double(int(number))
+
+
+def _crash(server, word):
+    print("a line before the crash", flush=True)
+    raise ToldToCrash(word)
+
+
+def _wait(server):
+    import launchpad as lp
+
+    lp.wait_for_stop()
+    print("saw the stop event", flush=True)
+    raise SystemExit(0)
+
+
+def _stop(server):
+    import launchpad as lp
+
+    lp.stop()
+
+
+def _deaf(server):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return "deaf"
+
+
+def _spawn(server, port, name):
+    subprocess.Popen([sys.executable, __file__, "act", port, name])
+    return "spawned"
+
+
+COMMANDS = {
+    "call": _call,
+    "crash": _crash,
+    "wait": _wait,
+    "stop": _stop,
+    "deaf": _deaf,
+    "spawn": _spawn,
+    "env": lambda server, name: os.environ.get(name, "not set"),
+    "exit": lambda server, status: sys.exit(int(status)),
+}
+
+
+class Doubler:
+    """A node that others call."""
+
+    def double(self, number):
+        return 2 * number
+
+
+class Puppet:
+    """The test's end of a puppet's strings."""
+
+    def __init__(self, connection):
+        self._connection = connection
+        self._lines = connection.makefile("r")
+        self.name, pid = self._lines.readline().split()
+        self.pid = int(pid)
+
+    def tell(self, command):
+        self._connection.sendall(f"{command}\n".encode())
+
+    def ask(self, command):
+        self.tell(command)
+        return self._lines.readline().strip()
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+    def wait_until_gone(self, seconds):
+        """Fails unless the puppet's process ends within the time."""
+        self._connection.settimeout(seconds)
+        with contextlib.suppress(ConnectionResetError):
+            assert self._connection.recv(1) == b"", f"{self.name} spoke instead of ending"
+
+
+class Stage:
+    """Where puppets connect, in any order."""
+
+    def __init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(SECONDS)
+        self.port = self._listener.getsockname()[1]
+        self._puppets = []
+
+    def await_puppets(self, *names):
+        """Waits until these puppets, and no others, have entered; in the order of `names`."""
+        arrived = {}
+        while len(arrived) < len(names):
+            connection, _ = self._listener.accept()
+            connection.settimeout(SECONDS)
+            puppet = Puppet(connection)
+            self._puppets.append(puppet)
+            arrived[puppet.name] = puppet
+        assert set(arrived) == set(names)
+        return [arrived[name] for name in names]
+
+    def close(self):
+        """Makes every puppet that is still there return."""
+        self._listener.close()
+        for puppet in self._puppets:
+            puppet.close()
+
+
+class Script(threading.Thread):
+    """Directs the puppets while the launcher under test has the main thread.
+
+    Should the scene fail, the stage is closed, which ends the run, and `finish` raises.
+    """
+
+    def __init__(self, stage, scene):
+        super().__init__()
+        self._stage = stage
+        self._scene = scene
+        self._error = None
+        self.start()
+
+    def run(self):
+        try:
+            self._scene()
+        except BaseException as error:
+            self._error = error
+            self._stage.close()
+
+    def finish(self):
+        self.join(SECONDS)
+        if self._error is not None:
+            raise self._error
+
+
+def launch(workdir, port, notice=8.0):
+    """Launches the puppets LAUNCHED as Launchpad nodes in processes."""
+    import cloudpickle
+    import launchpad as lp
+
+    from classact.launch.ports import LoopbackPorts
+    from classact.launch.processes import run_processes
+    from classact.launch.tasks import make_tasks
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    program = lp.Program("puppets")
+    program.add_node(lp.PyNode(act, port, "learner"), label="learner")
+    program.add_node(lp.PyNode(act, port, "run_loop-icons"), label="run_loop/icons")
+    with LoopbackPorts() as ports:
+        tasks = make_tasks(program, workdir=Path(workdir), ports=ports)
+        outcome = run_processes(tasks, until=["learner"], stop_notice_seconds=notice)
+    print(json.dumps({"status": outcome.status, "message": outcome.message, "killed": outcome.killed}))
+    return outcome.exit_status
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "act":
+        act(int(sys.argv[2]), sys.argv[3])
+    else:
+        sys.exit(launch(sys.argv[2], int(sys.argv[3]), *map(float, sys.argv[4:])))
