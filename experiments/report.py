@@ -1,0 +1,114 @@
+"""The comparison of runs, as one self-contained page and as a table for the terminal."""
+
+import dataclasses
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import Union
+
+import rich.box
+import rich.console
+import rich.table
+
+from classact.experiments import comparison, curves, report_page, scored_images, table
+from classact.experiments.comparison import Comparison, PathLike
+from classact.experiments.groups import Group
+
+_TERMINAL_WIDTH = 132
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A written report.
+
+    Attributes:
+        path: the page.
+        comparison: what it shows.
+        notes: what its reader must know before comparing, one sentence each.
+    """
+
+    path: pathlib.Path
+    comparison: Comparison
+    notes: tuple[str, ...]
+
+
+def write_report(
+    run_dirs: Sequence[PathLike],
+    out: PathLike,
+    baseline: Union[None, PathLike, Sequence[PathLike]] = None,
+    metric: str = curves.DEFAULT_METRIC,
+) -> Report:
+    """Compares runs and writes the page: a single file that loads nothing.
+
+    Runs may be unfinished, of different lengths, or without evaluations: the
+    page says so, and shows what there is.
+
+    Args:
+        run_dirs: the run directories.
+        out: the HTML file to write; its folder is made if need be.
+        baseline: see `comparison.compare`.
+        metric: see `curves.load_run`.
+
+    Returns:
+        The report, for `format_table`.
+
+    Raises:
+        RunError: if a directory is no run, or a file of it is damaged (but for
+            the scored images, which are left out with a note).
+        ValueError: if there is nothing to compare.
+        OSError: if the page cannot be written.
+    """
+    compared = comparison.compare(run_dirs, baseline, metric)
+    images, image_notes = _load_images(compared.groups)
+    report = Report(pathlib.Path(out), compared, (*compared.notes, *image_notes))
+    report.path.parent.mkdir(parents=True, exist_ok=True)
+    report.path.write_text(report_page.render(compared, report.notes, images), encoding="utf-8")
+    return report
+
+
+def format_table(report: Report, width: int = _TERMINAL_WIDTH) -> str:
+    """The report's table and notes as plain text.
+
+    Columns without any figure are left out.
+
+    Args:
+        report: what `write_report` returned.
+        width: characters a line of the table, at most.
+    """
+    lines = table.lines(report.comparison.groups)
+    shown = [i for i in range(len(table.COLUMNS)) if any(line.cells[i] != table.NONE for line in lines)]
+    target = "target: the final accuracy of the baseline run of the same learner and seed"
+    drawn = rich.table.Table(
+        box=rich.box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption=target if shown else None,
+        caption_justify="left",
+    )
+    drawn.add_column("policy", overflow="fold", vertical="bottom")
+    drawn.add_column("seed", justify="right", no_wrap=True)
+    for i in shown:
+        drawn.add_column(table.COLUMNS[i].short, justify="right")
+    for line in lines:
+        drawn.add_row(line.label, line.seed, *(line.cells[i] for i in shown))
+    text = io.StringIO()
+    console = rich.console.Console(file=text, width=width, color_system=None, markup=False, highlight=False)
+    console.print(drawn)
+    for note in report.notes:
+        console.print(f"Note: {note}", soft_wrap=True)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
+
+
+def _load_images(groups: Sequence[Group]) -> tuple[list[tuple[str, scored_images.Extremes]], list[str]]:
+    """Loads each group's scored images, those of its first run that has some."""
+    images, notes = [], []
+    for group in groups:
+        for row in group.rows:
+            try:
+                extremes = scored_images.load_extremes(row.run.path)
+            except curves.RunError as error:
+                notes.append(f"No images: {error}.")
+                continue
+            if extremes is not None:
+                images.append((group.label, extremes))
+                break
+    return images, notes

@@ -1,0 +1,127 @@
+"""Run directories as the program leaves them, made up."""
+
+import json
+
+import numpy as np
+import pytest
+
+from classact.experiments.ledger import run_ledger
+from classact.selection import policies
+
+LEARNER_MACS, SCORER_MACS = 1.31e6, 1.6e5
+
+
+def write_run(path, policy="uniform", seed=0, speed=1.0, steps=1500, every=50, final=0.82, **options):
+    """Writes a run directory.
+
+    The accuracy is a straight line in updates that passes `final` at
+    `steps / speed`: what crosses where is easy to say.
+
+    Args:
+        path: the directory.
+        policy: the run's policy.
+        seed: its seed.
+        speed: how many times faster than the line from 0 to `steps`.
+        steps: learner updates of the run.
+        every: updates between evaluations.
+        final: the accuracy at the end.
+        **options: `status` (None for no result.json), `done` (updates done),
+            `config` (more fields), `noise` (standard deviation of the
+            evaluations), `curved` (a saturating curve in place of the line),
+            `corrupted` (share of wrong labels, early and late), `images`
+            (how many scored images to write).
+    """
+    done = options.get("done", steps)
+    config = {
+        "policy": policy,
+        "seed": seed,
+        "learner": {"model": "vit_mu_6_1"},
+        "scorer": {"model": "vit_mu_2_1"},
+        "reference": {"checkpoint": None},
+        "train_data": "fashion_mnist",
+        "eval_data": "fashion_mnist:test",
+        "label_noise": 0.2,
+        "batch_size": 64,
+        "filter_ratio": 0.5,
+        "temperature": 1.0,
+        "steps": steps,
+        "learning_rate": 1e-3,
+        "patch_size": 7,
+    } | options.get("config", {})
+    (path / "metrics").mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(config))
+    _write_metrics(path, policy, seed, speed, steps, done, every, final, options)
+    if options.get("images"):
+        write_images(path, options["images"])
+    if options.get("status", "completed") is not None:
+        selecting = policies.get(policy)
+        ledger = run_ledger(
+            selecting,
+            learner_macs=LEARNER_MACS,
+            scorer_macs=SCORER_MACS,
+            updates=done,
+            batch_size=64,
+            examples_scored=128 * done if selecting.scores else 0,
+            super_batch_size=640,
+            reference_pretraining_macs=2e10 if selecting.reference == "fixed" else 0.0,
+        )
+        result = {
+            "status": options.get("status", "completed"),
+            "steps": done,
+            "final": {"eval/test/top1": final},
+            "ledger": ledger,
+            "wall_seconds": 61.4,
+            "cpu_seconds": 118.0,
+        }
+        (path / "result.json").write_text(json.dumps(result))
+    return path
+
+
+def _write_metrics(path, policy, seed, speed, steps, done, every, final, options):
+    generator = np.random.default_rng(seed)
+    evaluations, learner = [], []
+    for step in range(every, done + 1, every):
+        share = step * speed / steps
+        value = final * (1.4 * min(1.0, share) / (min(1.0, share) + 0.4) if options.get("curved") else share)
+        value += generator.normal(0.0, options["noise"]) if "noise" in options else 0.0
+        evaluations.append({"step": step, "time": float(step), "eval/test/top1": value})
+        record = {"step": step, "time": float(step), "train/loss": 2.0, "train/examples": 64 * every}
+        if policy != "uniform":
+            record["selection/staleness_steps"] = 2.5
+        if "corrupted" in options:
+            early, late = options["corrupted"]
+            record["selection/corrupted_fraction"] = early + (late - early) * step / steps
+        learner.append(record)
+    for name, records in (("evaluator-test", evaluations), ("learner", learner)):
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        (path / "metrics" / f"{name}.jsonl").write_text(lines)
+
+
+def write_images(path, count, channels=1, **changes):
+    """Writes scored images of which every fifth has a wrong label; scores rise with the index."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(count, dtype=np.int32) % 10
+    arrays = {
+        "image": generator.integers(0, 256, (count, 28, 28, channels), dtype=np.uint8),
+        "score": np.linspace(-2.0, 3.0, count, dtype=np.float32),
+        "label": labels,
+        "clean_label": np.where(np.arange(count) % 5 == 0, (labels + 1) % 10, labels),
+        "class_names": np.array(
+            ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "<Sneaker>"]
+        ),
+    } | changes
+    np.savez(
+        path / "scored_images.npz", **{name: array for name, array in arrays.items() if array is not None}
+    )
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """`make_run(name, **arguments of write_run)` writes a run below the test's folder."""
+    return lambda name, **arguments: write_run(tmp_path / name, **arguments)
+
+
+@pytest.fixture
+def make_images():
+    """`make_images(run_dir, count, **arrays)`; an array of None is left out."""
+    return write_images

@@ -1,0 +1,188 @@
+import json
+
+import pytest
+
+from classact.experiments import comparison, curves, ledger
+from classact.selection import policies
+
+
+def rows(compared):
+    return {(group.label, row.run.field("seed")): row for group in compared.groups for row in group.rows}
+
+
+def test_a_run_is_held_against_the_uniform_run(make_run):
+    # Straight lines to 0.8: 1,500 updates, and 1,000 at 1.5 times the speed.
+    compared = comparison.compare(
+        [make_run("c", policy="classact", speed=1.5, final=0.8), make_run("u", final=0.8)]
+    )
+    assert [group.label for group in compared.groups] == ["uniform", "classact"]
+    assert [group.is_baseline for group in compared.groups] == [True, False]
+    assert compared.notes == ()
+    table = rows(compared)
+    target = 0.8 * (1400 + 1450 + 1500) / 3 / 1500
+    base, row = table["uniform", 0], table["classact", 0]
+    assert base.target == base.final == row.target == pytest.approx(target)
+    assert base.updates == pytest.approx(1500)
+    assert base.fewer_updates == pytest.approx(0.0)
+    # The mean of three lags one evaluation behind the line, for both.
+    assert row.updates == pytest.approx(1450 / 1.5 + 50)
+    assert row.fewer_updates == pytest.approx(1 - row.updates / 1500)
+
+
+def test_compute_is_compared_by_the_ledgers_and_by_the_papers_formula(make_run):
+    table = rows(comparison.compare([make_run("u"), make_run("c", policy="classact", speed=1.5)]))
+    base, row = table["uniform", 0], table["classact", 0]
+    per_update = row.run.ledger["macs_per_update"]
+    assert per_update == pytest.approx(64 * 3 * (1.31e6 + 1.6e5) + 128 * 2 * 1.6e5)
+    assert row.macs == pytest.approx(2e10 + row.updates * per_update)
+    assert base.macs == pytest.approx(1500 * 64 * 3 * 1.31e6)
+    assert row.saving_full == pytest.approx(1 - row.macs / base.macs)
+    paper = ledger.compute_speedup(policies.get("classact"), 1.31e6, 1.6e5, 2.0, row.fewer_updates)
+    assert row.saving_paper == pytest.approx(paper)
+
+
+def test_other_figures_of_a_run(make_run):
+    table = rows(comparison.compare([make_run("c", policy="classact", corrupted=(0.1, 0.1))]))
+    row = table["classact", 0]
+    assert (row.wall_seconds, row.cpu_seconds) == (61.4, 118.0)
+    assert (row.staleness, row.corrupted) == (2.5, pytest.approx(0.1))
+    assert row.target is row.updates is row.saving_full is None
+
+
+def test_each_seed_is_held_against_its_own_baseline_and_others_against_the_mean(make_run):
+    runs = [make_run(f"u{seed}", seed=seed, final=0.6 + 0.1 * seed) for seed in (0, 1)]
+    runs += [make_run(f"c{seed}", seed=seed, policy="classact", final=0.9) for seed in (0, 1, 2)]
+    table = rows(comparison.compare(runs))
+    own = [table["uniform", seed].final for seed in (0, 1)]
+    assert table["classact", 0].target == own[0]
+    assert table["classact", 1].target == own[1]
+    assert table["classact", 2].target == pytest.approx(sum(own) / 2)
+
+
+def test_means_leave_no_seed_out(make_run):
+    runs = [make_run(f"u{seed}", seed=seed) for seed in (0, 1)]
+    runs += [
+        make_run("c0", seed=0, policy="classact", speed=1.5),
+        make_run("c1", seed=1, policy="classact", final=0.5),
+    ]
+    group = comparison.compare(runs).groups[1]
+    assert group.rows[0].updates is not None
+    assert group.rows[1].updates is None
+    assert group.mean("updates") is None
+    assert group.mean("fewer_updates") is None
+    assert group.mean("final") == pytest.approx((group.rows[0].final + group.rows[1].final) / 2)
+
+
+def test_unfinished_runs_are_noted_and_in_no_mean(make_run):
+    runs = [make_run(f"u{seed}", seed=seed) for seed in (0, 1)]
+    runs += [
+        make_run("c0", seed=0, policy="classact", speed=1.5),
+        make_run("c1", seed=1, policy="classact", status="interrupted", done=300),
+        make_run("c2", seed=2, policy="classact", status=None, done=0),
+    ]
+    compared = comparison.compare(runs)
+    group = compared.groups[1]
+    assert [row.run.path.name for row in group.counted] == ["c0"]
+    assert group.mean("updates") == group.rows[0].updates
+    assert [note.split("/")[-1] for note in compared.notes] == [
+        "c1 is interrupted, at update 300 of 1,500.",
+        "c2 is unfinished, at update 0 of 1,500.",
+        "top1.",
+    ]
+
+
+def test_an_interrupted_run_that_got_there_counts_for_what_it_did(make_run):
+    run = make_run("c", policy="classact", speed=2.0, status="interrupted", done=1000)
+    row = rows(comparison.compare([make_run("u"), run]))["classact", 0]
+    assert row.updates == pytest.approx(1450 / 2 + 50)
+
+
+def test_a_running_baseline_without_a_result_gives_updates_but_no_compute(make_run):
+    table = rows(
+        comparison.compare([make_run("u", status=None), make_run("c", policy="classact", speed=1.5)])
+    )
+    assert table["classact", 0].fewer_updates is not None
+    assert table["classact", 0].saving_full is None
+    assert table["uniform", 0].macs is None
+
+
+def test_the_baseline_has_the_same_learner(make_run):
+    other = {"learner": {"model": "vit_mu_2_1"}}
+    runs = [make_run("reference", config=other, final=0.5), make_run("c", policy="classact")]
+    compared = comparison.compare(runs)
+    assert rows(compared)["classact", 0].target is None
+    assert not any(group.is_baseline for group in compared.groups)
+    assert compared.notes == (
+        "classact: no evaluated uniform run with learner vit_mu_6_1 to compare it with.",
+    )
+    compared = comparison.compare([*runs, make_run("u")])
+    assert [(group.label, group.is_baseline) for group in compared.groups] == [
+        ("uniform, learner.model vit_mu_6_1", True),
+        ("uniform, learner.model vit_mu_2_1", False),
+        ("classact", False),
+    ]
+    assert (
+        rows(compared)["classact", 0].target == rows(compared)["uniform, learner.model vit_mu_6_1", 0].final
+    )
+
+
+def test_of_several_baselines_the_most_alike_is_taken(make_run):
+    runs = [
+        make_run("u_long", steps=3000, final=0.7),
+        make_run("u", final=0.8),
+        make_run("c", policy="classact", final=0.9),
+    ]
+    compared = comparison.compare(runs)
+    assert compared.groups[0].label == "uniform, steps 1500"
+    assert rows(compared)["classact", 0].target == rows(compared)["uniform, steps 1500", 0].final
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_baseline_can_be_chosen(make_run, as_list):
+    chosen = make_run("rho", policy="rho", final=0.7)
+    runs = [make_run("u"), make_run("c", policy="classact")]
+    compared = comparison.compare(runs, baseline=[chosen] if as_list else str(chosen))
+    assert [(group.label, group.is_baseline) for group in compared.groups] == [
+        ("rho", True),
+        ("uniform", False),
+        ("classact", False),
+    ]
+    table = rows(compared)
+    assert table["classact", 0].target == table["uniform", 0].target == table["rho", 0].final
+
+
+def test_what_cannot_be_compared_is_noted(make_run):
+    runs = [make_run("u"), make_run("c", policy="classact", steps=3000, config={"eval_data": "digits"})]
+    assert comparison.compare(runs).notes == (
+        "The runs differ in eval_data (digits, fashion_mnist:test): their accuracies are on different data.",
+        "The runs differ in steps (1500, 3000): their learning-rate schedules have different lengths.",
+    )
+
+
+def test_a_policy_that_is_not_registered_here_has_no_formula(make_run):
+    run = make_run("mine", policy="classact", speed=1.5)
+    config = json.loads((run / "config.json").read_text()) | {"policy": "mine"}
+    (run / "config.json").write_text(json.dumps(config))
+    row = rows(comparison.compare([make_run("u"), run]))["mine", 0]
+    assert row.saving_paper is None
+    assert row.saving_full is not None
+
+
+def test_a_directory_given_twice_counts_once(make_run):
+    run = make_run("u")
+    compared = comparison.compare([run, run / ".." / "u", str(run)], baseline=[run])
+    assert [len(group.rows) for group in compared.groups] == [1]
+
+
+def test_nothing_to_compare_and_no_run(tmp_path):
+    with pytest.raises(ValueError, match="nothing to compare"):
+        comparison.compare([])
+    with pytest.raises(curves.RunError, match=r"has no config\.json"):
+        comparison.compare([tmp_path])
+
+
+def test_macs_at_needs_a_ledger(make_run):
+    run = curves.load_run(make_run("c", policy="classact"))
+    assert comparison.macs_at(run, 0) == 2e10
+    assert comparison.macs_at(run, 10) == pytest.approx(2e10 + 10 * run.ledger["macs_per_update"])
+    assert comparison.macs_at(curves.load_run(make_run("r", status=None)), 10) is None
