@@ -42,11 +42,12 @@ def get_config() -> ml_collections.ConfigDict:
             "reference": {"checkpoint": "", "super_batch": 0, "learning_rate_factor": 2.0},
             # `capacity` 0: eight super-batches.
             "replay": {"capacity": 0},
-            # `batch_size` 0: one super-batch. `run_loops`: per server.
+            # `batch_size` 0: one super-batch. `run_loops`: per server; 0:
+            # two as threads, one as a node.
             # `run_loops_as_nodes`: as nodes of their own instead of threads.
             "inference": {
                 "servers": 1,
-                "run_loops": 2,
+                "run_loops": 0,
                 "run_loops_as_nodes": False,
                 "batch_size": 0,
                 "max_wait_seconds": 0.005,

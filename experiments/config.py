@@ -55,7 +55,7 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         _require(self.servers >= 1, "inference.servers", self.servers, "at least 1")
-        _require(self.run_loops >= 1, "inference.run_loops", self.run_loops, "at least 1 per server")
+        _require(self.run_loops >= 0, "inference.run_loops", self.run_loops, "at least 0 (0: chosen for you)")
         _require(
             self.max_wait_seconds >= 0,
             "inference.max_wait_seconds",
@@ -180,7 +180,8 @@ class ExperimentConfig:
                 )
         elif self.reference.checkpoint:
             raise ConfigError(
-                f"reference.checkpoint={self.reference.checkpoint!r}: policy {self.policy!r} uses no fixed reference"
+                f"reference.checkpoint={self.reference.checkpoint!r}: "
+                f"policy {self.policy!r} uses no fixed reference"
             )
 
     @property
@@ -213,6 +214,9 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
     examples = config.super_batch_size
     warmup = config.warmup_steps if config.warmup_steps >= 0 else config.steps // 10
     capacity = config.replay.capacity or 8 * examples
+    # While one thread beside a server writes, the other's batch is scored.
+    as_nodes = config.inference.run_loops_as_nodes or not policy.scores
+    run_loops = config.inference.run_loops or (1 if as_nodes else 2)
     server_batch = config.inference.batch_size or examples
     super_batch = 0
     if policy.reference == "trained":
@@ -232,7 +236,9 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         config,
         warmup_steps=warmup,
         replay=dataclasses.replace(config.replay, capacity=capacity),
-        inference=dataclasses.replace(config.inference, batch_size=server_batch),
+        inference=dataclasses.replace(
+            config.inference, batch_size=server_batch, run_loops=run_loops, run_loops_as_nodes=as_nodes
+        ),
         reference=dataclasses.replace(config.reference, super_batch=super_batch),
     )
 

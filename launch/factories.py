@@ -14,12 +14,11 @@ import launchpad as lp
 from classact.experiments.config import ExperimentConfig
 from classact.launch import parts, rpc
 from classact.nodes.metrics import MetricsWriter
+from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 from classact.selection import policies, priorities
 
 if TYPE_CHECKING:
     from classact.nodes import evaluator, inference_node, learner, run_loop
-    from classact.replay import tables
-
 
 @dataclasses.dataclass(frozen=True)
 class Factories:
@@ -38,34 +37,30 @@ class Factories:
     data: parts.DataShape
 
     @property
-    def table_config(self) -> "tables.TableConfig":
+    def table_config(self) -> TableConfig:
         """The tables of the data set."""
-        from classact.replay import tables
-
-        return tables.TableConfig(
+        return TableConfig(
             batch_size=self.config.batch_size,
             samples_per_insert=1.0 - self.config.filter_ratio,
             capacity=self.config.replay.capacity,
             super_batch=self.config.reference.super_batch,
         )
 
-    def learner(self, replay: Any) -> "learner.Learner":
-        """Builds the learner; `replay` is the Reverb client."""
+    def learner(self, replay: str) -> "learner.Learner":
+        """Builds the learner; `replay` is the server's address."""
         from classact.nodes import checkpoints, learner, training
-        from classact.replay import dataset, tables
+        from classact.replay import dataset
 
         config = self.config
         stop = lp.stop_event()
         trained = parts.trained_models(config, self.data)
 
         def sampled(table: str, batch_size: int) -> dataset.ReplayDataset:
-            return dataset.ReplayDataset(
-                replay.server_address, table, self.data.codec, batch_size, stop, learner.to_device
-            )
+            return dataset.ReplayDataset(replay, table, self.data.codec, batch_size, stop, learner.to_device)
 
         super_batches = None
         if config.reference.super_batch:
-            stream = sampled(tables.STREAM_TABLE, config.super_batch_size)
+            stream = sampled(STREAM_TABLE, config.super_batch_size)
             super_batches = learner.SuperBatches(stream, config.reference.super_batch)
         return learner.Learner(
             learner.LearnerConfig(
@@ -78,16 +73,16 @@ class Factories:
             trained,
             training.make_update(trained, parts.make_task(config)),
             training.init_state(trained, config.seed),
-            sampled(tables.EXAMPLES_TABLE, config.batch_size),
+            sampled(EXAMPLES_TABLE, config.batch_size),
             super_batches,
             stop,
             MetricsWriter(self.workdir, "learner"),
             checkpoints.Checkpointer(self.workdir / "checkpoints"),
-            lambda: dataset.table_statistics(replay.server_info(timeout=10), tables.EXAMPLES_TABLE),
+            dataset.TableStatistics(replay, EXAMPLES_TABLE),
         )
 
     def inference(
-        self, learner: Any, replay: Any, index: int, run_loops: int
+        self, learner: Any, replay: str, index: int, run_loops: int
     ) -> "inference_node.InferenceNode":
         """Builds inference server `index` with `run_loops` run loops as threads."""
         from classact.nodes import inference_node, inference_server, parameters, scoring
@@ -115,7 +110,7 @@ class Factories:
         loops = [self._run_loop(replay, server.score, first + i, stop) for i in range(run_loops)]
         return inference_node.InferenceNode(server, loops, stop)
 
-    def run_loop(self, replay: Any, server: Any, index: int) -> "run_loop.RunLoop":
+    def run_loop(self, replay: str, server: Any, index: int) -> "run_loop.RunLoop":
         """Builds run loop `index` as a node; `server` is None for a policy without scores."""
         score = rpc.InferenceClient(server) if server is not None else None
         return self._run_loop(replay, score, index, lp.stop_event())
@@ -140,7 +135,7 @@ class Factories:
             MetricsWriter(self.workdir, f"evaluator-{name}"),
         )
 
-    def _run_loop(self, replay: Any, score: Any, index: int, stop: threading.Event) -> "run_loop.RunLoop":
+    def _run_loop(self, replay: str, score: Any, index: int, stop: threading.Event) -> "run_loop.RunLoop":
         from classact.data import stream
         from classact.nodes import run_loop
         from classact.replay import writer

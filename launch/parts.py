@@ -154,8 +154,8 @@ def check_reference(config: ExperimentConfig, data: DataShape) -> None:
         found = tuple(theirs.get(name) for name in ("train_data", "held_out", "data_seed", "train_split"))
         if found != ours:
             raise ConfigError(
-                f"{field}: policy {policy.name!r} needs a reference trained with (train_data, held_out, data_seed, "
-                f"train_split) = {ours}, this one had {found}"
+                f"{field}: policy {policy.name!r} needs a reference trained with "
+                f"(train_data, held_out, data_seed, train_split) = {ours}, this one had {found}"
             )
     try:
         variables = fixed_variables(config)["reference"]

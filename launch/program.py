@@ -4,7 +4,6 @@ For the data set: its replay, its inference servers with their run loops; one
 learner; one evaluator. Later data sets are added in the same way.
 """
 
-import functools
 import pathlib
 
 import launchpad as lp
@@ -12,7 +11,7 @@ import launchpad as lp
 from classact.experiments.config import ExperimentConfig
 from classact.launch import factories
 from classact.launch.parts import DataShape
-from classact.replay import tables
+from classact.launch.replay_node import ReplayNode
 from classact.selection import policies
 
 LEARNER = "learner"
@@ -45,11 +44,8 @@ def build_program(config: ExperimentConfig, workdir: pathlib.Path, data: DataSha
     program = lp.Program("classact")
 
     with program.group(f"replay/{data_set}"):
-        replay_node = lp.ReverbNode(
-            functools.partial(tables.make_tables, build.table_config, data.codec.num_bytes),
-            functools.partial(tables.make_checkpointer, str(workdir / "replay" / data_set)),
-        )
-        replay = program.add_node(replay_node)
+        checkpoints = str(workdir / "replay" / data_set)
+        replay = program.add_node(ReplayNode(build.table_config, data.codec.num_bytes, checkpoints))
 
     with program.group(LEARNER):
         learner_node = lp.CourierNode(
@@ -59,8 +55,7 @@ def build_program(config: ExperimentConfig, workdir: pathlib.Path, data: DataSha
         )
         learner = program.add_node(learner_node)
 
-    run_loops = config.inference.servers * config.inference.run_loops
-    with_nodes = config.inference.run_loops_as_nodes or not policy.scores
+    with_nodes = config.inference.run_loops_as_nodes
     servers = []
     if policy.scores:
         with program.group(f"inference/{data_set}"):
@@ -70,7 +65,7 @@ def build_program(config: ExperimentConfig, workdir: pathlib.Path, data: DataSha
                 servers.append(program.add_node(node))
     if with_nodes:
         with program.group(f"run_loop/{data_set}"):
-            for index in range(run_loops):
+            for index in range(config.inference.servers * config.inference.run_loops):
                 server = servers[index % len(servers)] if servers else None
                 program.add_node(lp.PyClassNode(build.run_loop, replay, server, index))
 

@@ -1,12 +1,16 @@
-"""Checkpoints of a run, through Orbax: one item per model, one for the rest."""
+"""Checkpoints of a run, through Orbax: one item per model, one for the rest.
+
+Orbax is imported where it is used: it takes seconds, and most processes only
+ask which step is the newest.
+"""
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import orbax.checkpoint as ocp
 
-from classact.nodes import training
+if TYPE_CHECKING:
+    from classact.nodes import training
 
 _REST = "optimizers"
 
@@ -25,18 +29,22 @@ class Checkpointer:
             directory: made if it does not exist.
             keep: number of newest checkpoints that stay.
         """
+        import orbax.checkpoint as ocp
+
+        self._ocp = ocp
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
-    def save(self, step: int, state: training.TrainState) -> None:
+    def save(self, step: int, state: "training.TrainState") -> None:
         """Saves a state; blocks only while it is copied to the host."""
-        items = {name: ocp.args.StandardSave(model.variables) for name, model in state.models.items()}
+        args = self._ocp.args
+        items = {name: args.StandardSave(model.variables) for name, model in state.models.items()}
         rest = {
             "step": state.step,
             "rng": jax.random.key_data(state.rng),
             "opt_states": {name: jax.tree.leaves(model.opt_state) for name, model in state.models.items()},
         }
-        self._manager.save(step, args=ocp.args.Composite(**items, **{_REST: ocp.args.StandardSave(rest)}))
+        self._manager.save(step, args=args.Composite(**items, **{_REST: args.StandardSave(rest)}))
 
     def wait(self) -> None:
         """Blocks until everything saved is on disk."""
@@ -65,6 +73,8 @@ def load_model(directory: pathlib.Path, name: str = "learner") -> dict[str, Any]
     Raises:
         CheckpointError: if there is none or it is damaged.
     """
+    import orbax.checkpoint as ocp
+
     steps = _steps(directory)
     if not steps:
         raise CheckpointError(f"no complete checkpoint in {directory}")

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 
 Variables = Any
+# A model is followed for so long after a client asked for its next version.
+_FOLLOWED_SECONDS = 30.0
 
 
 class Parameters(NamedTuple):
@@ -60,14 +62,19 @@ def _copy(tree: Variables) -> Variables:
 class ParameterStore:
     """Newest parameters by model name, copied to the host by a thread of its own.
 
-    Only what a client waits for is copied, so a model that nobody follows costs
-    nothing, and a slow client skips versions: the newest wins.
+    A model is copied after a step if a client follows it (has lately asked for
+    the next version) or waits for a version that this step satisfies; so one that
+    nobody follows costs nothing, and an evaluator costs a copy per evaluation. A
+    slow client skips versions: the newest wins.
     """
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         # Requests in progress: (name, smallest step that would satisfy it).
         self._wanted: list[tuple[str, int]] = []
+        # When somebody last asked for the very next version of a model.
+        self._followed: dict[str, float] = {}
+        self._offered = -1
         self._published: dict[str, tuple[int, bytes]] = {}
         self._pending: tuple[int, dict[str, Variables], bool] | None = None
         self._finished = False
@@ -84,12 +91,16 @@ class ParameterStore:
         Args:
             step: learner step that the parameters are the result of.
             models: `{"params", "state"}` by model name.
-            final: whether no step comes after this one; then everything is
-                copied, wanted or not.
+            final: whether no step comes after this one; then, as at the first
+                offer, everything is copied, wanted or not.
         """
+        now = time.monotonic()
         with self._condition:
             names = {name for name, at_least in self._wanted if step >= at_least}
-        chosen = {name: model for name, model in models.items() if final or name in names}
+            names |= {name for name, asked in self._followed.items() if now - asked < _FOLLOWED_SECONDS}
+            everything = final or self._offered < 0
+            self._offered = step
+        chosen = {name: model for name, model in models.items() if everything or name in names}
         if not chosen and not final:
             return
         copies = _copy(chosen)
@@ -114,6 +125,8 @@ class ParameterStore:
         deadline = time.monotonic() + timeout
         wanted = [(name, newer_than + 1) for name in names]
         with self._condition:
+            if newer_than <= self._offered:
+                self._followed.update(dict.fromkeys(names, time.monotonic()))
             self._wanted.extend(wanted)
             try:
                 while True:

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -127,19 +127,23 @@ class ReplayDataset:
                 rest = rows[self._batch_size :] if len(rows) >= self._batch_size else rows
 
 
-def table_statistics(info: Mapping[str, Any], table: str) -> dict[str, float]:
-    """Size and counts of a table, from `reverb.Client.server_info`.
+class TableStatistics:
+    """Asks a server for the size and the counts of a table."""
 
-    Args:
-        info: what `server_info` returned.
-        table: name of the table.
+    def __init__(self, address: str, table: str) -> None:
+        """Connects to `host:port`."""
+        self._client = reverb.Client(address)
+        self._table = table
 
-    Returns:
-        `replay/size`, `replay/inserts` and `replay/samples`, in items.
-    """
-    rate = info[table].rate_limiter_info
-    return {
-        "replay/size": float(info[table].current_size),
-        "replay/inserts": float(rate.insert_stats.completed),
-        "replay/samples": float(rate.sample_stats.completed),
-    }
+    def __call__(self) -> dict[str, float]:
+        """Returns `replay/size`, `replay/inserts` and `replay/samples`, in items.
+
+        Raises:
+            RuntimeError: if the server does not answer within ten seconds.
+        """
+        info = self._client.server_info(timeout=10)[self._table]
+        return {
+            "replay/size": float(info.current_size),
+            "replay/inserts": float(info.rate_limiter_info.insert_stats.completed),
+            "replay/samples": float(info.rate_limiter_info.sample_stats.completed),
+        }

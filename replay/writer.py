@@ -20,7 +20,7 @@ class ReplayWriter:
 
     def __init__(
         self,
-        client: reverb.Client,
+        address: str,
         codec: records.RecordCodec,
         tables: Sequence[str],
         stop: threading.Event,
@@ -28,7 +28,7 @@ class ReplayWriter:
         """Opens a stream to the server.
 
         Args:
-            client: of the data set's replay server.
+            address: `host:port` of the replay server.
             codec: packs batches into records.
             tables: names of the tables that every example goes to; the data is
                 sent and stored once.
@@ -37,7 +37,7 @@ class ReplayWriter:
         self._codec = codec
         self._tables = tuple(tables)
         self._stop = stop
-        self._writer = client.trajectory_writer(num_keep_alive_refs=1)
+        self._writer = reverb.Client(address).trajectory_writer(num_keep_alive_refs=1)
         # `TrajectoryWriter.append` keeps a Python history of every column, which
         # costs as much as the insertion itself (BUILD_NOTES.md); an item of one
         # step needs none, so the C++ writer beneath is called.

@@ -8,6 +8,7 @@ same place.
 
 import dataclasses
 import difflib
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
@@ -120,22 +121,23 @@ def register(policy: Policy) -> Policy:
     return policy
 
 
-def register_policy(name: str, **fields: Any) -> Callable[[ScoreFn], ScoreFn]:
-    """Decorator that registers a score function as a policy of its own.
+def register_policy(name: str, **fields: Any) -> Callable[[ScoreFn], Policy]:
+    """Decorator that turns a score function into a registered policy.
 
     Example:
         >>> @register_policy("confident_mistakes", online="proxy")
-        ... def score(online, reference):
+        ... def confident_mistakes(online, reference):
         ...     return online["loss"] * online["logits"].max(axis=-1)
+
+    In the file `my_policies.py` it is `--config.policy=my_policies:confident_mistakes`.
 
     Args:
         name: the policy's name.
         **fields: the other fields of `Policy`.
     """
 
-    def decorator(score: ScoreFn) -> ScoreFn:
-        register(Policy(name=name, score=score, **fields))
-        return score
+    def decorator(score: ScoreFn) -> Policy:
+        return register(Policy(name=name, score=score, **fields))
 
     return decorator
 
@@ -143,14 +145,31 @@ def register_policy(name: str, **fields: Any) -> Callable[[ScoreFn], ScoreFn]:
 def get(name: str) -> Policy:
     """Returns the policy of that name.
 
+    Args:
+        name: a registered name, or `package.module:attribute` of a `Policy`, which
+            every process of a program finds by itself.
+
     Raises:
         ValueError: if there is none; the message gives the nearest names.
     """
+    if ":" in name:
+        return _imported(name)
     if name not in _POLICIES:
         near = difflib.get_close_matches(name, _POLICIES, n=3)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"unknown policy {name!r}: {hint}known policies: {', '.join(names())}")
     return _POLICIES[name]
+
+
+def _imported(path: str) -> Policy:
+    module, _, attribute = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"policy {path!r} cannot be imported: {error}") from None
+    if not isinstance(found, Policy):
+        raise ValueError(f"policy {path!r} is a {type(found).__name__}, expected a Policy")
+    return found
 
 
 def names() -> tuple[str, ...]:
