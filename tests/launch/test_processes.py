@@ -22,7 +22,7 @@ from classact.launch.resources import Resources
 from classact.launch.tasks import Task, endpoints, make_tasks
 
 sys.path.insert(0, str(Path(__file__).parent))
-import puppets  # noqa: E402
+import puppets
 
 cloudpickle.register_pickle_by_value(puppets)
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

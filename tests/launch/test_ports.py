@@ -1,0 +1,71 @@
+import socket
+from pathlib import Path
+
+import pytest
+
+from classact.launch.outcome import LaunchError
+from classact.launch.ports import LoopbackPorts, PortsFrom, PortTakenError, check_closed
+
+
+def test_fixed_ports_follow_each_other_on_all_hosts():
+    ports = PortsFrom(20_000)
+    assert [ports("a"), ports("b"), ports("a")] == [20_000, 20_001, 20_002]
+
+
+@pytest.mark.parametrize("base", [0, 1023, 65_001])
+def test_a_base_outside_the_range_is_refused(base):
+    with pytest.raises(ValueError, match=f"base port {base}: .*1024.*65000"):
+        PortsFrom(base)
+
+
+def test_fixed_ports_end_with_the_last_one():
+    ports = PortsFrom(65_000)
+    assert [ports("a") for _ in range(536)][-1] == 65_535
+    with pytest.raises(LaunchError, match="more ports"):
+        ports("a")
+
+
+def test_launchers_on_one_machine_never_share_a_port():
+    with LoopbackPorts(seed=1) as first, LoopbackPorts(seed=1) as second:
+        mine, theirs = [first() for _ in range(5)], [second() for _ in range(5)]
+    with LoopbackPorts(seed=1) as third:
+        after = [third() for _ in range(5)]
+
+    # One seed, so the second met each of the first's ports and passed it by.
+    assert not set(mine) & set(theirs)
+    assert after == mine
+
+
+def test_picked_ports_are_out_of_the_way_of_outgoing_connections():
+    first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    with LoopbackPorts() as ports:
+        assert all(10_000 <= ports() < max(first_outgoing, 11_000) for _ in range(20))
+
+
+def test_a_port_in_use_is_not_picked():
+    with LoopbackPorts(seed=2) as ports:
+        expected = ports()
+    with socket.create_server(("", expected)), LoopbackPorts(seed=2) as ports:
+        assert ports() != expected
+
+
+def test_ports_cannot_be_picked_elsewhere():
+    with LoopbackPorts() as ports, pytest.raises(LaunchError, match="'far'"):
+        ports("far")
+
+
+def test_closed_ports_pass():
+    with LoopbackPorts() as ports:
+        check_closed([("learner", f"127.0.0.1:{ports()}"), ("replay", f"127.0.0.1:{ports()}")])
+
+
+def test_an_open_port_is_named_with_its_task():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(PortTakenError, match=f"task replay: .*{address}"):
+            check_closed([("replay", address)])
+
+
+def test_two_servers_with_one_address_are_named():
+    with pytest.raises(PortTakenError, match="learner and replay"):
+        check_closed([("learner", "127.0.0.1:9"), ("replay", "127.0.0.1:9")])
