@@ -247,12 +247,14 @@ def _svg(figure: Figure, description: str) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # The page's own font; and no element ids that two charts would share.
+    # No metadata, no style that would reach the page around the picture, the
+    # page's own font, and no element ids that two charts would share.
+    text = re.sub(r"\s*<metadata>.*?</metadata>|\s*<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     view_box = re.search(r'viewBox="[^"]*"', text)
     opening = (
-        f'<svg role="img" aria-label="{html.escape(description)}" {view_box.group() if view_box else ""}>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
+        f'aria-label="{html.escape(description)}" {view_box.group() if view_box else ""}>'
     )
     return opening + text[text.index(">") + 1 :]

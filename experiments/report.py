@@ -77,11 +77,12 @@ def format_table(report: Report, width: int = _TERMINAL_WIDTH) -> str:
     """
     lines = table.lines(report.comparison.groups)
     shown = [i for i in range(len(table.COLUMNS)) if any(line.cells[i] != table.NONE for line in lines)]
+    compared = any(row.target is not None for group in report.comparison.groups for row in group.rows)
     target = "target: the final accuracy of the baseline run of the same learner and seed"
     drawn = rich.table.Table(
         box=rich.box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        caption=target if shown else None,
+        caption=target if compared else None,
         caption_justify="left",
     )
     drawn.add_column("policy", overflow="fold", vertical="bottom")

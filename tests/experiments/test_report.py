@@ -1,0 +1,155 @@
+import html.parser
+import re
+
+import pytest
+
+from classact.experiments import curves, report, table
+
+
+class Page(html.parser.HTMLParser):
+    """A page's table cells, pictures and text; every element must be closed."""
+
+    VOID = ("meta", "img", "br", "path", "use", "rect", "g")
+
+    def __init__(self, path):
+        super().__init__()
+        self.rows, self.sources, self.text, self.open = [], [], [], []
+        self.attributes = []
+        self.feed(path.read_text(encoding="utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.attributes += attributes
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag == "img":
+            self.sources.append(dict(attributes)["src"])
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.attributes += attributes
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+        elif "style" not in self.open:
+            self.text.append(data)
+
+
+@pytest.fixture
+def runs(make_run):
+    return [
+        make_run("u0", seed=0),
+        make_run("u1", seed=1),
+        make_run("c0", seed=0, policy="classact", speed=1.25, corrupted=(0.1, 0.2), images=100),
+        make_run("c1", seed=1, policy="classact", speed=1.25, corrupted=(0.1, 0.2)),
+        make_run("h0", seed=0, policy="hard_learner", status="interrupted", done=600),
+    ]
+
+
+def test_the_page_holds_the_table(runs, tmp_path):
+    written = report.write_report(runs, tmp_path / "new" / "report.html")
+    page = Page(written.path)
+    header, *body = page.rows
+    assert header == ["policy", "seed", *(column.header for column in table.COLUMNS)]
+    assert body == [[line.label, line.seed, *line.cells] for line in table.lines(written.comparison.groups)]
+    by_name = {(row[0], row[1]): dict(zip(header, row, strict=True)) for row in body}
+    row = written.comparison.groups[1].rows[0]
+    assert by_name["classact", "0"]["updates to baseline's final"] == f"{row.updates:,.0f}"
+    assert by_name["hard_learner (interrupted)", "0"]["updates to baseline's final"] == "not reached"
+
+
+def test_the_page_says_what_it_shows(runs, tmp_path):
+    written = report.write_report(runs, tmp_path / "report.html")
+    text = " ".join(Page(written.path).text)
+    group = written.comparison.groups[1]
+    assert f"{100 * group.mean('fewer_updates'):.0f} %" in text
+    assert "vit_mu_6_1 on fashion_mnist with 20 % label noise" in text
+    assert "h0 is interrupted, at update 600 of 1,500." in text
+    assert "top-1 on test against learner updates" in text
+    assert "Compute to reach the baseline's accuracy" in text
+    assert "8 of 40 have a wrong label" in text
+    assert str(runs[0]) in text
+
+
+def test_the_page_loads_nothing(runs, tmp_path):
+    page = Page(report.write_report(runs, tmp_path / "report.html").path)
+    assert len(page.sources) == 80
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    names = {"src", "href", "xlink:href", "srcset", "data", "action"}
+    links = [value for name, value in page.attributes if name in names and not value.startswith("data:")]
+    assert all(link.startswith("#") for link in links)
+    content = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in content
+    assert "@import" not in content
+    assert not re.search(r"url\((?!#)", content)
+
+
+def test_what_comes_from_runs_is_escaped(make_run, tmp_path):
+    evil = {"train_data": "<img src=x>", "learner": {"model": "a&b"}}
+    runs = [make_run("u<b>", config=evil), make_run("c", policy="classact", config=evil, images=20)]
+    content = report.write_report(runs, tmp_path / "report.html").path.read_text(encoding="utf-8")
+    Page(tmp_path / "report.html")
+    assert "&lt;img src=x&gt;" in content
+    assert "&lt;Sneaker&gt;" in content
+    assert "<img src=x>" not in content
+    assert "u<b>" not in content
+
+
+def test_damaged_images_are_left_out_with_a_note(make_run, tmp_path):
+    run = make_run("c", policy="classact")
+    (run / "scored_images.npz").write_bytes(b"PK")
+    written = report.write_report([run], tmp_path / "report.html")
+    assert any(
+        note.startswith("No images: ") and "scored_images.npz is damaged" in note for note in written.notes
+    )
+    assert Page(written.path).sources == []
+
+
+def test_a_report_of_runs_that_have_just_begun(make_run, tmp_path):
+    written = report.write_report([make_run("u", status=None, done=0)], tmp_path / "report.html")
+    page = Page(written.path)
+    assert page.rows[1][:3] == ["uniform (unfinished)", "0", "–"]
+    assert "uniform (unfinished)" in report.format_table(written)
+
+
+def test_what_is_no_run_fails_before_the_page_is_written(make_run, tmp_path):
+    with pytest.raises(curves.RunError, match="absent is no run directory"):
+        report.write_report([make_run("u"), tmp_path / "absent"], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_terminals_table(runs, tmp_path):
+    written = report.write_report(runs, tmp_path / "report.html")
+    lines = report.format_table(written).splitlines()
+    group = written.comparison.groups[1]
+    (row,) = [line for line in lines if re.match(r" *classact +0 ", line)]
+    for field in ("final", "updates", "fewer_updates", "macs", "saving_paper", "saving_full", "corrupted"):
+        (column,) = [column for column in table.COLUMNS if column.field == field]
+        assert column.show(getattr(group.rows[0], field)) in row
+    assert any(re.match(r" *classact +mean ", line) for line in lines)
+    assert any("hard_learner (interrupted)" in line and "not reached" in line for line in lines)
+    assert f"Note: {runs[4]} is interrupted, at update 600 of 1,500." in lines
+    assert max(map(len, lines[:-2])) <= 132
+
+
+def test_the_terminals_table_leaves_out_what_is_not_known(make_run, tmp_path):
+    text = report.format_table(report.write_report([make_run("u")], tmp_path / "report.html"))
+    assert "wrong" not in text
+    assert "target" not in text
+    assert "1:58" in text
+
+
+def test_a_baseline_of_choice(make_run, tmp_path):
+    runs = [make_run("u"), make_run("c", policy="classact", final=0.9)]
+    written = report.write_report(runs, tmp_path / "report.html", baseline=runs[1])
+    assert [(group.label, group.is_baseline) for group in written.comparison.groups] == [
+        ("classact", True),
+        ("uniform", False),
+    ]

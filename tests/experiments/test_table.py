@@ -1,0 +1,80 @@
+import pytest
+
+from classact.experiments import comparison, table
+
+
+def texts(compared):
+    return {
+        (line.label, line.seed): dict(
+            zip([column.field for column in table.COLUMNS], line.cells, strict=True)
+        )
+        for line in table.lines(compared.groups)
+    }
+
+
+@pytest.mark.parametrize(
+    ("show", "value", "text"),
+    [
+        (table.percent, 0.8214, "82.1 %"),
+        (table.percent, -0.05, "−5.0 %"),
+        (table.signed_percent, 0.031, "+3.1 %"),
+        (table.signed_percent, -0.786, "−78.6 %"),
+        (table.macs, 1.234e13, "12.3 T"),
+        (table.macs, 0.0, "0"),
+        (table.duration, 41.6, "0:42"),
+        (table.duration, 3723, "1:02:03"),
+    ],
+)
+def test_formats(show, value, text):
+    assert show(value).replace("\N{NO-BREAK SPACE}", " ") == text
+
+
+def test_a_line_for_each_run_and_a_mean_for_several(make_run):
+    runs = [make_run(f"u{seed}", seed=seed) for seed in (0, 1)] + [
+        make_run("c", policy="classact", speed=1.25)
+    ]
+    lines = table.lines(comparison.compare(runs).groups)
+    assert [(line.label, line.seed, line.is_mean) for line in lines] == [
+        ("uniform", "0", False),
+        ("uniform", "1", False),
+        ("uniform", "mean", True),
+        ("classact", "0", False),
+    ]
+
+
+def test_cells_show_the_figures(make_run):
+    compared = comparison.compare([make_run("u"), make_run("c", policy="classact", speed=1.25)])
+    row = compared.groups[1].rows[0]
+    cells = texts(compared)
+    assert cells["classact", "0"] == {
+        "final": table.percent(row.final),
+        "updates": f"{row.updates:,.0f}",
+        "fewer_updates": table.percent(row.fewer_updates),
+        "macs": table.macs(row.macs),
+        "saving_paper": table.signed_percent(row.saving_paper),
+        "saving_full": table.signed_percent(row.saving_full),
+        "wall_seconds": "1:01",
+        "cpu_seconds": "1:58",
+        "staleness": "2.5",
+        "corrupted": "–",
+    }
+    base = cells["uniform", "0"]
+    assert (base["updates"], base["fewer_updates"], base["saving_full"]) == ("1,500", "baseline", "–")
+
+
+def test_a_target_that_was_not_reached_is_said_so(make_run):
+    runs = [make_run(f"u{seed}", seed=seed) for seed in (0, 1)]
+    runs += [
+        make_run("c0", seed=0, policy="classact", speed=1.5),
+        make_run("c1", seed=1, policy="classact", final=0.5),
+    ]
+    cells = texts(comparison.compare(runs))
+    assert cells["classact", "1"]["updates"] == "not reached"
+    assert cells["classact", "1"]["fewer_updates"] == "–"
+    assert cells["classact", "mean"]["updates"] == "1 of 2 reached it"
+    assert cells["classact", "mean"]["fewer_updates"] == "–"
+
+
+def test_a_run_that_did_not_complete_is_marked(make_run):
+    cells = texts(comparison.compare([make_run("u", status="failed", done=500)]))
+    assert list(cells) == [("uniform (failed)", "0")]
