@@ -10,7 +10,7 @@ from ml_collections import config_flags
 
 USAGE = """usage: classact COMMAND …
 
-  train     --config=FILE.py --workdir=DIR [--config.FIELD=VALUE …] [--launch=processes|threads]
+  train     --config=FILE.py --workdir=DIR [--config.FIELD=VALUE …] [--launch=processes|threads|synchronous]
             trains one model; see experiments/configs/ for configurations
   compare   RUN_DIR… --out=report.html [--baseline=RUN_DIR]
             compares finished (or running) experiments on one page

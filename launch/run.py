@@ -19,12 +19,13 @@ from classact.launch.outcome import Outcome
 from classact.launch.ports import LoopbackPorts
 from classact.launch.progress import Progress
 from classact.launch.resources import Resources
+from classact.launch.synchronous import run_synchronous
 from classact.launch.tasks import endpoints, make_tasks
 from classact.models import cost
 from classact.nodes import checkpoints
 from classact.selection import policies
 
-LAUNCHES = ("processes", "threads")
+LAUNCHES = ("processes", "threads", "synchronous")
 _VERSIONS = ("dm-launchpad", "dm-reverb", "tensorflow-cpu", "jax", "flax", "optax", "dm-haiku", "numpy")
 
 
@@ -78,7 +79,7 @@ def run(prepared: Prepared, engine: str) -> Outcome:
 
     Args:
         prepared: of `prepare`.
-        engine: "processes" or "threads".
+        engine: one of `LAUNCHES`.
 
     Returns:
         How it ended; `result.json` says the same.
@@ -86,27 +87,31 @@ def run(prepared: Prepared, engine: str) -> Outcome:
     config, workdir = prepared.config, prepared.workdir
     workdir.mkdir(parents=True, exist_ok=True)
     _write_json(workdir / "config.json", {**config.to_dict(), **_provenance(engine)})
-    built = program.build_program(config, workdir, prepared.data)
     started = time.monotonic()
+    with Progress(workdir, config.steps):
+        if engine == "synchronous":
+            outcome = run_synchronous(config, workdir, prepared.data, program.EVALUATOR)
+        else:
+            outcome = _run_program(prepared, engine)
+    outcome = _verified(outcome, config, workdir)
+    _write_result(prepared, outcome, time.monotonic() - started)
+    return outcome
+
+
+def _run_program(prepared: Prepared, engine: str) -> Outcome:
+    workdir = prepared.workdir
+    built = program.build_program(prepared.config, workdir, prepared.data)
     until = (program.LEARNER,)
 
     def write_endpoints(found: Mapping[str, list[str]]) -> None:
         _write_json(workdir / "endpoints.json", found)
 
-    with Progress(workdir, config.steps):
-        if engine == "threads":
-            outcome = threads.run_threads(built, until=until, on_start=write_endpoints)
-        else:
-            with LoopbackPorts() as ports:
-                tasks = make_tasks(
-                    built, workdir=workdir, ports=ports, resources=_resources(config, built.groups)
-                )
-                outcome = processes.run_processes(
-                    tasks, until=until, on_start=lambda: write_endpoints(endpoints(built))
-                )
-    outcome = _verified(outcome, config, workdir)
-    _write_result(prepared, outcome, time.monotonic() - started)
-    return outcome
+    if engine == "threads":
+        return threads.run_threads(built, until=until, on_start=write_endpoints)
+    with LoopbackPorts() as ports:
+        resources = _resources(prepared.config, built.groups)
+        tasks = make_tasks(built, workdir=workdir, ports=ports, resources=resources)
+        return processes.run_processes(tasks, until=until, on_start=lambda: write_endpoints(endpoints(built)))
 
 
 def _resources(config: ExperimentConfig, labels: Any) -> dict[str, Resources]:

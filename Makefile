@@ -1,0 +1,54 @@
+# Everything is bootstrapped into .venv from nothing but python3.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+UV := .venv/uv/bin/uv
+# Trust the system's certificates, which a proxy may need; harmless elsewhere.
+export UV_SYSTEM_CERTS := 1
+
+.PHONY: env demo test lint format bench lock clean
+
+env: .venv/installed
+
+# The second step installs the project itself, editable and without its
+# dependencies, which the lock file has. Bytecode is compiled at once: otherwise
+# all processes of the first run would compile the same files.
+.venv/installed: requirements.lock setup.py pyproject.toml .python-version
+	@test -x $(UV) || { python3 -m venv .venv/uv && .venv/uv/bin/python -m pip install --quiet uv==0.13.9; }
+	@test -x $(PYTHON) || $(UV) venv --quiet --allow-existing --python "$$(cat .python-version)" .venv
+	$(UV) pip install --quiet --compile-bytecode --python $(PYTHON) --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(PYTHON) --no-deps --editable .
+	@touch $@
+
+# Trains the reference, the uniform baseline and ClassAct, then compares them.
+demo: env
+	@rm -rf runs/demo
+	.venv/bin/classact train --config=experiments/configs/demo.py:reference --workdir=runs/demo/reference
+	.venv/bin/classact train --config=experiments/configs/demo.py:uniform --workdir=runs/demo/uniform
+	.venv/bin/classact train --config=experiments/configs/demo.py:classact --workdir=runs/demo/classact
+	.venv/bin/classact compare runs/demo/uniform runs/demo/classact --out=runs/demo/report.html
+
+test: env
+	$(PYTHON) -m pytest
+
+# mypy must see the repository's root under the package's name.
+lint: env
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	@mkdir -p .venv/types && ln -sfn "$(CURDIR)" .venv/types/classact
+	cd .venv/types && ../bin/mypy --config-file classact/pyproject.toml -p classact
+	.venv/bin/lint-imports
+
+format: env
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: env
+	$(PYTHON) benchmarks/run_all.py
+
+# Resolves the dependencies of setup.py anew; no download address is recorded.
+lock:
+	$(UV) pip compile setup.py --extra dev --python-version 3.10.13 --generate-hashes --no-header \
+		--no-annotate --no-emit-index-url --output-file requirements.lock
+
+clean:
+	rm -rf .venv build *.egg-info
