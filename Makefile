@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 UV := .venv/uv/bin/uv
+FOLDERS := launch nodes replay models selection data experiments
 # Trust the system's certificates, which a proxy may need; harmless elsewhere.
 export UV_SYSTEM_CERTS := 1
 
@@ -35,7 +36,7 @@ lint: env
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	@mkdir -p .venv/types && ln -sfn "$(CURDIR)" .venv/types/classact
-	cd .venv/types && ../bin/mypy --config-file classact/pyproject.toml -p classact
+	cd .venv/types && ../bin/mypy --config-file classact/pyproject.toml $(FOLDERS:%=-p classact.%)
 	.venv/bin/lint-imports
 
 format: env

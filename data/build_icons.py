@@ -6,13 +6,13 @@ For developers; it needs `resvg-py==0.5.0`, which classact itself does not:
     python -m classact.data.build_icons --iconify=package
 
 An icon's class is its name without words of style and size. Names that at least
-`MIN_SETS` icon sets share are classes, the most frequent first, as many as
-`--classes` says. Sets under licences that restrict use or re-use (NC, SA, GPL and
-the like) are left out, and so are sets of brand logos, which are trade marks.
-Icons with equal pixels count once in a class.
+`MIN_SETS` icon sets share, with enough icons in both splits, are classes; the
+most frequent ones are taken, as many as `--classes` says. Sets under licences that
+restrict use or re-use (NC, SA, GPL and the like) are left out, and so are sets of
+brand logos, which are trade marks. Icons with equal pixels count once in a class.
 
 A share of the icons is held out as whole families of sets: sets of one author, or
-that share drawings, are one family, so that no test drawing was trained on.
+that share drawings, are one family, so that test drawings were not trained on.
 """
 
 import argparse
@@ -40,13 +40,16 @@ _STYLE = """
     style small large big mini micro xs sm md lg xl xxl px o ios rtl ltr logo
 """
 STYLE_WORDS = frozenset(_STYLE.split())
-MIN_SETS = 25
+MIN_SETS = 10
+MIN_TRAIN, MIN_EVAL = 20, 2
 EVAL_SHARE = 0.14
 MAX_BYTES = 8_000_000
 # Two icons of a class at half resolution, values in 0 to 1, are the same drawing
 # below this mean squared difference; and two sets share drawings above this share.
 _SAME_DRAWING = 0.004
-_SHARED_DRAWINGS = 0.2
+_SHARED_DRAWINGS = 0.1
+# Made from another set with other margins, which hides that the drawings are the same.
+_MADE_FROM = {"zmdi": "ic"}
 _SEED = 0
 
 
@@ -78,16 +81,16 @@ def usable_sets(iconify: pathlib.Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def most_frequent_names(iconify: pathlib.Path, prefixes: Iterable[str], count: int) -> list[str]:
-    """The `count` names that most icons have, of those that enough sets share."""
+def shared_names(iconify: pathlib.Path, prefixes: Iterable[str]) -> list[str]:
+    """The names that enough sets share and enough icons have, the most frequent first."""
     icons: collections.Counter[str] = collections.Counter()
     sets: dict[str, set[str]] = collections.defaultdict(set)
     for prefix in prefixes:
         for name, _ in _icons_of(iconify, prefix):
             icons[name] += 1
             sets[name].add(prefix)
-    shared = [(-icons[name], name) for name in icons if name and len(sets[name]) >= MIN_SETS]
-    return [name for _, name in sorted(shared)[:count]]
+    shared = [name for name in icons if name and len(sets[name]) >= MIN_SETS]
+    return sorted((n for n in shared if icons[n] >= MIN_TRAIN + MIN_EVAL), key=lambda n: (-icons[n], n))
 
 
 def render(iconify: pathlib.Path, prefixes: Iterable[str], names: Sequence[str]) -> list[Icon]:
@@ -114,7 +117,7 @@ def families(icons: Sequence[Icon], authors: dict[str, str]) -> dict[str, str]:
                 family[prefix] = new
 
     for first, second in itertools.combinations(family, 2):
-        if authors[first] == authors[second]:
+        if authors[first] == authors[second] or _MADE_FROM.get(second) == first:
             join(first, second)
     totals = collections.Counter(icon.icon_set for icon in icons)
     for (first, second), shared in _shared_drawings(icons).items():
@@ -134,6 +137,15 @@ def hold_out(icons: Sequence[Icon], family: dict[str, str]) -> set[str]:
             held_out += sizes[name]
             chosen.add(name)
     return {prefix for prefix, name in family.items() if name in chosen}
+
+
+def most_frequent(icons: Sequence[Icon], held_out: set[str], count: int) -> list[Icon]:
+    """The icons of the `count` most frequent names that have enough icons in both splits."""
+    counts = collections.Counter((icon.name, icon.icon_set in held_out) for icon in icons)
+    names = {icon.name for icon in icons}
+    enough = [n for n in names if counts[n, False] >= MIN_TRAIN and counts[n, True] >= MIN_EVAL]
+    chosen = set(sorted(enough, key=lambda n: (-counts[n, False] - counts[n, True], n))[:count])
+    return [icon for icon in icons if icon.name in chosen]
 
 
 def distinct(icons: Iterable[Icon]) -> list[Icon]:
@@ -278,14 +290,13 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=FOLDER, help="the folder to write")
     args = parser.parse_args()
     infos = usable_sets(args.iconify)
-    names = most_frequent_names(args.iconify, infos, args.classes)
-    icons = render(args.iconify, infos, names)
+    icons = render(args.iconify, infos, shared_names(args.iconify, infos))
     held_out = hold_out(
         icons, families(icons, {prefix: info["author"]["name"] for prefix, info in infos.items()})
     )
     # Training icons first: of two equal ones, the held-out one goes.
-    kept = set(map(id, distinct(sorted(icons, key=lambda icon: icon.icon_set in held_out))))
-    write([icon for icon in icons if id(icon) in kept], held_out, infos, args.out)
+    kept = distinct(sorted(icons, key=lambda icon: icon.icon_set in held_out))
+    write(most_frequent(kept, held_out, args.classes), held_out, infos, args.out)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 from classact.selection import policies, priorities
 
 if TYPE_CHECKING:
-    from classact.nodes import evaluator, inference_node, learner, run_loop
+    from classact.nodes import evaluator, inference_node, learner
+    from classact.nodes.run_loop import RunLoop
+
 
 @dataclasses.dataclass(frozen=True)
 class Factories:
@@ -107,13 +109,13 @@ class Factories:
             config.inference.max_wait_seconds,
         )
         first = index * config.inference.run_loops
-        loops = [self._run_loop(replay, server.score, first + i, stop) for i in range(run_loops)]
+        loops = [self._make_run_loop(replay, server.score, first + i, stop) for i in range(run_loops)]
         return inference_node.InferenceNode(server, loops, stop)
 
-    def run_loop(self, replay: str, server: Any, index: int) -> "run_loop.RunLoop":
+    def run_loop(self, replay: str, server: Any, index: int) -> "RunLoop":
         """Builds run loop `index` as a node; `server` is None for a policy without scores."""
         score = rpc.InferenceClient(server) if server is not None else None
-        return self._run_loop(replay, score, index, lp.stop_event())
+        return self._make_run_loop(replay, score, index, lp.stop_event())
 
     def evaluator(self, learner: Any, name: str) -> "evaluator.Evaluator":
         """Builds the evaluator of the held-out data."""
@@ -135,16 +137,17 @@ class Factories:
             MetricsWriter(self.workdir, f"evaluator-{name}"),
         )
 
-    def _run_loop(self, replay: str, score: Any, index: int, stop: threading.Event) -> "run_loop.RunLoop":
+    def _make_run_loop(self, replay: str, score: Any, index: int, stop: threading.Event) -> "RunLoop":
         from classact.data import stream
         from classact.nodes import run_loop
         from classact.replay import writer
 
         config = self.config
         inference = config.inference
+        source = parts.open_train_source(config)
         return run_loop.RunLoop(
             stream.IIDStream(
-                parts.open_train_source(config),
+                source,
                 config.super_batch_size,
                 config.seed,
                 reader=index,
@@ -157,4 +160,5 @@ class Factories:
             MetricsWriter(self.workdir, f"run_loop-{self.data_set}-{index}"),
             config.max_nonfinite_share,
             extremes_path=self.workdir / "scored_images.npz" if index == 0 else None,
+            class_names=source.class_names or (),
         )

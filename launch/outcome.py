@@ -53,9 +53,9 @@ class Outcome:
       peak_bytes: the largest sum of the tasks' resident sizes that was seen;
         pages shared by several processes count once for each.
       tasks: end of each task by its name; empty where tasks are threads.
-      stuck: names of the tasks that are still running because they cannot be
-        ended from outside (threads); after them only `os._exit` is sure to end
-        the process.
+      stuck: names of the tasks that still run. Threads cannot be ended from
+        outside, and after them only `os._exit` is sure to end the process;
+        processes are stuck only if they hang inside the kernel.
     """
 
     status: Status

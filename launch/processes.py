@@ -22,7 +22,8 @@ from classact.launch.tasks import STOP_STATUS, Task, remove_data_files
 
 _GUARD = Path(__file__).with_name("guard.py")
 _TICK_SECONDS = 1.0
-# What the kernel may take to end a killed process (it frees its memory first).
+# What the kernel may take to end a killed process: it frees its memory first. One
+# that hangs inside the kernel (a lost network disk) does not end at all.
 _REAP_SECONDS = 5.0
 
 
@@ -168,6 +169,7 @@ class _Run:
         self._processes: dict[str, _Process] = {}
         self._verdict: Outcome | None = None
         self._deadline: float | None = None
+        self._killed_at: float | None = None
         self._peak_bytes = 0
 
     def start(self, tasks: Sequence[Task]) -> None:
@@ -179,6 +181,8 @@ class _Run:
         next_tick = time.monotonic()
         while self._alive():
             now = time.monotonic()
+            if self._killed_at is not None and now >= self._killed_at + _REAP_SECONDS:
+                break
             if now >= next_tick:
                 next_tick = now + _TICK_SECONDS
                 self._tick()
@@ -193,6 +197,8 @@ class _Run:
 
     def kill_and_reap(self) -> None:
         """Leaves no process behind, also when an exception ends the run."""
+        if not self._alive():
+            return
         self._kill()
         give_up = time.monotonic() + _REAP_SECONDS
         while self._alive() and time.monotonic() < give_up:
@@ -245,6 +251,7 @@ class _Run:
 
     def _kill(self) -> None:
         self._deadline = None
+        self._killed_at = time.monotonic()
         for process in self._alive():
             process.kill()
 
@@ -265,6 +272,7 @@ class _Run:
             cpu_seconds=sum(end.cpu_seconds for end in ends.values()),
             peak_bytes=self._peak_bytes,
             tasks=ends,
+            stuck=tuple(process.task.name for process in self._alive()),
         )
 
 

@@ -205,15 +205,17 @@ def _serialise(program: lp.Program, folder: Path) -> dict[str, Path]:
     """Writes one file per group; its nodes' functions hold the bound addresses."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {label: folder / f"{_file_name(label)}.pkl" for label in program.groups}
-    for label, nodes in program.groups.items():
-        try:
-            serialization.serialize_functions(str(files[label]), label, [node.function for node in nodes])
-        except RuntimeError as error:
-            _remove(files.values())
-            raise LaunchError(
-                f"nodes {label!r} cannot be sent to another process: {error.__cause__ or error}; "
-                "give them picklable arguments, or build what is not picklable inside the node (lp.Deferred)"
-            ) from error
+    with contextlib.ExitStack() as undo:
+        undo.callback(_remove, files.values())
+        for label, nodes in program.groups.items():
+            try:
+                serialization.serialize_functions(str(files[label]), label, [node.function for node in nodes])
+            except RuntimeError as error:
+                raise LaunchError(
+                    f"nodes {label!r} cannot be sent to another process: {error.__cause__ or error}; give "
+                    "them picklable arguments, or build what is not picklable inside the node (lp.Deferred)"
+                ) from error
+        undo.pop_all()
     return files
 
 

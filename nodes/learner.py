@@ -294,7 +294,7 @@ class _Interval:
     """Sums and means since the last line of metrics."""
 
     def __init__(self) -> None:
-        self._sums: collections.Counter[str] = collections.Counter()
+        self._sums: dict[str, float] = collections.defaultdict(float)
         self._values: dict[str, list[float]] = collections.defaultdict(list)
 
     def add(self, step: int, sampled: Sampled) -> None:

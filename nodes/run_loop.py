@@ -2,7 +2,7 @@
 
 import pathlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, Protocol
 
@@ -44,6 +44,7 @@ class RunLoop:
         max_nonfinite_share: float = 0.01,
         log_every: int = 50,
         extremes_path: pathlib.Path | None = None,
+        class_names: Sequence[str] = (),
     ) -> None:
         """Builds the loop; `run` starts it.
 
@@ -59,6 +60,7 @@ class RunLoop:
             log_every: batches between two lines of metrics.
             extremes_path: where to leave the examples with the highest and the
                 lowest scores among the last ones, as `.npz`, at the end.
+            class_names: goes with them, if there are any.
         """
         self._stream = stream
         self._score = score
@@ -68,7 +70,9 @@ class RunLoop:
         self._metrics = metrics
         self._max_nonfinite_share = max_nonfinite_share
         self._log_every = log_every
-        self._extremes = _Extremes(extremes_path) if extremes_path is not None and score else None
+        self._extremes = None
+        if extremes_path is not None and score is not None:
+            self._extremes = _Extremes(extremes_path, class_names)
         self._examples = 0
         self._nonfinite = 0
         self._saturated = 0
@@ -126,7 +130,7 @@ class RunLoop:
     def _log(self, step: int, scores: np.ndarray) -> None:
         if self._metrics is None:
             return
-        line = {
+        line: dict[str, float] = {
             "run_loop/examples": self._examples,
             "score/nonfinite": self._nonfinite,
             "score/saturated": self._saturated,
@@ -141,8 +145,11 @@ class RunLoop:
 class _Extremes:
     """The examples with the highest and the lowest scores among the last batches."""
 
-    def __init__(self, path: pathlib.Path, count: int = 40, batches: int = 16) -> None:
+    def __init__(
+        self, path: pathlib.Path, class_names: Sequence[str], count: int = 40, batches: int = 16
+    ) -> None:
         self._path = path
+        self._class_names = {"class_names": np.array(class_names)} if class_names else {}
         self._count = count
         self._batches = batches
         self._kept: list[dict[str, np.ndarray]] = []
@@ -160,4 +167,5 @@ class _Extremes:
         chosen = (
             order if len(order) <= 2 * self._count else np.r_[order[: self._count], order[-self._count :]]
         )
-        np.savez_compressed(self._path, **{name: array[chosen] for name, array in together.items()})
+        extremes = {name: array[chosen] for name, array in together.items()}
+        np.savez_compressed(self._path, **extremes, **self._class_names)

@@ -37,12 +37,12 @@ def loss_difference(online: Optional[ModelOutputs], reference: Optional[ModelOut
     Raises:
         ValueError: if both are None: there is nothing to score with.
     """
-    if online is None and reference is None:
-        raise ValueError("a score needs the outputs of an online or of a reference model")
+    if online is None:
+        if reference is None:
+            raise ValueError("a score needs the outputs of an online or of a reference model")
+        return -reference["loss"]
     if reference is None:
         return online["loss"]
-    if online is None:
-        return -reference["loss"]
     return online["loss"] - reference["loss"]
 
 
