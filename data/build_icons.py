@@ -107,11 +107,11 @@ def render(iconify: pathlib.Path, prefixes: Iterable[str], names: Sequence[str])
 
 
 def families(icons: Sequence[Icon], authors: dict[str, str]) -> dict[str, str]:
-    """Joins sets of one author, and sets that share drawings: prefix → the family's first prefix."""
+    """Joins sets of one author, and sets that share drawings: prefix → a prefix for the family."""
     family = {prefix: prefix for prefix in dict.fromkeys(icon.icon_set for icon in icons)}
 
     def join(first: str, second: str) -> None:
-        old, new = family[second], family[first]
+        new, old = sorted((family[first], family[second]))
         for prefix in family:
             if family[prefix] == old:
                 family[prefix] = new
@@ -122,7 +122,7 @@ def families(icons: Sequence[Icon], authors: dict[str, str]) -> dict[str, str]:
     totals = collections.Counter(icon.icon_set for icon in icons)
     for (first, second), shared in _shared_drawings(icons).items():
         if shared >= _SHARED_DRAWINGS * totals[first]:
-            join(second, first)
+            join(first, second)
     return family
 
 
@@ -228,7 +228,7 @@ def _shared_drawings(icons: Sequence[Icon]) -> collections.Counter[tuple[str, st
     for icon in icons:
         by_class[icon.name].append(icon)
     for members in by_class.values():
-        pixels = np.stack([icon.pixels for icon in members]).astype(np.float32).mean(-1) / 255
+        pixels = np.stack([icon.pixels for icon in members]).astype(np.float64).mean(-1) / 255
         small = pixels.reshape(len(pixels), SIZE // 2, 2, SIZE // 2, 2).mean((2, 4)).reshape(len(pixels), -1)
         norms = np.square(small).sum(1)
         distance = (norms[:, None] + norms[None] - 2 * small @ small.T) / small.shape[1]
@@ -285,7 +285,7 @@ def main() -> None:
         "--iconify", type=pathlib.Path, required=True, help="the unpacked @iconify/json package"
     )
     parser.add_argument(
-        "--classes", type=int, default=600, help="how many of the most frequent names to take"
+        "--classes", type=int, default=1100, help="how many of the most frequent names to take"
     )
     parser.add_argument("--out", type=pathlib.Path, default=FOLDER, help="the folder to write")
     args = parser.parse_args()

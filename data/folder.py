@@ -109,7 +109,7 @@ class FolderSource(Source):
         except _DAMAGE as error:
             self._skip(index, error)
             return None
-        self._check_shape(path, pixels.shape[:2])
+        self._check_shape(index, pixels.shape[:2])
         return pixels
 
     def _skip(self, index: int, error: Exception) -> None:
@@ -122,10 +122,10 @@ class FolderSource(Source):
                 f"{MAX_SKIPPED_SHARE:.0%}; the last one is example {index}, {path}: {error}"
             ) from error
 
-    def _check_shape(self, path: pathlib.Path, shape: tuple[int, ...]) -> None:
+    def _check_shape(self, index: int, shape: tuple[int, ...]) -> None:
         if shape != self.image_shape[:2]:
             raise DataError(
-                f"{path} is {shape[1]}×{shape[0]} pixels, but {self._shape_of} is "
+                f"{self._files[index]} (example {index}) is {shape[1]}×{shape[0]} pixels, but {self._shape_of} is "
                 f"{self.image_shape[1]}×{self.image_shape[0]}: say folder:PATH?size=N to resize all"
             )
 
@@ -141,7 +141,7 @@ class FolderSource(Source):
             if self._size is None:
                 if self._shape_of is None:
                     self._shape_of, self.image_shape = path, (height, width, channels)
-                self._check_shape(path, (height, width))
+                self._check_shape(index, (height, width))
 
 
 def _list_images(folder: pathlib.Path) -> tuple[list[pathlib.Path], np.ndarray, tuple[str, ...]]:

@@ -114,7 +114,9 @@ def test_photographs_are_turned_as_their_exif_data_says(tmp_path):
 def test_mixed_shapes_name_both_files(tmp_path):
     write(tmp_path / "a/first.png")
     write(tmp_path / "b/other.png", size=(7, 4))
-    with pytest.raises(DataError, match=r"b/other\.png is 7×4 pixels, but .*a/first\.png is 6×4.*size=N"):
+    with pytest.raises(
+        DataError, match=r"b/other\.png \(example 1\) is 7×4 pixels, but .*a/first\.png is 6×4.*size=N"
+    ):
         open_source(f"folder:{tmp_path}", "train")
     assert read_all(open_source(f"folder:{tmp_path}?size=4", "train"))["image"].shape == (2, 4, 4, 3)
 
@@ -123,7 +125,7 @@ def test_a_shape_that_changes_after_opening_is_named_when_it_is_read(tmp_path):
     write_many(tmp_path, 4)
     source = open_source(f"folder:{tmp_path}", "train")
     write(tmp_path / "b/0003.png", size=(5, 5))
-    with pytest.raises(DataError, match=r"b/0003\.png is 5×5 pixels"):
+    with pytest.raises(DataError, match=r"b/0003\.png \(example 3\) is 5×5 pixels"):
         read_all(source)
 
 
