@@ -45,7 +45,7 @@ class Outcome:
         itself and without an error; "failed" if a task crashed first;
         "interrupted" if a signal asked for the end first.
       failed_task: name of the task whose crash ended the run.
-      message: one line for people; empty if the run completed.
+      message: one line for people; empty if all went well.
       traceback: the crashed task's traceback, or the end of its log if it left
         none; may have many lines.
       signal: number of the signal that interrupted the run.

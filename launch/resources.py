@@ -78,9 +78,15 @@ def common_environment(hosts: Iterable[str]) -> dict[str, str]:
         # A crash inside C++ leaves a Python traceback in the log too.
         "PYTHONFAULTHANDLER": "1",
         "PYTHONUNBUFFERED": "1",
-        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+        "TF_CPP_MIN_LOG_LEVEL": _tensorflow_log_level(),
     }
     return {**variables, **proxy_exceptions(hosts)}
+
+
+def _tensorflow_log_level() -> str:
+    # "1" is nobody's wish: JAX sets it wherever it is imported.
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1")
+    return "2" if level == "1" else level
 
 
 def proxy_exceptions(hosts: Iterable[str]) -> dict[str, str]:

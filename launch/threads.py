@@ -17,44 +17,36 @@ import launchpad as lp
 from absl import flags
 from launchpad.launch.worker_manager import WorkerManager
 
-from classact.launch.interrupts import Interrupt, interrupts_to
-from classact.launch.outcome import LaunchError, Outcome
+from classact.launch.engine import Crash, Ended, Engine, Patience, awaited_names
+from classact.launch.interrupts import Interrupt
+from classact.launch.outcome import Outcome
 from classact.launch.resources import proxy_exceptions
 from classact.launch.tasks import STOP_STATUS, endpoints, stop_program, task_names
-
-_TICK_SECONDS = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Ended:
-    """A node's function returned, or raised `error`."""
-
-    name: str
-    error: BaseException | None
 
 
 def run_threads(
     program: lp.Program,
     *,
     until: Collection[str],
-    stop_notice_seconds: float = 8.0,
+    patience: Patience = Patience(),  # noqa: B008 - it is frozen.
     on_start: Callable[[dict[str, list[str]]], None] | None = None,
     on_tick: Callable[[], None] | None = None,
 ) -> Outcome:
     """Runs a program in this process until the awaited nodes have ended.
 
-    The meaning of completed, failed and interrupted is that of `run_processes`,
-    but a thread cannot be ended from outside: a node that does not stop within
-    the notice is named in `Outcome.stuck`, and so are all that still run after
-    a second signal. A process with such threads should end by `os._exit`.
+    A node succeeds if its function returns, or leaves by `sys.exit(0)`; another
+    exception is a crash. `Engine.watch` says what follows. But a thread cannot be
+    ended from outside: a node that does not stop within the notice, or still runs
+    at a second signal, is named in `Outcome.stuck`. A process with such threads
+    should end by `os._exit`.
 
     Blocks until all is over; call it from the main thread. May be called again,
     with another program: Launchpad's nodes keep what they built.
 
     Args:
       program: what to run.
-      until: labels whose nodes' successful end is the end of the run.
-      stop_notice_seconds: how long nodes may take to stop.
+      until: labels whose nodes' success is the end of the run.
+      patience: how long to wait for nodes to stop.
       on_start: called once with the program's `endpoints`, when all are started.
       on_tick: called about once a second while the nodes run; must not block.
 
@@ -63,131 +55,73 @@ def run_threads(
       the run.
 
     Raises:
-      LaunchError: before anything is started, if no node has a label of `until`
+      LaunchError: before anything is started, if a label of `until` is no node's,
         or a label is unusable.
       RuntimeError: outside the main thread.
     """
     names = task_names(program)
-    missing = set(until) - set(program.groups)
-    if missing or not until:
-        labels = ", ".join(program.groups)
-        raise LaunchError(f"until = {sorted(until)}: must name labels of the program, which has: {labels}")
-    awaited = {name for (label, _), name in names.items() if label in until}
+    awaited = awaited_names(until, {name: label for (label, _), name in names.items()})
     started = time.process_time()
-    events: queue.SimpleQueue[_Ended | Interrupt] = queue.SimpleQueue()
-    with interrupts_to(events) as interrupts, _environment(proxy_exceptions([])):
-        with _reporting_to(events, program, names), _launchpad_flags():
-            manager = lp.launch(program, launch_type=lp.LaunchType.LOCAL_MULTI_THREADING)
+    engine = _Threads(names.values(), awaited, patience, on_tick)
+    with engine.interrupts() as interrupts, _environment(proxy_exceptions([])):
+        with _reporting_to(engine.events, program, names), _launchpad_flags():
+            engine.manager = lp.launch(program, launch_type=lp.LaunchType.LOCAL_MULTI_THREADING)
         interrupts.install()  # lp.launch took the signals over.
-        run = _Run(events, manager, set(names.values()), awaited, stop_notice_seconds, on_tick)
         try:
             if on_start is not None:
                 on_start(endpoints(program))
-            outcome = run.watch()
+            outcome = engine.watch()
         finally:
-            run.end()
+            engine.abort()
+            _forget_workers(engine.manager)
     return dataclasses.replace(outcome, cpu_seconds=time.process_time() - started)
 
 
-class _Run:
+class _Threads(Engine):
     """One call of `run_threads`."""
 
-    def __init__(
-        self,
-        events: queue.SimpleQueue[_Ended | Interrupt],
-        manager: WorkerManager,
-        running: set[str],
-        awaited: set[str],
-        notice: float,
-        on_tick: Callable[[], None] | None,
-    ) -> None:
-        self._events = events
-        self._manager = manager
-        self._running = running
-        self._awaited = awaited
-        self._notice = notice
-        self._on_tick = on_tick
-        self._verdict: Outcome | None = None
-        self._deadline: float | None = None
+    manager: WorkerManager
 
-    def watch(self) -> Outcome:
-        """Handles events until every node has ended, or the notice is over."""
-        next_tick = time.monotonic()
-        while self._running:
-            now = time.monotonic()
-            if self._deadline is not None and now >= self._deadline:
-                break
-            if now >= next_tick:
-                next_tick = now + _TICK_SECONDS
-                if self._on_tick is not None:
-                    self._on_tick()
-            event = self._next_event(min(next_tick, self._deadline or next_tick))
-            if isinstance(event, Interrupt):
-                self._on_interrupt(event)
-            elif event is not None:
-                self._on_end(event)
-        return dataclasses.replace(self._final_verdict(), stuck=tuple(sorted(self._running)))
-
-    def end(self) -> None:
-        """Stops what still runs, and lets the interpreter exit in spite of it."""
-        if self._verdict is None:
-            self._ask_to_stop()
-        _forget_workers(self._manager)
-
-    def _next_event(self, until: float) -> _Ended | Interrupt | None:
-        try:
-            return self._events.get(timeout=max(0.0, until - time.monotonic()))
-        except queue.Empty:
-            return None
-
-    def _on_interrupt(self, interrupt: Interrupt) -> None:
-        if self._verdict is not None:
-            self._deadline = time.monotonic()
-            return
-        self._stop(Outcome("interrupted", message=f"stopped by {interrupt.name}", signal=interrupt.signal))
-
-    def _on_end(self, end: _Ended) -> None:
-        self._running.discard(end.name)
-        if self._verdict is not None:
-            return
-        if isinstance(end.error, SystemExit) and end.error.code == STOP_STATUS:
-            self._stop(Outcome("completed"))
-        elif end.error is not None:
-            text = "".join(traceback.format_exception(end.error)).rstrip()
-            message = f"task {end.name} crashed: {type(end.error).__name__}: {end.error}"
-            self._stop(Outcome("failed", failed_task=end.name, message=message, traceback=text))
-        elif not self._awaited & self._running and not self._manager.stop_event().is_set():
-            # Were the stop event set, a colocated node would have crashed, and its
-            # report would be on its way: that end is no success.
-            self._stop(Outcome("completed"))
-
-    def _stop(self, verdict: Outcome) -> None:
-        self._verdict = verdict
-        self._deadline = time.monotonic() + self._notice
-        self._ask_to_stop()
-
-    def _ask_to_stop(self) -> None:
+    def stop(self) -> None:
         # It waits for the nodes without a limit, hence a thread of its own.
-        threading.Thread(target=self._manager.stop_and_wait, name="stop-nodes", daemon=True).start()
+        threading.Thread(target=self.manager.stop_and_wait, name="stop-nodes", daemon=True).start()
 
-    def _final_verdict(self) -> Outcome:
-        if self._verdict is not None:
-            return self._verdict
-        return Outcome("failed", message="the nodes were stopped from within the program")
+    def kill(self) -> None:
+        """Gives up: threads cannot be killed."""
+
+    def abort(self) -> None:
+        if self.running and not self.stopping:
+            self.stop()
+
+    def succeeds(self, ended: Ended) -> bool:
+        # Were the stop event set, a colocated node would have crashed, and its report
+        # would be on its way: that a node stopped is no success then.
+        return super().succeeds(ended) and not self.manager.stop_event().is_set()
+
+    def reap_seconds(self) -> float:
+        return 0.0
 
 
-def _report(events: queue.SimpleQueue[Any], name: str, node: lp.PyNode, function: Callable[[], Any]) -> None:
+def _report(
+    events: queue.SimpleQueue[Ended | Interrupt], name: str, node: lp.PyNode, function: Callable[[], Any]
+) -> None:
     """A node's thread: never lets an exception reach Launchpad, which would print it late."""
     # Launchpad's own way for `lp.stop()` to end the run is to send this process SIGTERM.
     node.launch_context.initialize(lp.LaunchType.LOCAL_MULTI_THREADING, None, stop_program)
     try:
         function()
-    except SystemExit as error:
-        events.put(_Ended(name, None if error.code in (None, 0) else error))
+    except SystemExit as leave:
+        crash = None if leave.code in (None, 0, STOP_STATUS) else _crash(name, leave)
+        events.put(Ended(name, crash, leave.code == STOP_STATUS))
     except BaseException as error:  # A node may raise anything, and all of it is reported.
-        events.put(_Ended(name, error))
+        events.put(Ended(name, _crash(name, error)))
     else:
-        events.put(_Ended(name, None))
+        events.put(Ended(name))
+
+
+def _crash(name: str, error: BaseException) -> Crash:
+    text = "".join(traceback.format_exception(error)).rstrip()
+    return Crash(f"task {name} crashed: {type(error).__name__}: {error}", text)
 
 
 @contextlib.contextmanager

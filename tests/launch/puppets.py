@@ -175,6 +175,7 @@ def launch(workdir, port, notice=8.0):
     import cloudpickle
     import launchpad as lp
 
+    from classact.launch.engine import Patience
     from classact.launch.ports import LoopbackPorts
     from classact.launch.processes import run_processes
     from classact.launch.tasks import make_tasks
@@ -185,7 +186,7 @@ def launch(workdir, port, notice=8.0):
     program.add_node(lp.PyNode(act, port, "run_loop-icons"), label="run_loop/icons")
     with LoopbackPorts() as ports:
         tasks = make_tasks(program, workdir=Path(workdir), ports=ports)
-        outcome = run_processes(tasks, until=["learner"], stop_notice_seconds=notice)
+        outcome = run_processes(tasks, until=["learner"], patience=Patience(stop_notice=notice))
     print(json.dumps({"status": outcome.status, "message": outcome.message, "killed": outcome.killed}))
     return outcome.exit_status
 

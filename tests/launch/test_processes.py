@@ -15,6 +15,7 @@ import launchpad as lp
 import pytest
 
 from classact.launch import guard
+from classact.launch.engine import Patience
 from classact.launch.outcome import LaunchError
 from classact.launch.ports import LoopbackPorts, PortTakenError
 from classact.launch.processes import run_processes
@@ -116,7 +117,8 @@ def test_a_crash_ends_the_run_with_its_traceback(tmp_path, stage):
         learner.wait_until_gone(10)
 
     with LoopbackPorts() as ports:
-        outcome = perform(stage, scene, make_tasks(program, workdir=tmp_path, ports=ports))
+        tasks = make_tasks(program, workdir=tmp_path, ports=ports)
+        outcome = perform(stage, scene, tasks, patience=Patience(crash_grace=0))
 
     assert (outcome.status, outcome.exit_status, outcome.failed_task) == ("failed", 1, "replay-icons")
     assert str(tmp_path / "logs" / "replay-icons.log") in outcome.message
@@ -153,7 +155,8 @@ def test_a_killed_node_ends_the_run(tmp_path, stage):
         os.kill(replay.pid, signal.SIGKILL)
         learner.wait_until_gone(5)
 
-    outcome = perform(stage, scene, plain_tasks(tmp_path, stage, "learner", "replay"))
+    tasks = plain_tasks(tmp_path, stage, "learner", "replay")
+    outcome = perform(stage, scene, tasks, patience=Patience(crash_grace=0))
 
     assert (outcome.status, outcome.failed_task) == ("failed", "replay")
     assert "SIGKILL" in outcome.message
@@ -189,18 +192,19 @@ def test_the_run_ends_after_the_last_awaited_task(tmp_path, stage):
     assert ticks
 
 
-def test_failing_after_the_stop_changes_nothing(tmp_path, stage):
+def test_failing_while_the_learner_leaves_is_no_failure(tmp_path, stage):
     def scene():
-        learner, replay = stage.await_puppets("learner", "replay")
-        assert replay.ask("deaf") == "deaf"
+        learner, evaluator = stage.await_puppets("learner", "evaluator")
+        evaluator.tell("exit 3")
+        evaluator.wait_until_gone(5)
         learner.tell("return")
-        learner.wait_until_gone(5)
-        replay.tell("exit 3")
 
-    outcome = perform(stage, scene, plain_tasks(tmp_path, stage, "learner", "replay"))
+    tasks = plain_tasks(tmp_path, stage, "learner", "evaluator")
+    outcome = perform(stage, scene, tasks, patience=Patience(crash_grace=30))
 
     assert (outcome.status, outcome.exit_status) == ("completed", 0)
-    assert outcome.tasks["replay"].exit_status == 3
+    assert "evaluator crashed: exit status 3" in outcome.message
+    assert outcome.tasks["evaluator"].exit_status == 3
 
 
 def test_what_does_not_stop_is_killed_after_the_notice(tmp_path, stage):
@@ -211,7 +215,7 @@ def test_what_does_not_stop_is_killed_after_the_notice(tmp_path, stage):
         replay.wait_until_gone(10)
 
     tasks = plain_tasks(tmp_path, stage, "learner", "replay")
-    outcome = perform(stage, scene, tasks, stop_notice_seconds=0.2)
+    outcome = perform(stage, scene, tasks, patience=Patience(stop_notice=0.2))
 
     assert outcome.status == "completed"
     assert outcome.killed == ("replay",)

