@@ -59,7 +59,8 @@ class Interrupts:
 def interrupts_to(events: queue.SimpleQueue[Any]) -> Iterator[Interrupts]:
     """Puts an `Interrupt` on `events` for each SIGINT, SIGTERM or SIGHUP.
 
-    Every handler, also of the signals that Launchpad takes, is put back at the end.
+    SIGCHLD is not ignored meanwhile, since otherwise the kernel forgets how a child
+    ended. Every handler, also of the signals that Launchpad takes, is put back.
 
     Args:
       events: where to put them.
@@ -72,10 +73,14 @@ def interrupts_to(events: queue.SimpleQueue[Any]) -> Iterator[Interrupts]:
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("a program is launched from the main thread: only it receives signals")
-    before = {number: signal.getsignal(number) for number in _STOPPING + _TAKEN_BY_LAUNCHPAD}
+    before = {
+        number: signal.getsignal(number) for number in (*_STOPPING, *_TAKEN_BY_LAUNCHPAD, signal.SIGCHLD)
+    }
     interrupts = Interrupts(events)
     try:
         interrupts.install()
+        if before[signal.SIGCHLD] == signal.SIG_IGN:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         yield interrupts
     finally:
         for number, handler in before.items():

@@ -20,8 +20,9 @@ from launchpad.launch.worker_manager import WorkerManager
 from classact.launch.engine import Crash, Ended, Engine, Patience, awaited_names
 from classact.launch.interrupts import Interrupt
 from classact.launch.outcome import Outcome
+from classact.launch.ports import LOOPBACK, LoopbackPorts
 from classact.launch.resources import proxy_exceptions
-from classact.launch.tasks import STOP_STATUS, endpoints, stop_program, task_names
+from classact.launch.tasks import STOP_STATUS, FixedAddress, endpoints, stop_program, task_names
 
 
 def run_threads(
@@ -63,8 +64,8 @@ def run_threads(
     awaited = awaited_names(until, {name: label for (label, _), name in names.items()})
     started = time.process_time()
     engine = _Threads(names.values(), awaited, patience, on_tick)
-    with engine.interrupts() as interrupts, _environment(proxy_exceptions([])):
-        with _reporting_to(engine.events, program, names), _launchpad_flags():
+    with engine.interrupts() as interrupts, _environment(proxy_exceptions([])), LoopbackPorts() as ports:
+        with _reporting_to(engine.events, program, names), _ports_from(ports, program), _launchpad_flags():
             engine.manager = lp.launch(program, launch_type=lp.LaunchType.LOCAL_MULTI_THREADING)
         interrupts.install()  # lp.launch took the signals over.
         try:
@@ -142,6 +143,27 @@ def _reporting_to(
     finally:
         for name, node in nodes.items():
             node._partial_function = functions[name]
+
+
+@contextlib.contextmanager
+def _ports_from(ports: LoopbackPorts, program: lp.Program) -> Iterator[None]:
+    """Gives the nodes that are launched inside ports which nobody else takes.
+
+    Launchpad would pick some that outgoing connections and other launchers may get.
+    """
+    nodes = program.get_all_nodes()
+    for node in nodes:
+        node.bind_addresses = functools.partial(_bind_addresses, node, ports)
+    try:
+        yield
+    finally:
+        for node in nodes:
+            del node.bind_addresses
+
+
+def _bind_addresses(node: lp.PyNode, ports: LoopbackPorts) -> None:
+    for address in node.addresses:
+        address.bind(FixedAddress(f"{LOOPBACK}:{ports(LOOPBACK)}"))
 
 
 @contextlib.contextmanager

@@ -239,6 +239,8 @@ def test_sigterm_stops_all_nodes(tmp_path, stage):
     with launcher(tmp_path, stage) as process:
         nodes = stage.await_puppets(*puppets.LAUNCHED)
         for node in nodes:
+            # Ctrl-C in the terminal reaches its foreground group: not the nodes.
+            assert os.getsid(node.pid) == node.pid
             node.tell("wait")
         process.send_signal(signal.SIGTERM)
         for node in nodes:
@@ -301,6 +303,21 @@ def test_signal_handlers_are_put_back(tmp_path, stage):
     )
 
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_a_launcher_told_to_ignore_its_children_still_sees_them_end(tmp_path, stage):
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        outcome = perform(
+            stage,
+            lambda: stage.await_puppets("learner")[0].tell("exit 3"),
+            plain_tasks(tmp_path, stage, "learner"),
+        )
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+    assert outcome.tasks["learner"].exit_status == 3
 
 
 def test_an_error_in_the_launcher_leaves_no_task(tmp_path, stage):

@@ -61,7 +61,7 @@ def test_nodes_reach_each_other():
     assert outcome.cpu_seconds > 0
     ((label, (address,)),) = started[0].items()
     assert label == "inference/icons"
-    assert address.startswith("localhost:")
+    assert address.startswith("127.0.0.1:")
 
 
 def test_replay_serves_other_nodes():
