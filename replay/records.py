@@ -79,7 +79,7 @@ class RecordCodec:
         Raises:
             ValueError: if the rows have another size than this schema's records.
         """
-        if rows.ndim != 2 or rows.shape[1] != self.num_bytes:
+        if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != self.num_bytes:
             raise ValueError(f"expected uint8[B, {self.num_bytes}], got {rows.dtype}{list(rows.shape)}")
         records = np.ascontiguousarray(rows).view(self._dtype)[:, 0]
         return {name: records[name] for name in self.fields}

@@ -165,7 +165,7 @@ def _imported(path: str) -> Policy:
     module, _, attribute = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"policy {path!r} cannot be imported: {error}") from None
     if not isinstance(found, Policy):
         raise ValueError(f"policy {path!r} is a {type(found).__name__}, expected a Policy")

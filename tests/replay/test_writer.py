@@ -1,0 +1,77 @@
+"""What the writer inserts, what it refuses, and how it ends while it is blocked."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
+
+CONFIG = TableConfig(batch_size=4, samples_per_insert=0.5, capacity=64)
+
+
+def ids_of(replay, table, count):
+    samples = replay.client.sample(table, num_samples=count, emit_timesteps=False)
+    rows = np.stack([np.asarray(sample.data[0]).reshape(-1) for sample in samples])
+    return replay.codec.unpack(rows)["id"].tolist()
+
+
+def test_only_what_is_kept_is_inserted(make_replay, batch_of):
+    replay = make_replay(TableConfig(batch_size=1, samples_per_insert=0.5, capacity=4))
+    out = replay.writer()
+    keep = np.array([True, False, True, False])
+    assert out.write(batch_of([5, 6, 7, 8]), np.array([1.0, np.nan, 2.0, -1.0]), keep) == 2
+    out.flush()
+    assert replay.statistics(EXAMPLES_TABLE)["replay/inserts"] == 2
+    assert ids_of(replay, EXAMPLES_TABLE, 1)[0] in (5, 7)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1e-9])
+def test_a_bad_priority_is_refused_and_the_table_lives(make_replay, batch_of, bad):
+    replay = make_replay(TableConfig(batch_size=1, samples_per_insert=0.5, capacity=4))
+    out = replay.writer()
+    with pytest.raises(ValueError, match="priority"):
+        out.write(batch_of([1, 2]), np.array([1.0, bad]), np.ones(2, bool))
+    out.flush()
+    assert replay.statistics(EXAMPLES_TABLE)["replay/inserts"] == 0
+    out.write(batch_of([3, 4]), np.ones(2), np.ones(2, bool))
+    out.flush()
+    assert sorted(ids_of(replay, EXAMPLES_TABLE, 1)) in ([3], [4])
+
+
+def test_a_batch_of_another_schema_inserts_nothing(make_replay, batch_of):
+    replay = make_replay(CONFIG)
+    out = replay.writer()
+    with pytest.raises(ValueError, match="fields"):
+        out.write({**batch_of([1]), "label": np.zeros(1)}, np.ones(1), np.ones(1, bool))
+    assert replay.statistics(EXAMPLES_TABLE)["replay/inserts"] == 0
+
+
+def test_a_blocked_writer_returns_soon_after_stop(make_replay, batch_of):
+    replay = make_replay(CONFIG)
+    out = replay.writer()
+    blocked = threading.Thread(
+        target=lambda: out.write(batch_of(range(4000)), np.ones(4000), np.ones(4000, bool)), daemon=True
+    )
+    blocked.start()
+    # Nobody samples: the rate limiter stops the writer, and it stays stopped.
+    blocked.join(1.5)
+    assert blocked.is_alive()
+    assert replay.statistics(EXAMPLES_TABLE)["replay/inserts"] < 4000
+    started = time.monotonic()
+    replay.stop.set()
+    blocked.join(10)
+    assert not blocked.is_alive()
+    out.close()
+    assert time.monotonic() - started < 3
+
+
+def test_both_tables_get_every_example(make_replay, batch_of):
+    replay = make_replay(TableConfig(4, 0.5, 64, super_batch=16))
+    out = replay.writer()
+    out.write(batch_of(range(30)), np.linspace(0.5, 2, 30), np.ones(30, bool))
+    out.flush()
+    for table in (EXAMPLES_TABLE, STREAM_TABLE):
+        assert replay.statistics(table)["replay/inserts"] == 30
+    assert ids_of(replay, STREAM_TABLE, 10) == list(range(10))

@@ -1,0 +1,97 @@
+"""How often examples are really drawn: the Reverb table and Gumbel-top-k against one exact oracle.
+
+Reverb's random numbers cannot be seeded, so every test here is a chi-square test
+at a level that chance does not reach (1e-6), with enough draws that a temperature
+30 % off is certain to be noticed, which each test asserts of its own sample.
+"""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import reverb
+from scipy import stats
+
+from classact.replay import config, records, tables, writer
+from classact.selection import priorities
+
+SCORES = np.array([-1.0, -0.2, 0.3, 0.9, 1.4])
+TEMPERATURE = 0.7
+SHIFT = 2.0
+DRAWS = 2
+TRIALS = 2000
+LEVEL = 1e-6
+
+
+def sequences(scores, temperature, draws):
+    """The exact probability of each ordered outcome of drawing without replacement."""
+    weights = np.exp(np.asarray(scores) / temperature)
+    result = {}
+    for outcome in itertools.permutations(range(len(weights)), draws):
+        probability, left = 1.0, weights.sum()
+        for index in outcome:
+            probability *= weights[index] / left
+            left -= weights[index]
+        result[outcome] = probability
+    return result
+
+
+def p_value(drawn, temperature):
+    """The chi-square test of ordered outcomes against the oracle."""
+    oracle = sequences(SCORES, temperature, len(drawn[0]))
+    counts = [sum(1 for outcome in drawn if tuple(outcome) == cell) for cell in oracle]
+    assert sum(counts) == len(drawn)
+    return stats.chisquare(counts, np.array(list(oracle.values())) * len(drawn)).pvalue
+
+
+def assert_distribution(drawn):
+    for length in range(1, len(drawn[0]) + 1):
+        prefix = [outcome[:length] for outcome in drawn]
+        assert p_value(prefix, TEMPERATURE) > LEVEL
+        # The same sample tells a wrong temperature from the right one.
+        assert p_value(prefix, 1.3 * TEMPERATURE) < LEVEL
+        assert p_value(prefix, TEMPERATURE / 1.3) < LEVEL
+
+
+def test_the_oracle_is_a_distribution_and_starts_with_the_softmax():
+    oracle = sequences(SCORES, TEMPERATURE, 3)
+    assert sum(oracle.values()) == pytest.approx(1.0)
+    softmax = np.exp(SCORES / TEMPERATURE) / np.exp(SCORES / TEMPERATURE).sum()
+    for index, expected in enumerate(softmax):
+        assert sum(p for outcome, p in oracle.items() if outcome[0] == index) == pytest.approx(expected)
+
+
+def test_gumbel_top_k_draws_from_the_softmax_without_replacement():
+    rng = np.random.default_rng(0)
+    drawn = [tuple(priorities.gumbel_top_k(SCORES, 3, TEMPERATURE, rng).tolist()) for _ in range(2 * TRIALS)]
+    assert_distribution(drawn)
+
+
+def test_the_table_draws_from_the_softmax_without_replacement():
+    batch = {"id": np.arange(len(SCORES))}
+    codec = records.RecordCodec(batch)
+    table_config = config.TableConfig(batch_size=1, samples_per_insert=0.5, capacity=len(SCORES))
+    server = reverb.Server(tables.make_tables(table_config, codec.num_bytes))
+    address = f"localhost:{server.port}"
+    client = reverb.Client(address)
+    out = writer.ReplayWriter(address, codec, table_config.table_names, threading.Event())
+    found = priorities.priorities(SCORES, priorities.PriorityConfig(TEMPERATURE, SHIFT))
+    scored = {
+        **batch,
+        "score": SCORES.astype(np.float32),
+        "scored_step": np.zeros(len(SCORES), np.int64),
+    }
+    drawn = []
+    try:
+        for _ in range(TRIALS):
+            out.write(scored, found.values, found.keep)
+            out.flush()
+            samples = client.sample(config.EXAMPLES_TABLE, num_samples=DRAWS, emit_timesteps=False)
+            rows = np.stack([np.asarray(sample.data[0]).reshape(-1) for sample in samples])
+            drawn.append(tuple(codec.unpack(rows)["id"].tolist()))
+            client.reset(config.EXAMPLES_TABLE)
+    finally:
+        out.close()
+        server.stop()
+    assert_distribution(drawn)
