@@ -1,0 +1,167 @@
+"""A Reverb server, and readers that empty its tables, each in a process of its own.
+
+Three processes, as in a run: a sampler in the server's own process would not go
+through gRPC at all.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.synchronize import Event
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from classact.launch import ports
+from classact.replay.config import TableConfig
+
+_READY_SECONDS = 180.0
+_STOP_SECONDS = 30.0
+
+# What a table holds: packed records of so many bytes, or an example whose fields
+# become columns.
+Schema = int | Mapping[str, np.ndarray]
+
+
+class Served(NamedTuple):
+    """A server that answers.
+
+    Attributes:
+        address: `host:port`.
+        pid: of its process.
+    """
+
+    address: str
+    pid: int
+
+
+@contextlib.contextmanager
+def serving(config: TableConfig, schemas: Mapping[str, Schema]) -> Iterator[Served]:
+    """Serves tables like a run's prioritized table until the block ends.
+
+    Args:
+        config: sizes and ratio, the same for all.
+        schemas: by the table's name.
+
+    Raises:
+        TimeoutError: if the server does not answer.
+    """
+    with ports.LoopbackPorts() as free, tempfile.TemporaryDirectory() as folder:
+        port = free()
+        with _process(_serve, port, folder, config, dict(schemas)) as pid:
+            yield Served(f"{ports.LOOPBACK}:{port}", pid)
+
+
+@contextlib.contextmanager
+def reading(address: str, tables: Mapping[str, Any], batch_size: int) -> Iterator[int]:
+    """Takes batches of tables as the learner would until the block ends.
+
+    Args:
+        address: of the server.
+        tables: name to codec: read through `ReplayDataset`; name to None: through
+            Reverb's own data set.
+        batch_size: examples of a batch, and most items in flight.
+
+    Yields:
+        The reader's process id.
+    """
+    with _process(_read, address, dict(tables), batch_size) as pid:
+        yield pid
+
+
+@contextlib.contextmanager
+def _process(target: Callable[..., None], *arguments: Any) -> Iterator[int]:
+    # Spawned: Reverb and TensorFlow must not be forked.
+    context = multiprocessing.get_context("spawn")
+    ready, stop = context.Event(), context.Event()
+    process = context.Process(target=target, args=(ready, stop, *arguments), daemon=True)
+    process.start()
+    try:
+        if not ready.wait(_READY_SECONDS) or process.pid is None:
+            raise TimeoutError(f"{target.__name__}: not ready in {_READY_SECONDS} s")
+        yield process.pid
+    finally:
+        stop.set()
+        process.join(_STOP_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def _serve(
+    ready: Event, stop: Event, port: int, folder: str, config: TableConfig, schemas: Mapping[str, Schema]
+) -> None:
+    import reverb
+
+    checkpointer = reverb.checkpointers.DefaultCheckpointer(folder)
+    tables = [_table(name, schema, config) for name, schema in schemas.items()]
+    server = reverb.Server(tables, port=port, checkpointer=checkpointer)
+    reverb.Client(f"{ports.LOOPBACK}:{port}").server_info(timeout=int(_READY_SECONDS))
+    ready.set()
+    stop.wait()
+    server.stop()
+
+
+def _table(name: str, schema: Schema, config: TableConfig) -> Any:
+    """The table that `make_tables` makes, under another name and with another signature."""
+    import reverb
+    import tensorflow as tf
+
+    from classact.replay import tables
+
+    model = tables.make_tables(config, 1)[0].info
+    limiter = model.rate_limiter_info
+    signature = (
+        tf.TensorSpec((schema,), tf.uint8)
+        if isinstance(schema, int)
+        else {field: tf.TensorSpec(array.shape, array.dtype) for field, array in schema.items()}
+    )
+    return reverb.Table(
+        name=name,
+        sampler=reverb.selectors.Prioritized(1.0),
+        remover=reverb.selectors.Fifo(),
+        max_size=model.max_size,
+        max_times_sampled=model.max_times_sampled,
+        rate_limiter=reverb.rate_limiters.RateLimiter(
+            limiter.samples_per_insert, limiter.min_size_to_sample, limiter.min_diff, limiter.max_diff
+        ),
+        signature=signature,
+    )
+
+
+def _read(ready: Event, stop: Event, address: str, tables: Mapping[str, Any], batch_size: int) -> None:
+    from classact.replay import dataset
+
+    ended = threading.Event()
+    for name, codec in tables.items():
+        if codec is None:
+            arguments: tuple[Any, ...] = (address, name, batch_size)
+            threading.Thread(target=_read_bare, args=arguments, daemon=True).start()
+        else:
+            source = dataset.ReplayDataset(address, name, codec, batch_size, ended)
+            threading.Thread(target=_read_classact, args=(source, ended), daemon=True).start()
+    ready.set()
+    stop.wait()
+    ended.set()
+    # The bare readers' threads stand inside C++: they end with the process.
+    os._exit(0)
+
+
+def _read_classact(source: Any, ended: threading.Event) -> None:
+    while not ended.is_set():
+        # Before the writer begins, and after it has ended, nothing comes.
+        with contextlib.suppress(TimeoutError):
+            source.next(1.0)
+
+
+def _read_bare(address: str, table: str, batch_size: int) -> None:
+    import reverb
+
+    samples = reverb.TrajectoryDataset.from_table_signature(
+        address, table, max_in_flight_samples_per_worker=batch_size, num_workers_per_iterator=1
+    )
+    for _ in samples.map(lambda sample: sample.data).batch(batch_size).as_numpy_iterator():
+        pass
