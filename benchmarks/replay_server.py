@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,25 +74,38 @@ def reading(address: str, tables: Mapping[str, Any], batch_size: int) -> Iterato
 
 @contextlib.contextmanager
 def _process(target: Callable[..., None], *arguments: Any) -> Iterator[int]:
-    # Spawned: Reverb and TensorFlow must not be forked.
+    # Spawned: Reverb and TensorFlow must not be forked. A pipe and not an event: it
+    # also tells each side that the other one has died.
     context = multiprocessing.get_context("spawn")
-    ready, stop = context.Event(), context.Event()
-    process = context.Process(target=target, args=(ready, stop, *arguments), daemon=True)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=target, args=(theirs, *arguments), daemon=True)
     process.start()
+    theirs.close()
     try:
-        if not ready.wait(_READY_SECONDS) or process.pid is None:
+        if process.pid is None or not ours.poll(_READY_SECONDS):
             raise TimeoutError(f"{target.__name__}: not ready in {_READY_SECONDS} s")
+        try:
+            ours.recv()
+        except EOFError:
+            raise RuntimeError(f"{target.__name__}: died before it was ready") from None
         yield process.pid
     finally:
-        stop.set()
+        ours.close()
         process.join(_STOP_SECONDS)
         if process.is_alive():
             process.kill()
             process.join()
 
 
+def _until_closed(link: Connection) -> None:
+    """Tells the other side that all is ready; blocks until it closes the pipe."""
+    link.send("ready")
+    with contextlib.suppress(EOFError, ConnectionResetError):
+        link.recv()
+
+
 def _serve(
-    ready: Event, stop: Event, port: int, folder: str, config: TableConfig, schemas: Mapping[str, Schema]
+    link: Connection, port: int, folder: str, config: TableConfig, schemas: Mapping[str, Schema]
 ) -> None:
     import reverb
 
@@ -100,8 +113,7 @@ def _serve(
     tables = [_table(name, schema, config) for name, schema in schemas.items()]
     server = reverb.Server(tables, port=port, checkpointer=checkpointer)
     reverb.Client(f"{ports.LOOPBACK}:{port}").server_info(timeout=int(_READY_SECONDS))
-    ready.set()
-    stop.wait()
+    _until_closed(link)
     server.stop()
 
 
@@ -132,7 +144,7 @@ def _table(name: str, schema: Schema, config: TableConfig) -> Any:
     )
 
 
-def _read(ready: Event, stop: Event, address: str, tables: Mapping[str, Any], batch_size: int) -> None:
+def _read(link: Connection, address: str, tables: Mapping[str, Any], batch_size: int) -> None:
     from classact.replay import dataset
 
     ended = threading.Event()
@@ -143,8 +155,7 @@ def _read(ready: Event, stop: Event, address: str, tables: Mapping[str, Any], ba
         else:
             source = dataset.ReplayDataset(address, name, codec, batch_size, ended)
             threading.Thread(target=_read_classact, args=(source, ended), daemon=True).start()
-    ready.set()
-    stop.wait()
+    _until_closed(link)
     ended.set()
     # The bare readers' threads stand inside C++: they end with the process.
     os._exit(0)
