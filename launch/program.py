@@ -9,7 +9,7 @@ import pathlib
 import launchpad as lp
 
 from classact.experiments.config import ExperimentConfig
-from classact.launch import factories
+from classact.launch import factories, rpc
 from classact.launch.parts import DataShape
 from classact.launch.replay_node import ReplayNode
 from classact.selection import policies
@@ -54,6 +54,7 @@ def build_program(config: ExperimentConfig, workdir: pathlib.Path, data: DataSha
             courier_kwargs={"thread_pool_size": _LEARNER_RPC_THREADS + config.inference.servers},
         )
         learner = program.add_node(learner_node)
+        learner.set_client_kwargs(call_timeout=rpc.CALL_SECONDS)
 
     with_nodes = config.inference.run_loops_as_nodes
     servers = []
@@ -62,12 +63,14 @@ def build_program(config: ExperimentConfig, workdir: pathlib.Path, data: DataSha
             for index in range(config.inference.servers):
                 threads = 0 if with_nodes else config.inference.run_loops
                 node = lp.CourierNode(build.inference, learner, replay, index, threads)
-                servers.append(program.add_node(node))
+                server = program.add_node(node)
+                server.set_client_kwargs(call_timeout=rpc.CALL_SECONDS)
+                servers.append(server)
     if with_nodes:
         with program.group(f"run_loop/{data_set}"):
             for index in range(config.inference.servers * config.inference.run_loops):
-                server = servers[index % len(servers)] if servers else None
-                program.add_node(lp.PyClassNode(build.run_loop, replay, server, index))
+                asked = servers[index % len(servers)] if servers else None
+                program.add_node(lp.PyClassNode(build.run_loop, replay, asked, index))
 
     with program.group(f"evaluator/{EVALUATOR}"):
         program.add_node(lp.PyClassNode(build.evaluator, learner, EVALUATOR))

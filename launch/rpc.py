@@ -12,8 +12,9 @@ from pybind11_abseil.status import StatusNotOk
 
 from classact.nodes import inference_server, parameters
 
-# Longest time that a call may take beyond what it waits for by itself.
-CALL_SECONDS = 60.0
+# Time-out of every call, in seconds. An inference server's first answer waits for
+# the learner's first parameters and for XLA; everything else answers in seconds.
+CALL_SECONDS = 600.0
 
 
 class RpcError(RuntimeError):

@@ -94,7 +94,9 @@ def run(prepared: Prepared, engine: str) -> Outcome:
         else:
             outcome = _run_program(prepared, engine)
     outcome = _verified(outcome, config, workdir)
-    _write_result(prepared, outcome, time.monotonic() - started)
+    # Of this process in all; with `processes` the nodes are others.
+    cpu_seconds = time.process_time() + (outcome.cpu_seconds if engine == "processes" else 0.0)
+    _write_result(prepared, outcome, time.monotonic() - started, cpu_seconds)
     return outcome
 
 
@@ -135,7 +137,7 @@ def _verified(outcome: Outcome, config: ExperimentConfig, workdir: pathlib.Path)
     )
 
 
-def _write_result(prepared: Prepared, outcome: Outcome, wall_seconds: float) -> None:
+def _write_result(prepared: Prepared, outcome: Outcome, wall_seconds: float, cpu_seconds: float) -> None:
     config, workdir = prepared.config, prepared.workdir
     learner_lines = _lines(workdir / "metrics" / "learner.jsonl")
     final: dict[str, float] = {}
@@ -152,7 +154,7 @@ def _write_result(prepared: Prepared, outcome: Outcome, wall_seconds: float) -> 
             "final": final,
             "ledger": _ledger(prepared, steps, learner_lines),
             "wall_seconds": wall_seconds,
-            "cpu_seconds": outcome.cpu_seconds,
+            "cpu_seconds": cpu_seconds,
             "cpu_seconds_by_node": {name: end.cpu_seconds for name, end in outcome.tasks.items()},
             "peak_bytes": outcome.peak_bytes,
             "peak_bytes_by_node": {name: end.peak_bytes for name, end in outcome.tasks.items()},

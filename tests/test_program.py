@@ -1,0 +1,231 @@
+"""Whole programs: real Launchpad, real Reverb, started through the command line."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "experiments" / "configs" / "classification.py"
+SMALL = [
+    "--config.train_data=digits",
+    "--config.patch_size=4",
+    "--config.learner.model=vit_mu_1_1",
+    "--config.scorer.model=vit_mu_1_1",
+    "--config.batch_size=32",
+    "--config.steps=60",
+    "--config.log_every=10",
+    "--config.evaluation.every=20",
+    "--config.label_noise=0.2",
+]
+LINE_NAMES = {
+    "train/loss",
+    "train/examples",
+    "train/data_wait_seconds",
+    "train/step_seconds",
+    "replay/size",
+    "replay/samples",
+    "replay/inserts",
+    "selection/staleness_steps",
+    "selection/corrupted_fraction",
+}
+
+# A user's module: a policy of their own, and one that returns nonsense.
+USER_POLICIES = """
+import jax.numpy as jnp
+from classact.selection import policies
+
+@policies.register_policy("margin", online="proxy", reference="fixed")
+def margin(online, reference):
+    return online["loss"] - reference["loss"] + 0.1 * online["logits"].std(axis=-1)
+
+broken = policies.Policy("broken", online="learner", score=lambda online, reference: online["loss"] * jnp.nan)
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a trained reference, the user's module and a temporary directory to watch."""
+    folder = tmp_path_factory.mktemp("program")
+    (folder / "tmp").mkdir()
+    (folder / "user_policies.py").write_text(USER_POLICIES)
+    done = train(folder, "reference", "--config.policy=uniform", "--launch=threads")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def command(workdir, *arguments):
+    program = "from classact.launch import cli; cli.entry_point()"
+    return [
+        sys.executable,
+        "-c",
+        program,
+        "train",
+        f"--config={CONFIG}",
+        f"--workdir={workdir}",
+        *SMALL,
+        *arguments,
+    ]
+
+
+def environment(folder):
+    return {**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(folder), "JAX_PLATFORMS": "cpu"}
+
+
+def train(folder, name, *arguments, timeout=240):
+    return subprocess.run(
+        command(folder / name, *arguments),
+        env=environment(folder),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def start(folder, name, *arguments):
+    log = (folder / f"{name}.out").open("w")
+    return subprocess.Popen(
+        command(folder / name, *arguments), env=environment(folder), cwd=folder, stdout=log, stderr=log
+    )
+
+
+def result_of(folder, name):
+    return json.loads((folder / name / "result.json").read_text())
+
+
+def lines_of(folder, name, node):
+    return [
+        json.loads(line) for line in (folder / name / "metrics" / f"{node}.jsonl").read_text().splitlines()
+    ]
+
+
+def processes_of(folder):
+    """The live processes whose command line names this folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and str(folder) in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def wait_for_line(folder, name, process, seconds=200):
+    """Waits until the learner has written a line of metrics."""
+    deadline = time.monotonic() + seconds
+    path = folder / name / "metrics" / "learner.jsonl"
+    while not (path.exists() and path.read_text()):
+        assert process.poll() is None, (folder / f"{name}.out").read_text()
+        assert time.monotonic() < deadline
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
+
+
+@pytest.mark.parametrize("launch", ["threads", "processes"])
+def test_classact_runs_and_leaves_what_the_contract_says(place, launch):
+    name = f"classact_{launch}"
+    reference = f"--config.reference.checkpoint={place / 'reference'}"
+    done = train(place, name, "--config.policy=classact", reference, f"--launch={launch}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = result_of(place, name)
+    assert result["status"] == "completed" and result["steps"] == 60
+    assert result["final"]["eval/test/top1"] > 0.3  # Chance is 0.1.
+    assert result["ledger"]["scoring_macs"] > 0 and result["ledger"]["reference_pretraining_macs"] > 0
+    assert (place / name / "checkpoints" / "60").is_dir()
+    endpoints = json.loads((place / name / "endpoints.json").read_text())
+    assert set(endpoints) == {"learner", "replay/digits", "inference/digits"}
+
+    learner = lines_of(place, name, "learner")
+    assert [line["step"] for line in learner] == [10, 20, 30, 40, 50, 60]
+    assert all(set(line) >= LINE_NAMES for line in learner)
+    last = learner[-1]
+    # The ratio of Appendix A.6, up to what the rate limiter lets writers run ahead.
+    assert 0.5 * (last["replay/inserts"] - 1024) < last["replay/samples"] < 0.5 * last["replay/inserts"] + 1
+    # Bounded by the table: its capacity is eight super-batches, half of each is taken.
+    assert 0 <= last["selection/staleness_steps"] < 16
+    evaluations = lines_of(place, name, "evaluator-test")
+    assert evaluations[-1]["step"] == 60
+    scores = lines_of(place, name, "run_loop-digits-0")
+    assert {"score/mean", "score/p10", "score/p90"} <= set(scores[-1]) if scores else True
+    assert not processes_of(place / name)
+    assert not list((place / "tmp").iterdir())
+
+
+def test_algorithm_2_trains_its_reference_on_the_stream(place):
+    done = train(
+        place, "online", "--config.policy=classact_online", "--launch=processes", "--config.steps=40"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    losses = [line["train/reference_loss"] for line in lines_of(place, "online", "learner")]
+    assert losses[-1] < losses[0]
+    assert result_of(place, "online")["ledger"]["reference_training_macs"] > 0
+
+
+def test_a_users_policy_and_run_loops_as_nodes(place):
+    done = train(
+        place,
+        "margin",
+        "--config.policy=user_policies:margin",
+        f"--config.reference.checkpoint={place / 'reference'}",
+        "--config.inference.run_loops_as_nodes=True",
+        "--config.inference.servers=2",
+        "--config.inference.run_loops=2",
+        "--launch=threads",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path.name for path in (place / "margin" / "metrics").glob("run_loop-*")} == {
+        f"run_loop-digits-{index}.jsonl" for index in range(4)
+    }
+
+
+def test_scores_that_are_not_numbers_end_the_run_with_their_reason(place):
+    done = train(place, "broken", "--config.policy=user_policies:broken", "--launch=processes")
+    assert done.returncode == 1
+    assert "NonFiniteScoresError" in done.stderr and "max_nonfinite_share" in done.stderr
+    assert result_of(place, "broken")["status"] == "failed"
+    assert not processes_of(place / "broken")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_every_process_within_ten_seconds(place, number):
+    name = f"stopped_{number}"
+    process = start(place, name, "--launch=processes", "--config.steps=100000")
+    wait_for_line(place, name, process)
+    process.send_signal(number)
+    started = time.monotonic()
+    assert process.wait(timeout=30) == 128 + number
+    assert time.monotonic() - started < 10
+    assert not processes_of(place / name)
+    assert result_of(place, name)["status"] == "interrupted"
+    assert result_of(place, name)["steps"] > 0
+    assert not list((place / "tmp").iterdir())
+
+
+def test_a_signal_stops_threads_too(place):
+    process = start(place, "stopped_threads", "--launch=threads", "--config.steps=100000")
+    wait_for_line(place, "stopped_threads", process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=15) == 128 + signal.SIGTERM
+    assert result_of(place, "stopped_threads")["status"] == "interrupted"
+
+
+def test_asynchrony_costs_little_accuracy(place):
+    """The program and the synchronous loop end alike; the seed and the data are the same."""
+    reference = f"--config.reference.checkpoint={place / 'reference'}"
+    shared = ["--config.policy=classact", reference, "--config.steps=250", "--config.learning_rate=0.003"]
+    for launch in ("threads", "synchronous"):
+        done = train(place, f"compared_{launch}", *shared, f"--launch={launch}")
+        assert done.returncode == 0, done.stdout + done.stderr
+    asynchronous, synchronous = (
+        result_of(place, f"compared_{launch}")["final"]["eval/test/top1"]
+        for launch in ("threads", "synchronous")
+    )
+    assert synchronous > 0.75
+    assert abs(asynchronous - synchronous) < 0.08
