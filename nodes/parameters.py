@@ -209,7 +209,7 @@ class Follower:
 
         Raises:
             TimeoutError: if the first version did not come in time.
-            RuntimeError: if the learner cannot be reached.
+            RuntimeError: if the learner cannot be reached or refuses the request.
         """
         with self._condition:
             arrived = self._condition.wait_for(lambda: self._latest or self._error, timeout)
@@ -229,7 +229,7 @@ class Follower:
         while not self._stop.is_set():
             try:
                 response = self._source.get_parameters(self._names, step, self._poll_seconds)
-            except (RuntimeError, OSError) as error:
+            except (RuntimeError, OSError, ValueError) as error:
                 if self._stop.is_set():
                     return
                 with self._condition:

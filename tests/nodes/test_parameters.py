@@ -1,0 +1,212 @@
+"""Parameters reach whoever follows them, the newest first, and nobody makes the learner wait."""
+
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from classact.nodes import parameters
+
+SOON = 10.0
+
+
+def model(value, dtype=jnp.float32):
+    return {"params": {"w": jnp.full((3,), value, dtype)}, "state": {}}
+
+
+def value_of(payload, name="learner"):
+    return float(parameters.decode(payload[name])["params"]["w"][0])
+
+
+@pytest.fixture
+def store():
+    made = parameters.ParameterStore()
+    yield made
+    made.close()
+
+
+class Source:
+    """A store as a learner's client sees it."""
+
+    def __init__(self, store):
+        self._store = store
+
+    def get_parameters(self, names, newer_than, timeout):
+        return self._store.get(names, newer_than, timeout)
+
+
+def in_thread(function):
+    """Runs a function in a thread; `result()` waits for its answer."""
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(function()), daemon=True)
+    thread.start()
+
+    def result(timeout=SOON):
+        thread.join(timeout)
+        assert answers, "no answer in time"
+        return answers[0]
+
+    return result
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32])
+def test_encoding_keeps_values_and_dtypes(dtype):
+    tree = {"params": {"dense": {"w": jnp.arange(6, dtype=dtype).reshape(2, 3)}}, "state": {}}
+    found = parameters.decode(parameters.encode(tree))
+    assert jax.tree.structure(found) == jax.tree.structure(tree)
+    assert found["params"]["dense"]["w"].dtype == dtype
+    np.testing.assert_array_equal(found["params"]["dense"]["w"], tree["params"]["dense"]["w"])
+
+
+def test_the_first_version_is_published_unasked(store):
+    store.offer(0, {"learner": model(7.0), "online": model(8.0)})
+    deadline = time.monotonic() + SOON
+    while set(store._published) != {"learner", "online"}:
+        assert time.monotonic() < deadline
+    found = store.get(("online", "learner"), -1, SOON)
+    assert (found.step, found.finished) == (0, False)
+    assert (value_of(found.payload), value_of(found.payload, "online")) == (7.0, 8.0)
+
+
+def test_a_poll_without_news_ends_with_none(store):
+    store.offer(3, {"learner": model(1.0)})
+    assert store.get(("learner",), -1, SOON).step == 3
+    started = time.monotonic()
+    assert store.get(("learner",), 3, 0.2) is None
+    assert 0.15 < time.monotonic() - started < 5
+
+
+def test_a_poll_waits_for_the_version_that_it_asked_for(store):
+    store.offer(0, {"learner": model(0.0)})
+    answer = in_thread(lambda: store.get(("learner",), 4, SOON))
+    step = 0
+    while not store._wanted:
+        assert step == 0
+    for step in range(1, 7):
+        store.offer(step, {"learner": model(float(step))})
+    found = answer()
+    assert found.step >= 5
+    assert value_of(found.payload) == found.step
+
+
+def test_what_nobody_asks_for_is_not_copied(store):
+    store.offer(0, {"learner": model(0.0)})
+    store.get(("learner",), 100, 0.01)  # Of the far future: no follower.
+    store.offer(1, {"learner": model(1.0)})
+    assert store.get(("learner",), 0, 0.2) is None
+
+
+def test_the_newest_wins_over_a_slow_copy(store, monkeypatch):
+    encode, gate, copying = parameters.encode, threading.Event(), threading.Event()
+
+    def slow(variables):
+        copying.set()
+        assert gate.wait(SOON)
+        return encode(variables)
+
+    store.offer(0, {"learner": model(0.0)})
+    assert store.get(("learner",), -1, SOON).step == 0
+    assert store.get(("learner",), 0, 0.01) is None  # From now on it is followed.
+    monkeypatch.setattr(parameters, "encode", slow)
+    store.offer(1, {"learner": model(1.0)})
+    assert copying.wait(SOON)
+    started = time.monotonic()
+    for step in range(2, 30):
+        store.offer(step, {"learner": model(float(step))})
+    # The copy of step 1 is stuck, and the learner went on.
+    assert time.monotonic() - started < 5
+    gate.set()
+    assert store.get(("learner",), 1, SOON).step == 29
+
+
+def test_a_stuck_client_holds_up_nobody(store):
+    store.offer(0, {"learner": model(0.0)})
+    clients = [in_thread(lambda: store.get(("learner",), 10**6, 1.0)) for _ in range(8)]
+    started = time.monotonic()
+    for step in range(1, 50):
+        store.offer(step, {"learner": model(float(step))})
+    assert time.monotonic() - started < 5
+    assert all(client() is None for client in clients)
+
+
+def test_the_last_step_says_that_it_is_the_last(store):
+    store.offer(0, {"learner": model(0.0)})
+    store.offer(9, {"learner": model(9.0)}, final=True)
+    assert store.get(("learner",), 0, SOON)[:2] == (9, True)
+    # Nothing newer will come: an answer without a payload, at once.
+    assert store.get(("learner",), 9, SOON) == (9, True, {})
+
+
+def test_closing_wakes_the_clients():
+    store = parameters.ParameterStore()
+    answer = in_thread(lambda: store.get(("learner",), -1, 60.0))
+    while not store._wanted:
+        pass
+    store.close()
+    assert answer() == (-1, True, {})
+
+
+def test_donated_buffers_do_not_break_a_published_version(store, monkeypatch):
+    encode, gate = parameters.encode, threading.Event()
+    monkeypatch.setattr(parameters, "encode", lambda tree: gate.wait(SOON) and encode(tree))
+    variables = model(5.0)
+    store.offer(0, {"learner": variables})
+    step = jax.jit(lambda tree: jax.tree.map(lambda array: array + 1, tree), donate_argnums=0)
+    changed = step(variables)
+    assert variables["params"]["w"].is_deleted()
+    gate.set()
+    assert value_of(store.get(("learner",), -1, SOON).payload) == 5.0
+    assert float(changed["params"]["w"][0]) == 6.0
+
+
+def wait_for_step(follower, step):
+    deadline = time.monotonic() + SOON
+    while follower.latest(SOON)[0] < step:
+        assert time.monotonic() < deadline, f"step {step} did not arrive"
+    return follower.latest(SOON)
+
+
+def test_a_follower_gets_each_version_and_its_step(store):
+    stop = threading.Event()
+    store.offer(0, {"learner": model(0.0)})
+    follower = parameters.Follower(Source(store), ("learner",), stop, poll_seconds=0.2)
+    for step in range(5):
+        found, variables = wait_for_step(follower, step)
+        assert found == step
+        assert isinstance(variables["learner"]["params"]["w"], jax.Array)
+        assert float(variables["learner"]["params"]["w"][0]) == step
+        assert follower.age_seconds < SOON
+        while not store._wanted:  # It asks for the next one by itself.
+            pass
+        store.offer(step + 1, {"learner": model(step + 1.0)}, final=step == 4)
+    assert wait_for_step(follower, 5)[0] == 5
+    follower._thread.join(SOON)
+    assert not follower._thread.is_alive()
+    stop.set()
+
+
+def test_a_follower_without_parameters_says_so(store):
+    stop = threading.Event()
+    follower = parameters.Follower(Source(store), ("online",), stop, poll_seconds=0.1)
+    with pytest.raises(TimeoutError, match=r"online.*0\.3 s"):
+        follower.latest(0.3)
+    stop.set()
+    follower._thread.join(SOON)
+    assert not follower._thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("gone"), ConnectionError("gone"), ValueError("no such model")]
+)
+def test_a_follower_reports_that_the_learner_is_gone(error):
+    class Gone:
+        def get_parameters(self, names, newer_than, timeout):
+            raise error
+
+    follower = parameters.Follower(Gone(), ("learner",), threading.Event())
+    with pytest.raises(RuntimeError, match="cannot follow") as caught:
+        follower.latest(SOON)
+    assert caught.value.__cause__ is error

@@ -1,0 +1,177 @@
+"""Scores become priorities, unusable ones are dropped and counted, too many end the run."""
+
+import itertools
+import threading
+from concurrent import futures
+
+import numpy as np
+import pytest
+
+from classact.nodes import metrics, run_loop
+from classact.nodes.inference_server import Scores
+from classact.selection.priorities import PriorityConfig
+
+SIZE = 10
+
+
+def batches(count=None):
+    numbers = itertools.count() if count is None else range(count)
+    for number in numbers:
+        ids = np.arange(number * SIZE, (number + 1) * SIZE)
+        yield {
+            "id": ids,
+            "image": np.zeros((SIZE, 2, 2, 1), np.uint8),
+            "label": (ids % 3).astype(np.int32),
+            "clean_label": np.zeros(SIZE, np.int32),
+        }
+
+
+class Writer:
+    """Keeps what is inserted; sets `stop` after so many batches."""
+
+    def __init__(self, stop=None, batches=0):
+        self.ids, self.priorities, self.batches, self.closed = [], [], [], False
+        self._stop, self._left = stop, batches
+
+    def write(self, batch, priorities, keep):
+        self.ids += batch["id"][keep].tolist()
+        self.priorities += priorities[keep].tolist()
+        self.batches.append(batch)
+        self._left -= 1
+        if self._stop is not None and self._left == 0:
+            self._stop.set()
+        return int(keep.sum())
+
+    def close(self):
+        self.closed = True
+
+
+def score_by_label(batch):
+    assert set(batch) == {"image", "label"}
+    return Scores(batch["label"].astype(np.float32), 12)
+
+
+@pytest.fixture
+def stop():
+    return threading.Event()
+
+
+def test_every_example_is_written_with_its_priority_score_and_step(stop):
+    writer = Writer()
+    config = PriorityConfig(temperature=0.5, score_shift=1.0)
+    run_loop.RunLoop(batches(3), score_by_label, writer, config, stop).run()
+    assert writer.ids == list(range(30))
+    np.testing.assert_allclose(writer.priorities, np.exp((np.arange(30) % 3 - 1.0) / 0.5))
+    for batch in writer.batches:
+        np.testing.assert_array_equal(batch["score"], batch["label"])
+        assert batch["score"].dtype == np.float32
+        np.testing.assert_array_equal(batch["scored_step"], 12)
+        assert batch["scored_step"].dtype == np.int64
+        assert "clean_label" in batch
+    assert writer.closed
+
+
+def test_without_a_server_all_priorities_are_one(stop):
+    writer = Writer()
+    run_loop.RunLoop(batches(2), None, writer, PriorityConfig(), stop).run()
+    assert writer.priorities == [1.0] * 20
+    np.testing.assert_array_equal(writer.batches[0]["scored_step"], -1)
+
+
+def test_the_stop_signal_ends_it(stop):
+    writer = Writer(stop, batches=4)
+    run_loop.RunLoop(batches(), score_by_label, writer, PriorityConfig(), stop).run()
+    assert len(writer.ids) == 40
+    assert writer.closed
+
+
+def test_a_stopped_server_ends_it_without_an_error(stop):
+    def stopped(batch):
+        raise futures.CancelledError("stopped")
+
+    writer = Writer()
+    run_loop.RunLoop(batches(), stopped, writer, PriorityConfig(), stop).run()
+    assert writer.ids == []
+    assert writer.closed
+
+
+def nonfinite_at(*bad):
+    """Scores that are not finite for some ids (told by a counter)."""
+    count = itertools.count()
+    values = itertools.cycle([np.nan, np.inf, -np.inf])
+
+    def score(batch):
+        ids = [next(count) for _ in batch["label"]]
+        return Scores(np.array([next(values) if i in bad else 0.0 for i in ids], np.float32), 3)
+
+    return score
+
+
+def test_unusable_scores_are_dropped_and_counted(stop, tmp_path, read_metrics):
+    writer, lines = Writer(), metrics.MetricsWriter(tmp_path, "run_loop")
+    score = nonfinite_at(2, 5, 17)
+    run_loop.RunLoop(batches(4), score, writer, PriorityConfig(), stop, lines, log_every=2).run()
+    assert writer.ids == [i for i in range(40) if i not in (2, 5, 17)]
+    assert [line["score/nonfinite"] for line in read_metrics(lines.path)] == [3, 3]
+
+
+def test_too_many_unusable_scores_end_the_run(stop):
+    writer = Writer()
+    loop = run_loop.RunLoop(
+        batches(),
+        lambda batch: Scores(np.full(SIZE, np.nan, np.float32), 44),
+        writer,
+        PriorityConfig(),
+        stop,
+        max_nonfinite_share=0.01,
+    )
+    with pytest.raises(run_loop.NonFiniteScoresError, match=r"20 of 20 .*max_nonfinite_share=0.01.*step 44"):
+        loop.run()
+    assert writer.ids == []
+    assert writer.closed
+
+
+@pytest.mark.parametrize(("share", "fails"), [(0.2, False), (0.05, True)])
+def test_the_share_is_the_configured_one(stop, share, fails):
+    score = nonfinite_at(*range(0, 1000, 10))  # A tenth of them.
+    loop = run_loop.RunLoop(batches(30), score, Writer(), PriorityConfig(), stop, max_nonfinite_share=share)
+    if fails:
+        with pytest.raises(run_loop.NonFiniteScoresError):
+            loop.run()
+    else:
+        loop.run()
+
+
+def test_metrics_describe_the_scores(stop, tmp_path, read_metrics):
+    lines = metrics.MetricsWriter(tmp_path, "run_loop")
+    scores = lambda batch: Scores(np.linspace(0, 1, SIZE, dtype=np.float32) * 2000, 6)  # noqa: E731
+    run_loop.RunLoop(batches(4), scores, Writer(), PriorityConfig(), stop, lines, log_every=2).run()
+    first, second = read_metrics(lines.path)
+    assert (first["step"], first["run_loop/examples"], second["run_loop/examples"]) == (6, 20, 40)
+    assert first["score/mean"] == pytest.approx(1000)
+    expected = np.percentile(np.tile(np.linspace(0, 2000, SIZE), 2), (10, 90))
+    np.testing.assert_allclose((first["score/p10"], first["score/p90"]), expected)
+    # exp(650) is the largest: six of ten are above it.
+    assert (first["score/saturated"], second["score/saturated"]) == (14, 28)
+
+
+def test_without_scores_there_are_no_score_metrics(stop, tmp_path, read_metrics):
+    lines = metrics.MetricsWriter(tmp_path, "run_loop")
+    run_loop.RunLoop(batches(1), None, Writer(), PriorityConfig(), stop, lines, log_every=1).run()
+    (line,) = read_metrics(lines.path)
+    assert "score/mean" not in line
+    assert (line["step"], line["run_loop/examples"]) == (0, 10)
+
+
+def test_the_extreme_examples_are_left_behind(stop, tmp_path):
+    path = tmp_path / "scored_images.npz"
+    count = itertools.count()
+    score = lambda batch: Scores(np.float32([next(count) for _ in range(SIZE)]), 1)  # noqa: E731
+    run_loop.RunLoop(
+        batches(15), score, Writer(), PriorityConfig(), stop, extremes_path=path, class_names=("a", "b", "c")
+    ).run()
+    found = np.load(path)
+    np.testing.assert_array_equal(found["score"], [*range(40), *range(110, 150)])
+    np.testing.assert_array_equal(found["id"], found["score"])
+    assert found["image"].shape == (80, 2, 2, 1)
+    assert found["class_names"].tolist() == ["a", "b", "c"]
