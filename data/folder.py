@@ -125,8 +125,9 @@ class FolderSource(Source):
     def _check_shape(self, index: int, shape: tuple[int, ...]) -> None:
         if shape != self.image_shape[:2]:
             raise DataError(
-                f"{self._files[index]} (example {index}) is {shape[1]}×{shape[0]} pixels, but {self._shape_of} is "
-                f"{self.image_shape[1]}×{self.image_shape[0]}: say folder:PATH?size=N to resize all"
+                f"{self._files[index]} (example {index}) is {shape[1]}×{shape[0]} pixels, "
+                f"but {self._shape_of} is {self.image_shape[1]}×{self.image_shape[0]}: "
+                "say folder:PATH?size=N to resize all"
             )
 
     def _probe(self, channels: int) -> None:
