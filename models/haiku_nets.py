@@ -129,7 +129,7 @@ def _model(name: str, image_shape: tuple[int, int, int], network: Network) -> re
 
     def init(key: jax.Array) -> registry.Variables:
         params, state = transformed.init(key, jnp.zeros((1, *image_shape), jnp.uint8), True)
-        return {"params": _plain(params), "state": _unit_variances(_plain(state))}
+        return {"params": _plain(params), "state": _standard_averages(_plain(state))}
 
     def apply(
         variables: registry.Variables,
@@ -166,17 +166,18 @@ def _plain(tree: Mapping[str, Mapping[str, jax.Array]]) -> dict[str, dict[str, j
     return {module: dict(leaves) for module, leaves in tree.items()}
 
 
-def _unit_variances(state: dict[str, dict[str, jax.Array]]) -> dict[str, dict[str, jax.Array]]:
-    """Starts BatchNorm's running variances at 1.
+def _standard_averages(state: dict[str, dict[str, jax.Array]]) -> dict[str, dict[str, jax.Array]]:
+    """Starts BatchNorm's running averages at mean 0 and variance 1.
 
-    Haiku starts them at 0, so that scoring before the first update divides by
-    the square root of epsilon in every layer, and a ResNet's outputs overflow.
-    The first update replaces the value: Haiku's moving averages are corrected
-    for their start.
+    Haiku starts them at the statistics of the images that shaped the parameters,
+    here a constant one with variance 0: scoring before the first update would
+    divide by the square root of epsilon in every layer, and a ResNet's outputs
+    overflow. The first update replaces these values: Haiku's moving averages are
+    corrected for their start.
     """
-    return {
-        module: {**leaves, "average": jnp.ones_like(leaves["average"])}
-        if module.endswith("/var_ema")
-        else leaves
-        for module, leaves in state.items()
-    }
+    start = {"mean_ema": jnp.zeros_like, "var_ema": jnp.ones_like}
+    averages = {}
+    for module, leaves in state.items():
+        kind = module.rpartition("/")[2]
+        averages[module] = {**leaves, "average": start[kind](leaves["average"])} if kind in start else leaves
+    return averages
