@@ -35,6 +35,15 @@ class ReferenceConfig:
     super_batch: int
     learning_rate_factor: float
 
+    def __post_init__(self) -> None:
+        _require(self.super_batch >= 0, "reference.super_batch", self.super_batch, "at least 0 (0: 10 · b)")
+        _require(
+            math.isfinite(self.learning_rate_factor) and self.learning_rate_factor > 0,
+            "reference.learning_rate_factor",
+            self.learning_rate_factor,
+            "a finite number above 0",
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class ReplayConfig:
@@ -57,10 +66,10 @@ class InferenceConfig:
         _require(self.servers >= 1, "inference.servers", self.servers, "at least 1")
         _require(self.run_loops >= 0, "inference.run_loops", self.run_loops, "at least 0 (0: chosen for you)")
         _require(
-            self.max_wait_seconds >= 0,
+            math.isfinite(self.max_wait_seconds) and self.max_wait_seconds >= 0,
             "inference.max_wait_seconds",
             self.max_wait_seconds,
-            "at least 0 seconds",
+            "a finite number of at least 0 seconds",
         )
 
 
@@ -163,7 +172,10 @@ class ExperimentConfig:
             )
 
     def _check_reference(self) -> None:
-        policy = policies.get(self.policy)
+        try:
+            policy = policies.get(self.policy)
+        except ValueError as error:
+            raise ConfigError(f"policy={self.policy!r}: {error}") from None
         if policy.reference == "fixed":
             _require(
                 bool(self.reference.checkpoint),
@@ -203,11 +215,8 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
     Raises:
         ConfigError: for a missing or unknown field or a value that cannot be run.
     """
-    try:
-        policy = policies.get(fields["policy"])
-    except ValueError as error:
-        raise ConfigError(f"policy={fields['policy']!r}: {error}") from None
     config: ExperimentConfig = _build(ExperimentConfig, fields, "")
+    policy = policies.get(config.policy)
     if not policy.scores:
         # Nothing to filter by: every example that is read is trained on.
         config = dataclasses.replace(config, filter_ratio=0.0)
@@ -245,6 +254,8 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
 
 def _build(kind: type, fields: Mapping[str, Any], prefix: str) -> Any:
     """Builds a dataclass from a dict, and the dataclasses in it."""
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.')}={fields!r}: must be a group of fields")
     hints = get_type_hints(kind)
     missing = sorted(set(hints) - set(fields))
     unknown = sorted(set(fields) - set(hints))
@@ -264,6 +275,8 @@ def _build(kind: type, fields: Mapping[str, Any], prefix: str) -> Any:
             value = _scalar(hint, value, prefix + name)
         elif isinstance(value, Mapping):
             value = dict(value)
+        else:
+            raise ConfigError(f"{prefix}{name}={value!r}: must be a group of fields")
         values[name] = value
     return kind(**values)
 

@@ -146,7 +146,7 @@ def check_reference(config: ExperimentConfig, data: DataShape) -> None:
     run = pathlib.Path(config.reference.checkpoint)
     field = f"reference.checkpoint={str(run)!r}"
     theirs = _read_config(run, field)
-    model = theirs.get("learner", {}).get("model")
+    model = theirs["learner"].get("model")
     if model != config.scorer.model:
         raise ConfigError(f"{field}: it holds a {model}, but scorer.model is {config.scorer.model}")
     if policy.reference_data == "held_out":
@@ -172,11 +172,14 @@ def check_reference(config: ExperimentConfig, data: DataShape) -> None:
 
 def _read_config(run: pathlib.Path, field: str) -> Mapping[str, Any]:
     try:
-        return json.loads((run / "config.json").read_text())
+        found = json.loads((run / "config.json").read_text())
     except FileNotFoundError:
         raise ConfigError(f"{field}: no run directory (it has no config.json)") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{field}: its config.json cannot be read: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("learner"), dict):
+        raise ConfigError(f"{field}: its config.json is not a run's: it names no learner")
+    return found
 
 
 def _first_difference(found: Any, expected: Any) -> str:

@@ -117,7 +117,10 @@ def classification_accuracy(
         correct = loss = 0.0
         for batch in batches():
             rows = len(batch["label"])
-            size = size or rows
+            if not rows:
+                continue
+            # A source leaves out damaged examples: the first batch may be a smaller one.
+            size = max(size, rows)
             weight = np.zeros(size, np.float32)
             weight[:rows] = 1.0
             padded = {

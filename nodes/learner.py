@@ -184,11 +184,9 @@ class Learner:
             interval.add_times(waited, time.monotonic() - started - waited)
             if step % self._config.log_every == 0:
                 self._metrics.write(step, {**interval.pop(), **self._replay_statistics()})
-            if (
-                self._checkpointer
-                and self._config.checkpoint_every
-                and step % self._config.checkpoint_every == 0
-            ):
+            every = self._config.checkpoint_every
+            # The last step is saved at the end.
+            if self._checkpointer and every and step % every == 0 and step < self._config.steps:
                 self._checkpointer.save(step, self._state)
         for item in in_flight:
             _checked(item)

@@ -27,9 +27,10 @@ class ReplayDataset:
     """Batches of a table, read ahead by a thread through Reverb's C++ dataset.
 
     Sampling removes an item from the table (`max_times_sampled=1`), so what is
-    read ahead was selected earlier than it is used: at most `max_in_flight`
-    items in the C++ sampler, one batch being made, one in the queue. That bounds
-    the staleness that reading ahead adds to about three updates.
+    read ahead was selected earlier than it is used: up to three times
+    `max_in_flight` items in the C++ sampler (measured), one batch waiting for the
+    queue, one in it. That bounds the staleness that reading ahead adds to about
+    four updates.
     """
 
     def __init__(
@@ -52,7 +53,8 @@ class ReplayDataset:
             stop: ends the reading thread (within `_SAMPLE_SECONDS`).
             transfer: applied to each batch in the reading thread, for instance
                 to move it to a device ahead of its use.
-            max_in_flight: items that the C++ sampler may hold; default: one batch.
+            max_in_flight: items that each stage of the C++ sampler may hold; default: half
+                a batch.
         """
         self._address = address
         self._table = table
@@ -60,7 +62,7 @@ class ReplayDataset:
         self._batch_size = batch_size
         self._stop = stop
         self._transfer = transfer
-        self._max_in_flight = max_in_flight or batch_size
+        self._max_in_flight = max_in_flight or max(1, batch_size // 2)
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=1)
         self._thread = threading.Thread(target=self._read, name=f"replay reader {table}", daemon=True)
         self._thread.start()
@@ -117,7 +119,7 @@ class ReplayDataset:
                 rate_limiter_timeout_ms=int(1000 * _SAMPLE_SECONDS),
                 get_signature_timeout_secs=_SIGNATURE_SECONDS,
             )
-            batches = dataset.map(lambda sample: sample.data).batch(self._batch_size)
+            batches = dataset.map(_data).batch(self._batch_size)
             for rows in batches.as_numpy_iterator():
                 if self._stop.is_set():
                     return
@@ -125,6 +127,12 @@ class ReplayDataset:
                 if len(rows) >= self._batch_size:
                     yield rows[: self._batch_size]
                 rest = rows[self._batch_size :] if len(rows) >= self._batch_size else rows
+
+
+# Converted, it would leave a generated file in the temporary directory.
+@tf.autograph.experimental.do_not_convert
+def _data(sample: reverb.ReplaySample) -> tf.Tensor:
+    return sample.data
 
 
 class TableStatistics:

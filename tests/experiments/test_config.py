@@ -1,0 +1,181 @@
+"""A value that cannot be run is refused, with the field's name, before anything starts."""
+
+import json
+
+import pytest
+
+from classact.experiments import base, config
+from classact.experiments.configs import classification, demo
+
+NAN, INF = float("nan"), float("inf")
+
+
+def fields(**changes):
+    """The defaults with the uniform policy; dotted names as `reference__checkpoint`."""
+    result = {**base.get_config().to_dict(), "policy": "uniform"}
+    for name, value in changes.items():
+        group, _, inner = name.rpartition("__")
+        (result[group] if group else result)[inner] = value
+    return result
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("policy", "clasact"),
+        ("policy", 3),
+        ("policy", "no_such_module:policy"),
+        ("batch_size", 0),
+        ("batch_size", 64.0),
+        ("batch_size", True),
+        ("filter_ratio", 1.0),
+        ("filter_ratio", -0.1),
+        ("filter_ratio", NAN),
+        ("temperature", 0.0),
+        ("temperature", INF),
+        ("temperature", "1"),
+        ("score_shift", NAN),
+        ("max_nonfinite_share", 1.1),
+        ("train_data", ""),
+        ("label_noise", 1.5),
+        ("held_out", 1.0),
+        ("train_split", "half"),
+        ("data_seed", -1),
+        ("steps", 0),
+        ("seed", -1),
+        ("learning_rate", 0.0),
+        ("learning_rate", NAN),
+        ("warmup_steps", 1500),
+        ("weight_decay", -1.0),
+        ("clip_norm", INF),
+        ("label_smoothing", 1.0),
+        ("patch_size", 0),
+        ("learner", "vit_ti"),
+        ("learner__model", 7),
+        ("learner__options", 7),
+        ("reference__checkpoint", "runs/some"),
+        ("reference__super_batch", -1),
+        ("reference__learning_rate_factor", 0.0),
+        ("reference__learning_rate_factor", INF),
+        ("replay__capacity", -5),
+        ("replay__capacity", 100),
+        ("inference__servers", 0),
+        ("inference__run_loops", -1),
+        ("inference__run_loops_as_nodes", 1),
+        ("inference__batch_size", 10),
+        ("inference__max_wait_seconds", -1.0),
+        ("inference__max_wait_seconds", INF),
+        ("evaluation__every", 0),
+        ("evaluation__batch_size", 0),
+        ("log_every", 0),
+        ("checkpoint_every", -1),
+        ("no_data_seconds", 0.0),
+        ("threads__learner", -1),
+    ],
+)
+def test_a_bad_value_is_refused_by_its_field(field, value):
+    with pytest.raises(config.ConfigError) as caught:
+        config.resolve(fields(**{field: value}))
+    assert str(caught.value).startswith(f"{field.replace('__', '.')}=")
+
+
+@pytest.mark.parametrize("name", ["policy", "steps"])
+def test_a_missing_field_is_named(name):
+    given = fields()
+    del given[name]
+    with pytest.raises(config.ConfigError, match=f"missing field {name}"):
+        config.resolve(given)
+
+
+def test_an_unknown_field_is_named():
+    with pytest.raises(config.ConfigError, match=r"unknown field replay\.size"):
+        config.resolve(fields(replay__size=3))
+
+
+def test_the_nearest_policy_is_named():
+    with pytest.raises(config.ConfigError, match="did you mean classact"):
+        config.resolve(fields(policy="clasact"))
+
+
+def test_a_policy_with_a_fixed_reference_asks_for_it():
+    with pytest.raises(config.ConfigError, match=r"reference\.checkpoint=''.*run directory"):
+        config.resolve(fields(policy="classact"))
+
+
+@pytest.mark.parametrize("policy", ["rho", "classact_ho"])
+def test_a_held_out_reference_asks_for_the_rest(policy):
+    given = {"policy": policy, "reference__checkpoint": "runs/r"}
+    with pytest.raises(config.ConfigError, match=r"train_split='all'.*'rest'"):
+        config.resolve(fields(**given))
+    with pytest.raises(config.ConfigError, match=r"held_out=0\.0.*above 0"):
+        config.resolve(fields(**given, train_split="rest"))
+    assert config.resolve(fields(**given, train_split="rest", held_out=0.2)).held_out == 0.2
+
+
+def test_defaults_are_filled_in():
+    found = config.resolve(fields(policy="hard_learner", batch_size=32, filter_ratio=0.75, steps=200))
+    assert found.super_batch_size == 128
+    assert found.warmup_steps == 20
+    assert found.replay.capacity == 8 * 128
+    assert found.inference.batch_size == 128
+    assert found.inference.run_loops == 2
+    assert not found.inference.run_loops_as_nodes
+    assert found.reference.super_batch == 0
+
+
+def test_what_is_set_stays():
+    found = config.resolve(
+        fields(
+            policy="hard_learner",
+            warmup_steps=0,
+            replay__capacity=500,
+            inference__batch_size=512,
+            inference__run_loops=5,
+        )
+    )
+    assert found.warmup_steps == 0
+    assert found.replay.capacity == 500
+    assert (found.inference.batch_size, found.inference.run_loops) == (512, 5)
+
+
+def test_a_run_loop_that_is_a_node_is_alone():
+    found = config.resolve(fields(policy="hard_learner", inference__run_loops_as_nodes=True))
+    assert found.inference.run_loops == 1
+
+
+def test_uniform_filters_nothing():
+    found = config.resolve(fields(filter_ratio=0.5, batch_size=64))
+    assert found.filter_ratio == 0.0
+    assert found.super_batch_size == 64
+    assert found.replay.capacity == 8 * 64
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [(0, 640), (100, 128), (640, 640), (641, 768)])
+def test_the_super_batch_is_a_multiple_of_what_is_read(wanted, expected):
+    found = config.resolve(fields(policy="classact_online", reference__super_batch=wanted))
+    assert found.reference.super_batch == expected
+
+
+def test_whole_numbers_pass_as_floats():
+    found = config.resolve(fields(temperature=2))
+    assert found.temperature == 2.0
+    assert isinstance(found.temperature, float)
+
+
+def test_the_resolved_configuration_resolves_to_itself():
+    found = config.resolve(fields(policy="classact_online", learner__options={"pool": "mean"}))
+    stored = json.loads(json.dumps(found.to_dict()))
+    assert stored["learner"] == {"model": "vit_mu_6_1", "options": {"pool": "mean"}}
+    assert config.resolve(stored) == found
+
+
+@pytest.mark.parametrize("part", ["reference", "uniform", "classact"])
+def test_the_demonstrations_parts_resolve(part):
+    found = config.resolve(demo.get_config(part).to_dict())
+    assert found.policy == ("classact" if part == "classact" else "uniform")
+    if part == "reference":
+        assert found.learner.model == found.scorer.model
+
+
+def test_the_generic_configuration_resolves():
+    assert config.resolve(classification.get_config().to_dict()).policy == "uniform"

@@ -1,0 +1,187 @@
+"""A reference that this run could not score with fails before any process starts."""
+
+import json
+import shutil
+
+import pytest
+
+from classact.experiments import base, config
+from classact.launch import parts
+from classact.nodes import checkpoints, training
+
+
+def resolved(**changes):
+    """A configuration on digits; dotted names as `reference__checkpoint`."""
+    fields = base.get_config().to_dict()
+    defaults = {
+        "policy": "uniform",
+        "train_data": "digits",
+        "patch_size": 4,
+        "learner__model": "vit_mu_1_1",
+        "scorer__model": "vit_mu_1_1",
+    }
+    for name, value in {**defaults, **changes}.items():
+        group, _, inner = name.rpartition("__")
+        (fields[group] if group else fields)[inner] = value
+    return config.resolve(fields)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return parts.data_shape(parts.open_train_source(resolved()))
+
+
+@pytest.fixture(scope="module")
+def saved_run(tmp_path_factory, digits):
+    """A run of vit_mu_1_1 on digits that has saved its first state."""
+    run = tmp_path_factory.mktemp("reference")
+    chosen = resolved()
+    (run / "config.json").write_text(json.dumps(chosen.to_dict()))
+    checkpointer = checkpoints.Checkpointer(run / "checkpoints")
+    checkpointer.save(1, training.init_state(parts.trained_models(chosen, digits), 0))
+    checkpointer.close()
+    return run
+
+
+@pytest.fixture
+def reference(saved_run, tmp_path):
+    return shutil.copytree(saved_run, tmp_path / "run")
+
+
+def check(reference, data, **changes):
+    chosen = {"policy": "classact", "reference__checkpoint": str(reference), **changes}
+    parts.check_reference(resolved(**chosen), data)
+
+
+def refused(reference, data, match, **changes):
+    with pytest.raises(config.ConfigError, match=match) as caught:
+        check(reference, data, **changes)
+    assert str(caught.value).startswith(f"reference.checkpoint={str(reference)!r}")
+
+
+def test_a_fitting_reference_passes(reference, digits):
+    check(reference, digits)
+    found = parts.fixed_variables(resolved(policy="classact", reference__checkpoint=str(reference)))
+    assert set(found["reference"]) == {"params", "state"}
+
+
+def test_no_reference_is_asked_for_where_none_is_used(digits):
+    parts.check_reference(resolved(), digits)
+    assert parts.fixed_variables(resolved()) == {}
+
+
+def test_another_architecture(reference, digits):
+    refused(
+        reference, digits, r"holds a vit_mu_1_1, but scorer\.model is vit_mu_2_1", scorer__model="vit_mu_2_1"
+    )
+
+
+def test_another_patch_size(reference, digits):
+    refused(reference, digits, r"patch_size=2.*has shape \(.*expected \(", patch_size=2)
+
+
+def test_another_number_of_classes(reference, digits):
+    import dataclasses
+
+    other = dataclasses.replace(digits, num_classes=7)
+    refused(reference, other, r"7 classes.*has shape \(.*expected \(")
+
+
+def test_other_images(reference, digits):
+    import dataclasses
+
+    other = dataclasses.replace(digits, image_shape=(8, 8, 3))
+    refused(reference, other, r"images \(8, 8, 3\).*expected")
+
+
+def test_no_run_directory(tmp_path, digits):
+    refused(tmp_path / "nothing", digits, "no run directory")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"learner": 3}'])
+def test_a_damaged_configuration(reference, digits, text):
+    (reference / "config.json").write_text(text)
+    refused(reference, digits, r"config\.json")
+
+
+def test_a_run_without_a_checkpoint(reference, digits):
+    shutil.rmtree(reference / "checkpoints")
+    refused(reference, digits, "no complete checkpoint")
+
+
+def test_a_damaged_checkpoint(reference, digits):
+    for path in (reference / "checkpoints" / "1" / "learner").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    refused(reference, digits, "damaged or incomplete")
+
+
+HELD_OUT = {"train_data": "digits", "held_out": 0.25, "data_seed": 3, "train_split": "held_out"}
+
+
+@pytest.mark.parametrize("policy", ["rho", "classact_ho"])
+@pytest.mark.parametrize(
+    "change", [{}, {"held_out": 0.5}, {"data_seed": 0}, {"train_split": "all"}, {"train_data": "icons"}]
+)
+def test_a_held_out_reference_learned_from_the_other_part(reference, digits, policy, change):
+    stored = json.loads((reference / "config.json").read_text())
+    (reference / "config.json").write_text(json.dumps({**stored, **HELD_OUT, **change}))
+    ours = {**HELD_OUT, "train_split": "rest", "policy": policy}
+    if change:
+        refused(reference, digits, f"policy '{policy}' needs a reference trained with", **ours)
+    else:
+        check(reference, digits, **ours)
+
+
+def test_the_parts_of_the_training_data_do_not_overlap():
+    split = lambda name: parts.open_train_source(resolved(held_out=0.25, train_split=name))  # noqa: E731
+    rest, held_out, everything = split("rest"), split("held_out"), parts.open_train_source(resolved())
+    ids = lambda data: set(data.batch(range(data.num_examples))["id"].tolist())  # noqa: E731
+    assert not ids(rest) & ids(held_out)
+    assert ids(rest) | ids(held_out) == ids(everything)
+
+
+def test_label_noise_keeps_the_truth(digits):
+    noisy = parts.open_train_source(resolved(label_noise=0.5))
+    assert "clean_label" in noisy.batch(range(2))
+    assert "clean_label" in parts.data_shape(noisy).codec.fields
+    assert "clean_label" not in digits.codec.fields
+
+
+@pytest.mark.parametrize(
+    ("policy", "names", "roles"),
+    [
+        ("uniform", {"learner"}, set()),
+        ("hard_learner", {"learner"}, {"online"}),
+        ("classact_online", {"learner", "online", "reference"}, {"online", "reference"}),
+    ],
+)
+def test_models_by_name_and_by_role(digits, policy, names, roles):
+    chosen = resolved(policy=policy, learner__model="vit_mu_2_1")
+    models = parts.make_models(chosen, digits)
+    assert set(models) == names
+    assert models["learner"].name == "vit_mu_2_1"
+    found = parts.role_models(chosen, digits)
+    assert set(found) == roles
+    if policy == "hard_learner":
+        assert found["online"].name == "vit_mu_2_1"
+
+
+def test_the_trained_reference_has_twice_the_learning_rate(digits):
+    trained = parts.trained_models(resolved(policy="classact_online"), digits)
+    assert [item.on_super_batch for item in trained.values()] == [False, False, True]
+    rates = {name: item.optimizer.learning_rate for name, item in trained.items()}
+    assert rates["reference"] == 2 * rates["learner"] == 2 * rates["online"]
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"learner__model": "vit_mu_1_2"}, "unknown model 'vit_mu_1_2'.*did you mean"),
+        ({"patch_size": 3}, "vit_mu_1_1.*digits.*3"),
+        ({"learner__options": {"pols": "mean"}}, "no option 'pols'"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_named(digits, change, match):
+    with pytest.raises(config.ConfigError, match=match):
+        parts.make_models(resolved(**change), digits)

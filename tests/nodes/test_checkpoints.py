@@ -1,0 +1,98 @@
+"""What is saved comes back, and what is damaged is said to be."""
+
+import jax
+import numpy as np
+import pytest
+
+from classact.models import registry
+from classact.nodes import checkpoints, training
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Saves freshly initialised models; returns the directory and the state."""
+
+    def run(models, steps=(3,)):
+        optimizer = training.OptimizerConfig(0.1, steps=10, warmup_steps=0)
+        trained = {name: training.TrainedModel(model, optimizer) for name, model in models.items()}
+        state = training.init_state(trained, 0)
+        checkpointer = checkpoints.Checkpointer(tmp_path / "checkpoints", keep=2)
+        for step in steps:
+            checkpointer.save(step, state)
+        checkpointer.close()
+        return tmp_path / "checkpoints", state
+
+    return run
+
+
+def create(name, **options):
+    return registry.create(name, num_classes=3, image_shape=(8, 8, 1), patch_size=4, **options)
+
+
+@pytest.mark.parametrize("names", [("vit_mu_1_1", "linear"), ("haiku_mlp", "vit_mu_1_1")])
+def test_models_come_back_by_name(save, linear_model, names):
+    models = {
+        kind: linear_model if name == "linear" else create(name)
+        for kind, name in zip(("learner", "online"), names, strict=True)
+    }
+    directory, state = save(models)
+    for kind in models:
+        found = checkpoints.load_model(directory, kind)
+        expected = jax.device_get(state.models[kind].variables)
+        assert jax.tree.structure(found) == jax.tree.structure(expected)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        # It is what the model takes.
+        images = np.zeros((2, *((2, 2, 1) if models[kind] is linear_model else (8, 8, 1))), np.uint8)
+        outputs, _ = models[kind].apply(found, {"image": images}, train=False)
+        assert outputs["logits"].shape == (2, 3)
+
+
+def test_running_statistics_come_back(save):
+    def init(key):
+        return {
+            "params": {"w": jax.numpy.ones(2)},
+            "state": {"norm/~/ema": {"average": jax.numpy.arange(3.0)}},
+        }
+
+    directory, _ = save({"learner": registry.Model("normed", init, None)})
+    np.testing.assert_array_equal(
+        checkpoints.load_model(directory)["state"]["norm/~/ema"]["average"], np.arange(3.0)
+    )
+
+
+def test_the_newest_is_read_and_the_oldest_leaves(save, linear_model):
+    directory, _ = save({"learner": linear_model}, steps=(2, 5, 11))
+    assert checkpoints.latest_step(directory) == 11
+    assert sorted(path.name for path in directory.iterdir() if path.name.isdigit()) == ["11", "5"]
+
+
+def test_a_directory_without_checkpoints(tmp_path):
+    for directory in (tmp_path, tmp_path / "missing"):
+        assert checkpoints.latest_step(directory) is None
+        with pytest.raises(checkpoints.CheckpointError, match="no complete checkpoint in"):
+            checkpoints.load_model(directory)
+
+
+def test_an_unfinished_checkpoint_does_not_count(save, linear_model):
+    directory, _ = save({"learner": linear_model})
+    (directory / "9.orbax-checkpoint-tmp-1").mkdir()
+    assert checkpoints.latest_step(directory) == 3
+
+
+def test_a_model_that_was_not_saved_is_an_error(save, linear_model):
+    directory, _ = save({"learner": linear_model})
+    with pytest.raises(checkpoints.CheckpointError, match="online is damaged or incomplete"):
+        checkpoints.load_model(directory, "online")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "deleted"])
+def test_a_damaged_checkpoint_is_an_error(save, linear_model, damage):
+    directory, _ = save({"learner": linear_model})
+    files = [path for path in (directory / "3" / "learner").rglob("*") if path.is_file()]
+    for path in files:
+        if damage == "truncated":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        else:
+            path.unlink()
+    with pytest.raises(checkpoints.CheckpointError, match="learner is damaged or incomplete"):
+        checkpoints.load_model(directory)

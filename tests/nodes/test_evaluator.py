@@ -1,0 +1,138 @@
+"""When the evaluator measures, and that what it measures is the accuracy."""
+
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from classact.data import source
+from classact.nodes import evaluator, metrics, parameters
+from classact.selection import losses
+
+
+class Learner:
+    """Answers requests from a script of steps; the last one is final."""
+
+    def __init__(self, steps, last):
+        self._steps = list(steps)
+        self._last = last
+        self._now = -1
+        self.requests = []
+        self.reports = []
+
+    def get_parameters(self, names, newer_than, timeout):
+        assert tuple(names) == ("learner",)
+        self.requests.append(newer_than)
+        # The learner goes on to the first step that satisfies the request, and stays there.
+        while self._now <= newer_than and self._steps:
+            self._now = self._steps.pop(0)
+        finished = not self._steps and self._now <= newer_than
+        if finished:
+            self._now = self._last
+        if self._now <= newer_than:
+            return self._now, True, {}
+        payload = {"learner": parameters.encode({"step": np.float32(self._now)})}
+        return self._now, self._now == self._last, payload
+
+    def report_evaluation(self, name, step):
+        self.reports.append((name, step))
+
+
+def run(learner, tmp_path, read_metrics, every=10):
+    lines = metrics.MetricsWriter(tmp_path, "evaluator-test")
+    measure = lambda variables: {"top1": float(variables["step"]) / 1000}  # noqa: E731
+    evaluator.Evaluator("test", measure, learner, every, threading.Event(), lines).run()
+    found = read_metrics(lines.path)
+    for line in found:
+        assert line["eval/test/top1"] == pytest.approx(line["step"] / 1000)
+    return [line["step"] for line in found]
+
+
+def test_it_evaluates_at_multiples(tmp_path, read_metrics):
+    learner = Learner(range(31), last=30)
+    assert run(learner, tmp_path, read_metrics) == [10, 20, 30]
+    assert learner.reports == [("test", 30)]
+
+
+def test_it_skips_multiples_when_it_is_late(tmp_path, read_metrics):
+    # While it measured step 10, the learner came to 37, then to 41.
+    learner = Learner([0, 10, 37, 41, 50], last=50)
+    assert run(learner, tmp_path, read_metrics) == [10, 37, 41, 50]
+
+
+def test_the_last_step_is_evaluated_once_though_it_is_no_multiple(tmp_path, read_metrics):
+    learner = Learner(range(34), last=33)
+    assert run(learner, tmp_path, read_metrics) == [10, 20, 30, 33]
+    assert learner.reports == [("test", 33)]
+
+
+def test_a_run_shorter_than_the_interval_is_evaluated(tmp_path, read_metrics):
+    learner = Learner([0, 1, 2], last=3)
+    assert run(learner, tmp_path, read_metrics) == [3]
+    assert learner.reports == [("test", 3)]
+
+
+def test_the_real_store_gives_the_last_step_too(tmp_path, read_metrics):
+    store = parameters.ParameterStore()
+
+    class Stored(Learner):
+        def get_parameters(self, names, newer_than, timeout):
+            return store.get(names, newer_than, timeout)
+
+    learner = Stored((), 0)
+    for step in (0, 7):
+        store.offer(step, {"learner": {"step": np.float32(step)}}, final=step == 7)
+    assert run(learner, tmp_path, read_metrics) == [7]
+    assert learner.reports == [("test", 7)]
+    store.close()
+
+
+def test_the_stop_signal_ends_it(tmp_path):
+    stop = threading.Event()
+
+    class Silent(Learner):
+        def get_parameters(self, names, newer_than, timeout):
+            stop.set()
+
+    learner = Silent((), 0)
+    lines = metrics.MetricsWriter(tmp_path, "evaluator-test")
+    evaluator.Evaluator("test", dict, learner, 10, stop, lines).run()
+    assert learner.reports == []
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (23, 2, 2, 1), dtype=np.uint8)
+LABELS = np.random.default_rng(1).integers(0, 3, 23)
+
+
+def by_numpy(variables):
+    params = jax.device_get(variables["params"])
+    logits = IMAGES.reshape(23, -1) / 255.0 @ params["w"] + params["b"]
+    loss = np.log(np.exp(logits).sum(-1)) - logits[np.arange(23), LABELS]
+    return {"top1": np.mean(logits.argmax(-1) == LABELS), "loss": loss.mean()}
+
+
+@pytest.mark.parametrize("batch_size", [5, 23, 8, 100])
+def test_accuracy_and_loss_equal_numpy_with_a_part_filled_last_batch(linear_model, batch_size):
+    data = source.ArraySource("mine", IMAGES, LABELS, 3)
+    measure = evaluator.classification_accuracy(
+        linear_model, losses.Classification(0.1), evaluator.whole_data_set(data, batch_size)
+    )
+    variables = linear_model.init(jax.random.key(0))
+    for _ in range(2):  # The batches are read anew each time.
+        found = measure(variables)
+        for name, expected in by_numpy(variables).items():
+            assert found[name] == pytest.approx(expected, rel=1e-5), name
+
+
+@pytest.mark.parametrize("sizes", [(3, 8, 12), (10, 0, 13), (0, 23)])
+def test_batches_may_lack_damaged_examples(linear_model, sizes):
+    def batches():
+        start = 0
+        for size in sizes:
+            yield {"image": IMAGES[start : start + size], "label": LABELS[start : start + size]}
+            start += size
+
+    measure = evaluator.classification_accuracy(linear_model, losses.Classification(), batches)
+    variables = linear_model.init(jax.random.key(0))
+    assert measure(variables)["top1"] == pytest.approx(by_numpy(variables)["top1"])

@@ -1,0 +1,282 @@
+"""The learner on data that a test hands it."""
+
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from classact.nodes import learner, metrics, parameters, training
+from classact.selection import losses
+
+SOON = 20.0
+
+
+def sampled(number=0, size=4, scored_step=0, label=None):
+    rng = np.random.default_rng(number)
+    batch = {
+        "id": np.arange(size),
+        "image": rng.integers(0, 256, (size, 2, 2, 1), dtype=np.uint8),
+        "label": np.zeros(size, np.int32) if label is None else label,
+        "score": np.zeros(size, np.float32),
+        "scored_step": np.full(size, scored_step),
+    }
+    if label is not None:
+        batch["clean_label"] = np.zeros(size, np.int32)
+    return learner.to_device(batch)
+
+
+class Dataset:
+    """Gives what `make(number)` makes, or times out where it is None."""
+
+    def __init__(self, make, log=None):
+        self._make, self.read, self.closed = make, 0, False
+
+    def next(self, timeout):
+        item = self._make(self.read)
+        if item is None:
+            raise TimeoutError("nothing there")
+        self.read += 1
+        return item
+
+    def close(self):
+        self.closed = True
+
+
+class Setup:
+    """A learner with a linear model, its store, and its files."""
+
+    def __init__(self, model, workdir, make=sampled, super_batches=None, task=None, **config):
+        self.stop = threading.Event()
+        optimizer = training.OptimizerConfig(0.05, steps=1000, warmup_steps=0)
+        trained = {"learner": training.TrainedModel(model, optimizer)}
+        if super_batches:
+            trained["reference"] = training.TrainedModel(model, optimizer, on_super_batch=True)
+        self.metrics = metrics.MetricsWriter(workdir, "learner")
+        self.dataset = Dataset(make)
+        self.checkpointer = Checkpointer()
+        self.learner = learner.Learner(
+            learner.LearnerConfig(**{"steps": 6, "log_every": 3, **config}),
+            trained,
+            training.make_update(trained, task or losses.Classification(0.1)),
+            training.init_state(trained, 0),
+            self.dataset,
+            super_batches,
+            self.stop,
+            self.metrics,
+            self.checkpointer,
+            lambda: {"replay/size": 5.0, "replay/inserts": 40.0, "replay/samples": 20.0},
+        )
+
+    def close(self):
+        self.stop.set()
+        self.learner.close()
+
+
+class Checkpointer:
+    def __init__(self):
+        self.saved, self.waited = [], False
+
+    def save(self, step, state):
+        assert int(state.step) == step
+        self.saved.append(step)
+
+    def wait(self):
+        self.waited = True
+
+
+@pytest.fixture
+def setup(linear_model, tmp_path):
+    made = []
+
+    def make(**options):
+        made.append(Setup(linear_model, tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for item in made:
+        item.close()
+
+
+def test_it_reaches_its_last_step_and_publishes_it(setup):
+    made = setup()
+    made.learner.run()
+    assert made.dataset.read == 6
+    step, finished, payload = made.learner.get_parameters(["learner"], 5, SOON)
+    assert (step, finished) == (6, True)
+    assert set(parameters.decode(payload["learner"])["params"]) == {"w", "b"}
+    assert made.checkpointer.saved[-1] == 6
+    assert made.checkpointer.waited
+
+
+def test_metrics_have_the_names_of_the_contract(setup, read_metrics):
+    labels = np.array([1, 0, 0, 0], np.int32)
+    made = setup(make=lambda number: sampled(number, scored_step=max(number - 2, 0), label=labels))
+    made.learner.run()
+    first, second = read_metrics(made.metrics.path)
+    assert (first["step"], second["step"]) == (3, 6)
+    for line in (first, second):
+        assert set(line) >= {
+            "train/loss",
+            "train/top1",
+            "train/data_wait_seconds",
+            "train/step_seconds",
+            "selection/staleness_max_steps",
+        }
+        assert line["train/examples"] == 12
+        assert line["selection/corrupted_fraction"] == 0.25
+        assert (line["replay/size"], line["replay/inserts"], line["replay/samples"]) == (5, 40, 20)
+    # Updates 1 to 3 trained on examples scored at 0, 0 and 0: 0, 1 and 2 updates before.
+    assert first["selection/staleness_steps"] == pytest.approx(1.0)
+    assert first["selection/staleness_max_steps"] == 2
+    assert second["selection/staleness_steps"] == 2
+
+
+def test_data_that_was_never_scored_has_no_staleness(setup, read_metrics):
+    made = setup(make=lambda number: sampled(number, scored_step=-1))
+    made.learner.run()
+    for line in read_metrics(made.metrics.path):
+        assert "selection/staleness_steps" not in line
+        assert "selection/corrupted_fraction" not in line
+
+
+class Exploding(losses.Classification):
+    """A loss that is NaN for a batch that begins with the label 2."""
+
+    def learn_loss(self, outputs, batch):
+        return jnp.where(batch["label"][0] == 2, jnp.nan, super().learn_loss(outputs, batch))
+
+
+@pytest.mark.parametrize("bad", [3, 5])
+def test_a_loss_that_is_not_finite_names_its_step(setup, bad):
+    label = lambda number: np.full(4, 2 if number == bad else 0, np.int32)  # noqa: E731
+    made = setup(make=lambda number: sampled(number, label=label(number)), task=Exploding(0.1))
+    with pytest.raises(learner.NonFiniteLossError, match=f"train/loss is nan at step {bad + 1}"):
+        made.learner.run()
+    assert 6 not in made.checkpointer.saved
+
+
+def test_no_data_is_an_error(setup):
+    made = setup(make=lambda number: sampled() if number < 2 else None, no_data_seconds=0.2)
+    with pytest.raises(learner.NoDataError, match=r"0\.2 s.*run loops"):
+        made.learner.run()
+    assert made.dataset.read == 2
+
+
+def test_stop_ends_it_early_and_without_a_last_checkpoint(setup):
+    def make(number):
+        if number == 2:
+            made.stop.set()
+        return sampled(number)
+
+    made = setup(make=make)
+    made.learner.run()
+    assert made.dataset.read <= 3
+    assert made.checkpointer.saved == []
+
+
+def test_stop_ends_it_while_it_waits_for_data(setup):
+    made = setup(make=lambda number: None)
+    thread = threading.Thread(target=made.learner.run, daemon=True)
+    thread.start()
+    made.stop.set()
+    thread.join(SOON)
+    assert not thread.is_alive()
+
+
+def test_checkpoints_are_taken_at_multiples_and_at_the_end(setup):
+    made = setup(steps=5, checkpoint_every=2)
+    made.learner.run()
+    assert made.checkpointer.saved == [2, 4, 5]
+
+
+def test_the_last_step_is_not_saved_twice(setup):
+    made = setup(steps=4, checkpoint_every=2)
+    made.learner.run()
+    assert made.checkpointer.saved == [2, 4]
+
+
+def test_it_waits_for_the_evaluators_last_report(setup):
+    made = setup(evaluators=("test",))
+    thread = threading.Thread(target=made.learner.run, daemon=True)
+    thread.start()
+    made.learner.report_evaluation("test", 3)
+    assert made.learner.get_parameters(["learner"], 5, SOON)[0] == 6
+    thread.join(0.5)
+    assert thread.is_alive()
+    made.learner.report_evaluation("test", 6)
+    thread.join(SOON)
+    assert not thread.is_alive()
+
+
+def test_a_report_that_does_not_come_is_an_error(setup):
+    made = setup(evaluators=("test",), final_evaluation_seconds=0.1)
+    with pytest.raises(TimeoutError, match="test did not report on step 6"):
+        made.learner.run()
+
+
+def test_parameters_of_another_model_are_refused(setup):
+    with pytest.raises(ValueError, match="trains learner, not online"):
+        setup().learner.get_parameters(["online"], -1, 1.0)
+
+
+def test_closing_closes_the_data(setup):
+    made = setup()
+    made.close()
+    assert made.dataset.closed
+
+
+def test_to_device_keeps_on_the_host_what_no_model_reads():
+    found = sampled(size=4, scored_step=7, label=np.array([1, 1, 0, 0], np.int32))
+    assert set(found.batch) == {"image", "label"}
+    assert all(isinstance(array, jax.Array) for array in found.batch.values())
+    assert (found.size, found.corrupted) == (4, 0.5)
+    np.testing.assert_array_equal(found.scored_step, 7)
+    assert sampled().corrupted is None
+
+
+def chunk(number, size=4):
+    return learner.Sampled({"x": jnp.arange(number * size, (number + 1) * size)}, size, np.zeros(size), None)
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(4, 0), (12, 8)])
+def test_the_super_batch_is_a_window_of_the_stream(size, overlap):
+    windows = learner.SuperBatches(Dataset(chunk), size)
+    read = lambda dataset: dataset.next(1.0)  # noqa: E731
+    for number in range(5):
+        found = windows.next(read)["x"]
+        # Four new examples each time, after the first, and the newest of all.
+        np.testing.assert_array_equal(found, np.arange(number * 4, number * 4 + size))
+    assert windows._dataset.read == (overlap + 5 * 4) // 4
+
+
+def test_a_window_without_data_is_none():
+    windows = learner.SuperBatches(Dataset(chunk), 12)
+    assert windows.next(lambda dataset: None) is None
+
+
+def test_the_reference_learns_from_the_super_batch(setup, read_metrics):
+    super_batches = learner.SuperBatches(Dataset(sampled), 12)
+    made = setup(super_batches=super_batches)
+    made.learner.run()
+    assert super_batches._dataset.read == 6 + 2
+    assert "train/reference_loss" in read_metrics(made.metrics.path)[-1]
+    assert set(made.learner.get_parameters(["learner", "reference"], 5, SOON)[2]) == {"learner", "reference"}
+
+
+def test_a_client_never_holds_up_the_updates(setup):
+    made = setup(steps=50)
+    clients = [
+        threading.Thread(target=made.learner.get_parameters, args=(["learner"], 10**6, SOON), daemon=True)
+        for _ in range(4)
+    ]
+    for client in clients:
+        client.start()
+    started = time.monotonic()
+    made.learner.run()
+    assert time.monotonic() - started < SOON
+    for client in clients:
+        client.join(SOON)  # The last step releases them.
+        assert not client.is_alive()

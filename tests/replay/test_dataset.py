@@ -1,0 +1,151 @@
+"""What the learner reads: whole batches, nothing twice, nothing lost."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from classact.replay import dataset
+from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
+
+
+@pytest.fixture
+def feed(batch_of):
+    """Starts a thread that writes ids 0, 1, … until the replay stops."""
+    threads = []
+
+    def start(replay, priority=lambda ids: np.ones(len(ids))):
+        out = replay.writer()
+
+        def write():
+            start = 0
+            while not replay.stop.is_set():
+                ids = np.arange(start, start + 32)
+                out.write(batch_of(ids), priority(ids), np.ones(32, bool))
+                start += 32
+
+        threads.append((replay, threading.Thread(target=write, daemon=True)))
+        threads[-1][1].start()
+
+    yield start
+    for replay, thread in threads:
+        replay.stop.set()
+        thread.join(10)
+
+
+def write(replay, batch_of, ids):
+    out = replay.writer()
+    out.write(batch_of(ids), np.ones(len(ids)), np.ones(len(ids), bool))
+    out.flush()
+
+
+def test_batches_have_their_size_and_their_fields(make_replay, batch_of):
+    replay = make_replay(TableConfig(batch_size=8, samples_per_insert=1.0, capacity=64))
+    write(replay, batch_of, np.arange(250, 266))
+    batch = replay.dataset(EXAMPLES_TABLE).next(timeout=20)
+    assert set(batch) == {"id", "image", "score", "scored_step"}
+    np.testing.assert_array_equal(batch["id"], np.arange(250, 258))
+    np.testing.assert_array_equal(batch["image"][:, 0, 1, 0], batch["id"] % 256)
+
+
+def test_a_batch_that_does_not_come_is_a_time_out(make_replay, batch_of):
+    replay = make_replay(TableConfig(batch_size=8, samples_per_insert=1.0, capacity=64))
+    reader = replay.dataset(EXAMPLES_TABLE)
+    started = time.monotonic()
+    with pytest.raises(dataset.ReplayTimeoutError, match=r"'examples'.*0\.2 s"):
+        reader.next(timeout=0.2)
+    assert time.monotonic() - started < 2
+
+
+def test_nothing_is_lost_across_a_samplers_time_out(make_replay, batch_of, monkeypatch):
+    monkeypatch.setattr(dataset, "_SAMPLE_SECONDS", 0.3)
+    replay = make_replay(TableConfig(batch_size=8, samples_per_insert=1.0, capacity=64))
+    reader = replay.dataset(EXAMPLES_TABLE)
+    write(replay, batch_of, np.arange(11))
+    found = [reader.next(timeout=20)["id"]]
+    # Three of a batch are there; the sampler gives up several times meanwhile.
+    with pytest.raises(dataset.ReplayTimeoutError):
+        reader.next(timeout=1.5)
+    write(replay, batch_of, np.arange(11, 24))
+    found += [reader.next(timeout=20)["id"] for _ in range(2)]
+    np.testing.assert_array_equal(np.concatenate(found), np.arange(24))
+
+
+def test_the_transfer_runs_in_the_reading_thread(make_replay, batch_of):
+    replay = make_replay(TableConfig(batch_size=4, samples_per_insert=1.0, capacity=64))
+    write(replay, batch_of, np.arange(4))
+    reader = replay.dataset(
+        EXAMPLES_TABLE, transfer=lambda batch: (threading.current_thread().name, batch["id"].sum())
+    )
+    assert reader.next(timeout=20) == ("replay reader examples", 6)
+
+
+def test_a_failing_transfer_reaches_the_caller(make_replay, batch_of):
+    replay = make_replay(TableConfig(batch_size=4, samples_per_insert=1.0, capacity=64))
+    write(replay, batch_of, np.arange(4))
+
+    def fail(batch):
+        raise ValueError("no room on the device")
+
+    reader = replay.dataset(EXAMPLES_TABLE, transfer=fail)
+    with pytest.raises(RuntimeError, match=r"'examples'.*failed") as caught:
+        reader.next(timeout=20)
+    assert "no room" in str(caught.value.__cause__)
+
+
+def test_the_stream_has_everything_in_order_and_the_examples_a_share(make_replay, feed):
+    replay = make_replay(TableConfig(batch_size=16, samples_per_insert=0.5, capacity=128, super_batch=64))
+    feed(replay)
+    stream, examples = replay.dataset(STREAM_TABLE, 32), replay.dataset(EXAMPLES_TABLE)
+    streamed, sampled = [], []
+    for _ in range(60):
+        streamed.append(stream.next(timeout=20)["id"])
+        batch = examples.next(timeout=20)
+        # The data are the same ones in both tables.
+        np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["id"] % 256)
+        sampled.append(batch["id"])
+    np.testing.assert_array_equal(np.concatenate(streamed), np.arange(60 * 32))
+    sampled = np.concatenate(sampled)
+    assert len(set(sampled.tolist())) == len(sampled) == 60 * 16
+
+
+def test_the_ratio_holds_and_high_priorities_are_preferred(make_replay, feed):
+    config = TableConfig(batch_size=16, samples_per_insert=0.25, capacity=256)
+    replay = make_replay(config)
+    feed(replay, priority=lambda ids: np.where(ids % 4 == 0, 1e9, 1.0))
+    reader = replay.dataset(EXAMPLES_TABLE)
+    sampled = np.concatenate([reader.next(timeout=20)["id"] for _ in range(100)])
+    assert len(set(sampled.tolist())) == len(sampled)
+    found = replay.statistics(EXAMPLES_TABLE)
+    # Inserts · ratio − samples stays within the limiter's buffer around its start.
+    ahead = found["replay/inserts"] * config.samples_per_insert - found["replay/samples"]
+    centre = config.capacity // 2 * config.samples_per_insert
+    assert abs(ahead - centre) <= 2 * config.batch_size + 4
+    assert found["replay/size"] <= config.capacity
+    assert found["replay/samples"] >= len(sampled)
+    # A quarter of the examples has nearly all of the priority, and a quarter is sampled.
+    assert np.mean(sampled % 4 == 0) > 0.9
+
+
+def test_reading_ahead_is_bounded(make_replay, feed):
+    config = TableConfig(batch_size=16, samples_per_insert=0.5, capacity=256)
+    replay = make_replay(config)
+    feed(replay)
+    reader = replay.dataset(EXAMPLES_TABLE)
+    reader.next(timeout=20)
+    # Three batches in the sampler, one waiting to be queued, one in the queue.
+    deadline = time.monotonic() + 1.5
+    while time.monotonic() < deadline:
+        taken = replay.statistics(EXAMPLES_TABLE)["replay/samples"]
+        assert taken <= 16 * (1 + 5)
+
+
+def test_stop_ends_the_reader(make_replay, monkeypatch):
+    monkeypatch.setattr(dataset, "_SAMPLE_SECONDS", 0.3)
+    replay = make_replay(TableConfig(batch_size=8, samples_per_insert=1.0, capacity=64))
+    reader = replay.dataset(EXAMPLES_TABLE)
+    replay.stop.set()
+    started = time.monotonic()
+    reader.close(timeout=10)
+    assert time.monotonic() - started < 5
