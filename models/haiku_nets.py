@@ -51,7 +51,7 @@ def mlp(
         del train
         return hk.nets.MLP((*hidden, num_classes))(hk.Flatten()(pixels))
 
-    return _model(name, image_shape, network)
+    return from_network(name, image_shape, network)
 
 
 def resnet(
@@ -86,7 +86,7 @@ def resnet(
     def network(pixels: jax.Array, train: bool) -> jax.Array:
         return constructor(num_classes, resnet_v2=resnet_v2)(pixels, is_training=train)
 
-    return _model(name, image_shape, network)
+    return from_network(name, image_shape, network)
 
 
 for _name in ("haiku_resnet18", "haiku_resnet34", "haiku_resnet50"):
@@ -119,10 +119,23 @@ def mobilenet(
     def network(pixels: jax.Array, train: bool) -> jax.Array:
         return hk.nets.MobileNetV1(num_classes=num_classes)(pixels, is_training=train)
 
-    return _model(name, image_shape, network)
+    return from_network(name, image_shape, network)
 
 
-def _model(name: str, image_shape: tuple[int, int, int], network: Network) -> registry.Model:
+def from_network(name: str, image_shape: tuple[int, int, int], network: Network) -> registry.Model:
+    """Makes a model of any Haiku network; for a factory of one's own.
+
+    Args:
+        name: the model's name.
+        image_shape: (height, width, channels) in pixels.
+        network: a function that builds and calls Haiku modules: takes pixels
+            float32[B, H, W, C] in [-1, 1] and whether to use batch statistics,
+            returns logits float32[B, K]. Its last `hk.Linear` is the head.
+
+    Returns:
+        The model; its embedding is the head's input.
+    """
+
     @hk.transform_with_state
     def transformed(pixels: jax.Array, train: bool) -> registry.Outputs:
         return _with_embedding(network, images.scale(pixels), train)

@@ -1,10 +1,11 @@
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import serialization
 
-from classact.models import registry
+from classact.models import haiku_nets, registry
 
 SHAPE = (8, 8, 1)
 NAMES = ("haiku_mlp", "haiku_mobilenet", "haiku_resnet18", "haiku_resnet34", "haiku_resnet50")
@@ -19,53 +20,79 @@ def create(name, **options):
 
 
 @pytest.fixture(scope="module")
-def resnet():
-    """ResNet-18: its variables, and its jitted forward pass."""
-    model = create("haiku_resnet18")
-    variables = jax.device_get(model.init(jax.random.key(0)))
+def small():
+    """A network with BatchNorm: its variables and its jitted forward pass."""
+
+    def network(pixels, train):
+        x = hk.Conv2D(4, 3)(pixels)
+        x = jax.nn.relu(hk.BatchNorm(True, True, 0.9)(x, train))
+        return hk.Linear(5, name="logits")(x.mean((1, 2)))
+
+    model = haiku_nets.from_network("small", SHAPE, network)
+    variables = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
     return variables, jax.jit(model.apply, static_argnames="train")
 
 
-def test_running_statistics_move_in_training_towards_the_batch(resnet):
-    variables, apply = resnet
+def test_running_statistics_start_neutral_and_move_to_the_batch(small):
+    variables, apply = small
+    averages = variables["state"]
+    assert np.all(averages["batch_norm/~/mean_ema"]["average"] == 0)
+    assert np.all(averages["batch_norm/~/var_ema"]["average"] == 1)
     _, state = apply(variables, batch(), train=True)
-    name = "res_net18/~/initial_batchnorm/~/mean_ema"
-    assert jax.tree.structure(state) == jax.tree.structure(variables["state"])
-    assert not np.any(variables["state"][name]["average"])
-    assert np.all(variables["state"]["res_net18/~/initial_batchnorm/~/var_ema"]["average"] == 1)
-    assert np.abs(state[name]["average"]).max() > 1e-2
-    # Haiku corrects its averages for their start: after one batch, they are that batch's.
-    _, again = apply({**variables, "state": state}, batch(), train=True)
-    np.testing.assert_allclose(again[name]["average"], state[name]["average"], rtol=1e-4, atol=1e-6)
+    features = jax.lax.conv_general_dilated(
+        batch()["image"] / np.float32(127.5) - 1,
+        variables["params"]["conv2_d"]["w"],
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    features = np.asarray(features) + variables["params"]["conv2_d"]["b"]
+    for kind, expected in (("mean", features.mean((0, 1, 2))), ("var", features.var((0, 1, 2)))):
+        # Haiku corrects its averages for their start: after one batch, they are that batch's.
+        np.testing.assert_allclose(
+            state[f"batch_norm/~/{kind}_ema"]["average"].ravel(), expected, rtol=1e-3, atol=1e-5
+        )
+    assert jax.tree.structure(state) == jax.tree.structure(averages)
 
 
-def test_scoring_leaves_the_state_unchanged_and_scores_each_example_alone(resnet):
-    variables, apply = resnet
+def test_scoring_leaves_the_state_unchanged_and_scores_each_example_alone(small):
+    variables, apply = small
     trained, state = apply(variables, batch(), train=True)
     variables = {**variables, "state": state}
     whole, after = apply(variables, batch(), train=False)
     jax.tree.map(np.testing.assert_array_equal, after, state)
-    neighbours = {"image": np.concatenate([batch()["image"][:1], batch(seed=1)["image"][1:]])}
+    neighbours = {"image": np.concatenate([batch()["image"][:1], batch(seed=1)["image"][1:] // 4])}
     other, _ = apply(variables, neighbours, train=False)
     np.testing.assert_allclose(other["embedding"][0], whole["embedding"][0], rtol=1e-4, atol=1e-5)
     mixed, _ = apply(variables, neighbours, train=True)
     assert np.abs(mixed["embedding"][0] - trained["embedding"][0]).max() > 1e-2
 
 
-def test_scores_before_the_first_update_are_finite(resnet):
-    variables, apply = resnet
+def test_the_embedding_is_what_the_head_is_given(small):
+    variables, apply = small
     outputs, _ = apply(variables, batch(), train=False)
-    assert np.isfinite(outputs["logits"]).all() and np.isfinite(outputs["embedding"]).all()
-    assert 0 < np.abs(outputs["embedding"]).max() < 1e3
+    head = variables["params"]["logits"]
+    assert outputs["embedding"].shape == (6, 4)
+    np.testing.assert_allclose(outputs["logits"], outputs["embedding"] @ head["w"] + head["b"], atol=1e-5)
 
 
-def test_the_embedding_is_what_the_head_is_given(resnet):
-    variables, apply = resnet
-    head = variables["params"]["res_net18/~/logits"]
-    head = {"w": np.random.default_rng(0).normal(size=head["w"].shape).astype(np.float32), "b": head["b"] + 1}
-    params = {**variables["params"], "res_net18/~/logits": head}
-    outputs, _ = apply({**variables, "params": params}, batch(), train=False)
-    np.testing.assert_allclose(outputs["logits"], outputs["embedding"] @ head["w"] + head["b"], rtol=1e-3)
+def test_scores_of_a_deep_net_before_the_first_update_are_finite():
+    model = create("haiku_resnet18")
+    shapes = jax.eval_shape(model.init, jax.random.key(0))["params"]
+    state = jax.jit(lambda key: model.init(key)["state"])(jax.random.key(0))
+    assert {module.rpartition("/")[2] for module in state} == {"mean_ema", "var_ema"}
+    draw = np.random.default_rng(0)
+
+    def parameter(path, leaf):
+        if path[-1].key == "w":
+            return (draw.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]))).astype(np.float32)
+        return np.full(leaf.shape, path[-1].key == "scale", np.float32)
+
+    params = jax.tree_util.tree_map_with_path(parameter, shapes)
+    outputs, _ = jax.jit(model.apply, static_argnames="train")(
+        {"params": params, "state": state}, batch(), train=False
+    )
+    assert np.isfinite(outputs["logits"]).all() and 1e-3 < np.abs(outputs["embedding"]).max() < 1e3
 
 
 def test_the_mlp_is_two_products_with_a_relu_between():
@@ -97,8 +124,8 @@ def test_every_net_has_the_registrys_interface(name):
         assert jax.tree.structure(state) == jax.tree.structure(variables["state"])
 
 
-def test_variables_survive_msgpack(resnet):
-    variables, _ = resnet
+def test_variables_survive_msgpack(small):
+    variables, _ = small
     restored = serialization.msgpack_restore(serialization.msgpack_serialize(variables))
     jax.tree.map(np.testing.assert_array_equal, restored, variables)
 

@@ -9,7 +9,7 @@ from classact.models import registry, vit
 SHAPE = (8, 12, 3)
 
 
-def create(name="vit_mu_2_1", **settings):
+def create(name="vit_mu_1_1", **settings):
     return registry.create(name, num_classes=5, image_shape=SHAPE, patch_size=4, **settings)
 
 
@@ -69,7 +69,7 @@ def forward_in_numpy(params, images, patch, heads):
     return np.array(embeddings), dense(np.array(embeddings), params["head"])
 
 
-@pytest.mark.parametrize("name", ["vit_mu_2_1", "vit_mu_6_2"])
+@pytest.mark.parametrize("name", ["vit_mu_2_1", "vit_mu_6_3"])
 def test_the_forward_pass_agrees_with_numpy(name, batch):
     model = create(name)
     shapes = jax.eval_shape(model.init, jax.random.key(0))["params"]
@@ -175,5 +175,5 @@ def test_an_unknown_setting_is_refused(option, value):
 
 
 def test_images_of_another_shape_are_refused(variables):
-    with pytest.raises(ValueError, match="'vit_mu_2_1' takes images"):
+    with pytest.raises(ValueError, match="'vit_mu_1_1' takes images"):
         create().apply(variables, {"image": np.zeros((2, 12, 8, 3), np.uint8)}, train=False)
