@@ -74,7 +74,9 @@ def _train(argv: Sequence[str]) -> int:
     from classact.launch import run as run_lib
 
     values = flags.FLAGS
-    config_flag = config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
+    config_flag = config_flags.DEFINE_config_file(
+        "config", None, "Configuration file.", lock_config=True, sys_argv=list(argv)
+    )
     workdir = flags.DEFINE_string("workdir", None, "Run directory; must not hold a run yet.")
     launch = flags.DEFINE_enum("launch", "processes", run_lib.LAUNCHES, "How to start the program.")
     rest = _parse(values, argv)
@@ -84,7 +86,12 @@ def _train(argv: Sequence[str]) -> int:
         raise UsageError("--config=FILE.py is missing; see experiments/configs/")
     if workdir.value is None:
         raise UsageError("--workdir=DIR is missing")
-    return train(config_flag.value.to_dict(), pathlib.Path(workdir.value), launch.value)
+    try:
+        fields = config_flag.value.to_dict()
+    # A file that is not there is reported only when its configuration is read.
+    except OSError as error:
+        raise UsageError(str(error)) from None
+    return train(fields, pathlib.Path(workdir.value), launch.value)
 
 
 def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:

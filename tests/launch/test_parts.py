@@ -1,5 +1,6 @@
 """A reference that this run could not score with fails before any process starts."""
 
+import dataclasses
 import json
 import shutil
 
@@ -81,15 +82,11 @@ def test_another_patch_size(reference, digits):
 
 
 def test_another_number_of_classes(reference, digits):
-    import dataclasses
-
     other = dataclasses.replace(digits, num_classes=7)
     refused(reference, other, r"7 classes.*has shape \(.*expected \(")
 
 
 def test_other_images(reference, digits):
-    import dataclasses
-
     other = dataclasses.replace(digits, image_shape=(8, 8, 3))
     refused(reference, other, r"images \(8, 8, 3\).*expected")
 

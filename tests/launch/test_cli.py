@@ -1,0 +1,202 @@
+"""Bad input ends with status 2 and one line, before anything is written or started."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+
+from classact.launch import cli, run
+from classact.launch.outcome import LaunchError, Outcome
+
+CONFIG = str(pathlib.Path(cli.__file__).parent.parent / "experiments" / "configs" / "classification.py")
+
+
+@pytest.fixture(autouse=True)
+def clean_flags():
+    """absl's flags are one per process: those that a command defines are taken back."""
+    before = set(flags.FLAGS)
+    yield
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["test"])
+
+
+@pytest.fixture(autouse=True)
+def nothing_starts(monkeypatch):
+    """Replaces the run by a record of its arguments."""
+    calls = []
+
+    def record(prepared, engine):
+        calls.append((prepared, engine))
+        return Outcome("completed")
+
+    monkeypatch.setattr(run, "run", record)
+    return calls
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    return tmp_path / "run"
+
+
+def train(workdir, *arguments):
+    defaults = [f"--config={CONFIG}", f"--workdir={workdir}", "--config.train_data=digits"]
+    small = ["--config.patch_size=4", "--config.learner.model=vit_mu_1_1"]
+    return cli.main(["classact", "train", *defaults, *small, *arguments])
+
+
+def complaint(capsys):
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("classact: ")
+    return lines[0]
+
+
+BAD = {
+    "a mistyped field": (["--config.polcy=rho"], ["polcy", "policy"]),
+    "a mistyped field of a group": (["--config.learner.modle=vit_ti"], ["modle", "model"]),
+    "a mistyped flag": (["--wrokdir=x"], ["wrokdir", "workdir"]),
+    "a value of another type": (["--config.steps=many"], ["steps", "many"]),
+    "a value out of range": (["--config.steps=0"], ["steps=0", "at least 1"]),
+    "an unknown engine": (["--launch=cloud"], ["launch", "cloud", "processes", "threads"]),
+    "an unknown policy": (["--config.policy=clasact"], ["policy='clasact'", "classact"]),
+    "an unknown model": (["--config.learner.model=vit_mu_1_2"], ["vit_mu_1_2", "vit_mu_1_1"]),
+    "an unknown source": (["--config.train_data=digts"], ["digts", "digits"]),
+    "a missing file": (["--config.train_data=npz:missing.npz"], ["missing.npz"]),
+    "a patch that does not divide": (["--config.patch_size=3"], ["vit_mu_1_1", "digits", "3"]),
+    "no reference": (["--config.policy=classact"], ["reference.checkpoint", "run directory"]),
+    "a reference that is not there": (
+        ["--config.policy=classact", "--config.reference.checkpoint=nowhere"],
+        ["reference.checkpoint='nowhere'", "no run directory"],
+    ),
+    "an argument too many": (["steps=3"], ["steps=3", "--config.FIELD=VALUE"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(workdir, capsys, nothing_starts, case):
+    arguments, named = BAD[case]
+    assert train(workdir, *arguments) == 2
+    line = complaint(capsys)
+    for word in named:
+        assert word in line
+    assert not nothing_starts
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train"], "--config=FILE.py is missing"),
+        (["train", f"--config={CONFIG}"], "--workdir=DIR is missing"),
+        (["train", "--config=missing.py", "--workdir=x"], "missing.py"),
+        (["compare"], "name at least one run directory"),
+        (["compare", "no_such_run"], "no_such_run"),
+        (["trian"], "unknown command 'trian': expected one of train, compare"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, monkeypatch, capsys, arguments, named):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["classact", *arguments]) == 2
+    assert named in complaint(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_configuration_with_a_mistake_is_one_line(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text("def get_config():\n    return unknown_name\n")
+    assert cli.main(["classact", "train", f"--config={path}", "--workdir=x"]) == 2
+    assert "unknown_name" in complaint(capsys)
+
+
+def test_a_run_directory_in_use(workdir, capsys, nothing_starts):
+    workdir.mkdir()
+    (workdir / "config.json").write_text("{}")
+    assert train(workdir) == 2
+    assert "holds a run already" in complaint(capsys)
+    assert not nothing_starts
+    assert [path.name for path in workdir.iterdir()] == ["config.json"]
+
+
+def test_a_run_directory_that_is_a_file(workdir, capsys):
+    workdir.write_text("")
+    assert train(workdir) == 2
+    assert "is not a directory" in complaint(capsys)
+
+
+def test_data_of_another_shape_to_evaluate_on(workdir, capsys, tmp_path):
+    path = tmp_path / "other.npz"
+    np.savez(path, image=np.zeros((4, 5, 5, 1), np.uint8), label=np.arange(4) % 2)
+    assert train(workdir, f"--config.eval_data=npz:{path}") == 2
+    line = complaint(capsys)
+    assert "(8, 8, 1)" in line
+    assert "(5, 5, 1)" in line
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (Outcome("completed"), 0),
+        (Outcome("failed", message="the learner failed", traceback="Traceback: NaN"), 1),
+        (Outcome("interrupted", message="interrupted by SIGINT", signal=2), 130),
+    ],
+)
+def test_the_exit_status_says_how_it_ended(workdir, capsys, monkeypatch, outcome, status):
+    monkeypatch.setattr(run, "run", lambda prepared, engine: outcome)
+    assert train(workdir) == status
+    out, err = capsys.readouterr()
+    assert outcome.status in out
+    assert outcome.message in err
+    assert outcome.traceback in err
+
+
+def test_a_program_that_cannot_be_started_is_bad_input(workdir, capsys, monkeypatch):
+    def refuse(prepared, engine):
+        raise LaunchError("no free port")
+
+    monkeypatch.setattr(run, "run", refuse)
+    assert train(workdir) == 2
+    assert "no free port" in complaint(capsys)
+
+
+def test_overrides_reach_the_run(workdir, nothing_starts):
+    arguments = ["--config.steps=7", "--config.threads.learner=2", "--launch=threads"]
+    assert train(workdir, *arguments) == 0
+    ((prepared, engine),) = nothing_starts
+    assert engine == "threads"
+    assert prepared.workdir == workdir
+    assert (prepared.config.steps, prepared.config.threads.learner) == (7, 2)
+    assert prepared.config.train_data == "digits"
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 2), (["--help"], 0), (["help"], 0)])
+def test_usage(capsys, arguments, status):
+    assert cli.main(["classact", *arguments]) == status
+    out, err = capsys.readouterr()
+    assert "usage: classact COMMAND" in (err if status else out)
+
+
+def test_the_installed_command_ends_with_status_2(tmp_path):
+    command = [sys.executable, "-c", "from classact.launch.cli import entry_point; entry_point()"]
+    arguments = ["train", f"--config={CONFIG}", "--workdir=run", "--config.polcy=rho"]
+    done = subprocess.run(
+        [*command, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "polcy" in done.stderr.splitlines()[-1]
+    assert "policy" in done.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
