@@ -1,31 +1,45 @@
-"""The demonstration: icons with label noise, a reference, IID and ClassAct.
+"""The demonstration: icons with wrong labels, a reference trained on right ones.
 
 Command:
     make demo
 
 which runs this file three times, as `demo.py:reference`, `demo.py:uniform` and
 `demo.py:classact`, and compares the last two.
+
+The data are the 200 most frequent classes of the icons that ship with the
+repository, 26,608 images; for the learner 30 % of their labels are redrawn. The
+reference, a thirteenth of the learner's cost or less, has learned from the
+icons' own labels: the small curated set that steers learning on a noisy one
+(section 4.6). One run reads each image at most five times.
 """
 
 import ml_collections
 
 from classact.experiments import base
 
+PARTS = ("reference", "uniform", "classact")
+
 
 def get_config(part: str = "classact") -> ml_collections.ConfigDict:
-    """Returns the configuration of one part.
+    """Returns the configuration of one part of the demonstration.
 
     Args:
-        part: "reference", "uniform" or "classact".
+        part: one of `PARTS`.
+
+    Raises:
+        ValueError: for another part.
     """
+    if part not in PARTS:
+        raise ValueError(f"demo.py:{part}: expected one of {', '.join(f'demo.py:{name}' for name in PARTS)}")
     config = base.get_config()
-    config.train_data = "icons"
-    config.label_noise = 0.3
-    config.steps = 1200
-    config.evaluation.every = 50
+    config.train_data = "icons?classes=200"
+    config.steps = 1000
+    config.temperature = 0.5
     config.policy = "classact" if part == "classact" else "uniform"
     if part == "reference":
         config.learner.model = config.scorer.model
+    else:
+        config.label_noise = 0.3
     if part == "classact":
         config.reference.checkpoint = "runs/demo/reference"
     return config
