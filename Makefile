@@ -14,7 +14,7 @@ env: .venv/installed
 # dependencies, which the lock file has. Bytecode is compiled at once: otherwise
 # all processes of the first run would compile the same files.
 .venv/installed: requirements.lock setup.py pyproject.toml .python-version
-	@test -x $(UV) || { python3 -m venv .venv/uv && .venv/uv/bin/python -m pip install --quiet uv==0.13.9; }
+	@test -x $(UV) || { python3 -m venv .venv/uv && .venv/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9; }
 	@test -x $(PYTHON) || $(UV) venv --quiet --allow-existing --python "$$(cat .python-version)" .venv
 	$(UV) pip install --quiet --compile-bytecode --python $(PYTHON) --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(PYTHON) --no-deps --editable .

@@ -136,8 +136,8 @@ class IIDStream(Iterator[Batch]):
                     f"{value}: a stream can only be continued with the same source, seed and readers"
                 )
         for field, limit in (("epoch", None), ("position", len(self._order)), ("skipped", len(self._order))):
-            value = cursor.get(field)
-            if not isinstance(value, int) or value < 0 or (limit is not None and value > limit):
-                raise ValueError(f"cursor has {field}={value}: not what IIDStream.cursor gives")
+            place = cursor.get(field)
+            if not isinstance(place, int) or place < 0 or (limit is not None and place > limit):
+                raise ValueError(f"cursor has {field}={place}: not what IIDStream.cursor gives")
         self._epoch, self._position, self._skipped = cursor["epoch"], cursor["position"], cursor["skipped"]
         self._order = self._permutation(self._epoch)

@@ -7,7 +7,7 @@ as in Dosovitskiy et al., "An Image is Worth 16x16 Words" (2021).
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -225,7 +225,8 @@ def build(
         rng: jax.Array | None = None,
     ) -> tuple[registry.Outputs, Any]:
         del train, rng  # Neither dropout nor batch statistics.
-        outputs = net.apply({"params": variables["params"]}, images.take(batch, image_shape, name))
+        image = images.take(batch, image_shape, name)
+        outputs = cast(registry.Outputs, net.apply({"params": variables["params"]}, image))
         return outputs, variables["state"]
 
     return registry.Model(name, init, apply)
