@@ -1,0 +1,40 @@
+"""Every configuration that ships can be resolved, and says how to run it."""
+
+import importlib
+
+import pytest
+
+from classact.experiments import config as config_lib
+from classact.selection import policies
+
+PARTS = [
+    *(("demo", part) for part in ("reference", "uniform", "classact")),
+    *(("fashion_mnist_noise", part) for part in ("reference", "reference_held_out", *policies.names())),
+    ("classification", None),
+]
+
+
+@pytest.mark.parametrize(("name", "part"), PARTS)
+def test_a_configuration_resolves(name, part):
+    module = importlib.import_module(f"classact.experiments.configs.{name}")
+    fields = (module.get_config(part) if part else module.get_config()).to_dict()
+    resolved = config_lib.resolve(fields)
+    assert resolved.steps > 0
+    assert "Command" in module.__doc__
+    if part in policies.names():
+        assert resolved.policy == part
+
+
+def test_the_demonstration_differs_in_the_policy_alone():
+    from classact.experiments.configs import demo
+
+    uniform, classact = (demo.get_config(part).to_dict() for part in ("uniform", "classact"))
+    different = {name for name in uniform if uniform[name] != classact[name]}
+    assert different == {"policy", "reference"}
+
+
+def test_an_unknown_part_is_refused():
+    from classact.experiments.configs import demo
+
+    with pytest.raises(ValueError, match=r"demo.py:classact"):
+        demo.get_config("clasact")
