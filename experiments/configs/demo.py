@@ -8,9 +8,12 @@ which runs this file three times, as `demo.py:reference`, `demo.py:uniform` and
 
 The data are the 200 most frequent classes of the icons that ship with the
 repository, 26,608 images; for the learner 30 % of their labels are redrawn. The
-reference, a thirteenth of the learner's cost or less, has learned from the
-icons' own labels: the small curated set that steers learning on a noisy one
-(section 4.6). One run reads each image at most five times.
+reference has learned from the icons' own labels, as from a curated set that
+steers learning on a noisy one (section 4.6). A run trains on 64,000 examples
+drawn from 128,000, so it reads each image about five times.
+
+Result to expect (seed 0): uniform ends at 16 %, ClassAct reaches that after
+about 410 of the 1,000 updates and ends at 29 %.
 """
 
 import ml_collections
