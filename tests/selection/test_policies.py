@@ -85,7 +85,9 @@ losses_of = hnp.arrays(np.float32, 7, elements=st.floats(0, 50, width=32))
 def test_easy_plus_hard_is_learnability(online, reference):
     hard = score(policies.get("hard_learner"), online)
     easy = score(policies.get("easy_reference"), reference=reference)
-    np.testing.assert_array_equal(hard + easy, score(policies.get("learnability"), online, reference))
+    both = score(policies.get("learnability"), online, reference)
+    # XLA on a CPU rounds numbers below the smallest normal one to 0, numpy does not.
+    np.testing.assert_allclose(hard + easy, both, rtol=0, atol=np.finfo(np.float32).tiny)
 
 
 @given(losses_of)
