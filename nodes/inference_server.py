@@ -134,61 +134,71 @@ class InferenceServer:
 
     def _serve(self) -> None:
         statistics = _Statistics()
-        held: _Request | None = None
+        held: list[_Request] = []
+        running: _Running | None = None
         try:
             while not self._stop.is_set():
-                requests, held = self._gather(held)
-                if requests:
-                    step = self._answer(requests, statistics)
-                    if self._metrics is not None and statistics.batches == self._log_every:
-                        age = self._follower.age_seconds if self._follower is not None else 0.0
-                        self._metrics.write(
-                            max(step, 0), {**statistics.pop(), "inference/parameter_age_seconds": age}
-                        )
+                # The next batch is handed to the device while it still computes the
+                # last one, so that it does not wait for Python in between.
+                requests, held = self._gather(held, wait=running is None)
+                started = self._start(requests) if requests else None
+                if running is not None:
+                    self._finish(running, statistics)
+                running = started
         # Whatever it was, run loops wait for it: it is handed to them and to `wait`.
         except Exception as error:
             self._error = error
 
-    def _gather(self, held: _Request | None) -> tuple[list[_Request], _Request | None]:
-        """Takes requests that fit one batch; one that does not fit is held over."""
-        requests = [held] if held is not None else []
+    def _gather(self, held: list[_Request], wait: bool) -> tuple[list[_Request], list[_Request]]:
+        """Takes requests that fit one batch, and those to hold for the next.
+
+        Without `wait` it takes a full batch or none.
+        """
+        requests = list(held)
         size = sum(request.size for request in requests)
-        deadline = time.monotonic() + (self._max_wait_seconds if requests else _IDLE_SECONDS)
+        patience = self._max_wait_seconds if requests else _IDLE_SECONDS
+        deadline = time.monotonic() + (patience if wait else 0.0)
         while size < self._batch_size:
             try:
                 request = self._requests.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                break
+                return (requests, []) if wait else ([], requests)
             if size + request.size > self._batch_size:
-                return requests, request
-            if not requests:
+                return requests, [request]
+            if wait and not requests:
                 deadline = time.monotonic() + self._max_wait_seconds
             requests.append(request)
             size += request.size
-        return requests, None
+        return requests, []
 
-    def _answer(self, requests: list[_Request], statistics: "_Statistics") -> int:
-        started = time.monotonic()
-        names = requests[0].batch.keys()
+    def _start(self, requests: list[_Request]) -> "_Running":
+        """Hands a batch to the device; does not wait for the scores."""
         if len(requests) == 1:
             batch = requests[0].batch
         else:
+            names = requests[0].batch.keys()
             batch = {name: np.concatenate([r.batch[name] for r in requests]) for name in names}
-        size = sum(request.size for request in requests)
-        missing = self._batch_size - size
+        missing = self._batch_size - sum(request.size for request in requests)
         if missing:
             batch = {
                 name: np.concatenate([array, np.broadcast_to(array[:1], (missing, *array.shape[1:]))])
                 for name, array in batch.items()
             }
         step, variables = self._variables()
-        values = np.asarray(self._score_batch(variables, batch))
+        return _Running(requests, step, self._score_batch(variables, batch))
+
+    def _finish(self, running: "_Running", statistics: "_Statistics") -> None:
+        """Waits for a batch's scores and answers its requests."""
+        values = np.asarray(running.values)
         offset = 0
-        for request in requests:
-            request.answer.set_result(Scores(values[offset : offset + request.size], step))
+        for request in running.requests:
+            request.answer.set_result(Scores(values[offset : offset + request.size], running.step))
             offset += request.size
-        statistics.add(size, self._batch_size, time.monotonic() - started)
-        return step
+        statistics.add(offset, self._batch_size)
+        if self._metrics is not None and statistics.batches == self._log_every:
+            age = self._follower.age_seconds if self._follower is not None else 0.0
+            line = {**statistics.pop(), "inference/parameter_age_seconds": age}
+            self._metrics.write(max(running.step, 0), line)
 
     def _variables(self) -> tuple[int, dict[str, Any]]:
         if self._follower is None:
@@ -197,26 +207,31 @@ class InferenceServer:
         return step, {**self._fixed, **{self._roles[name]: v for name, v in followed.items()}}
 
 
+class _Running(NamedTuple):
+    """A batch on the device."""
+
+    requests: list[_Request]
+    step: int
+    values: jax.Array
+
+
 class _Statistics:
     """Counts of the batches since the last line of metrics."""
 
     def __init__(self) -> None:
         self._since = time.monotonic()
         self.batches = self._examples = self._slots = 0
-        self._busy = 0.0
 
-    def add(self, examples: int, slots: int, busy_seconds: float) -> None:
+    def add(self, examples: int, slots: int) -> None:
         self.batches += 1
         self._examples += examples
         self._slots += slots
-        self._busy += busy_seconds
 
     def pop(self) -> dict[str, float]:
         elapsed = time.monotonic() - self._since
         result = {
             "inference/examples_per_second": self._examples / elapsed,
             "inference/batch_fill": self._examples / self._slots,
-            "inference/busy_share": self._busy / elapsed,
         }
         self.__init__()  # type: ignore[misc]
         return result

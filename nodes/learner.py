@@ -182,7 +182,7 @@ class Learner:
             if len(in_flight) > 1:
                 interval.add_metrics(*_checked(in_flight.popleft()))
             interval.add_times(waited, time.monotonic() - started - waited)
-            if step % self._config.log_every == 0:
+            if step % self._config.log_every == 0 or step == self._config.steps:
                 self._metrics.write(step, {**interval.pop(), **self._replay_statistics()})
             every = self._config.checkpoint_every
             # The last step is saved at the end.
