@@ -80,20 +80,27 @@ def test_nodes_reach_each_other_in_their_own_environments(tmp_path, stage):
     program.add_node(lp.PyNode(puppets.act, stage.port, "learner", doubler), label="learner")
     resources = {"learner": Resources(threads=3, env={"WHO": "learner"}), "": Resources(env={"WHO": "other"})}
     said = []
+    measured = threading.Semaphore(0)
 
     def scene():
         (learner,) = stage.await_puppets("learner")
         said.append([learner.ask(f"env {name}") for name in ("WHO", "NPROC")])
         said.append(learner.ask("call 21"))
+        # Sizes are sampled before each tick; the second one from here began after the answer.
+        while measured.acquire(blocking=False):
+            pass
+        said.append([measured.acquire(timeout=30), measured.acquire(timeout=30)])
         learner.tell("return")
 
     started = []
     with LoopbackPorts() as ports:
         tasks = make_tasks(program, workdir=tmp_path, ports=ports, resources=resources)
         found = endpoints(program)
-        outcome = perform(stage, scene, tasks, on_start=lambda: started.append(True))
+        outcome = perform(
+            stage, scene, tasks, on_start=lambda: started.append(True), on_tick=measured.release
+        )
 
-    assert said == [["learner", "3"], "42"]
+    assert said == [["learner", "3"], "42", [True, True]]
     assert started == [True]
     assert (outcome.status, outcome.exit_status, outcome.message) == ("completed", 0, "")
     assert found == {"inference/icons": [tasks[0].addresses[0]]}
