@@ -19,6 +19,9 @@ Options of a command: classact COMMAND --help
 """
 
 
+_PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+
+
 class UsageError(Exception):
     """What the user typed cannot be run; one line says why."""
 
@@ -73,6 +76,7 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
 def _train(argv: Sequence[str]) -> int:
     from classact.launch import run as run_lib
 
+    argv = [_with_shipped_config(argument) for argument in argv]
     values = flags.FLAGS
     config_flag = config_flags.DEFINE_config_file(
         "config", None, "Configuration file.", lock_config=True, sys_argv=list(argv)
@@ -92,6 +96,15 @@ def _train(argv: Sequence[str]) -> int:
     except OSError as error:
         raise UsageError(str(error)) from None
     return train(fields, pathlib.Path(workdir.value), launch.value)
+
+
+def _with_shipped_config(argument: str) -> str:
+    """Lets `--config=experiments/configs/demo.py` mean the package's file in any folder that has none."""
+    name, _, value = argument.partition("=")
+    path = value.split(":")[0]
+    if name.lstrip("-") != "config" or pathlib.Path(path).exists() or not (_PACKAGE / path).is_file():
+        return argument
+    return f"{name}={_PACKAGE / value}"
 
 
 def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:

@@ -166,6 +166,22 @@ def test_a_program_that_cannot_be_started_is_bad_input(workdir, capsys, monkeypa
     assert "no free port" in complaint(capsys)
 
 
+def test_shipped_configurations_are_found_from_any_folder(tmp_path, monkeypatch, nothing_starts):
+    monkeypatch.chdir(tmp_path)
+    shipped = "--config=experiments/configs/demo.py:uniform"
+    assert cli.main(["classact", "train", shipped, "--workdir=run"]) == 0
+    assert nothing_starts[0][0].config.train_data == "icons?classes=200"
+
+
+def test_a_file_of_the_users_own_comes_first(tmp_path, monkeypatch, capsys, nothing_starts):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "experiments" / "configs" / "demo.py"
+    own.parent.mkdir(parents=True)
+    own.write_text("raise ValueError('mine')")
+    assert cli.main(["classact", "train", "--config=experiments/configs/demo.py", "--workdir=run"]) == 2
+    assert "mine" in complaint(capsys)
+
+
 def test_overrides_reach_the_run(workdir, nothing_starts):
     arguments = ["--config.steps=7", "--config.threads.learner=2", "--launch=threads"]
     assert train(workdir, *arguments) == 0
