@@ -75,20 +75,26 @@ def count_parameters(variables: registry.Variables) -> int:
     return _size(variables["params"])
 
 
-def forward_macs(model: registry.Model, image_shape: tuple[int, int, int], output: str = "logits") -> int:
-    """Returns the MACs of scoring one image (H, W, C); see `forward_cost`."""
-    return forward_cost(model, image_shape, output).macs
+def forward_macs(model: registry.Model, image_shape: tuple[int, int, int], text_length: int = 0) -> int:
+    """Returns the MACs of scoring one example; see `forward_cost`."""
+    return forward_cost(model, image_shape, text_length=text_length).macs
 
 
-def forward_cost(model: registry.Model, image_shape: tuple[int, int, int], output: str = "logits") -> Cost:
-    """Counts what `model` needs to compute one output of one example.
+def forward_cost(
+    model: registry.Model,
+    image_shape: tuple[int, int, int],
+    output: str | None = None,
+    text_length: int = 0,
+) -> Cost:
+    """Counts what `model` needs to compute its outputs for one example.
 
     Args:
-        model: any model of the registry.
+        model: any model of the registry, or of `two_tower`.
         image_shape: (height, width, channels) that it was built for.
-        output: "logits" for the whole model, or "embedding" for the model
-            without its classification head: whatever only the other outputs
-            need is left out, of both counts.
+        output: for instance "embedding", for the model without its classification
+            head: whatever only the other outputs need is left out, of both
+            counts. None: all outputs.
+        text_length: tokens of the example's text; 0: it has none.
 
     Returns:
         The cost; a training step takes about three times its MACs.
@@ -98,17 +104,21 @@ def forward_cost(model: registry.Model, image_shape: tuple[int, int, int], outpu
     """
     variables = jax.eval_shape(model.init, jax.random.key(0))
     params, tree = jax.tree.flatten(variables["params"])
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
+    batch = {"image": jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)}
+    if text_length:
+        batch["text"] = jax.ShapeDtypeStruct((1, text_length), jnp.int32)
 
-    def forward(leaves: list[jax.Array], state: Any, image: jax.Array) -> jax.Array:
+    def forward(leaves: list[jax.Array], state: Any, batch: dict[str, jax.Array]) -> list[jax.Array]:
         full = {"params": jax.tree.unflatten(tree, leaves), "state": state}
-        outputs, _ = model.apply(full, {"image": image}, train=False)
+        outputs, _ = model.apply(full, batch, train=False)
+        if output is None:
+            return list(outputs.values())
         if output not in outputs:
             raise ValueError(f"output={output!r}: model {model.name!r} has {sorted(outputs)}")
-        return outputs[output]
+        return [outputs[output]]
 
-    jaxpr = jax.make_jaxpr(forward)(params, variables["state"], image).jaxpr
-    jaxpr, used = partial_eval.dce_jaxpr(jaxpr, [True])
+    jaxpr = jax.make_jaxpr(forward)(params, variables["state"], batch).jaxpr
+    jaxpr, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     parameters = sum(leaf.size for leaf, is_used in zip(params, used, strict=False) if is_used)
     return Cost(_macs(jaxpr), parameters)
 

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from classact.models import cost, registry, vit
+from classact.models import cost, registry, transformer
 
 IMAGE = (224, 224, 3)
 
@@ -49,7 +49,7 @@ def test_vits_cost_what_table_4_should_say(name):
     trunk = cost.forward_cost(model, IMAGE, "embedding")
     assert_rounds_to(trunk.parameters / 1e6, TABLE_4[name][0])
     assert_rounds_to(trunk.macs / 1e9, TABLE_4[name][1])
-    assert trunk == vit_cost(vit.SIZES[name], tokens=196, pixels=768)
+    assert trunk == vit_cost(transformer.SIZES[name.removeprefix("vit_")], tokens=196, pixels=768)
 
 
 def test_the_head_adds_its_product_and_its_parameters():
@@ -67,7 +67,7 @@ def test_the_head_adds_its_product_and_its_parameters():
 def test_settings_that_change_no_product_change_no_cost(options):
     for shape, patch, tokens in (((28, 28, 1), 7, 16), ((32, 48, 3), 8, 24)):
         model = registry.create("vit_mu_2_1", num_classes=10, image_shape=shape, patch_size=patch, **options)
-        expected = vit_cost(vit.SIZES["vit_mu_2_1"], tokens, patch**2 * shape[2])
+        expected = vit_cost(transformer.SIZES["mu_2_1"], tokens, patch**2 * shape[2])
         assert cost.forward_cost(model, shape, "embedding") == expected
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import serialization
 
-from classact.models import registry, vit
+from classact.models import registry, transformer, vit
 
 SHAPE = (8, 12, 3)
 
@@ -79,7 +79,9 @@ def test_the_forward_pass_agrees_with_numpy(name, batch):
     outputs, state = jax.jit(model.apply, static_argnames="train")(
         {"params": params, "state": {}}, batch, train=False
     )
-    embedding, logits = forward_in_numpy(params, batch["image"], patch=4, heads=vit.SIZES[name].heads)
+    embedding, logits = forward_in_numpy(
+        params, batch["image"], patch=4, heads=transformer.SIZES[name.removeprefix("vit_")].heads
+    )
     np.testing.assert_allclose(outputs["embedding"], embedding, atol=2e-4)
     np.testing.assert_allclose(outputs["logits"], logits, atol=2e-4)
     assert state == {}

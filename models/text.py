@@ -1,0 +1,89 @@
+"""The text tower: a transformer over tokens, read at the end token.
+
+As the text encoder of Radford et al., "Learning Transferable Visual Models From
+Natural Language Supervision" (2021), with the sizes of the image towers.
+"""
+
+import difflib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from classact.models import transformer
+
+
+class TextTransformer(nn.Module):
+    """A text transformer.
+
+    Attributes:
+        size: width, depth, MLP and heads.
+        vocab_size: number of token ids.
+        context_length: L, tokens of a text with its start, end and padding.
+        end_id: the token at which a text ends and its embedding is read.
+        features: D, width of the projection.
+        causal: whether a token sees only itself and those before it, or all up
+            to the end token. What follows the end token is never seen.
+        dtype: dtype of the computation; parameters and the result are float32.
+        remat: recompute each block's activations in the backward pass.
+    """
+
+    size: transformer.Size
+    vocab_size: int
+    context_length: int
+    end_id: int
+    features: int
+    causal: bool = True
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, text: jax.Array) -> jax.Array:
+        """Maps token ids int32[B, L] to float32[B, D].
+
+        A text without end token is read at its first token.
+
+        Raises:
+            ValueError: if L is not the context length.
+        """
+        length = self.context_length
+        if text.ndim != 2 or text.shape[1] != length:
+            raise ValueError(f"texts of {list(text.shape)} tokens: expected [B, {length}]")
+        width = self.size.width
+        embed = nn.Embed(
+            self.vocab_size,
+            width,
+            dtype=self.dtype,
+            embedding_init=nn.initializers.normal(0.02),
+            name="tokens",
+        )
+        positions = self.param("positions", nn.initializers.normal(0.01), (length, width))
+        x = embed(text) + positions.astype(self.dtype)
+        end = jnp.argmax(text == self.end_id, axis=1)
+        place = jnp.arange(length)
+        if self.causal:
+            mask = jnp.broadcast_to(place[:, None] >= place, (1, 1, length, length))
+        else:
+            mask = (place <= end[:, None])[:, None, None, :]
+        block = nn.remat(transformer.Block) if self.remat else transformer.Block
+        for i in range(self.size.depth):
+            x = block(self.size.mlp, self.size.heads, self.dtype, name=f"block_{i}")(x, mask)
+        x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
+        x = nn.LayerNorm(dtype=jnp.float32, name="norm")(x)
+        projection_init = nn.initializers.normal(width**-0.5)
+        return nn.Dense(self.features, use_bias=False, kernel_init=projection_init, name="projection")(x)
+
+
+def size(name: str) -> transformer.Size:
+    """Returns the size of the text tower `name`, such as "text_mu_6_1".
+
+    Raises:
+        ValueError: for an unknown name; the message has the nearest ones.
+    """
+    known = {f"text_{size}": value for size, value in transformer.SIZES.items()}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"expected one of {tuple(known)}"
+        raise ValueError(f"unknown text model {name!r}: {hint}")
+    return known[name]

@@ -1,0 +1,134 @@
+"""The contrastive task: image–text pairs, each the others' negatives (section 3.4, A.3).
+
+Outputs are those of `models.two_tower`: `image_embedding` and `text_embedding`,
+float32[B, D] of norm 1, and the scalars `scale` and `bias`.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.shard_map import shard_map
+from jax.sharding import Mesh, PartitionSpec
+
+from classact.selection.losses import Batch, Outputs
+
+# loss(queries [b, D], keys [B, D], index of each query's own key int32[b], scale, bias) -> float32[b]
+RowLoss = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+
+DATA_AXIS = "data"
+
+
+def softmax_rows(
+    queries: jax.Array, keys: jax.Array, own: jax.Array, scale: jax.Array, bias: jax.Array
+) -> jax.Array:
+    """−log of the softmax over all keys, at the own one: one direction of InfoNCE (Eq. 10).
+
+    The paper prints exp(z_i^im · z_i^txt); the sum of the denominator runs over j.
+    """
+    del bias  # The same for all keys.
+    logits = scale * queries @ keys.T
+    return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, own[:, None], axis=-1)[:, 0]
+
+
+def sigmoid_rows(
+    queries: jax.Array, keys: jax.Array, own: jax.Array, scale: jax.Array, bias: jax.Array
+) -> jax.Array:
+    """−Σ_j log σ(±(scale · similarity + bias)), + at the own key: SigLIP (Zhai et al., 2023)."""
+    logits = scale * queries @ keys.T + bias
+    sign = 2.0 * jax.nn.one_hot(own, keys.shape[0]) - 1.0
+    return -jax.nn.log_sigmoid(sign * logits).sum(-1)
+
+
+LEARN_LOSSES: Mapping[str, RowLoss] = {"infonce": softmax_rows, "sigmoid": sigmoid_rows}
+ACT_LOSSES = ("dot", "infonce")
+
+
+class Contrastive:
+    """ℓ_learn is InfoNCE or the sigmoid loss, ℓ_act the negative dot product.
+
+    Every data set's sub-batch is its own set of negatives.
+    """
+
+    def __init__(self, learn: str = "infonce", act: str = "dot", mesh: Mesh | None = None) -> None:
+        """Builds the task.
+
+        Args:
+            learn: ℓ_learn, a key of `LEARN_LOSSES`.
+            act: ℓ_act, one of `ACT_LOSSES`.
+            mesh: devices over whose axis `DATA_AXIS` a batch is sharded. Each then
+                holds its rows of the similarity matrix only, [B / devices, B],
+                against the gathered embeddings of all. None: one device.
+
+        Raises:
+            ValueError: for an unknown name.
+        """
+        if learn not in LEARN_LOSSES:
+            raise ValueError(f"loss {learn!r}: expected one of {tuple(LEARN_LOSSES)}")
+        if act not in ACT_LOSSES:
+            raise ValueError(f"act_loss {act!r}: expected one of {ACT_LOSSES}")
+        self._symmetric = learn == "infonce"
+        self._rows = LEARN_LOSSES[learn]
+        self._act = act
+        self._mesh = mesh
+
+    def act_loss(self, outputs: Outputs, batch: Batch) -> jax.Array:
+        """ℓ_act: float32[B].
+
+        "dot": −z_im · z_txt (Eq. 9), which no other example has a part in.
+        "infonce": the example's two terms of Eq. 10 among the scored batch.
+        `batch["valid"]`, bool[B] if there, says which rows are examples: the
+        others are nobody's negatives.
+        """
+        image, text = outputs["image_embedding"], outputs["text_embedding"]
+        if self._act == "dot":
+            return -jnp.sum(image * text, axis=-1)
+        logits = outputs["scale"] * image @ text.T
+        valid = batch.get("valid", jnp.ones(len(image), bool))
+        # Its own match stays, so that no sum is empty.
+        kept = valid[None, :] | jnp.eye(len(image), dtype=bool)
+        own = jnp.diagonal(logits)
+        to_text = jax.nn.logsumexp(logits, axis=1, where=kept)
+        to_image = jax.nn.logsumexp(logits.T, axis=1, where=kept)
+        return (to_text + to_image) / 2 - own
+
+    def learn_loss(self, outputs: Outputs, batch: Batch) -> jax.Array:
+        """ℓ_learn: float32[], the mean over the batch; all pairs of it are negatives."""
+        del batch
+        image, text = outputs["image_embedding"], outputs["text_embedding"]
+        if self._mesh is None:
+            return self._mean(image, text, outputs["scale"], outputs["bias"])
+
+        def local_mean(*local: jax.Array) -> jax.Array:
+            return jax.lax.pmean(self._mean(*local, axis=DATA_AXIS), DATA_AXIS)
+
+        rows, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
+        sharded = shard_map(local_mean, self._mesh, in_specs=(rows, rows, whole, whole), out_specs=whole)
+        return sharded(image, text, outputs["scale"], outputs["bias"])
+
+    def metrics(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
+        """`top1`: share of images whose own text is the nearest of the batch; `scale`."""
+        del batch
+        nearest = jnp.argmax(outputs["image_embedding"] @ outputs["text_embedding"].T, axis=-1)
+        return {"top1": jnp.mean(nearest == jnp.arange(len(nearest))), "scale": outputs["scale"]}
+
+    def _mean(
+        self,
+        image: jax.Array,
+        text: jax.Array,
+        scale: jax.Array,
+        bias: jax.Array,
+        *,
+        axis: str | None = None,
+    ) -> jax.Array:
+        """The mean over this device's rows, against the keys of all devices."""
+        first = jax.lax.axis_index(axis) * len(image) if axis else 0
+        own = first + jnp.arange(len(image))
+
+        def of_all(local: jax.Array) -> jax.Array:
+            return jax.lax.all_gather(local, axis, tiled=True) if axis else local
+
+        loss = self._rows(image, of_all(text), own, scale, bias).mean()
+        if not self._symmetric:
+            return loss
+        return (loss + self._rows(text, of_all(image), own, scale, bias).mean()) / 2

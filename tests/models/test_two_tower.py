@@ -1,0 +1,148 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from classact.models import cost, registry, text, transformer, two_tower
+
+SHAPE, LENGTH, VOCAB, END, WIDTH = (8, 8, 3), 6, 20, 19, 12
+
+
+def text_tower(name="text_mu_2_1", **settings):
+    return text.TextTransformer(text.size(name), VOCAB, LENGTH, END, WIDTH, **settings)
+
+
+def create(image="vit_mu_1_1", scale=two_tower.INITIAL_SCALE, **settings):
+    image_tower = registry.create(image, num_classes=WIDTH, image_shape=SHAPE, patch_size=4)
+    return two_tower.build(image_tower, text_tower(**settings), scale)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(1, END, (3, LENGTH)).astype(np.int32)
+    tokens[0, 3], tokens[1, 5], tokens[2, 1] = END, END, END
+    return {"image": rng.integers(0, 256, (3, *SHAPE), dtype=np.uint8), "text": tokens}
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return create().init(jax.random.key(1))
+
+
+def embed(tower, params, tokens):
+    return np.asarray(tower.apply({"params": params}, tokens))
+
+
+def text_in_numpy(params, tokens, causal):
+    """One head, text by text and token by token, in float64; a text ends at its end token."""
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+
+    def norm(x, p):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * p["scale"] + p[
+            "bias"
+        ]
+
+    def dense(x, p):
+        return x @ p["kernel"] + p["bias"]
+
+    found = []
+    for row in tokens:
+        end = list(row).index(END)
+        x = params["tokens"]["embedding"][row[: end + 1]] + params["positions"][: end + 1]
+        for i in range(2):
+            block = params[f"block_{i}"]
+            q, k, v = np.split(dense(norm(x, block["norm_attention"]), block["attention"]["qkv"]), 3, -1)
+            mixed = []
+            for place in range(end + 1):
+                seen = place + 1 if causal else end + 1
+                weights = np.exp(k[:seen] @ q[place] / np.sqrt(q.shape[-1]))
+                mixed.append(weights / weights.sum() @ v[:seen])
+            x = x + dense(np.array(mixed), block["attention"]["out"])
+            hidden = dense(norm(x, block["norm_mlp"]), block["mlp_in"])
+            x = x + dense(np.asarray(jax.nn.gelu(hidden)), block["mlp_out"])
+        found.append(norm(x[end], params["norm"]) @ params["projection"]["kernel"])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_text_tower_reads_up_to_the_end_token(batch, causal):
+    tower = text_tower(causal=causal)
+    params = tower.init(jax.random.key(2), batch["text"])["params"]
+    # Away from the initial zeros and ones.
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(3), leaf.shape), params)
+    found = embed(tower, params, batch["text"])
+    assert found.shape == (3, WIDTH)
+    np.testing.assert_allclose(found, text_in_numpy(params, batch["text"], causal), rtol=2e-3, atol=2e-4)
+    changed = batch["text"].copy()
+    changed[0, 4:] = 1
+    np.testing.assert_array_equal(embed(tower, params, changed), found)
+
+
+def test_another_context_length_is_an_error(batch):
+    tower = text_tower()
+    with pytest.raises(ValueError, match=r"expected \[B, 6\]"):
+        tower.init(jax.random.key(0), batch["text"][:, :5])
+
+
+def test_text_sizes_are_those_of_the_image_towers():
+    assert text.size("text_b") == transformer.SIZES["b"]
+    with pytest.raises(ValueError, match="text_mu_2_1"):
+        text.size("text_mu_2")
+
+
+def test_embeddings_have_norm_one(batch, variables):
+    outputs, state = create().apply(variables, batch, train=True)
+    for name in ("image_embedding", "text_embedding"):
+        np.testing.assert_allclose(np.linalg.norm(outputs[name], axis=-1), 1, rtol=1e-5)
+        assert outputs[name].dtype == jnp.float32
+    assert state == {}
+    np.testing.assert_allclose(outputs["scale"], 1 / 0.07, rtol=1e-6)
+
+
+def test_each_tower_runs_alone(batch, variables):
+    both, _ = create().apply(variables, batch, train=False)
+    for name in ("image", "text"):
+        outputs, _ = create().apply(variables, {name: batch[name]}, train=False)
+        assert set(outputs) == {f"{name}_embedding", "scale", "bias"}
+        np.testing.assert_allclose(outputs[f"{name}_embedding"], both[f"{name}_embedding"], rtol=1e-6)
+
+
+def test_the_scale_is_clipped_at_100(batch, variables):
+    def scale(log_scale):
+        params = {**variables["params"], "log_scale": log_scale}
+        return create().apply({**variables, "params": params}, batch, train=True)[0]["scale"]
+
+    np.testing.assert_allclose(scale(jnp.float32(9.0)), 100, rtol=1e-5)
+    assert jax.grad(scale)(jnp.float32(9.0)) == 0
+    assert jax.grad(scale)(jnp.float32(2.0)) > 0
+    with pytest.raises(ValueError, match="at most 100"):
+        create(scale=101.0)
+
+
+def test_an_embedding_of_zeros_has_a_finite_gradient(batch, variables):
+    params = jax.tree.map(jnp.zeros_like, variables["params"])
+
+    def total(params):
+        outputs, _ = create().apply({"params": params, "state": {}}, batch, train=True)
+        return outputs["image_embedding"].sum() + outputs["text_embedding"].sum()
+
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(total)(params)))
+
+
+def test_haiku_networks_are_image_towers_too(batch):
+    model = create("haiku_resnet18")
+    variables = model.init(jax.random.key(0))
+    outputs, state = model.apply(variables, batch, train=True)
+    assert outputs["image_embedding"].shape == (3, WIDTH)
+    before, after = jax.tree.leaves(variables["state"]), jax.tree.leaves(state)
+    assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_the_cost_is_that_of_both_towers():
+    image = registry.create("vit_mu_1_1", num_classes=WIDTH, image_shape=SHAPE, patch_size=4)
+    width, depth, mlp = 64, 2, 256
+    per_token = 4 * width**2 + 2 * width * mlp + 2 * LENGTH * width
+    texts = depth * LENGTH * per_token + width * WIDTH
+    assert cost.forward_macs(create(), SHAPE, LENGTH) == cost.forward_macs(image, SHAPE) + texts
+    assert cost.forward_macs(create(), SHAPE) == cost.forward_macs(image, SHAPE)
