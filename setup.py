@@ -30,7 +30,11 @@ _REQUIRES = [
     "rich==15.0.0",
     "scikit-learn==1.7.2",
     "tensorboardX==2.6",
+    "tokenizers==0.23.3",
 ]
+
+# Rasterises SVG, for `classact data icons` alone.
+_ICONS = ["resvg-py==0.5.0"]
 
 setuptools.setup(
     name="classact",
@@ -39,12 +43,14 @@ setuptools.setup(
     python_requires=">=3.10,<3.11",
     package_dir={"classact": "."},
     packages=["classact", "classact.experiments.configs"] + [f"classact.{folder}" for folder in _FOLDERS],
-    package_data={"classact.data": ["icons/*", "templates/*"]},
+    package_data={"classact.data": ["icons/*", "templates/*", "vocabularies/*"]},
     install_requires=_REQUIRES,
     extras_require={
         "cuda": ["jax[cuda12]==0.6.2"],
         "tpu": ["jax[tpu]==0.6.2"],
+        "icons": _ICONS,
         "dev": [
+            *_ICONS,
             "hypothesis==6.148.2",
             "import-linter==2.7",
             "mypy==1.18.2",

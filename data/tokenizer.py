@@ -1,0 +1,217 @@
+"""Tokenizers: captions to `text: int32[B, L]`, as a text tower takes it.
+
+| spec | vocabulary |
+|---|---|
+| `clip` | CLIP's 49,408 byte pairs, with CLIP's ids |
+| `icons` | a small one, trained on the names of the embedded icons |
+| `file:PATH` | any JSON file of the library `tokenizers`, for example one of `Tokenizer.save` |
+
+`train_tokenizer` makes a vocabulary for other captions.
+"""
+
+import gzip
+import html
+import itertools
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from classact.data.source import DataError
+
+FOLDER = pathlib.Path(__file__).parent / "vocabularies"
+_CLIP_MERGES = 48_894
+_CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+# Under the names of classact, CLIP, BERT and RoBERTa, in this order.
+_START = ("<start>", "<|startoftext|>", "[CLS]", "<s>")
+_END = ("<end>", "<|endoftext|>", "[SEP]", "</s>")
+_PAD = ("<pad>", "[PAD]")
+
+
+class Tokenizer:
+    """A vocabulary with a context length.
+
+    Args:
+        library: the vocabulary, as the library `tokenizers` holds it. It has a start
+            and an end token under one of their usual names; where it has no padding
+            token, 0 pads, as in CLIP.
+        context_length: L, the tokens of a row, start and end included; at least 3.
+
+    Attributes:
+        vocab_size: ids are in [0, vocab_size).
+        context_length: L.
+        start_id: the id of the first token of each row.
+        end_id: the id of each caption's last token, which every row has once.
+        pad_id: the id that fills the rest of a row.
+
+    Raises:
+        ValueError: for a context length below 3.
+        DataError: if the vocabulary has no start or no end token.
+    """
+
+    def __init__(self, library: tokenizers.Tokenizer, context_length: int) -> None:
+        if context_length < 3:
+            raise ValueError(f"context_length={context_length}: expected at least 3 (start, a token, end)")
+        library.no_padding()
+        library.no_truncation()
+        # A caption that spells a special token is text like any other.
+        library.encode_special_tokens = True
+        ids = library.get_vocab()
+        self._library = library
+        self.vocab_size = max(ids.values()) + 1
+        self.context_length = context_length
+        self.start_id = _first_known(ids, _START)
+        self.end_id = _first_known(ids, _END)
+        self.pad_id = next((ids[name] for name in _PAD if name in ids), 0)
+
+    def tokens(self, captions: Iterable[str]) -> list[list[int]]:
+        """The ids of each caption, of any length, without start, end and padding.
+
+        HTML entities are resolved first, for captions from the web are full of them.
+        """
+        # One by one: the library would spread a batch over all cores, which other processes use.
+        return [
+            self._library.encode(html.unescape(html.unescape(caption)), add_special_tokens=False).ids
+            for caption in captions
+        ]
+
+    def pack(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
+        """int32[B, L]: a row is start, the tokens, end and padding; tokens that do not fit are cut off."""
+        packed = np.full((len(tokens), self.context_length), self.pad_id, np.int32)
+        for row, ids in zip(packed, tokens, strict=True):
+            fitting = [self.start_id, *ids[: self.max_tokens], self.end_id]
+            row[: len(fitting)] = fitting
+        return packed
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens of a caption fit: L − 2."""
+        return self.context_length - 2
+
+    def encode(self, captions: Sequence[str]) -> np.ndarray:
+        """int32[B, L] of B captions; one that is too long is cut, and keeps its end token."""
+        return self.pack(self.tokens(captions))
+
+    def decode(self, text: np.ndarray) -> list[str]:
+        """The captions of int32[B, L], as far as the vocabulary keeps them (CLIP's has no capitals)."""
+        captions = []
+        for row in np.asarray(text).tolist():
+            ids = itertools.takewhile(lambda token: token != self.end_id, row)
+            kept = [token for token in ids if token != self.start_id]
+            captions.append(self._library.decode(kept, skip_special_tokens=False).strip())
+        return captions
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes the vocabulary as a JSON file that the spec `file:PATH` reads."""
+        self._library.save(str(path))
+
+
+def load_tokenizer(spec: str, context_length: int) -> Tokenizer:
+    """Loads a tokenizer.
+
+    Args:
+        spec: "clip", "icons" or "file:PATH"; see the module's docstring.
+        context_length: see `Tokenizer`.
+
+    Raises:
+        DataError: for another spec, or if the file is missing, damaged, or has no
+            start or end token.
+        ValueError: for a context length below 3.
+    """
+    if spec == "clip":
+        return Tokenizer(_clip(), context_length)
+    if spec == "icons":
+        return Tokenizer(_read(FOLDER / "icons.json"), context_length)
+    kind, _, path = spec.partition(":")
+    if kind == "file" and path:
+        return Tokenizer(_read(pathlib.Path(path).expanduser()), context_length)
+    raise DataError(f"unknown tokenizer {spec!r}: expected clip, icons or file:PATH")
+
+
+def train_tokenizer(captions: Iterable[str], vocab_size: int, context_length: int) -> Tokenizer:
+    """Trains a byte-pair vocabulary on captions; lower case, and no text is unknown to it.
+
+    Args:
+        captions: the corpus.
+        vocab_size: at most how many ids; fewer if the corpus has fewer pairs.
+        context_length: see `Tokenizer`.
+
+    Raises:
+        ValueError: for a vocabulary that cannot hold the 256 bytes and 3 special
+            tokens, or a context length below 3.
+    """
+    special = [_PAD[0], _START[0], _END[0]]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size < len(special) + len(alphabet):
+        raise ValueError(f"vocab_size={vocab_size}: expected at least {len(special) + len(alphabet)}")
+    library = tokenizers.Tokenizer(models.BPE())
+    library.normalizer = _normaliser()
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    library.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    library.train_from_iterator(captions, trainer)
+    return Tokenizer(library, context_length)
+
+
+def _clip() -> tokenizers.Tokenizer:
+    """CLIP's vocabulary; its ids are bytes, bytes that end a word, merges, start and end, in this order.
+
+    Text is cleaned less thoroughly than by CLIP, which also repairs wrong encodings.
+    """
+    path = FOLDER / "bpe_simple_vocab_16e6.txt.gz"
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            # The file's first line is a comment, and it has more merges than CLIP uses.
+            lines = list(itertools.islice(file, 1, 1 + _CLIP_MERGES))
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    merges = [(first, second) for first, second in map(str.split, lines)]
+    # The library's characters for the bytes, in CLIP's order: those that print first.
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet(), key=ord)
+    names = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), _START[1], _END[1]]
+    library = tokenizers.Tokenizer(
+        models.BPE({name: i for i, name in enumerate(names)}, merges, end_of_word_suffix="</w>")
+    )
+    library.normalizer = _normaliser()
+    words = pre_tokenizers.Split(tokenizers.Regex(_CLIP_WORDS), "removed", invert=True)
+    library.pre_tokenizer = pre_tokenizers.Sequence(
+        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    # `Ġ` is the byte of a space.
+    library.decoder = decoders.Sequence([decoders.Replace("</w>", "Ġ"), decoders.ByteLevel()])
+    return library
+
+
+def _normaliser() -> normalizers.Normalizer:
+    """Composed characters, straight quotes, lower case, and single spaces."""
+    return normalizers.Sequence(
+        [
+            normalizers.NFC(),
+            normalizers.Replace(tokenizers.Regex("[\u02bc\u2018-\u201b]"), "'"),
+            normalizers.Replace(tokenizers.Regex("[\u201c-\u201f]"), '"'),
+            normalizers.Lowercase(),
+            normalizers.Replace(tokenizers.Regex(r"\s+"), " "),
+            normalizers.Strip(),
+        ]
+    )
+
+
+def _read(path: pathlib.Path) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    # The library raises plain exceptions.
+    except Exception as error:
+        raise DataError(f"{path}: not a vocabulary of the library tokenizers ({error})") from error
+
+
+def _first_known(ids: dict[str, int], names: Sequence[str]) -> int:
+    for name in names:
+        if name in ids:
+            return ids[name]
+    raise DataError(f"the vocabulary of {len(ids)} tokens has none of {', '.join(names)}")
