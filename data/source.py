@@ -11,7 +11,10 @@ from typing import Optional
 import numpy as np
 
 # `id: int64[B]`, `image: uint8[B, H, W, C]` and the fields of the task: for
-# classification `label: int32[B]`, with label noise also `clean_label: int32[B]`.
+# classification `label: int32[B]`, with label noise also `clean_label: int32[B]`;
+# for image–text learning `caption`, an object array [B] of str, which
+# `captions.Tokenized` turns into `text: int32[B, L]`, and with shuffled captions
+# also `corrupted: bool[B]`.
 Batch = dict[str, np.ndarray]
 
 
@@ -22,12 +25,18 @@ class DataError(ValueError):
 class Source(abc.ABC):
     """A finite data set, read by index.
 
+    An example of a captioned source is one pair of an image and a caption: an
+    image with k captions gives k examples.
+
     Attributes:
         name: the spec it was opened by, for messages and metrics.
         num_examples: how many indices there are.
         image_shape: (H, W, C) of every image.
-        num_classes: labels are in [0, num_classes).
+        num_classes: labels are in [0, num_classes); 0 for a source without labels.
         class_names: one name a class, or None if unknown.
+        captioned: whether the batches have captions, as `caption` or `text`.
+        image_of: for a captioned source int64[num_examples], the number of the
+            image that each pair shows: equal numbers, same image.
     """
 
     name: str
@@ -35,6 +44,8 @@ class Source(abc.ABC):
     image_shape: tuple[int, int, int]
     num_classes: int
     class_names: Optional[tuple[str, ...]] = None
+    captioned: bool = False
+    image_of: Optional[np.ndarray] = None
 
     @abc.abstractmethod
     def batch(self, indices: np.ndarray) -> Batch:
@@ -57,8 +68,25 @@ class Source(abc.ABC):
 
     @property
     def skipped(self) -> int:
-        """The number of different damaged examples met so far."""
+        """The number of different damaged images met so far."""
         return 0
+
+    def ids(self, indices: np.ndarray) -> np.ndarray:
+        """The `id` int64[N] that `batch` gives these examples, without reading them.
+
+        Raises:
+            IndexError: if an index is out of range.
+        """
+        return checked_indices(indices, self.num_examples)
+
+    def caption_at(self, indices: np.ndarray) -> list[str]:
+        """The captions of examples, without reading their images.
+
+        Raises:
+            IndexError: if an index is out of range.
+            DataError: if the source has no captions.
+        """
+        raise DataError(f"{self.name} has no captions, only labels")
 
 
 class ArraySource(Source):
@@ -109,6 +137,8 @@ class ArraySource(Source):
 class SourceView(Source):
     """A source that shows another one differently; everything is passed through.
 
+    A view with other indices replaces `batch`, `ids`, `caption_at` and `image_of`.
+
     Args:
         source: the source to show.
     """
@@ -120,10 +150,20 @@ class SourceView(Source):
         self.image_shape = source.image_shape
         self.num_classes = source.num_classes
         self.class_names = source.class_names
+        self.captioned = source.captioned
+        self.image_of = source.image_of
 
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`."""
         return self.source.batch(indices)
+
+    def ids(self, indices: np.ndarray) -> np.ndarray:
+        """See `Source.ids`."""
+        return self.source.ids(indices)
+
+    def caption_at(self, indices: np.ndarray) -> list[str]:
+        """See `Source.caption_at`."""
+        return self.source.caption_at(indices)
 
     @property
     def skipped(self) -> int:
@@ -149,18 +189,32 @@ class Subset(SourceView):
         if not len(self._indices):
             raise DataError(f"{source.name}: a subset without examples")
         self.num_examples = len(self._indices)
+        self.image_of = None if source.image_of is None else source.image_of[self._indices]
 
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`; the indices count within the subset."""
-        return self.source.batch(self._indices[checked_indices(indices, self.num_examples)])
+        return self.source.batch(self._within(indices))
+
+    def ids(self, indices: np.ndarray) -> np.ndarray:
+        """See `Source.ids`."""
+        return self.source.ids(self._within(indices))
+
+    def caption_at(self, indices: np.ndarray) -> list[str]:
+        """See `Source.caption_at`."""
+        return self.source.caption_at(self._within(indices))
+
+    def _within(self, indices: np.ndarray) -> np.ndarray:
+        return self._indices[checked_indices(indices, self.num_examples)]
 
 
 def held_out_split(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:
     """Splits a source in two at random, so that RHO's reference sees other data than the learner.
 
+    All captions of an image go to one side.
+
     Args:
         source: the source to split.
-        fraction: the share to hold out, in (0, 1); rounded to whole examples.
+        fraction: the share to hold out, in (0, 1); rounded to whole examples, or images with captions.
         seed: the same seed gives the same split in every process.
 
     Returns:
@@ -169,14 +223,19 @@ def held_out_split(source: Source, fraction: float, seed: int) -> tuple[Source, 
     Raises:
         ValueError: if the fraction is out of range or leaves one side empty.
     """
-    held_out = round(source.num_examples * fraction) if 0 < fraction < 1 else 0
-    if not 0 < held_out < source.num_examples:
+    image_of = np.arange(source.num_examples)
+    if source.image_of is not None:
+        image_of = np.unique(source.image_of, return_inverse=True)[1]
+    images = int(image_of.max()) + 1
+    count = round(images * fraction) if 0 < fraction < 1 else 0
+    if not 0 < count < images:
         raise ValueError(
             f"fraction={fraction} of the {source.num_examples} examples of {source.name}: expected a number "
             "between 0 and 1 that leaves at least one example on each side"
         )
-    order = np.random.default_rng([0x5EED, seed]).permutation(source.num_examples)
-    return Subset(source, np.sort(order[held_out:])), Subset(source, np.sort(order[:held_out]))
+    order = np.random.default_rng([0x5EED, seed]).permutation(images)
+    held_out = np.isin(image_of, order[:count])
+    return Subset(source, np.flatnonzero(~held_out)), Subset(source, np.flatnonzero(held_out))
 
 
 def checked_indices(indices: np.ndarray, num_examples: int) -> np.ndarray:
