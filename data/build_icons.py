@@ -1,6 +1,6 @@
-"""Builds `data/icons/`, the embedded icons, from the npm package `@iconify/json`.
+"""Builds `data/icons/`, the embedded icons, and the vocabulary of their names.
 
-For developers; it needs `resvg-py==0.5.0`, which classact itself does not:
+For developers; it takes the npm package `@iconify/json`, and needs the extra `icons`:
 
     npm pack @iconify/json@2.2.535 && tar xzf iconify-json-2.2.535.tgz
     python -m classact.data.build_icons --iconify=package
@@ -10,6 +10,7 @@ An icon's class is its name without words of style and size. Names that at least
 most frequent ones are taken, as many as `--classes` says. Sets under licences that
 restrict use or re-use (NC, SA, GPL and the like) are left out, and so are sets of
 brand logos, which are trade marks. Icons with equal pixels count once in a class.
+Each icon's full name is kept as its caption.
 
 A share of the icons is held out as whole families of sets: sets of one author, or
 that share drawings, are one family, so that test drawings were not trained on.
@@ -28,7 +29,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from classact.data.embedded_icons import COLUMNS, FOLDER, GROUPS, LEVELS, SIZE, TILES_PER_SHEET, sheet_paths
+from classact.data.captions import class_text
+from classact.data.embedded_icons import (
+    COLUMNS,
+    FOLDER,
+    GROUPS,
+    LEVELS,
+    SIZE,
+    TILES_PER_SHEET,
+    sheet_paths,
+    write_names,
+)  # fmt: skip
+from classact.data.tokenizer import FOLDER as VOCABULARIES
+from classact.data.tokenizer import train_tokenizer
 
 LICENCES = (
     "MIT", "Apache-2.0", "ISC", "BSD-3-Clause", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "OFL-1.1", "Unlicense",
@@ -43,6 +56,7 @@ STYLE_WORDS = frozenset(_STYLE.split())
 MIN_SETS = 10
 MIN_TRAIN, MIN_EVAL = 20, 2
 EVAL_SHARE = 0.14
+VOCABULARY = 2048
 MAX_BYTES = 8_000_000
 # Two icons of a class at half resolution, values in 0 to 1, are the same drawing
 # below this mean squared difference; and two sets share drawings above this share.
@@ -55,11 +69,12 @@ _SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Icon:
-    """One rasterised icon: its class's name, its set's prefix, and uint8[32, 32, 3]."""
+    """One rasterised icon: its class's name, its set's prefix, uint8[32, 32, 3], its name in the set."""
 
     name: str
     icon_set: str
     pixels: np.ndarray
+    full_name: str
 
 
 def normalise(icon_name: str) -> str:
@@ -86,7 +101,8 @@ def shared_names(iconify: pathlib.Path, prefixes: Iterable[str]) -> list[str]:
     icons: collections.Counter[str] = collections.Counter()
     sets: dict[str, set[str]] = collections.defaultdict(set)
     for prefix in prefixes:
-        for name, _ in _icons_of(iconify, prefix):
+        for full_name, _ in icons_of(iconify, prefix):
+            name = normalise(full_name)
             icons[name] += 1
             sets[name].add(prefix)
     shared = [name for name in icons if name and len(sets[name]) >= MIN_SETS]
@@ -98,11 +114,12 @@ def render(iconify: pathlib.Path, prefixes: Iterable[str], names: Sequence[str])
     rank = {name: i for i, name in enumerate(names)}
     icons = []
     for prefix in prefixes:
-        wanted = [(rank[name], name, svg) for name, svg in _icons_of(iconify, prefix) if name in rank]
-        for _, name, svg in sorted(wanted, key=lambda item: item[0]):
-            pixels = _rasterise(svg)
+        named = [(normalise(full_name), full_name, svg) for full_name, svg in icons_of(iconify, prefix)]
+        wanted = [icon for icon in named if icon[0] in rank]
+        for name, full_name, svg in sorted(wanted, key=lambda icon: rank[icon[0]]):
+            pixels = rasterise(svg)
             if pixels.min() < pixels.max():
-                icons.append(Icon(name, prefix, pixels))
+                icons.append(Icon(name, prefix, pixels, full_name))
     return icons
 
 
@@ -159,7 +176,7 @@ def distinct(icons: Iterable[Icon]) -> list[Icon]:
 def write(
     icons: Sequence[Icon], held_out: set[str], infos: dict[str, dict[str, Any]], out: pathlib.Path
 ) -> None:
-    """Writes contact sheets, index and licences; ValueError if they are above `MAX_BYTES`."""
+    """Writes contact sheets, index, names and licences; ValueError if they are above `MAX_BYTES`."""
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("*.webp"):
         old.unlink()
@@ -168,13 +185,16 @@ def write(
     sets = sorted({icon.icon_set for icon in icons})
     label, number = {n: i for i, n in enumerate(names)}, {s: i for i, s in enumerate(sets)}
     index: dict[str, np.ndarray] = {"class_names": np.array(names), "icon_sets": np.array(sets)}
+    full_names: list[str] = []
     for group in GROUPS:
         members = [icon for icon in icons if _group(icon, held_out) == group]
         index[f"{group}/label"] = np.array([label[icon.name] for icon in members], np.uint16)
         index[f"{group}/icon_set"] = np.array([number[icon.icon_set] for icon in members], np.uint8)
+        full_names += [icon.full_name for icon in members]
         for sheet, path in enumerate(sheet_paths(out, group, len(members))):
             _write_sheet(path, members[sheet * TILES_PER_SHEET : (sheet + 1) * TILES_PER_SHEET])
     np.savez_compressed(out / "index.npz", **index)
+    write_names(full_names, out)
     (out / "LICENSES.md").write_text(_licences(icons, held_out, infos), encoding="utf-8")
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"{len(icons)} icons of {len(names)} classes from {len(sets)} sets: {size} bytes in {out}")
@@ -188,8 +208,8 @@ def write(
         )
 
 
-def _icons_of(iconify: pathlib.Path, prefix: str) -> Iterator[tuple[str, str]]:
-    """Yields (class, SVG) of a set's icons; leaves out hidden ones and emoji in many skin tones."""
+def icons_of(iconify: pathlib.Path, prefix: str, size: int = SIZE) -> Iterator[tuple[str, str]]:
+    """Yields (name, square SVG) of a set's icons; leaves out hidden ones and emoji in many skin tones."""
     data = json.loads((iconify / "json" / f"{prefix}.json").read_text(encoding="utf-8"))
     for name, icon in data["icons"].items():
         if not icon.get("hidden") and "skin-tone" not in name:
@@ -200,18 +220,23 @@ def _icons_of(iconify: pathlib.Path, prefix: str) -> Iterator[tuple[str, str]]:
             side = max(width, height)
             box = f"{left - (side - width) / 2} {top - (side - height) / 2} {side} {side}"
             yield (
-                normalise(name),
+                name,
                 '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-                f'width="{SIZE}" height="{SIZE}" viewBox="{box}" color="#000">{icon["body"]}</svg>',
+                f'width="{size}" height="{size}" viewBox="{box}" color="#000">{icon["body"]}</svg>',
             )
 
 
-def _rasterise(svg: str) -> np.ndarray:
-    """uint8[32, 32, 3] on white, quantised to `LEVELS`, with equal channels where nearly grey."""
-    import resvg_py  # A tool of developers, no dependency of classact.
+def rasterise(svg: str, size: int = SIZE) -> np.ndarray:
+    """uint8[size, size, 3] on white, quantised to `LEVELS`, with equal channels where nearly grey.
+
+    Args:
+        svg: from `icons_of`, of this size.
+        size: the side in pixels.
+    """
+    import resvg_py  # Of the extra `icons`, no dependency of classact itself.
 
     png = resvg_py.svg_to_bytes(
-        svg_string=svg, width=SIZE, height=SIZE, background="#ffffff", skip_system_fonts=True
+        svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True
     )
     with Image.open(io.BytesIO(png)) as image:
         pixels = np.asarray(image.convert("RGB")).astype(np.float64)
@@ -296,7 +321,10 @@ def main() -> None:
     )
     # Training icons first: of two equal ones, the held-out one goes.
     kept = distinct(sorted(icons, key=lambda icon: icon.icon_set in held_out))
-    write(most_frequent(kept, held_out, args.classes), held_out, infos, args.out)
+    chosen = most_frequent(kept, held_out, args.classes)
+    write(chosen, held_out, infos, args.out)
+    trained_on = [class_text(icon.full_name) for icon in chosen if icon.icon_set not in held_out]
+    train_tokenizer(trained_on, VOCABULARY, context_length=16).save(VOCABULARIES / "icons.json")
 
 
 if __name__ == "__main__":

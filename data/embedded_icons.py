@@ -2,11 +2,14 @@
 
 `icons/` holds it as lossless WebP contact sheets, tiles in reading order, and
 `index.npz` with the class and the icon set of each tile; `build_icons` writes
-both and says how the icons were chosen. Whole icon sets are held out for the
+them and says how the icons were chosen; `names.txt.xz` has the name of each tile in its
+set, from which `icon_pairs` makes captions. Whole icon sets are held out for the
 eval split. `icons/LICENSES.md` lists every set with its author and licence.
 """
 
+import lzma
 import pathlib
+from collections.abc import Sequence
 from typing import Optional
 
 import numpy as np
@@ -18,6 +21,7 @@ from classact.data.registry import register_source
 from classact.data.source import Batch, DataError, Source, checked_indices
 
 FOLDER = pathlib.Path(__file__).parent / "icons"
+_NAMES = "names.txt.xz"
 SIZE = 32
 COLUMNS = 64
 TILES_PER_SHEET = 8192
@@ -77,6 +81,10 @@ class IconSource(Source):
         images[~grey] = self._colour[indices[~grey] - len(self._grey)]
         return {"id": self._ids[indices], "image": images, "label": self._labels[indices]}
 
+    def ids(self, indices: np.ndarray) -> np.ndarray:
+        """See `Source.ids`."""
+        return self._ids[checked_indices(indices, self.num_examples)]
+
 
 def read_index(folder: pathlib.Path = FOLDER) -> dict[str, np.ndarray]:
     """Reads what is known of the tiles.
@@ -94,6 +102,25 @@ def read_index(folder: pathlib.Path = FOLDER) -> dict[str, np.ndarray]:
         *(f"{group}/{kind}" for group in GROUPS for kind in ("label", "icon_set")),
     ]
     return read_npz(folder / "index.npz", fields)
+
+
+def read_names(folder: pathlib.Path = FOLDER) -> list[str]:
+    """Reads each icon's name in its set, such as "clipboard-list-outline", by id.
+
+    Raises:
+        DataError: if the file is missing or damaged.
+    """
+    path = folder / _NAMES
+    try:
+        return lzma.decompress(path.read_bytes()).decode().splitlines()
+    except (OSError, lzma.LZMAError, EOFError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def write_names(names: Sequence[str], folder: pathlib.Path) -> None:
+    """Writes what `read_names` reads."""
+    text = "".join(f"{name}\n" for name in names)
+    (folder / _NAMES).write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
 def sheet_paths(folder: pathlib.Path, group: str, tiles: int) -> list[pathlib.Path]:

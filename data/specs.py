@@ -8,13 +8,21 @@
 | `npz:PATH`, `npz:PATH?classes=K` | arrays `image` and `label` of one file |
 | `folder:PATH`, `folder:PATH?size=64&channels=1` | PNG and JPEG files, one directory a class |
 
+Image–text pairs:
+
+| spec | what it holds |
+|---|---|
+| `icon_pairs` | the embedded icons, the caption is the icon's full name |
+| `icon_pairs?subset=clean` | of each name that many sets share one icon a set, by the bare name |
+
 `builtin` says more about each, and `registry` how to add one.
 """
 
 # Importing it registers the names.
 import classact.data.builtin
 import classact.data.embedded_icons
-import classact.data.folder  # noqa: F401
+import classact.data.folder
+import classact.data.icon_pairs  # noqa: F401
 from classact.data.registry import find_opener, register_source, source_names
 from classact.data.source import DataError, Source
 
@@ -51,11 +59,16 @@ def check_same_task(train: Source, evaluation: Source) -> None:
     """Checks that what is learned on one source can be measured on another.
 
     Raises:
-        DataError: if images have another shape, or labels another meaning.
+        DataError: if images have another shape, or labels another meaning. What is
+            learned from captions can be measured on any labels and on captions.
     """
     both = f"{train.name} (training) and {evaluation.name} (evaluation)"
     if train.image_shape != evaluation.image_shape:
         raise DataError(f"{both}: images of shape {train.image_shape} and {evaluation.image_shape}")
+    if train.captioned:
+        return
+    if not evaluation.num_classes:
+        raise DataError(f"{both}: {evaluation.name} has no labels")
     if train.class_names and evaluation.class_names and train.class_names != evaluation.class_names:
         different = sorted(set(train.class_names) ^ set(evaluation.class_names))
         raise DataError(f"{both}: classes differ: {', '.join(different[:5]) or 'another order'}")

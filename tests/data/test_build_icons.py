@@ -15,7 +15,7 @@ from classact.data.build_icons import (
     usable_sets,
     write,
 )
-from classact.data.embedded_icons import IconSource
+from classact.data.embedded_icons import IconSource, read_names
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,10 @@ def drawing(seed):
 
 
 def icons_of(prefix, seeds):
-    return [Icon(f"name{number}", prefix, drawing(seed)) for number, seed in enumerate(seeds)]
+    return [
+        Icon(f"name{number}", prefix, drawing(seed), f"name{number}-{seed}")
+        for number, seed in enumerate(seeds)
+    ]
 
 
 def test_families_join_authors_and_shared_drawings():
@@ -72,8 +75,8 @@ def test_hold_out_takes_whole_families_up_to_the_share():
 
 
 def test_distinct_keeps_the_first_of_equal_icons_in_a_class():
-    first, same = Icon("x", "a", drawing(0)), Icon("x", "b", drawing(0))
-    other_class, other_pixels = Icon("y", "b", drawing(0)), Icon("x", "b", drawing(1))
+    first, same = Icon("x", "a", drawing(0), "x-1"), Icon("x", "b", drawing(0), "x-2")
+    other_class, other_pixels = Icon("y", "b", drawing(0), "y"), Icon("x", "b", drawing(1), "x")
     assert distinct([first, same, other_class, other_pixels]) == [first, other_class, other_pixels]
 
 
@@ -127,7 +130,7 @@ def test_classes_need_enough_icons_in_both_splits(monkeypatch):
     monkeypatch.setattr(build_icons, "MIN_EVAL", 1)
     counts = {"x": (2, 1), "y": (3, 2), "z": (9, 0), "w": (1, 9)}
     icons = [
-        Icon(name, icon_set, drawing(0))
+        Icon(name, icon_set, drawing(0), name)
         for name, (train, held_out) in counts.items()
         for icon_set in ["t"] * train + ["e"] * held_out
     ]
@@ -138,7 +141,7 @@ def test_classes_need_enough_icons_in_both_splits(monkeypatch):
 def test_what_is_written_is_read_back(tmp_path):
     red = drawing(7)
     red[..., 0] = 255
-    icons = [*icons_of("a", range(70)), Icon("name0", "a", red), *icons_of("b", range(100, 103))]
+    icons = [*icons_of("a", range(70)), Icon("name0", "a", red, "name0-red"), *icons_of("b", range(100, 103))]
     write(icons, {"b"}, {"a": info(), "b": info("ISC")}, tmp_path)
     train, evaluation = IconSource("train", folder=tmp_path), IconSource("eval", folder=tmp_path)
     assert (train.num_examples, evaluation.num_examples) == (71, 3)
@@ -150,6 +153,8 @@ def test_what_is_written_is_read_back(tmp_path):
     held_out = evaluation.batch(np.array([2]))
     assert held_out["id"].tolist() == [73]
     np.testing.assert_array_equal(held_out["image"][0], drawing(102))
+    full_names = read_names(tmp_path)
+    assert [full_names[icon] for icon in (0, 70, 73)] == ["name0-0", "name0-red", "name2-102"]
     licences = (tmp_path / "LICENSES.md").read_text()
     assert "| `b` | Set | Ann | [ISC](there) | 3 | eval |" in licences
 

@@ -39,7 +39,7 @@ def licence_rows():
 def test_what_is_shipped_is_small_and_holds_no_pickles():
     files = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= MAX_BYTES == 8_000_000
-    assert {path.suffix for path in files} == {".webp", ".npz", ".md"}
+    assert {path.suffix for path in files} == {".webp", ".npz", ".xz", ".md"}
 
 
 def test_no_icon_set_is_in_both_splits(index):
