@@ -115,7 +115,7 @@ def test_mixed_shapes_name_both_files(tmp_path):
     write(tmp_path / "a/first.png")
     write(tmp_path / "b/other.png", size=(7, 4))
     with pytest.raises(
-        DataError, match=r"b/other\.png \(example 1\) is 7×4 pixels, but .*a/first\.png is 6×4.*size=N"
+        DataError, match=r"b/other\.png \(image 1\) is 7×4 pixels, but .*a/first\.png is 6×4.*size=N"
     ):
         open_source(f"folder:{tmp_path}", "train")
     assert read_all(open_source(f"folder:{tmp_path}?size=4", "train"))["image"].shape == (2, 4, 4, 3)
@@ -125,7 +125,7 @@ def test_a_shape_that_changes_after_opening_is_named_when_it_is_read(tmp_path):
     write_many(tmp_path, 4)
     source = open_source(f"folder:{tmp_path}", "train")
     write(tmp_path / "b/0003.png", size=(5, 5))
-    with pytest.raises(DataError, match=r"b/0003\.png \(example 3\) is 5×5 pixels"):
+    with pytest.raises(DataError, match=r"b/0003\.png \(image 3\) is 5×5 pixels"):
         read_all(source)
 
 
@@ -144,7 +144,7 @@ def test_a_damaged_image_is_skipped_counted_and_logged_once(tmp_path, caplog, da
     assert batch["label"].tolist() == [0] * 59 + [1] * 60
     assert source.skipped == 1
     assert len(caplog.records) == 1
-    assert "a/0004.png (example 2) is damaged and left out" in caplog.text
+    assert "a/0004.png (image 2) is damaged and left out" in caplog.text
 
 
 def test_a_stream_reads_around_a_damaged_image(tmp_path):
@@ -162,7 +162,7 @@ def test_more_than_one_percent_damaged_stops_and_names_the_last(tmp_path):
     truncate(tmp_path / "a/0004.png")
     truncate(tmp_path / "b/0117.png")
     with pytest.raises(
-        DataError, match=r"2 of 120 images are damaged, more than 1%; .*example 118, .*b/0117\.png"
+        DataError, match=r"2 of 120 images are damaged, more than 1%; .*image 118, .*b/0117\.png"
     ):
         read_all(source)
     # Garbage shows in the header: it stops the run before it starts.
