@@ -6,7 +6,7 @@ FOLDERS := launch nodes replay models selection data experiments
 # Trust the system's certificates, which a proxy may need; harmless elsewhere.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo test lint format bench lock clean
+.PHONY: env demo demo-clip test lint format bench lock clean
 
 env: .venv/installed
 
@@ -27,6 +27,14 @@ demo: env
 	.venv/bin/classact train --config=experiments/configs/demo.py:uniform --workdir=runs/demo/uniform
 	.venv/bin/classact train --config=experiments/configs/demo.py:classact --workdir=runs/demo/classact
 	.venv/bin/classact compare runs/demo/uniform runs/demo/classact --out=runs/demo/report.html
+
+# Trains two references, the uniform baseline and ActiveCLIP with either reference, then compares.
+demo-clip: env
+	@rm -rf runs/demo_clip
+	set -e; for part in reference_noisy reference_clean uniform active_noisy active_clean; do \
+		.venv/bin/classact train --config=experiments/configs/demo_clip.py:$$part --workdir=runs/demo_clip/$$part; done
+	.venv/bin/classact compare runs/demo_clip/uniform runs/demo_clip/active_noisy runs/demo_clip/active_clean \
+		--out=runs/demo_clip/report.html
 
 test: env
 	$(PYTHON) -m pytest

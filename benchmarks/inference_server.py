@@ -115,9 +115,10 @@ class _Setting:
         fields.train_data = options.train_data or fields.train_data
         fields.patch_size = options.patch_size or fields.patch_size
         self._config = config_lib.resolve(fields.to_dict())
-        self._source = parts.open_train_source(self._config)
-        self._data = parts.data_shape(self._source)
-        models = parts.role_models(self._config, self._data)
+        (own,) = self._config.data_sets.values()
+        self._source = parts.open_train_source(self._config, own)
+        self._data = parts.data_shape(self._config, self._source)
+        models = parts.role_models(self._config, own, self._data)
         self._variables = {role: model.init(jax.random.key(0)) for role, model in models.items()}
         policy = policies.get(self._config.policy)
         self._score = scoring.make_scorer(policy, parts.make_task(self._config), models)

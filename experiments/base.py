@@ -1,6 +1,38 @@
 """The configuration with every field and its default; experiments change some."""
 
+from typing import Any
+
 import ml_collections
+
+# What each data set of a run has of its own; see `data_set`.
+DATA_SET_FIELDS = (
+    "policy", "batch_size", "filter_ratio", "temperature", "score_shift", "weight", "train_data",
+    "label_noise", "caption_noise", "held_out", "train_split", "reference", "replay", "inference",
+)  # fmt: skip
+
+
+def data_set(config: ml_collections.ConfigDict, **changes: Any) -> ml_collections.ConfigDict:
+    """Makes an entry of `data_sets`: the configuration's own fields, with changes.
+
+    Example:
+        >>> config.data_sets.noisy = base.data_set(config, train_data="tar:pairs/*.tar", batch_size=96)
+
+    Args:
+        config: gives the fields that are not changed.
+        **changes: of fields in `DATA_SET_FIELDS`; of a group, such as `reference`, a
+            dict with what differs.
+
+    Raises:
+        KeyError: for a field that a data set does not have.
+    """
+    made = ml_collections.ConfigDict(
+        {name: config[name] for name in DATA_SET_FIELDS}
+    ).copy_and_resolve_references()
+    made.update(ml_collections.ConfigDict(changes))
+    unknown = sorted(set(made) - set(DATA_SET_FIELDS))
+    if unknown:
+        raise KeyError(f"a data set has no field {', '.join(unknown)}: it has {', '.join(DATA_SET_FIELDS)}")
+    return made
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -15,13 +47,21 @@ def get_config() -> ml_collections.ConfigDict:
             "temperature": 1.0,
             "score_shift": 0.0,
             "max_nonfinite_share": 0.01,
+            # Several data sets: by name, entries made by `data_set`. Empty: one,
+            # of the fields here. `weight` of its loss in the mean over data sets.
+            "data_sets": {},
+            "weight": 1.0,
+            # "classification", or "contrastive" for pairs of images and texts.
+            "task": "classification",
             # Data. `eval_data` empty: the held-out split of `train_data`.
-            # `label_noise`: probability that a training label is redrawn.
+            # `label_noise`: probability that a training label is redrawn;
+            # `caption_noise`: share of the captions that is shuffled.
             # `held_out`: share of the training data for a held-out reference;
             # `train_split`: "all", "held_out" or "rest".
             "train_data": "icons",
             "eval_data": "",
             "label_noise": 0.0,
+            "caption_noise": 0.0,
             "held_out": 0.0,
             "train_split": "all",
             "data_seed": 0,
@@ -35,12 +75,26 @@ def get_config() -> ml_collections.ConfigDict:
             "clip_norm": 0.0,
             "label_smoothing": 0.1,
             "patch_size": 8,
-            "learner": {"model": "vit_mu_6_1", "options": {}},
-            "scorer": {"model": "vit_mu_2_1", "options": {}},
+            # `text_model`: of a contrastive task's text tower; empty: of the size
+            # of the image tower, a ViT.
+            "learner": {"model": "vit_mu_6_1", "text_model": "", "options": {}},
+            "scorer": {"model": "vit_mu_2_1", "text_model": "", "options": {}},
+            # The contrastive task (A.3). `loss`: "infonce" or "sigmoid"; `act_loss`:
+            # "dot" (Eq. 9) or "infonce"; `tokenizer`: "icons", "clip" or "file:PATH";
+            # `templates` make captions of class names where a source has only labels.
+            "contrastive": {
+                "loss": "infonce",
+                "act_loss": "dot",
+                "tokenizer": "icons",
+                "context_length": 16,
+                "embedding_size": 64,
+                "causal": True,
+                "templates": "simple",
+            },
             # `checkpoint`: the run directory of a pretrained reference.
             # `super_batch`: of a reference trained online; 0: 10 · batch_size.
             "reference": {"checkpoint": "", "super_batch": 0, "learning_rate_factor": 2.0},
-            # `capacity` 0: eight super-batches.
+            # `capacity` 0: four super-batches.
             "replay": {"capacity": 0},
             # `batch_size` 0: one super-batch. `run_loops`: per server; 0:
             # two as threads, one as a node.
@@ -52,7 +106,10 @@ def get_config() -> ml_collections.ConfigDict:
                 "batch_size": 0,
                 "max_wait_seconds": 0.005,
             },
-            "evaluation": {"every": 50, "batch_size": 250},
+            # `evaluators`: by name {"kind": "accuracy", "retrieval" or "zero_shot",
+            # "data": a source, "templates": for zero_shot, "distinct": for retrieval,
+            # one pair a caption}. Empty: "test" (accuracy) or "retrieval" on `eval_data`.
+            "evaluation": {"every": 50, "batch_size": 250, "evaluators": {}},
             "log_every": 25,
             "checkpoint_every": 0,
             "no_data_seconds": 300.0,

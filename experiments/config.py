@@ -2,12 +2,18 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from classact.selection import policies
 
 TRAIN_SPLITS = ("all", "held_out", "rest")
+TASKS = ("classification", "contrastive")
+EVALUATOR_KINDS = ("accuracy", "retrieval", "zero_shot")
+# What a data set is called in labels, addresses and file names.
+_CAPACITY = 4  # Of a replay table by default, in super-batches.
+_DATA_SET_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class ConfigError(ValueError):
@@ -21,9 +27,10 @@ def _require(condition: bool, field: str, value: Any, accepted: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A model by its name in the registry, with options of its family."""
+    """A model by its name in the registry, its text tower, and options of its family."""
 
     model: str
+    text_model: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -74,11 +81,47 @@ class InferenceConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ContrastiveConfig:
+    """The contrastive task and its texts; see `experiments/base.py`."""
+
+    loss: str
+    act_loss: str
+    tokenizer: str
+    context_length: int
+    embedding_size: int
+    causal: bool
+    templates: str
+
+    def __post_init__(self) -> None:
+        for name in ("context_length", "embedding_size"):
+            _require(getattr(self, name) >= 2, f"contrastive.{name}", getattr(self, name), "at least 2")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatorConfig:
+    """One evaluator node.
+
+    Attributes:
+        kind: one of `EVALUATOR_KINDS`.
+        data: the source to measure on, its eval split.
+        templates: prompts of `zero_shot`, see `data.prompts`.
+        distinct: whether `retrieval` leaves out pairs with a caption that came
+            before: texts that are equal cannot be told apart.
+    """
+
+    kind: str
+    data: str
+    templates: str = "simple"
+    distinct: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """The evaluator in the program; see `experiments/base.py`."""
+    """The evaluators in the program; see `experiments/base.py`."""
 
     every: int
     batch_size: int
+    evaluators: Mapping[str, EvaluatorConfig]
 
     def __post_init__(self) -> None:
         _require(self.every >= 1, "evaluation.every", self.every, "at least 1 update")
@@ -102,24 +145,62 @@ class ThreadsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ExperimentConfig:
-    """Everything that defines a run. The fields are those of `experiments/base.py`.
-
-    Built by `resolve`, which also fills in what defaults leave open; then every
-    number is final, and `config.json` holds exactly this.
-    """
+class DataSetConfig:
+    """One data set to train on: its source, its selection, its nodes; see `experiments/base.py`."""
 
     policy: str
     batch_size: int
     filter_ratio: float
     temperature: float
     score_shift: float
-    max_nonfinite_share: float
+    weight: float
     train_data: str
-    eval_data: str
     label_noise: float
+    caption_noise: float
     held_out: float
     train_split: str
+    reference: ReferenceConfig
+    replay: ReplayConfig
+    inference: InferenceConfig
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        for name in ("temperature", "weight"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value > 0, name, value, "a finite number above 0")
+        for name in ("filter_ratio", "held_out"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, name, value, "at least 0 and below 1")
+        for name in ("label_noise", "caption_noise"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share between 0 and 1")
+        _require(math.isfinite(self.score_shift), "score_shift", self.score_shift, "a finite number")
+        _require(bool(self.train_data), "train_data", self.train_data, "the name of a source")
+        _require(self.train_split in TRAIN_SPLITS, "train_split", self.train_split, f"one of {TRAIN_SPLITS}")
+        if self.train_split != "all":
+            _require(
+                self.held_out > 0, "held_out", self.held_out, f"above 0 with train_split={self.train_split!r}"
+            )
+
+    @property
+    def super_batch_size(self) -> int:
+        """B, examples read (and scored) per update."""
+        return round(self.batch_size / (1.0 - self.filter_ratio))
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig(DataSetConfig):
+    """Everything that defines a run. The fields are those of `experiments/base.py`.
+
+    Built by `resolve`, which also fills in what defaults leave open; then every
+    number is final, and `config.json` holds exactly this. The data sets trained on
+    are `data_sets`, one at least; the run's own fields of a data set are those of
+    the only one, and of several a summary: names joined by "+", sums.
+    """
+
+    data_sets: Mapping[str, DataSetConfig]
+    task: str
+    max_nonfinite_share: float
+    eval_data: str
     data_seed: int
     steps: int
     seed: int
@@ -131,9 +212,7 @@ class ExperimentConfig:
     patch_size: int
     learner: ModelConfig
     scorer: ModelConfig
-    reference: ReferenceConfig
-    replay: ReplayConfig
-    inference: InferenceConfig
+    contrastive: ContrastiveConfig
     evaluation: EvaluationConfig
     log_every: int
     checkpoint_every: int
@@ -141,65 +220,38 @@ class ExperimentConfig:
     threads: ThreadsConfig
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "steps", "patch_size", "log_every"):
+        super().__post_init__()
+        for name in ("steps", "patch_size", "log_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("seed", "data_seed", "checkpoint_every"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        for name in ("temperature", "learning_rate", "no_data_seconds"):
+        for name in ("learning_rate", "no_data_seconds"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value > 0, name, value, "a finite number above 0")
         for name in ("weight_decay", "clip_norm"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, name, value, "a finite number of at least 0")
-        for name in ("filter_ratio", "held_out", "label_smoothing"):
-            value = getattr(self, name)
-            _require(0 <= value < 1, name, value, "at least 0 and below 1")
-        for name in ("label_noise", "max_nonfinite_share"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share between 0 and 1")
-        _require(math.isfinite(self.score_shift), "score_shift", self.score_shift, "a finite number")
+        value = self.label_smoothing
+        _require(0 <= value < 1, "label_smoothing", value, "at least 0 and below 1")
+        value = self.max_nonfinite_share
+        _require(0 <= value <= 1, "max_nonfinite_share", value, "a share between 0 and 1")
         _require(
             self.warmup_steps < self.steps, "warmup_steps", self.warmup_steps, f"below steps={self.steps}"
         )
-        _require(bool(self.train_data), "train_data", self.train_data, "the name of a source")
-        self._check_split()
-        self._check_reference()
+        _require(self.task in TASKS, "task", self.task, f"one of {TASKS}")
+        self._check_evaluators()
 
-    def _check_split(self) -> None:
-        _require(self.train_split in TRAIN_SPLITS, "train_split", self.train_split, f"one of {TRAIN_SPLITS}")
-        if self.train_split != "all":
+    def _check_evaluators(self) -> None:
+        for name, evaluator in self.evaluation.evaluators.items():
+            field = f"evaluation.evaluators.{name}"
+            _require(bool(_DATA_SET_NAME.fullmatch(name)), field, name, "named by a-z, 0-9 and _")
+            accepted = ("accuracy",) if self.task == "classification" else EVALUATOR_KINDS[1:]
             _require(
-                self.held_out > 0, "held_out", self.held_out, f"above 0 with train_split={self.train_split!r}"
+                evaluator.kind in accepted,
+                f"{field}.kind",
+                evaluator.kind,
+                f"one of {accepted} with task={self.task!r}",
             )
-
-    def _check_reference(self) -> None:
-        try:
-            policy = policies.get(self.policy)
-        except ValueError as error:
-            raise ConfigError(f"policy={self.policy!r}: {error}") from None
-        if policy.reference == "fixed":
-            _require(
-                bool(self.reference.checkpoint),
-                "reference.checkpoint",
-                self.reference.checkpoint,
-                f"the run directory of a pretrained reference: policy {self.policy!r} scores with one",
-            )
-            if policy.reference_data == "held_out":
-                _require(
-                    self.train_split == "rest",
-                    "train_split",
-                    self.train_split,
-                    f"'rest' with policy {self.policy!r}: its reference learned from the held-out part",
-                )
-        elif self.reference.checkpoint:
-            raise ConfigError(
-                f"reference.checkpoint={self.reference.checkpoint!r}: "
-                f"policy {self.policy!r} uses no fixed reference"
-            )
-
-    @property
-    def super_batch_size(self) -> int:
-        """B, examples read (and scored) per update."""
-        return round(self.batch_size / (1.0 - self.filter_ratio))
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as nested plain dicts, for `config.json`."""
@@ -216,13 +268,59 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         ConfigError: for a missing or unknown field or a value that cannot be run.
     """
     config: ExperimentConfig = _build(ExperimentConfig, fields, "")
-    policy = policies.get(config.policy)
+    if config.data_sets:
+        data_sets = {}
+        for name, data_set in sorted(config.data_sets.items()):
+            _require(bool(_DATA_SET_NAME.fullmatch(name)), "data_sets", name, "named by a-z, 0-9 and _")
+            try:
+                data_sets[name] = _resolve_data_set(data_set)
+            except ConfigError as error:
+                raise ConfigError(f"data_sets.{name}.{error}") from None
+        summary = _summary(data_sets)
+    else:
+        only = _resolve_data_set(_part(config))
+        data_sets = {_source_name(only.train_data): only}
+        summary = {field.name: getattr(only, field.name) for field in dataclasses.fields(DataSetConfig)}
+    return dataclasses.replace(
+        config,
+        **summary,
+        data_sets=data_sets,
+        warmup_steps=config.warmup_steps if config.warmup_steps >= 0 else config.steps // 10,
+        learner=_with_text_model("learner", config.learner, config.task),
+        scorer=_with_text_model("scorer", config.scorer, config.task),
+        evaluation=_with_evaluators(config, data_sets),
+    )
+
+
+def _part(config: ExperimentConfig) -> DataSetConfig:
+    """The run's own fields of a data set."""
+    return DataSetConfig(**{f.name: getattr(config, f.name) for f in dataclasses.fields(DataSetConfig)})
+
+
+def _source_name(spec: str) -> str:
+    """The name of a source, without its path and options."""
+    return spec.split(":")[0].split("?")[0]
+
+
+def _summary(data_sets: Mapping[str, DataSetConfig]) -> dict[str, Any]:
+    """What the run's own fields say of several data sets."""
+    every = list(data_sets.values())
+    batch_size = sum(item.batch_size for item in every)
+    return {
+        "policy": "+".join(dict.fromkeys(item.policy for item in every)),
+        "train_data": "+".join(item.train_data for item in every),
+        "batch_size": batch_size,
+        "filter_ratio": 1.0 - batch_size / sum(item.super_batch_size for item in every),
+    }
+
+
+def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
+    policy = _checked_policy(config)
     if not policy.scores:
         # Nothing to filter by: every example that is read is trained on.
         config = dataclasses.replace(config, filter_ratio=0.0)
     examples = config.super_batch_size
-    warmup = config.warmup_steps if config.warmup_steps >= 0 else config.steps // 10
-    capacity = config.replay.capacity or 8 * examples
+    capacity = config.replay.capacity or _CAPACITY * examples
     # While one thread beside a server writes, the other's batch is scored.
     as_nodes = config.inference.run_loops_as_nodes or not policy.scores
     run_loops = config.inference.run_loops or (1 if as_nodes else 2)
@@ -243,7 +341,6 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
     )
     return dataclasses.replace(
         config,
-        warmup_steps=warmup,
         replay=dataclasses.replace(config.replay, capacity=capacity),
         inference=dataclasses.replace(
             config.inference, batch_size=server_batch, run_loops=run_loops, run_loops_as_nodes=as_nodes
@@ -252,12 +349,69 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
     )
 
 
+def _checked_policy(config: DataSetConfig) -> policies.Policy:
+    """The policy, with the reference that it asks for."""
+    try:
+        policy = policies.get(config.policy)
+    except ValueError as error:
+        raise ConfigError(f"policy={config.policy!r}: {error}") from None
+    checkpoint = config.reference.checkpoint
+    if policy.reference != "fixed":
+        if checkpoint:
+            raise ConfigError(
+                f"reference.checkpoint={checkpoint!r}: policy {config.policy!r} uses no fixed reference"
+            )
+        return policy
+    _require(
+        bool(checkpoint),
+        "reference.checkpoint",
+        checkpoint,
+        f"the run directory of a pretrained reference: policy {config.policy!r} scores with one",
+    )
+    if policy.reference_data == "held_out":
+        _require(
+            config.train_split == "rest",
+            "train_split",
+            config.train_split,
+            f"'rest' with policy {config.policy!r}: its reference learned from the held-out part",
+        )
+    return policy
+
+
+def _with_text_model(field: str, model: ModelConfig, task: str) -> ModelConfig:
+    if task == "classification":
+        _require(not model.text_model, f"{field}.text_model", model.text_model, "empty with this task")
+    elif not model.text_model:
+        _require(
+            model.model.startswith("vit_"),
+            f"{field}.text_model",
+            model.text_model,
+            f"the name of a text tower, such as 'text_mu_6_1': {model.model} is no ViT to take its size from",
+        )
+        return dataclasses.replace(model, text_model=model.model.replace("vit_", "text_", 1))
+    return model
+
+
+def _with_evaluators(config: ExperimentConfig, data_sets: Mapping[str, DataSetConfig]) -> EvaluationConfig:
+    first = next(iter(data_sets.values())).train_data
+    evaluators = dict(config.evaluation.evaluators)
+    if not evaluators:
+        name, kind = ("test", "accuracy") if config.task == "classification" else ("retrieval", "retrieval")
+        evaluators[name] = EvaluatorConfig(kind, config.eval_data)
+    evaluators = {
+        name: dataclasses.replace(item, data=item.data or config.eval_data or first)
+        for name, item in evaluators.items()
+    }
+    return dataclasses.replace(config.evaluation, evaluators=evaluators)
+
+
 def _build(kind: type, fields: Mapping[str, Any], prefix: str) -> Any:
     """Builds a dataclass from a dict, and the dataclasses in it."""
     if not isinstance(fields, Mapping):
         raise ConfigError(f"{prefix.rstrip('.')}={fields!r}: must be a group of fields")
     hints = get_type_hints(kind)
-    missing = sorted(set(hints) - set(fields))
+    optional = {f.name for f in dataclasses.fields(kind) if _has_default(f)}
+    missing = sorted(set(hints) - set(fields) - optional)
     unknown = sorted(set(fields) - set(hints))
     if missing or unknown:
         raise ConfigError(
@@ -266,19 +420,24 @@ def _build(kind: type, fields: Mapping[str, Any], prefix: str) -> Any:
                 + [f"unknown field {prefix}{name}" for name in unknown]
             )
         )
-    values = {}
-    for name, hint in hints.items():
-        value = fields[name]
-        if dataclasses.is_dataclass(hint):
-            value = _build(hint, value, f"{prefix}{name}.")  # type: ignore[arg-type]
-        elif hint in (int, float, str, bool):
-            value = _scalar(hint, value, prefix + name)
-        elif isinstance(value, Mapping):
-            value = dict(value)
-        else:
-            raise ConfigError(f"{prefix}{name}={value!r}: must be a group of fields")
-        values[name] = value
-    return kind(**values)
+    return kind(**{name: _value(hints[name], value, prefix + name) for name, value in fields.items()})
+
+
+def _has_default(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _value(hint: Any, value: Any, field: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, f"{field}.")  # type: ignore[arg-type]
+    if hint in (int, float, str, bool):
+        return _scalar(hint, value, field)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{field}={value!r}: must be a group of fields")
+    item = get_args(hint)[1]
+    if dataclasses.is_dataclass(item):
+        return {name: _build(item, entry, f"{field}.{name}.") for name, entry in value.items()}  # type: ignore[arg-type]
+    return dict(value)
 
 
 def _scalar(hint: type, value: Any, field: str) -> Any:

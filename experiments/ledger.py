@@ -21,6 +21,7 @@ the same run, training it on super-batches (10·b in the paper):
 `3·F_ref·β·(super-batch / b)` in place of `3·F_ref`.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from classact.selection.policies import Policy
@@ -219,6 +220,16 @@ def run_ledger(
         "scorer_forward_macs": f_ref,
     }
     return {name: float(macs) for name, macs in ledger.items()}
+
+
+def add(ledgers: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Adds up the ledgers of one run's data sets, at least one; costs per example do not add up."""
+    return {
+        name: max(own[name] for own in ledgers)
+        if name.endswith("_forward_macs")
+        else float(sum(own[name] for own in ledgers))
+        for name in ledgers[0]
+    }
 
 
 def _check(field: str, value: float, accepted: bool, expected: str) -> None:

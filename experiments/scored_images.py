@@ -25,8 +25,9 @@ class ScoredImage:
     Attributes:
         url: the image as a `data:` URL, at most 96 pixels a side.
         score: ℓ_act(online) − ℓ_act(reference).
-        label: the name of the class that its label says.
-        true_label: the name of its true class where that is known to be another.
+        label: its caption, or the name of the class that its label says.
+        true_label: the name of its true class where that is known to be another;
+            "another caption" where the caption is known to be another image's.
     """
 
     url: str
@@ -50,8 +51,9 @@ def load_extremes(run_dir: Union[str, "os.PathLike[str]"], shown: int = SHOWN) -
     """Reads `scored_images.npz` of a run directory.
 
     It holds `image: uint8[N, H, W, C]` (C of 1, 3 or 4), `score: float32[N]`,
-    `label: int32[N]` and, optionally, `clean_label: int32[N]` and
-    `class_names: str[K]`. Images without a finite score are left out.
+    `caption: str[N]` with, optionally, `corrupted: bool[N]`, or `label: int32[N]`
+    with, optionally, `clean_label: int32[N]` and `class_names: str[K]`. Images
+    without a finite score are left out.
 
     Args:
         run_dir: the run directory.
@@ -83,7 +85,7 @@ def load_extremes(run_dir: Union[str, "os.PathLike[str]"], shown: int = SHOWN) -
 
 def _check(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     """Raises a RunError unless the arrays are there and fit each other."""
-    for name in ("image", "score", "label"):
+    for name in ("image", "score", "label" if "caption" not in arrays else "caption"):
         if name not in arrays:
             raise RunError(f"{path} has no array {name!r}")
     image = arrays["image"]
@@ -91,21 +93,23 @@ def _check(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
         raise RunError(
             f"{path}: image is {image.dtype}{list(image.shape)}, expected uint8[N, H, W, 1, 3 or 4]"
         )
-    for name in ("score", "label", "clean_label"):
+    for name in ("score", "label", "clean_label", "caption", "corrupted"):
         if name in arrays and arrays[name].shape != image.shape[:1]:
             raise RunError(f"{path}: {name} has shape {arrays[name].shape}, expected ({len(image)},)")
 
 
 def _scored_image(arrays: dict[str, np.ndarray], index: int) -> ScoredImage:
     """Returns one of the images with its names."""
+    url, score = _data_url(arrays["image"][index]), float(arrays["score"][index])
+    if "caption" in arrays:
+        corrupted = "corrupted" in arrays and bool(arrays["corrupted"][index])
+        return ScoredImage(
+            url, score, str(arrays["caption"][index]), "another caption" if corrupted else None
+        )
     label = int(arrays["label"][index])
     clean = int(arrays["clean_label"][index]) if "clean_label" in arrays else label
-    return ScoredImage(
-        url=_data_url(arrays["image"][index]),
-        score=float(arrays["score"][index]),
-        label=_class_name(arrays, label),
-        true_label=None if clean == label else _class_name(arrays, clean),
-    )
+    true_label = None if clean == label else _class_name(arrays, clean)
+    return ScoredImage(url, score, _class_name(arrays, label), true_label)
 
 
 def _class_name(arrays: dict[str, np.ndarray], label: int) -> str:

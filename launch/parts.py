@@ -7,13 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
-from classact.data import noise, source, specs, stream
-from classact.experiments.config import ConfigError, ExperimentConfig, ModelConfig
-from classact.models import registry
+from classact.data import captions, noise, prompts, source, specs, stream
+from classact.data import tokenizer as tokenizer_lib
+from classact.experiments.config import (
+    ConfigError,
+    DataSetConfig,
+    EvaluatorConfig,
+    ExperimentConfig,
+    ModelConfig,
+)
+from classact.models import cost, registry, text, two_tower
 from classact.nodes import checkpoints, training
 from classact.replay import records
-from classact.selection import losses, policies
+from classact.selection import contrastive, losses, policies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,50 +30,103 @@ class DataShape:
 
     Attributes:
         name: of the source.
-        num_classes: K.
+        num_classes: K; 0 without labels.
         image_shape: (H, W, C) in pixels.
         codec: packs its batches into records.
+        vocab_size: number of token ids; 0 for a task without texts.
+        end_id: the token at which a text ends.
     """
 
     name: str
     num_classes: int
     image_shape: tuple[int, int, int]
     codec: records.RecordCodec
+    vocab_size: int = 0
+    end_id: int = 0
 
 
-def data_shape(data: source.Source) -> DataShape:
+def data_shape(config: ExperimentConfig, data: source.Source) -> DataShape:
     """Reads one example to learn the shape."""
     example = next(stream.IIDStream(data, batch_size=1, seed=0))
-    return DataShape(data.name, data.num_classes, data.image_shape, records.RecordCodec(example))
+    vocab_size = end_id = 0
+    if config.task == "contrastive":
+        tokenizer = make_tokenizer(config)
+        vocab_size, end_id = tokenizer.vocab_size, tokenizer.end_id
+    codec = records.RecordCodec(example)
+    return DataShape(data.name, data.num_classes, data.image_shape, codec, vocab_size, end_id)
 
 
-def open_train_source(config: ExperimentConfig) -> source.Source:
-    """Opens the training data, split and with its labels redrawn as configured.
+def open_train_source(config: ExperimentConfig, data_set: DataSetConfig) -> source.Source:
+    """Opens a data set to train on, split and with its noise, ready for the task.
 
     Raises:
         source.DataError: if it cannot be opened; names the file and the reason.
     """
-    opened = specs.open_source(config.train_data, "train")
-    if config.train_split != "all":
-        rest, held_out = source.held_out_split(opened, config.held_out, config.data_seed)
-        opened = held_out if config.train_split == "held_out" else rest
-    if config.label_noise > 0:
-        opened = noise.with_label_noise(opened, config.label_noise, config.data_seed)
+    opened = specs.open_source(data_set.train_data, "train")
+    if data_set.train_split != "all":
+        rest, held_out = source.held_out_split(opened, data_set.held_out, config.data_seed)
+        opened = held_out if data_set.train_split == "held_out" else rest
+    if data_set.label_noise > 0:
+        opened = noise.with_label_noise(opened, data_set.label_noise, config.data_seed)
+    if config.task == "classification":
+        _check_labels(opened)
+        return opened
+    if data_set.caption_noise > 0:
+        opened = captions.with_shuffled_captions(opened, data_set.caption_noise, config.data_seed)
+    return _tokenized(config, opened)
+
+
+def open_eval_source(config: ExperimentConfig, evaluator: EvaluatorConfig) -> source.Source:
+    """Opens the data that an evaluator measures on: the eval split of its source.
+
+    Raises:
+        source.DataError: if it cannot be opened, or lacks what the evaluator needs.
+    """
+    opened = specs.open_source(evaluator.data, "eval")
+    if evaluator.kind == "retrieval":
+        if evaluator.distinct:
+            texts = opened.caption_at(np.arange(opened.num_examples))
+            _, first = np.unique(texts, return_index=True)
+            opened = source.Subset(opened, np.sort(first))
+        return _tokenized(config, opened)
+    _check_labels(opened)
+    if evaluator.kind == "zero_shot" and not opened.class_names:
+        raise source.DataError(f"{opened.name}: its classes have no names, which zero_shot makes prompts of")
     return opened
 
 
-def open_eval_source(config: ExperimentConfig) -> source.Source:
-    """Opens the data to measure on: `eval_data`, or the eval split of `train_data`.
+def _check_labels(opened: source.Source) -> None:
+    if not opened.num_classes:
+        raise source.DataError(f"{opened.name} has no labels to classify by")
+
+
+def _tokenized(config: ExperimentConfig, opened: source.Source) -> source.Source:
+    if not opened.captioned:
+        opened = captions.LabelsAsText(opened, prompts.templates(config.contrastive.templates))
+    return captions.Tokenized(opened, make_tokenizer(config))
+
+
+def make_tokenizer(config: ExperimentConfig) -> tokenizer_lib.Tokenizer:
+    """Loads the tokenizer of a contrastive task.
 
     Raises:
-        source.DataError: if it cannot be opened.
+        source.DataError: for an unknown or damaged vocabulary.
     """
-    return specs.open_source(config.eval_data or config.train_data, "eval")
+    return tokenizer_lib.load_tokenizer(config.contrastive.tokenizer, config.contrastive.context_length)
 
 
 def make_task(config: ExperimentConfig) -> losses.Task:
-    """Builds the task: its losses."""
-    return losses.Classification(config.label_smoothing)
+    """Builds the task: its losses.
+
+    Raises:
+        ConfigError: for an unknown loss.
+    """
+    if config.task == "classification":
+        return losses.Classification(config.label_smoothing)
+    try:
+        return contrastive.Contrastive(config.contrastive.loss, config.contrastive.act_loss)
+    except ValueError as error:
+        raise ConfigError(f"contrastive: {error}") from None
 
 
 def make_model(model: ModelConfig, config: ExperimentConfig, data: DataShape) -> registry.Model:
@@ -74,44 +135,76 @@ def make_model(model: ModelConfig, config: ExperimentConfig, data: DataShape) ->
     Raises:
         ConfigError: for an unknown name, or sizes that do not fit.
     """
+    paired = config.task == "contrastive"
+    own = config.contrastive
     try:
-        return registry.create(
+        image = registry.create(
             model.model,
-            num_classes=data.num_classes,
+            num_classes=own.embedding_size if paired else data.num_classes,
             image_shape=data.image_shape,
             patch_size=config.patch_size,
             **model.options,
         )
+        if not paired:
+            return image
+        size = text.size(model.text_model)
     except ValueError as error:
         raise ConfigError(f"model {model.model!r} for {data.name} {data.image_shape}: {error}") from None
+    texts = text.TextTransformer(
+        size, data.vocab_size, own.context_length, data.end_id, own.embedding_size, own.causal
+    )
+    if own.loss == "sigmoid":
+        return two_tower.build(image, texts, two_tower.SIGMOID_SCALE, two_tower.SIGMOID_BIAS)
+    return two_tower.build(image, texts)
+
+
+def forward_macs(model: registry.Model, config: ExperimentConfig, data: DataShape) -> int:
+    """MACs of a model's forward pass for one example."""
+    length = config.contrastive.context_length if config.task == "contrastive" else 0
+    return cost.forward_macs(model, data.image_shape, length)
 
 
 def make_models(config: ExperimentConfig, data: DataShape) -> dict[str, registry.Model]:
-    """The policy's networks by name: "learner", and "online" and "reference" where it has them."""
-    policy = policies.get(config.policy)
+    """The run's networks by name: "learner", and "online" and "reference" where a policy has them."""
+    every = [policies.get(item.policy) for item in config.data_sets.values()]
     models = {"learner": make_model(config.learner, config, data)}
-    if policy.online == "proxy":
+    if any(policy.online == "proxy" for policy in every):
         models["online"] = make_model(config.scorer, config, data)
+    if any(policy.reference is not None for policy in every):
+        models["reference"] = make_model(config.scorer, config, data)
+    return models
+
+
+def role_models(
+    config: ExperimentConfig, data_set: DataSetConfig, data: DataShape
+) -> dict[str, registry.Model]:
+    """The networks that score a data set, by role: "online" and "reference"."""
+    policy = policies.get(data_set.policy)
+    models = {}
+    if policy.online is not None:
+        chosen = config.learner if policy.online == "learner" else config.scorer
+        models["online"] = make_model(chosen, config, data)
     if policy.reference is not None:
         models["reference"] = make_model(config.scorer, config, data)
     return models
 
 
-def role_models(config: ExperimentConfig, data: DataShape) -> dict[str, registry.Model]:
-    """The networks that score, by role: "online" and "reference"."""
-    policy = policies.get(config.policy)
-    models = make_models(config, data)
-    if policy.online == "learner":
-        models["online"] = models["learner"]
-    return {role: models[role] for role in ("online", "reference") if role in models}
-
-
 def trained_models(config: ExperimentConfig, data: DataShape) -> dict[str, training.TrainedModel]:
-    """The models that the learner trains, with their optimisers."""
-    policy = policies.get(config.policy)
+    """The models that the learner trains, with their optimisers.
+
+    The learner learns from all data sets; the online model from those whose policy
+    scores with it, and a reference that is trained in the run likewise.
+    """
     models = make_models(config, data)
     trained = {}
-    for name in policy.trained_models:
+    for name in ("learner", "online", "reference"):
+        weights = {
+            data_set: item.weight
+            for data_set, item in config.data_sets.items()
+            if name in policies.get(item.policy).trained_models
+        }
+        if not weights:
+            continue
         on_super_batch = name == "reference"
         factor = config.reference.learning_rate_factor if on_super_batch else 1.0
         optimizer = training.OptimizerConfig(
@@ -121,36 +214,41 @@ def trained_models(config: ExperimentConfig, data: DataShape) -> dict[str, train
             weight_decay=config.weight_decay,
             clip_norm=config.clip_norm,
         )
-        trained[name] = training.TrainedModel(models[name], optimizer, on_super_batch)
+        trained[name] = training.TrainedModel(models[name], optimizer, weights, on_super_batch)
     return trained
 
 
-def fixed_variables(config: ExperimentConfig) -> dict[str, Any]:
+def fixed_variables(data_set: DataSetConfig) -> dict[str, Any]:
     """Variables of the models that never change, by role: a fixed reference's."""
-    if policies.get(config.policy).reference != "fixed":
+    if policies.get(data_set.policy).reference != "fixed":
         return {}
-    directory = pathlib.Path(config.reference.checkpoint) / "checkpoints"
+    directory = pathlib.Path(data_set.reference.checkpoint) / "checkpoints"
     return {"reference": checkpoints.load_model(directory, "learner")}
 
 
-def check_reference(config: ExperimentConfig, data: DataShape) -> None:
-    """Checks that the reference's checkpoint is what this run would score with.
+def check_reference(config: ExperimentConfig, data_set: DataSetConfig, data: DataShape) -> None:
+    """Checks that a data set's reference is what this run would score with.
 
     Raises:
         ConfigError: if it is missing or damaged, or of another architecture,
             number of classes, or data than the policy asks for.
     """
-    policy = policies.get(config.policy)
+    policy = policies.get(data_set.policy)
     if policy.reference != "fixed":
         return
-    run = pathlib.Path(config.reference.checkpoint)
+    run = pathlib.Path(data_set.reference.checkpoint)
     field = f"reference.checkpoint={str(run)!r}"
     theirs = _read_config(run, field)
     model = theirs["learner"].get("model")
     if model != config.scorer.model:
         raise ConfigError(f"{field}: it holds a {model}, but scorer.model is {config.scorer.model}")
+    task = theirs.get("task", "classification")
+    if task != config.task:
+        raise ConfigError(f"{field}: it was trained with task={task!r}, this run has {config.task!r}")
+    if config.task == "contrastive":
+        _check_same_texts(field, theirs, config)
     if policy.reference_data == "held_out":
-        ours = (config.train_data, config.held_out, config.data_seed, "held_out")
+        ours = (data_set.train_data, data_set.held_out, config.data_seed, "held_out")
         found = tuple(theirs.get(name) for name in ("train_data", "held_out", "data_seed", "train_split"))
         if found != ours:
             raise ConfigError(
@@ -158,7 +256,7 @@ def check_reference(config: ExperimentConfig, data: DataShape) -> None:
                 f"(train_data, held_out, data_seed, train_split) = {ours}, this one had {found}"
             )
     try:
-        variables = fixed_variables(config)["reference"]
+        variables = fixed_variables(data_set)["reference"]
     except checkpoints.CheckpointError as error:
         raise ConfigError(f"{field}: {error}") from None
     expected = jax.eval_shape(make_model(config.scorer, config, data).init, jax.random.key(0))
@@ -168,6 +266,15 @@ def check_reference(config: ExperimentConfig, data: DataShape) -> None:
             f"{field}: it does not fit {config.scorer.model} with {data.num_classes} classes, "
             f"images {data.image_shape} and patch_size={config.patch_size}: {difference}"
         )
+
+
+def _check_same_texts(field: str, theirs: Mapping[str, Any], config: ExperimentConfig) -> None:
+    """Equal shapes do not show that two text towers read the same tokens in the same way."""
+    found = {**theirs["contrastive"], "text_model": theirs["learner"].get("text_model")}
+    ours = {**dataclasses.asdict(config.contrastive), "text_model": config.scorer.text_model}
+    for name in ("text_model", "tokenizer", "context_length", "causal"):
+        if found.get(name) != ours[name]:
+            raise ConfigError(f"{field}: it has {name}={found.get(name)!r}, this run {ours[name]!r}")
 
 
 def _read_config(run: pathlib.Path, field: str) -> Mapping[str, Any]:

@@ -1,77 +1,92 @@
 """The whole system on one page: which nodes there are, and who talks to whom.
 
-For the data set: its replay, its inference servers with their run loops; one
-learner; one evaluator. Later data sets are added in the same way.
+For each data set: its replay, its inference servers with their run loops. One
+learner; any number of evaluators.
 """
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import launchpad as lp
 
-from classact.experiments.config import ExperimentConfig
+from classact.experiments.config import DataSetConfig, ExperimentConfig
 from classact.launch import factories, rpc
 from classact.launch.parts import DataShape
 from classact.launch.replay_node import ReplayNode
 from classact.selection import policies
 
 LEARNER = "learner"
-EVALUATOR = "test"
 # RPCs that may wait inside the learner at once: long polls of followers.
 _LEARNER_RPC_THREADS = 16
 
 
-def data_set_name(config: ExperimentConfig) -> str:
-    """The data set's name in labels and files: the source's, without its path."""
-    return config.train_data.split(":")[0].split("?")[0]
-
-
-def build_program(config: ExperimentConfig, workdir: pathlib.Path, data: DataShape) -> lp.Program:
+def build_program(
+    config: ExperimentConfig, workdir: pathlib.Path, data: Mapping[str, DataShape]
+) -> lp.Program:
     """Builds the program of an experiment; nothing is started.
 
     Args:
         config: the resolved configuration.
         workdir: the run directory.
-        data: shapes of the training data.
+        data: shapes of each data set.
 
     Returns:
         Nodes labelled `replay/<data set>`, `inference/<data set>`,
-        `run_loop/<data set>`, `learner` and `evaluator/test`.
+        `run_loop/<data set>`, `learner` and `evaluator/<name>`.
     """
-    policy = policies.get(config.policy)
-    data_set = data_set_name(config)
     workdir = workdir.absolute()
-    build = factories.Factories(config, workdir, data_set, data)
+    build = factories.Factories(config, workdir, data)
     program = lp.Program("classact")
 
-    with program.group(f"replay/{data_set}"):
-        checkpoints = str(workdir / "replay" / data_set)
-        replay = program.add_node(ReplayNode(build.table_config, data.codec.num_bytes, checkpoints))
+    replays = {}
+    for data_set in config.data_sets:
+        with program.group(f"replay/{data_set}"):
+            checkpoints = str(workdir / "replay" / data_set)
+            node = ReplayNode(build.table_config(data_set), data[data_set].codec.num_bytes, checkpoints)
+            replays[data_set] = program.add_node(node)
 
+    followers = sum(item.inference.servers for item in config.data_sets.values())
+    followers += len(config.evaluation.evaluators)
     with program.group(LEARNER):
         learner_node = lp.CourierNode(
             build.learner,
-            replay,
-            courier_kwargs={"thread_pool_size": _LEARNER_RPC_THREADS + config.inference.servers},
+            *replays.values(),
+            courier_kwargs={"thread_pool_size": _LEARNER_RPC_THREADS + followers},
         )
         learner = program.add_node(learner_node)
         learner.set_client_kwargs(call_timeout=rpc.CALL_SECONDS)
 
-    with_nodes = config.inference.run_loops_as_nodes
+    for data_set, own in config.data_sets.items():
+        _add_actors(program, build, data_set, own, learner, replays[data_set])
+
+    for name in config.evaluation.evaluators:
+        with program.group(f"evaluator/{name}"):
+            program.add_node(lp.PyClassNode(build.evaluator, learner, name))
+    return program
+
+
+def _add_actors(
+    program: lp.Program,
+    build: factories.Factories,
+    data_set: str,
+    own: DataSetConfig,
+    learner: Any,
+    replay: Any,
+) -> None:
+    """Adds what fills a data set's replay: inference servers, run loops as threads or as nodes."""
+    with_nodes = own.inference.run_loops_as_nodes
     servers = []
-    if policy.scores:
+    if policies.get(own.policy).scores:
         with program.group(f"inference/{data_set}"):
-            for index in range(config.inference.servers):
-                threads = 0 if with_nodes else config.inference.run_loops
-                node = lp.CourierNode(build.inference, learner, replay, index, threads)
+            for index in range(own.inference.servers):
+                threads = 0 if with_nodes else own.inference.run_loops
+                node = lp.CourierNode(build.inference, data_set, learner, replay, index, threads)
                 server = program.add_node(node)
                 server.set_client_kwargs(call_timeout=rpc.CALL_SECONDS)
                 servers.append(server)
     if with_nodes:
         with program.group(f"run_loop/{data_set}"):
-            for index in range(config.inference.servers * config.inference.run_loops):
+            for index in range(own.inference.servers * own.inference.run_loops):
                 asked = servers[index % len(servers)] if servers else None
-                program.add_node(lp.PyClassNode(build.run_loop, replay, asked, index))
-
-    with program.group(f"evaluator/{EVALUATOR}"):
-        program.add_node(lp.PyClassNode(build.evaluator, learner, EVALUATOR))
-    return program
+                program.add_node(lp.PyClassNode(build.run_loop, data_set, replay, asked, index))

@@ -13,15 +13,14 @@ from typing import Any
 
 from classact.data import source, specs
 from classact.experiments import curves, ledger
-from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch import parts, processes, program, threads
+from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
+from classact.launch import evaluators, parts, processes, program, threads
 from classact.launch.outcome import Outcome
 from classact.launch.ports import LoopbackPorts
 from classact.launch.progress import Progress
 from classact.launch.resources import Resources
 from classact.launch.synchronous import run_synchronous
 from classact.launch.tasks import endpoints, make_tasks
-from classact.models import cost
 from classact.nodes import checkpoints
 from classact.selection import policies
 
@@ -35,7 +34,7 @@ class Prepared:
 
     config: ExperimentConfig
     workdir: pathlib.Path
-    data: parts.DataShape
+    data: Mapping[str, parts.DataShape]
 
 
 def prepare(config: ExperimentConfig, workdir: pathlib.Path) -> Prepared:
@@ -52,26 +51,49 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path) -> Prepared:
         raise ConfigError(f"workdir={str(workdir)!r} holds a run already: name another one")
     if workdir.exists() and not workdir.is_dir():
         raise ConfigError(f"workdir={str(workdir)!r} is not a directory")
-    train = parts.open_train_source(config)
-    evaluation = parts.open_eval_source(config)
-    specs.check_same_task(train, evaluation)
-    readers = config.inference.servers * config.inference.run_loops
+    data = {name: _checked_data_set(config, name, own) for name, own in config.data_sets.items()}
+    shape = _common_shape(data)
+    try:
+        parts.trained_models(config, shape)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    parts.make_task(config)
+    for model in parts.make_models(config, shape).values():
+        try:
+            parts.forward_macs(model, config, shape)
+        except ValueError as error:
+            raise ConfigError(f"model {model.name!r} for {shape.name} {shape.image_shape}: {error}") from None
+    for own in config.data_sets.values():
+        parts.check_reference(config, own, shape)
+    for evaluator in config.evaluation.evaluators.values():
+        evaluators.make_measure(config, evaluator, shape)
+    return Prepared(config, workdir.absolute(), data)
+
+
+def _checked_data_set(config: ExperimentConfig, name: str, own: DataSetConfig) -> parts.DataShape:
+    train = parts.open_train_source(config, own)
+    if config.task == "classification":
+        for evaluator in config.evaluation.evaluators.values():
+            specs.check_same_task(train, parts.open_eval_source(config, evaluator))
+    readers = own.inference.servers * own.inference.run_loops
     if train.num_examples < readers:
         raise source.DataError(
             f"{train.name}: {train.num_examples} examples are too few for {readers} run loops"
         )
-    data = parts.data_shape(train)
-    try:
-        parts.trained_models(config, data)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    for model in parts.make_models(config, data).values():
-        try:
-            cost.forward_macs(model, data.image_shape)
-        except ValueError as error:
-            raise ConfigError(f"model {model.name!r} for {data.name} {data.image_shape}: {error}") from None
-    parts.check_reference(config, data)
-    return Prepared(config, workdir.absolute(), data)
+    return parts.data_shape(config, train)
+
+
+def _common_shape(data: Mapping[str, parts.DataShape]) -> parts.DataShape:
+    """What one model can be built for; ConfigError if the data sets differ in it."""
+    (first, shape), *others = data.items()
+    for name, other in others:
+        for field in ("image_shape", "num_classes") if not shape.vocab_size else ("image_shape",):
+            if getattr(shape, field) != getattr(other, field):
+                raise ConfigError(
+                    f"data_sets {first} and {name} differ in {field}: "
+                    f"{getattr(shape, field)} and {getattr(other, field)}"
+                )
+    return shape
 
 
 def run(prepared: Prepared, engine: str) -> Outcome:
@@ -90,7 +112,7 @@ def run(prepared: Prepared, engine: str) -> Outcome:
     started = time.monotonic()
     with Progress(workdir, config.steps):
         if engine == "synchronous":
-            outcome = run_synchronous(config, workdir, prepared.data, program.EVALUATOR)
+            outcome = run_synchronous(config, workdir, prepared.data)
         else:
             outcome = _run_program(prepared, engine)
     outcome = _verified(outcome, config, workdir)
@@ -164,28 +186,40 @@ def _write_result(prepared: Prepared, outcome: Outcome, wall_seconds: float, cpu
 
 
 def _ledger(prepared: Prepared, steps: int, learner_lines: list[dict[str, Any]]) -> dict[str, float]:
-    config, data = prepared.config, prepared.data
-    policy = policies.get(config.policy)
-    models = parts.make_models(config, data)
+    """The sum of the data sets' ledgers; each reference's pretraining counts once."""
+    config = prepared.config
+    shape = next(iter(prepared.data.values()))
+    models = parts.make_models(config, shape)
     scorer = models.get("online") or models.get("reference")
-    scored = 0
-    if policy.scores:
-        inserts = [line.get("replay/inserts", 0) for line in learner_lines[-1:]]
-        scored = int(max([steps * config.super_batch_size, *inserts]))
-    pretraining = 0.0
-    if policy.reference == "fixed":
-        reference = curves.load_run(config.reference.checkpoint)
-        pretraining = float(reference.ledger.get("total_macs", 0.0))
-    return ledger.run_ledger(
-        policy,
-        learner_macs=cost.forward_macs(models["learner"], data.image_shape),
-        scorer_macs=cost.forward_macs(scorer, data.image_shape) if scorer else 0.0,
-        updates=steps,
-        batch_size=config.batch_size,
-        examples_scored=scored,
-        super_batch_size=config.reference.super_batch,
-        reference_pretraining_macs=pretraining,
-    )
+    macs = {
+        "learner_macs": parts.forward_macs(models["learner"], config, shape),
+        "scorer_macs": parts.forward_macs(scorer, config, shape) if scorer else 0.0,
+    }
+    last = learner_lines[-1] if learner_lines else {}
+    pretrained: set[str] = set()
+    parts_of = []
+    for name, own in config.data_sets.items():
+        policy = policies.get(own.policy)
+        scored, pretraining = 0, 0.0
+        if policy.scores:
+            inserts = last.get(f"replay/{name}/inserts", last.get("replay/inserts", 0))
+            scored = int(max(steps * own.super_batch_size, inserts))
+        if policy.reference == "fixed" and own.reference.checkpoint not in pretrained:
+            pretrained.add(own.reference.checkpoint)
+            reference = curves.load_run(own.reference.checkpoint)
+            pretraining = float(reference.ledger.get("total_macs", 0.0))
+        parts_of.append(
+            ledger.run_ledger(
+                policy,
+                **macs,
+                updates=steps,
+                batch_size=own.batch_size,
+                examples_scored=scored,
+                super_batch_size=own.reference.super_batch,
+                reference_pretraining_macs=pretraining,
+            )
+        )
+    return ledger.add(parts_of)
 
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:

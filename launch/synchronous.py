@@ -12,41 +12,32 @@ import jax
 import numpy as np
 
 from classact.data.stream import IIDStream
-from classact.experiments.config import ExperimentConfig
-from classact.launch import parts
+from classact.experiments.config import DataSetConfig, ExperimentConfig
+from classact.launch import evaluators, parts
 from classact.launch.outcome import Outcome
-from classact.nodes import checkpoints, evaluator, synchronous, training
+from classact.nodes import checkpoints, learner, synchronous, training
 from classact.nodes.metrics import MetricsWriter
 from classact.selection import policies
 
 
-def run_synchronous(
-    config: ExperimentConfig, workdir: Any, data: parts.DataShape, evaluator_name: str
-) -> Outcome:
+def run_synchronous(config: ExperimentConfig, workdir: Any, data: Mapping[str, parts.DataShape]) -> Outcome:
     """Trains to the last step in this process; blocks until then.
 
     Args:
         config: the resolved configuration.
         workdir: the run directory.
-        data: shapes of the training data.
-        evaluator_name: under which the evaluation's metrics are written.
+        data: shapes of each data set.
 
     Returns:
         The outcome, always completed; Ctrl-C raises as in any program.
     """
-    policy = policies.get(config.policy)
-    models = parts.role_models(config, data)
-    recorder = _Recorder(config, workdir, data, evaluator_name)
+    shape = next(iter(data.values()))
+    recorder = _Recorder(config, workdir, shape)
     started = time.process_time()
     state = synchronous.train(
-        policy,
+        {name: _data_set(config, own, shape) for name, own in config.data_sets.items()},
         parts.make_task(config),
-        parts.trained_models(config, data),
-        {role: (models[role], variables) for role, variables in parts.fixed_variables(config).items()},
-        # The reference of Algorithm 2 learns from the whole of what is scored.
-        IIDStream(parts.open_train_source(config), config.super_batch_size, config.seed),
-        batch_size=config.batch_size,
-        temperature=config.temperature,
+        parts.trained_models(config, shape),
         steps=config.steps,
         seed=config.seed,
         on_step=recorder.on_step,
@@ -57,19 +48,28 @@ def run_synchronous(
     return Outcome("completed", cpu_seconds=time.process_time() - started)
 
 
+def _data_set(config: ExperimentConfig, own: DataSetConfig, shape: parts.DataShape) -> synchronous.DataSet:
+    models = parts.role_models(config, own, shape)
+    return synchronous.DataSet(
+        policies.get(own.policy),
+        # The reference of Algorithm 2 learns from the whole of what is scored.
+        IIDStream(parts.open_train_source(config, own), own.super_batch_size, config.seed),
+        own.batch_size,
+        own.temperature,
+        {role: (models[role], variables) for role, variables in parts.fixed_variables(own).items()},
+    )
+
+
 class _Recorder:
     """Writes the metrics that the learner and the evaluator nodes would write."""
 
-    def __init__(self, config: ExperimentConfig, workdir: Any, data: parts.DataShape, name: str) -> None:
+    def __init__(self, config: ExperimentConfig, workdir: Any, shape: parts.DataShape) -> None:
         self._config = config
-        self._name = name
         self._learner = MetricsWriter(workdir, "learner")
-        self._evaluator = MetricsWriter(workdir, f"evaluator-{name}")
-        self._measure = evaluator.classification_accuracy(
-            parts.make_models(config, data)["learner"],
-            parts.make_task(config),
-            evaluator.whole_data_set(parts.open_eval_source(config), config.evaluation.batch_size),
-        )
+        self._evaluators = {
+            name: (MetricsWriter(workdir, f"evaluator-{name}"), evaluators.make_measure(config, own, shape))
+            for name, own in config.evaluation.evaluators.items()
+        }
         self._since = time.monotonic()
         self._losses: list[Mapping[str, jax.Array]] = []
         self._corrupted: list[float] = []
@@ -79,16 +79,17 @@ class _Recorder:
         step: int,
         state: training.TrainState,
         metrics: Mapping[str, jax.Array],
-        batch: Mapping[str, np.ndarray],
+        batches: Mapping[str, Mapping[str, np.ndarray]],
     ) -> None:
         self._losses.append(metrics)
-        if "clean_label" in batch:
-            self._corrupted.append(float(np.mean(batch["label"] != batch["clean_label"])))
+        shares = [learner.corrupted_share(batch) for batch in batches.values()]
+        self._corrupted += [share for share in shares if share is not None]
         if step % self._config.log_every == 0:
             self._write(step)
         if step % self._config.evaluation.every == 0 or step == self._config.steps:
-            values = self._measure(state.variables()["learner"])
-            self._evaluator.write(step, {f"eval/{self._name}/{key}": value for key, value in values.items()})
+            for name, (writer, measure) in self._evaluators.items():
+                values = measure(state.variables()["learner"])
+                writer.write(step, {f"eval/{name}/{key}": value for key, value in values.items()})
 
     def _write(self, step: int) -> None:
         interval = jax.device_get(self._losses)

@@ -16,6 +16,8 @@ from classact.models import registry, text
 # Radford et al. (2021): the inverse temperature starts at 1/0.07 and is clipped at 100.
 INITIAL_SCALE = 1 / 0.07
 MAX_SCALE = 100.0
+# Zhai et al., "Sigmoid Loss for Language Image Pre-Training" (2023).
+SIGMOID_SCALE, SIGMOID_BIAS = 10.0, -10.0
 
 
 def build(

@@ -62,7 +62,8 @@ class InferenceServer:
         """Starts the computing thread.
 
         Args:
-            score_batch: of `scoring.make_scorer`.
+            score_batch: of `scoring.make_scorer`; its batches also have
+                `valid`, bool[batch_size], false where they are padded.
             fixed: variables by role of the models that never change.
             follower: of the models that the learner trains; None if there are none.
             roles: role by the name under which the learner publishes a model.
@@ -178,12 +179,15 @@ class InferenceServer:
         else:
             names = requests[0].batch.keys()
             batch = {name: np.concatenate([r.batch[name] for r in requests]) for name in names}
-        missing = self._batch_size - sum(request.size for request in requests)
+        size = sum(request.size for request in requests)
+        missing = self._batch_size - size
         if missing:
             batch = {
                 name: np.concatenate([array, np.broadcast_to(array[:1], (missing, *array.shape[1:]))])
                 for name, array in batch.items()
             }
+        # For scores in which the other examples of a batch have a part.
+        batch = {**batch, "valid": np.arange(self._batch_size) < size}
         step, variables = self._variables()
         return _Running(requests, step, self._score_batch(variables, batch))
 
@@ -240,7 +244,7 @@ class _Statistics:
 # The names of arrays that a score may need; the rest of a batch stays with the run loop.
 def scoring_fields(batch: Batch) -> dict[str, np.ndarray]:
     """The part of a batch that is sent for scoring: what models and losses read."""
-    return {name: array for name, array in batch.items() if name not in ("id", "clean_label")}
+    return {name: array for name, array in batch.items() if name not in ("id", "clean_label", "corrupted")}
 
 
 ScoreFn = Callable[[Batch], Scores]

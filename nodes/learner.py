@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import math
 import threading
 import time
@@ -13,6 +14,7 @@ import numpy as np
 
 from classact.nodes import checkpoints, parameters, training
 from classact.nodes import metrics as metrics_lib
+from classact.nodes.inference_server import scoring_fields
 
 # Longest single wait for a batch, between two looks at the stop signal.
 _POLL_SECONDS = 1.0
@@ -33,8 +35,8 @@ class Sampled(NamedTuple):
         batch: arrays on the device, `[B, ...]`.
         size: B.
         scored_step: int64[B], learner step of the parameters that scored each.
-        corrupted: share of labels that the noise wrapper changed; None if the
-            data set's truth is unknown.
+        corrupted: share of labels or captions that a noise wrapper changed; None
+            if the data set's truth is unknown.
     """
 
     batch: dict[str, jax.Array]
@@ -45,12 +47,25 @@ class Sampled(NamedTuple):
 
 def to_device(batch: Mapping[str, np.ndarray]) -> Sampled:
     """Starts moving a batch of the replay to the device; used as its `transfer`."""
-    corrupted = float(np.mean(batch["label"] != batch["clean_label"])) if "clean_label" in batch else None
-    host_only = ("id", "score", "scored_step", "clean_label")
     # The views into Reverb's records are not aligned: made contiguous here, in
     # the reading thread.
-    needed = {name: np.ascontiguousarray(array) for name, array in batch.items() if name not in host_only}
-    return Sampled(jax.device_put(needed), len(batch["id"]), np.array(batch["scored_step"]), corrupted)
+    needed = {
+        name: np.ascontiguousarray(array)
+        for name, array in scoring_fields(batch).items()
+        if name not in ("score", "scored_step")
+    }
+    return Sampled(
+        jax.device_put(needed), len(batch["id"]), np.array(batch["scored_step"]), corrupted_share(batch)
+    )
+
+
+def corrupted_share(batch: Mapping[str, np.ndarray]) -> float | None:
+    """The share of a batch that a noise wrapper changed; None if the truth is unknown."""
+    if "corrupted" in batch:
+        return float(np.mean(batch["corrupted"]))
+    if "clean_label" in batch:
+        return float(np.mean(batch["label"] != batch["clean_label"]))
+    return None
 
 
 class Dataset(Protocol):
@@ -93,12 +108,12 @@ class Learner:
         trained: Mapping[str, training.TrainedModel],
         update: Callable[..., Any],
         state: training.TrainState,
-        sub_batches: Dataset,
-        super_batches: "SuperBatches | None",
+        sub_batches: Mapping[str, Dataset],
+        super_batches: "Mapping[str, SuperBatches]",
         stop: threading.Event,
         metrics: metrics_lib.MetricsWriter,
         checkpointer: "checkpoints.Checkpointer | None" = None,
-        replay_statistics: Callable[[], Mapping[str, float]] = dict,
+        replay_statistics: Mapping[str, Callable[[], Mapping[str, float]]] | None = None,
     ) -> None:
         """Builds the learner; `run` starts it.
 
@@ -107,24 +122,25 @@ class Learner:
             trained: the models by name.
             update: of `training.make_update`; donates the state.
             state: to begin with.
-            sub_batches: prioritized batches.
-            super_batches: IID super-batches, if a model learns from them.
+            sub_batches: prioritized batches by data set.
+            super_batches: IID super-batches of those data sets that a model
+                learns so from.
             stop: ends `run` early.
             metrics: where to write `train/*`, `selection/*` and `replay/*`.
             checkpointer: saves the state; None: nothing is saved.
-            replay_statistics: size and counts of the tables, asked for at every
-                line of metrics.
+            replay_statistics: by data set what gives the size and the counts of its
+                table, asked for at every line of metrics.
         """
         self._config = config
         self._trained = trained
         self._update = update
         self._state = state
-        self._sub_batches = sub_batches
-        self._super_batches = super_batches
+        self._sub_batches = dict(sub_batches)
+        self._super_batches = dict(super_batches)
         self._stop = stop
         self._metrics = metrics
         self._checkpointer = checkpointer
-        self._replay_statistics = replay_statistics
+        self._replay_statistics = dict(replay_statistics or {})
         self._store = parameters.ParameterStore()
         self._reports = threading.Condition()
         self._last_report = dict.fromkeys(config.evaluators, -1)
@@ -159,21 +175,24 @@ class Learner:
 
         Raises:
             NonFiniteLossError: naming the step.
-            NoDataError: if the replay delivers nothing for `no_data_seconds`.
+            NoDataError: if a data set delivers nothing for `no_data_seconds`; it
+                names the data set.
             TimeoutError: if an evaluator's last report does not come.
         """
         step = 0
         self._store.offer(step, self._state.variables())
-        interval = _Interval()
+        interval = _Interval(tuple(self._sub_batches))
         in_flight: collections.deque[tuple[int, training.Metrics]] = collections.deque()
         while step < self._config.steps and not self._stop.is_set():
             started = time.monotonic()
-            sampled = self._next(self._sub_batches)
-            super_batch = self._super_batches.next(self._next) if self._super_batches else None
-            waited = time.monotonic() - started
-            if sampled is None or (self._super_batches and super_batch is None):
+            drawn = self._draw(interval)
+            if drawn is None:
                 break
-            self._state, step_metrics = self._update(self._state, sampled.batch, super_batch)
+            sampled, super_batches = drawn
+            trained_from = time.monotonic()
+            self._state, step_metrics = self._update(
+                self._state, {name: item.batch for name, item in sampled.items()}, super_batches
+            )
             step += 1
             self._store.offer(step, self._state.variables())
             in_flight.append((step, step_metrics))
@@ -181,9 +200,9 @@ class Learner:
             # One update behind: the device always has work while the host waits.
             if len(in_flight) > 1:
                 interval.add_metrics(*_checked(in_flight.popleft()))
-            interval.add_times(waited, time.monotonic() - started - waited)
+            interval.add_times(trained_from - started, time.monotonic() - trained_from)
             if step % self._config.log_every == 0 or step == self._config.steps:
-                self._metrics.write(step, {**interval.pop(), **self._replay_statistics()})
+                self._metrics.write(step, {**interval.pop(), **self._tables()})
             every = self._config.checkpoint_every
             # The last step is saved at the end.
             if self._checkpointer and every and step % every == 0 and step < self._config.steps:
@@ -196,9 +215,10 @@ class Learner:
     def close(self) -> None:
         """Ends the threads; `stop` must be set."""
         self._store.close()
-        self._sub_batches.close()
-        if self._super_batches:
-            self._super_batches.close()
+        for sub_batches in self._sub_batches.values():
+            sub_batches.close()
+        for super_batches in self._super_batches.values():
+            super_batches.close()
 
     def _finish(self, step: int) -> None:
         self._store.offer(step, self._state.variables(), final=True)
@@ -218,8 +238,39 @@ class Learner:
                     )
                 self._reports.wait(_POLL_SECONDS)
 
-    def _next(self, dataset: Dataset) -> Sampled | None:
-        """The next batch; None when stopped."""
+    def _tables(self) -> dict[str, float]:
+        """The tables' sums, and with several data sets each one's as `replay/<data set>/…`."""
+        found: dict[str, float] = collections.defaultdict(float)
+        for data_set, ask in self._replay_statistics.items():
+            for name, value in ask().items():
+                found[f"replay/{name}"] += value
+                if len(self._replay_statistics) > 1:
+                    found[f"replay/{data_set}/{name}"] = value
+        return dict(found)
+
+    def _draw(
+        self, interval: "_Interval"
+    ) -> tuple[dict[str, Sampled], dict[str, dict[str, jax.Array]]] | None:
+        """The next batch and super-batch of each data set; None when stopped."""
+        sampled: dict[str, Sampled] = {}
+        super_batches: dict[str, dict[str, jax.Array]] = {}
+        for name, dataset in self._sub_batches.items():
+            started = time.monotonic()
+            read = functools.partial(self._next, name)
+            found = read(dataset)
+            if found is None:
+                return None
+            sampled[name] = found
+            if name in self._super_batches:
+                super_batch = self._super_batches[name].next(read)
+                if super_batch is None:
+                    return None
+                super_batches[name] = super_batch
+            interval.add_wait(name, time.monotonic() - started)
+        return sampled, super_batches
+
+    def _next(self, data_set: str, dataset: Dataset) -> Sampled | None:
+        """The next batch of a data set; None when stopped."""
         deadline = time.monotonic() + self._config.no_data_seconds
         while not self._stop.is_set():
             try:
@@ -227,7 +278,7 @@ class Learner:
             except TimeoutError:
                 if time.monotonic() > deadline:
                     raise NoDataError(
-                        f"the replay delivered no batch for {self._config.no_data_seconds} s; "
+                        f"the replay of {data_set} delivered no batch for {self._config.no_data_seconds} s; "
                         "see the logs of the run loops and inference servers"
                     ) from None
         return None
@@ -289,26 +340,40 @@ def _checked(item: tuple[int, training.Metrics]) -> tuple[int, dict[str, float]]
 
 
 class _Interval:
-    """Sums and means since the last line of metrics."""
+    """Sums and means since the last line of metrics.
 
-    def __init__(self) -> None:
+    With several data sets each one's are there too, as `<group>/<data set>/<name>`.
+    """
+
+    def __init__(self, data_sets: Sequence[str]) -> None:
+        self._each = len(data_sets) > 1
         self._sums: dict[str, float] = collections.defaultdict(float)
         self._values: dict[str, list[float]] = collections.defaultdict(list)
 
-    def add(self, step: int, sampled: Sampled) -> None:
-        self._sums["train/examples"] += sampled.size
-        scored = sampled.scored_step[sampled.scored_step >= 0]
-        if scored.size:
-            # The update that made `step` sampled at step − 1.
-            staleness = step - 1 - scored
-            self._values["selection/staleness_steps"].append(float(staleness.mean()))
-            self._values["selection/staleness_max_steps"].append(float(staleness.max()))
-        if sampled.corrupted is not None:
-            self._values["selection/corrupted_fraction"].append(sampled.corrupted)
+    def add(self, step: int, sampled: Mapping[str, Sampled]) -> None:
+        for data_set, item in sampled.items():
+            self._sums["train/examples"] += item.size
+            values = {}
+            scored = item.scored_step[item.scored_step >= 0]
+            if scored.size:
+                # The update that made `step` sampled at step − 1.
+                staleness = step - 1 - scored
+                values["staleness_steps"] = float(staleness.mean())
+                values["staleness_max_steps"] = float(staleness.max())
+            if item.corrupted is not None:
+                values["corrupted_fraction"] = item.corrupted
+            for name, value in values.items():
+                self._values[f"selection/{name}"].append(value)
+                if self._each:
+                    self._values[f"selection/{data_set}/{name}"].append(value)
 
     def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             self._values[name].append(value)
+
+    def add_wait(self, data_set: str, seconds: float) -> None:
+        if self._each:
+            self._sums[f"train/{data_set}/data_wait_seconds"] += seconds
 
     def add_times(self, waited: float, stepped: float) -> None:
         self._sums["train/data_wait_seconds"] += waited

@@ -45,6 +45,7 @@ class RunLoop:
         log_every: int = 50,
         extremes_path: pathlib.Path | None = None,
         class_names: Sequence[str] = (),
+        decode: Callable[[np.ndarray], list[str]] | None = None,
     ) -> None:
         """Builds the loop; `run` starts it.
 
@@ -61,6 +62,7 @@ class RunLoop:
             extremes_path: where to leave the examples with the highest and the
                 lowest scores among the last ones, as `.npz`, at the end.
             class_names: goes with them, if there are any.
+            decode: makes captions of `text`, int32[B, L], to go with them.
         """
         self._stream = stream
         self._score = score
@@ -72,7 +74,7 @@ class RunLoop:
         self._log_every = log_every
         self._extremes = None
         if extremes_path is not None and score is not None:
-            self._extremes = _Extremes(extremes_path, class_names)
+            self._extremes = _Extremes(extremes_path, class_names, decode)
         self._examples = 0
         self._nonfinite = 0
         self._saturated = 0
@@ -146,10 +148,16 @@ class _Extremes:
     """The examples with the highest and the lowest scores among the last batches."""
 
     def __init__(
-        self, path: pathlib.Path, class_names: Sequence[str], count: int = 40, batches: int = 16
+        self,
+        path: pathlib.Path,
+        class_names: Sequence[str],
+        decode: Callable[[np.ndarray], list[str]] | None,
+        count: int = 40,
+        batches: int = 16,
     ) -> None:
         self._path = path
         self._class_names = {"class_names": np.array(class_names)} if class_names else {}
+        self._decode = decode
         self._count = count
         self._batches = batches
         self._kept: list[dict[str, np.ndarray]] = []
@@ -168,4 +176,6 @@ class _Extremes:
             order if len(order) <= 2 * self._count else np.r_[order[: self._count], order[-self._count :]]
         )
         extremes = {name: array[chosen] for name, array in together.items()}
+        if self._decode is not None:
+            extremes["caption"] = np.array(self._decode(extremes["text"]))
         np.savez_compressed(self._path, **extremes, **self._class_names)

@@ -1,11 +1,12 @@
 """Algorithm 1 and 2 as one loop in one process: the oracle of the asynchronous system.
 
 The same mathematics (`scoring`, `training`) without nodes, replay or delay: each
-update scores a super-batch with the current parameters and draws its sub-batch
-by Gumbel-top-k. Tests compare the program with it, and the benchmark measures
-the program's overhead against it.
+update scores a super-batch of each data set with the current parameters and draws
+its sub-batch by Gumbel-top-k. Tests compare the program with it, and the benchmark
+measures the program's overhead against it.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,59 +21,92 @@ from classact.selection import losses, policies, priorities
 Batch = dict[str, np.ndarray]
 
 
-def train(
-    policy: policies.Policy,
-    task: losses.Task,
-    trained: Mapping[str, training.TrainedModel],
-    fixed: Mapping[str, tuple[registry.Model, Any]],
-    stream: Iterator[Batch],
-    *,
-    batch_size: int,
-    temperature: float,
-    steps: int,
-    seed: int,
-    on_step: Callable[[int, training.TrainState, Mapping[str, jax.Array], Batch], None],
-) -> training.TrainState:
-    """Trains synchronously.
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """One of the data sets to train on.
 
-    Args:
-        policy: the selection policy.
-        task: the losses.
-        trained: models to train, by name.
-        fixed: model and variables by role, of those that never change.
+    Attributes:
+        policy: its selection policy.
         stream: super-batches X of B examples (of b for a policy that does not
             score).
         batch_size: b, examples of a sub-batch.
         temperature: of the softmax over the scores.
+        fixed: model and variables by role, of those that never change.
+    """
+
+    policy: policies.Policy
+    stream: Iterator[Batch]
+    batch_size: int
+    temperature: float
+    fixed: Mapping[str, tuple[registry.Model, Any]] = dataclasses.field(default_factory=dict)
+
+
+def train(
+    data_sets: Mapping[str, DataSet],
+    task: losses.Task,
+    trained: Mapping[str, training.TrainedModel],
+    *,
+    steps: int,
+    seed: int,
+    on_step: Callable[
+        [int, training.TrainState, Mapping[str, jax.Array], Mapping[str, Batch]], None
+    ] = lambda *_: None,
+) -> training.TrainState:
+    """Trains synchronously.
+
+    Args:
+        data_sets: by name.
+        task: the losses.
+        trained: models to train, by name.
         steps: updates.
         seed: of the initial parameters and the sampling.
         on_step: called after each update with its number, the state, the metrics
-            (still on the device) and the sub-batch. The state's buffers are
+            (still on the device) and the sub-batches. The state's buffers are
             donated to the next update.
 
     Returns:
         The final state.
     """
-    models = {role: model for role, (model, _) in fixed.items()}
+    rng = np.random.default_rng(seed)
+    select = {name: _selector(item, task, trained, rng) for name, item in data_sets.items()}
+    update = training.make_update(trained, task)
+    state = training.init_state(trained, seed)
+    for step in range(1, steps + 1):
+        read = {name: next(item.stream) for name, item in data_sets.items()}
+        chosen = {name: select[name](state, batch) for name, batch in read.items()}
+        state, metrics = update(
+            state,
+            {name: scoring_fields(batch) for name, batch in chosen.items()},
+            {name: scoring_fields(batch) for name, batch in read.items()},
+        )
+        on_step(step, state, metrics, chosen)
+    return state
+
+
+def _selector(
+    data_set: DataSet,
+    task: losses.Task,
+    trained: Mapping[str, training.TrainedModel],
+    rng: np.random.Generator,
+) -> Callable[[training.TrainState, Batch], Batch]:
+    """Builds the function that draws a sub-batch from a super-batch."""
+    policy = data_set.policy
+    if not policy.scores:
+        return lambda state, batch: batch
+    models = {role: model for role, (model, _) in data_set.fixed.items()}
     for role in ("online", "reference"):
         name = scoring.published_name(policy, role)
         if role not in models and name in policy.published_models:
             models[role] = trained[name].model
-    score = scoring.make_scorer(policy, task, models) if policy.scores else None
-    constant = {role: jax.device_put(variables) for role, (_, variables) in fixed.items()}
-    update = training.make_update(trained, task)
-    state = training.init_state(trained, seed)
-    rng = np.random.default_rng(seed)
-    for step in range(1, steps + 1):
-        batch = next(stream)
-        chosen = batch
-        if score is not None:
-            variables = {**state.variables(), **constant}
-            if policy.online == "learner":
-                variables["online"] = variables["learner"]
-            scores = np.asarray(score({r: variables[r] for r in models}, scoring_fields(batch)))
-            indices = priorities.gumbel_top_k(scores, batch_size, temperature, rng)
-            chosen = {name: array[indices] for name, array in batch.items()}
-        state, metrics = update(state, scoring_fields(chosen), scoring_fields(batch))
-        on_step(step, state, metrics, chosen)
-    return state
+    score = scoring.make_scorer(policy, task, models)
+    fixed = {role: jax.device_put(variables) for role, (_, variables) in data_set.fixed.items()}
+
+    def select(state: training.TrainState, batch: Batch) -> Batch:
+        variables = {**state.variables(), **fixed}
+        if policy.online == "learner":
+            variables["online"] = variables["learner"]
+        scores = np.asarray(score({role: variables[role] for role in models}, scoring_fields(batch)))
+        indices = priorities.gumbel_top_k(scores, data_set.batch_size, data_set.temperature, rng)
+        return {name: array[indices] for name, array in batch.items()}
+
+    return select

@@ -16,6 +16,8 @@ from classact.models import registry
 from classact.selection import losses
 
 Batch = Mapping[str, Any]
+# A batch of each data set, by the data set's name.
+Batches = Mapping[str, Batch]
 Metrics = dict[str, jax.Array]
 
 
@@ -77,12 +79,15 @@ class TrainedModel:
     Attributes:
         model: the network.
         optimizer: its optimiser.
-        on_super_batch: whether it learns from the IID super-batch (the reference
-            of Algorithm 2) instead of the sub-batch.
+        weights: by data set that it learns from, what each one's loss counts in
+            the mean of all; above 0.
+        on_super_batch: whether it learns from the IID super-batches (the
+            reference of Algorithm 2) instead of the sub-batches.
     """
 
     model: registry.Model
     optimizer: OptimizerConfig
+    weights: Mapping[str, float]
     on_super_batch: bool = False
 
 
@@ -139,52 +144,79 @@ def init_state(trained: Mapping[str, TrainedModel], seed: int) -> TrainState:
 
 def make_update(
     trained: Mapping[str, TrainedModel], task: losses.Task
-) -> Callable[[TrainState, Batch, Batch | None], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, Batches, Batches], tuple[TrainState, Metrics]]:
     """Builds the jitted update of every trained model.
 
     Algorithm 1, lines 7 and 8; with a model `on_super_batch` also Algorithm 2,
     line 5, in its corrected form: the reference learns from ℓ_learn(X; θ_r), its
     own loss on the super-batch (the paper prints θ_l).
 
+    A loss is the weighted mean of the data sets' losses; the batches of different
+    data sets never meet in one ℓ_learn, nor in the statistics of a BatchNorm,
+    which is updated by one after the other.
+
     Args:
         trained: by name, "learner" among them.
         task: gives ℓ_learn and the metrics.
 
     Returns:
-        `update(state, sub_batch, super_batch) -> (state, metrics)`. The state's
-        buffers are donated. Metrics are scalars: `train/loss` and the task's
-        metrics of the learner, `train/<model>_loss` of the others.
+        `update(state, sub_batches, super_batches) -> (state, metrics)`, batches by
+        data set. The state's buffers are donated. Metrics are scalars:
+        `train/loss` and the task's metrics of the learner, `train/<model>_loss` of
+        the others; with several data sets also `train/<data set>/…` of the learner.
     """
     optimizers = {name: item.optimizer.make() for name, item in trained.items()}
 
     def update_model(
-        name: str, current: ModelState, batch: Batch, rng: jax.Array
-    ) -> tuple[ModelState, jax.Array, Any]:
-        def loss_of(params: Any) -> tuple[jax.Array, tuple[Any, Any]]:
-            variables = {"params": params, "state": current.state}
-            outputs, new_state = trained[name].model.apply(variables, batch, train=True, rng=rng)
-            return task.learn_loss(outputs, batch), (outputs, new_state)
+        name: str, current: ModelState, batches: Batches, rng: jax.Array
+    ) -> tuple[ModelState, jax.Array, dict[str, Metrics]]:
+        item = trained[name]
+        total = sum(item.weights.values())
 
-        (loss, (outputs, new_state)), gradients = jax.value_and_grad(loss_of, has_aux=True)(current.params)
+        def loss_of(params: Any) -> tuple[jax.Array, tuple[Any, dict[str, Metrics]]]:
+            state, loss, found = current.state, jnp.zeros(()), {}
+            for index, (data_set, weight) in enumerate(item.weights.items()):
+                batch = batches[data_set]
+                outputs, state = item.model.apply(
+                    {"params": params, "state": state}, batch, train=True, rng=jax.random.fold_in(rng, index)
+                )
+                own = task.learn_loss(outputs, batch)
+                loss += weight / total * own
+                found[data_set] = {"loss": own, **task.metrics(outputs, batch)}
+            return loss, (state, found)
+
+        (loss, (state, found)), gradients = jax.value_and_grad(loss_of, has_aux=True)(current.params)
         changes, opt_state = optimizers[name].update(gradients, current.opt_state, current.params)
-        return ModelState(optax.apply_updates(current.params, changes), new_state, opt_state), loss, outputs
+        return ModelState(optax.apply_updates(current.params, changes), state, opt_state), loss, found
 
-    def update(state: TrainState, sub_batch: Batch, super_batch: Batch | None) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, sub_batches: Batches, super_batches: Batches) -> tuple[TrainState, Metrics]:
         metrics: Metrics = {}
         models = {}
         rng = jax.random.fold_in(state.rng, state.step)
-        for index, name in enumerate(trained):
-            batch = super_batch if trained[name].on_super_batch else sub_batch
-            if batch is None:
-                raise ValueError(f"model {name!r} learns from the super-batch, but none was given")
-            models[name], loss, outputs = update_model(
-                name, state.models[name], batch, jax.random.fold_in(rng, index)
+        for index, (name, item) in enumerate(trained.items()):
+            batches = super_batches if item.on_super_batch else sub_batches
+            missing = sorted(set(item.weights) - set(batches))
+            if missing:
+                kind = "super-batches" if item.on_super_batch else "sub-batches"
+                raise ValueError(f"model {name!r} learns from {kind} of {', '.join(missing)}: none was given")
+            models[name], loss, found = update_model(
+                name, state.models[name], batches, jax.random.fold_in(rng, index)
             )
             if name == "learner":
-                metrics["train/loss"] = loss
-                metrics |= {f"train/{key}": value for key, value in task.metrics(outputs, batch).items()}
+                metrics |= _learner_metrics(loss, found)
             else:
                 metrics[f"train/{name}_loss"] = loss
         return TrainState(state.step + 1, state.rng, models), metrics
 
     return jax.jit(update, donate_argnums=0)
+
+
+def _learner_metrics(loss: jax.Array, by_data_set: Mapping[str, Metrics]) -> Metrics:
+    """`train/<metric>`, the plain mean over the data sets, and each one's if there are several."""
+    found = list(by_data_set.values())
+    metrics = {f"train/{name}": jnp.mean(jnp.stack([values[name] for values in found])) for name in found[0]}
+    metrics["train/loss"] = loss
+    if len(found) > 1:
+        for data_set, values in by_data_set.items():
+            metrics |= {f"train/{data_set}/{name}": value for name, value in values.items()}
+    return metrics

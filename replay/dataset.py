@@ -27,10 +27,9 @@ class ReplayDataset:
     """Batches of a table, read ahead by a thread through Reverb's C++ dataset.
 
     Sampling removes an item from the table (`max_times_sampled=1`), so what is
-    read ahead was selected earlier than it is used: up to three times
-    `max_in_flight` items in the C++ sampler (measured), one batch waiting for the
-    queue, one in it. That bounds the staleness that reading ahead adds to about
-    four updates.
+    read ahead was selected earlier than it is used: one batch, and `max_in_flight`
+    items in the C++ sampler. That bounds the staleness that reading ahead adds to
+    less than two updates.
     """
 
     def __init__(
@@ -53,8 +52,8 @@ class ReplayDataset:
             stop: ends the reading thread (within `_SAMPLE_SECONDS`).
             transfer: applied to each batch in the reading thread, for instance
                 to move it to a device ahead of its use.
-            max_in_flight: items that each stage of the C++ sampler may hold; default: half
-                a batch.
+            max_in_flight: items that the C++ sampler may hold; default: an
+                eighth of a batch.
         """
         self._address = address
         self._table = table
@@ -62,8 +61,10 @@ class ReplayDataset:
         self._batch_size = batch_size
         self._stop = stop
         self._transfer = transfer
-        self._max_in_flight = max_in_flight or max(1, batch_size // 2)
-        self._queue: queue.Queue[Any] = queue.Queue(maxsize=1)
+        self._max_in_flight = max_in_flight or max(1, batch_size // 8)
+        self._queue: queue.Queue[Any] = queue.Queue()
+        # The next batch is read when the last one has been taken.
+        self._taken = threading.Event()
         self._thread = threading.Thread(target=self._read, name=f"replay reader {table}", daemon=True)
         self._thread.start()
 
@@ -79,6 +80,7 @@ class ReplayDataset:
         """
         try:
             item = self._queue.get(timeout=timeout)
+            self._taken.set()
         except queue.Empty:
             raise ReplayTimeoutError(
                 f"no batch from table {self._table!r} at {self._address} in {timeout} s"
@@ -94,18 +96,13 @@ class ReplayDataset:
     def _read(self) -> None:
         try:
             for rows in self._full_batches():
-                self._put(self._transfer(self._codec.unpack(rows)))
+                self._taken.clear()
+                self._queue.put(self._transfer(self._codec.unpack(rows)))
+                while not (self._stop.is_set() or self._taken.wait(timeout=0.5)):
+                    pass
         except (tf.errors.OpError, reverb.ReverbError, ValueError, RuntimeError) as error:
             if not self._stop.is_set():
-                self._put(error)
-
-    def _put(self, item: Any) -> None:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.5)
-                return
-            except queue.Full:
-                continue
+                self._queue.put(error)
 
     def _full_batches(self) -> Iterator[np.ndarray]:
         """Yields uint8[batch_size, N]; what a time-out cut short is kept, not lost."""
@@ -119,7 +116,7 @@ class ReplayDataset:
                 rate_limiter_timeout_ms=int(1000 * _SAMPLE_SECONDS),
                 get_signature_timeout_secs=_SIGNATURE_SECONDS,
             )
-            batches = dataset.map(_data).batch(self._batch_size)
+            batches = dataset.map(_data).batch(self._batch_size).with_options(_options())
             for rows in batches.as_numpy_iterator():
                 if self._stop.is_set():
                     return
@@ -127,6 +124,14 @@ class ReplayDataset:
                 if len(rows) >= self._batch_size:
                     yield rows[: self._batch_size]
                 rest = rows[self._batch_size :] if len(rows) >= self._batch_size else rows
+
+
+def _options() -> tf.data.Options:
+    """Without the optimisations that would read two more batches ahead."""
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    options.autotune.enabled = False
+    return options
 
 
 # Converted, it would leave a generated file in the temporary directory.
@@ -144,14 +149,14 @@ class TableStatistics:
         self._table = table
 
     def __call__(self) -> dict[str, float]:
-        """Returns `replay/size`, `replay/inserts` and `replay/samples`, in items.
+        """Returns `size`, `inserts` and `samples`, in items.
 
         Raises:
             RuntimeError: if the server does not answer within ten seconds.
         """
         info = self._client.server_info(timeout=10)[self._table]
         return {
-            "replay/size": float(info.current_size),
-            "replay/inserts": float(info.rate_limiter_info.insert_stats.completed),
-            "replay/samples": float(info.rate_limiter_info.sample_stats.completed),
+            "size": float(info.current_size),
+            "inserts": float(info.rate_limiter_info.insert_stats.completed),
+            "samples": float(info.rate_limiter_info.sample_stats.completed),
         }

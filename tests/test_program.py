@@ -49,6 +49,26 @@ def margin(online, reference):
 broken = policies.Policy("broken", online="learner", score=lambda online, reference: online["loss"] * jnp.nan)
 """
 
+# Pairs beside labels that are read as captions; the learner draws each at its own rate.
+TWO_DATA_SETS = """
+from classact.experiments import base
+from classact.experiments.configs import image_text
+
+def get_config():
+    config = image_text.get_config()
+    config.learner.model = "vit_mu_1_1"
+    config.steps, config.log_every, config.evaluation.every = 20, 10, 20
+    config.data_sets = {
+        "pairs": base.data_set(config, policy="classact_online", batch_size=16, caption_noise=0.3),
+        "labels": base.data_set(config, train_data="icons?classes=50", batch_size=8),
+    }
+    config.evaluation.evaluators = {
+        "retrieval": {"kind": "retrieval", "data": "icon_pairs?subset=clean", "distinct": True},
+        "icons": {"kind": "zero_shot", "data": "icons?classes=50", "templates": "icons"},
+    }
+    return config
+"""
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -56,21 +76,22 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("program")
     (folder / "tmp").mkdir()
     (folder / "user_policies.py").write_text(USER_POLICIES)
+    (folder / "two_data_sets.py").write_text(TWO_DATA_SETS)
     done = train(folder, "reference", "--config.policy=uniform", "--launch=threads")
     assert done.returncode == 0, done.stderr
     return folder
 
 
-def command(workdir, *arguments):
+def command(workdir, *arguments, config=CONFIG, fields=SMALL):
     program = "from classact.launch import cli; cli.entry_point()"
     return [
         sys.executable,
         "-c",
         program,
         "train",
-        f"--config={CONFIG}",
+        f"--config={config}",
         f"--workdir={workdir}",
-        *SMALL,
+        *fields,
         *arguments,
     ]
 
@@ -79,9 +100,9 @@ def environment(folder):
     return {**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(folder), "JAX_PLATFORMS": "cpu"}
 
 
-def train(folder, name, *arguments, timeout=240):
+def train(folder, name, *arguments, timeout=240, **options):
     return subprocess.run(
-        command(folder / name, *arguments),
+        command(folder / name, *arguments, **options),
         env=environment(folder),
         cwd=folder,
         capture_output=True,
@@ -148,7 +169,7 @@ def test_classact_runs_and_leaves_what_the_contract_says(place, launch):
     last = learner[-1]
     # The ratio of Appendix A.6, up to what the rate limiter lets writers run ahead.
     assert 0.5 * (last["replay/inserts"] - 1024) < last["replay/samples"] < 0.5 * last["replay/inserts"] + 1
-    # Bounded by the table: its capacity is eight super-batches, half of each is taken.
+    # Bounded by the table: its capacity is four super-batches, half of each is taken.
     assert 0 <= last["selection/staleness_steps"] < 16
     evaluations = lines_of(place, name, "evaluator-test")
     assert evaluations[-1]["step"] == 60
@@ -166,6 +187,27 @@ def test_algorithm_2_trains_its_reference_on_the_stream(place):
     losses = [line["train/reference_loss"] for line in lines_of(place, "online", "learner")]
     assert losses[-1] < losses[0]
     assert result_of(place, "online")["ledger"]["reference_training_macs"] > 0
+
+
+@pytest.mark.parametrize("launch", ["processes", "synchronous"])
+def test_images_and_texts_of_two_data_sets(place, launch):
+    name = f"pairs_{launch}"
+    done = train(place, name, f"--launch={launch}", config=place / "two_data_sets.py", fields=[])
+    assert done.returncode == 0, done.stdout + done.stderr
+    final = result_of(place, name)["final"]
+    assert final["eval/retrieval/pairs"] > 1000
+    assert 0 <= final["eval/retrieval/t2i_r1"] <= final["eval/retrieval/t2i_r10"] <= 1
+    assert 0 <= final["eval/icons/zero_shot_top1"] <= 1
+    last = lines_of(place, name, "learner")[-1]
+    assert last["train/examples"] == 10 * (16 + 8)
+    assert last["train/pairs/loss"] != last["train/labels/loss"]
+    assert last["train/reference_loss"] > 0 and last["train/online_loss"] > 0
+    if launch == "processes":
+        assert {"replay/pairs/size", "replay/labels/size", "train/pairs/data_wait_seconds"} <= set(last)
+        assert set(json.loads((place / name / "endpoints.json").read_text())) == {
+            "learner", "replay/pairs", "replay/labels", "inference/pairs"
+        }  # fmt: skip
+        assert "selection/pairs/corrupted_fraction" in last
 
 
 def test_a_users_policy_and_run_loops_as_nodes(place):

@@ -71,6 +71,13 @@ def fields(**changes):
         ("checkpoint_every", -1),
         ("no_data_seconds", 0.0),
         ("threads__learner", -1),
+        ("task", "regression"),
+        ("weight", 0.0),
+        ("caption_noise", -0.1),
+        ("contrastive__context_length", 1),
+        ("contrastive__embedding_size", 0),
+        ("learner__text_model", "text_b"),
+        ("data_sets", 3),
     ],
 )
 def test_a_bad_value_is_refused_by_its_field(field, value):
@@ -116,7 +123,7 @@ def test_defaults_are_filled_in():
     found = config.resolve(fields(policy="hard_learner", batch_size=32, filter_ratio=0.75, steps=200))
     assert found.super_batch_size == 128
     assert found.warmup_steps == 20
-    assert found.replay.capacity == 8 * 128
+    assert found.replay.capacity == 4 * 128
     assert found.inference.batch_size == 128
     assert found.inference.run_loops == 2
     assert not found.inference.run_loops_as_nodes
@@ -147,13 +154,112 @@ def test_uniform_filters_nothing():
     found = config.resolve(fields(filter_ratio=0.5, batch_size=64))
     assert found.filter_ratio == 0.0
     assert found.super_batch_size == 64
-    assert found.replay.capacity == 8 * 64
+    assert found.replay.capacity == 4 * 64
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [(0, 640), (100, 128), (640, 640), (641, 768)])
 def test_the_super_batch_is_a_multiple_of_what_is_read(wanted, expected):
     found = config.resolve(fields(policy="classact_online", reference__super_batch=wanted))
     assert found.reference.super_batch == expected
+
+
+class TestDataSets:
+    """A run of several data sets, each with what it has of its own."""
+
+    def two(self, **changes):
+        config_dict = base.get_config()
+        config_dict.policy = "uniform"
+        noisy = {"policy": "hard_learner", "batch_size": 96, "temperature": 0.1, **changes}
+        config_dict.data_sets = {
+            "noisy": base.data_set(config_dict, **noisy),
+            "clean": base.data_set(config_dict, train_data="digits", batch_size=32),
+        }
+        return config_dict.to_dict()
+
+    def test_each_is_resolved(self):
+        found = config.resolve(self.two())
+        noisy, clean = found.data_sets["noisy"], found.data_sets["clean"]
+        assert (noisy.policy, noisy.super_batch_size, noisy.temperature) == ("hard_learner", 192, 0.1)
+        assert (clean.policy, clean.super_batch_size, clean.train_data) == ("uniform", 32, "digits")
+        assert noisy.inference.batch_size == 192
+        assert config.resolve(json.loads(json.dumps(found.to_dict()))) == found
+
+    def test_the_runs_own_fields_sum_them_up(self):
+        found = config.resolve(self.two())
+        assert found.policy == "uniform+hard_learner"  # In the order of their names.
+        assert found.batch_size == 128
+        assert found.super_batch_size == 192 + 32
+
+    def test_without_any_there_is_one_by_the_sources_name(self):
+        found = config.resolve(fields(train_data="icons?classes=9"))
+        assert list(found.data_sets) == ["icons"]
+        assert found.data_sets["icons"].batch_size == found.batch_size
+
+    def test_a_group_is_changed_in_part(self):
+        made = base.data_set(base.get_config(), reference={"checkpoint": "runs/a"})
+        assert made.reference.to_dict() == {
+            "checkpoint": "runs/a",
+            "super_batch": 0,
+            "learning_rate_factor": 2.0,
+        }
+
+    def test_entries_do_not_share_groups(self):
+        config_dict = base.get_config()
+        first, second = base.data_set(config_dict), base.data_set(config_dict)
+        first.inference.servers = 3
+        assert second.inference.servers == config_dict.inference.servers == 1
+
+    def test_an_unknown_field_of_an_entry(self):
+        with pytest.raises(KeyError, match="no field steps"):
+            base.data_set(base.get_config(), steps=3)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"policy": "clasact"}, r"data_sets\.noisy\.policy='clasact'.*did you mean classact"),
+            ({"policy": "classact"}, r"data_sets\.noisy\.reference\.checkpoint=''"),
+            ({"replay": {"capacity": 7}}, r"data_sets\.noisy\.replay\.capacity=7"),
+        ],
+    )
+    def test_a_bad_value_is_refused_by_its_data_set(self, changes, message):
+        with pytest.raises(config.ConfigError, match=message):
+            config.resolve(self.two(**changes))
+
+    def test_a_name_that_is_no_name(self):
+        given = self.two()
+        given["data_sets"]["a/b"] = given["data_sets"].pop("clean")
+        with pytest.raises(config.ConfigError, match="data_sets='a/b'"):
+            config.resolve(given)
+
+
+def contrastive(**changes):
+    return fields(task="contrastive", **changes)
+
+
+def test_a_text_tower_has_the_size_of_the_image_tower():
+    found = config.resolve(contrastive(scorer__text_model="text_mu_1_1"))
+    assert (found.learner.text_model, found.scorer.text_model) == ("text_mu_6_1", "text_mu_1_1")
+    with pytest.raises(
+        config.ConfigError, match=r"learner\.text_model='': must be .*haiku_resnet18 is no ViT"
+    ):
+        config.resolve(contrastive(learner__model="haiku_resnet18"))
+
+
+def test_the_task_decides_the_evaluator():
+    (classified,) = config.resolve(fields(eval_data="digits")).evaluation.evaluators.items()
+    assert classified == ("test", config.EvaluatorConfig("accuracy", "digits"))
+    (retrieved,) = config.resolve(contrastive()).evaluation.evaluators.items()
+    assert retrieved == ("retrieval", config.EvaluatorConfig("retrieval", "icons"))
+
+
+def test_evaluators_are_named_and_of_the_tasks_kinds():
+    named = {"zero_shot": {"kind": "zero_shot", "data": "digits", "templates": "icons"}}
+    found = config.resolve(contrastive(evaluation__evaluators=named))
+    assert found.evaluation.evaluators == {
+        "zero_shot": config.EvaluatorConfig("zero_shot", "digits", "icons")
+    }
+    with pytest.raises(config.ConfigError, match=r"evaluators\.zero_shot\.kind='zero_shot'.*classification"):
+        config.resolve(fields(evaluation__evaluators=named))
 
 
 def test_whole_numbers_pass_as_floats():
@@ -165,7 +271,7 @@ def test_whole_numbers_pass_as_floats():
 def test_the_resolved_configuration_resolves_to_itself():
     found = config.resolve(fields(policy="classact_online", learner__options={"pool": "mean"}))
     stored = json.loads(json.dumps(found.to_dict()))
-    assert stored["learner"] == {"model": "vit_mu_6_1", "options": {"pool": "mean"}}
+    assert stored["learner"] == {"model": "vit_mu_6_1", "text_model": "", "options": {"pool": "mean"}}
     assert config.resolve(stored) == found
 
 

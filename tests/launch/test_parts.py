@@ -27,9 +27,20 @@ def resolved(**changes):
     return config.resolve(fields)
 
 
+def only(chosen):
+    """The data set of a configuration that has one."""
+    (own,) = chosen.data_sets.values()
+    return own
+
+
+def open_train(**changes):
+    chosen = resolved(**changes)
+    return parts.open_train_source(chosen, only(chosen))
+
+
 @pytest.fixture(scope="module")
 def digits():
-    return parts.data_shape(parts.open_train_source(resolved()))
+    return parts.data_shape(resolved(), open_train())
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +62,8 @@ def reference(saved_run, tmp_path):
 
 def check(reference, data, **changes):
     chosen = {"policy": "classact", "reference__checkpoint": str(reference), **changes}
-    parts.check_reference(resolved(**chosen), data)
+    config_ = resolved(**chosen)
+    parts.check_reference(config_, only(config_), data)
 
 
 def refused(reference, data, match, **changes):
@@ -62,13 +74,13 @@ def refused(reference, data, match, **changes):
 
 def test_a_fitting_reference_passes(reference, digits):
     check(reference, digits)
-    found = parts.fixed_variables(resolved(policy="classact", reference__checkpoint=str(reference)))
+    found = parts.fixed_variables(only(resolved(policy="classact", reference__checkpoint=str(reference))))
     assert set(found["reference"]) == {"params", "state"}
 
 
 def test_no_reference_is_asked_for_where_none_is_used(digits):
-    parts.check_reference(resolved(), digits)
-    assert parts.fixed_variables(resolved()) == {}
+    parts.check_reference(resolved(), only(resolved()), digits)
+    assert parts.fixed_variables(only(resolved())) == {}
 
 
 def test_another_architecture(reference, digits):
@@ -131,17 +143,17 @@ def test_a_held_out_reference_learned_from_the_other_part(reference, digits, pol
 
 
 def test_the_parts_of_the_training_data_do_not_overlap():
-    split = lambda name: parts.open_train_source(resolved(held_out=0.25, train_split=name))  # noqa: E731
-    rest, held_out, everything = split("rest"), split("held_out"), parts.open_train_source(resolved())
+    split = lambda name: open_train(held_out=0.25, train_split=name)  # noqa: E731
+    rest, held_out, everything = split("rest"), split("held_out"), open_train()
     ids = lambda data: set(data.batch(range(data.num_examples))["id"].tolist())  # noqa: E731
     assert not ids(rest) & ids(held_out)
     assert ids(rest) | ids(held_out) == ids(everything)
 
 
 def test_label_noise_keeps_the_truth(digits):
-    noisy = parts.open_train_source(resolved(label_noise=0.5))
+    noisy = open_train(label_noise=0.5)
     assert "clean_label" in noisy.batch(range(2))
-    assert "clean_label" in parts.data_shape(noisy).codec.fields
+    assert "clean_label" in parts.data_shape(resolved(), noisy).codec.fields
     assert "clean_label" not in digits.codec.fields
 
 
@@ -158,7 +170,7 @@ def test_models_by_name_and_by_role(digits, policy, names, roles):
     models = parts.make_models(chosen, digits)
     assert set(models) == names
     assert models["learner"].name == "vit_mu_2_1"
-    found = parts.role_models(chosen, digits)
+    found = parts.role_models(chosen, only(chosen), digits)
     assert set(found) == roles
     if policy == "hard_learner":
         assert found["online"].name == "vit_mu_2_1"

@@ -16,7 +16,9 @@ def save(tmp_path):
 
     def run(models, steps=(3,)):
         optimizer = training.OptimizerConfig(0.1, steps=10, warmup_steps=0)
-        trained = {name: training.TrainedModel(model, optimizer) for name, model in models.items()}
+        trained = {
+            name: training.TrainedModel(model, optimizer, {"digits": 1.0}) for name, model in models.items()
+        }
         state = training.init_state(trained, 0)
         checkpointer = checkpoints.Checkpointer(tmp_path / "checkpoints", keep=2)
         for step in steps:

@@ -76,6 +76,17 @@ def test_one_shape_for_requests_of_any_size(make_server):
     assert scorer.shapes == [(8, 1)]
 
 
+def test_padding_is_marked(make_server):
+    found = []
+
+    def score(variables, batch):
+        found.append(batch["valid"].tolist())
+        return batch["x"][:, 0]
+
+    make_server(score).score(request(1, 2, 3))
+    assert found == [[True] * 3 + [False] * 5]
+
+
 def test_waiting_requests_are_scored_together_and_answers_go_home(make_server):
     scorer = Scorer()
     server = make_server(scorer, max_wait_seconds=1.0)

@@ -51,9 +51,11 @@ class Setup:
     def __init__(self, model, workdir, make=sampled, super_batches=None, task=None, **config):
         self.stop = threading.Event()
         optimizer = training.OptimizerConfig(0.05, steps=1000, warmup_steps=0)
-        trained = {"learner": training.TrainedModel(model, optimizer)}
+        trained = {"learner": training.TrainedModel(model, optimizer, {"digits": 1.0})}
         if super_batches:
-            trained["reference"] = training.TrainedModel(model, optimizer, on_super_batch=True)
+            trained["reference"] = training.TrainedModel(
+                model, optimizer, {"digits": 1.0}, on_super_batch=True
+            )
         self.metrics = metrics.MetricsWriter(workdir, "learner")
         self.dataset = Dataset(make)
         self.checkpointer = Checkpointer()
@@ -62,12 +64,12 @@ class Setup:
             trained,
             training.make_update(trained, task or losses.Classification(0.1)),
             training.init_state(trained, 0),
-            self.dataset,
-            super_batches,
+            {"digits": self.dataset},
+            {"digits": super_batches} if super_batches else {},
             self.stop,
             self.metrics,
             self.checkpointer,
-            lambda: {"replay/size": 5.0, "replay/inserts": 40.0, "replay/samples": 20.0},
+            {"digits": lambda: {"size": 5.0, "inserts": 40.0, "samples": 20.0}},
         )
 
     def close(self):
@@ -160,9 +162,64 @@ def test_a_loss_that_is_not_finite_names_its_step(setup, bad):
 
 def test_no_data_is_an_error(setup):
     made = setup(make=lambda number: sampled() if number < 2 else None, no_data_seconds=0.2)
-    with pytest.raises(learner.NoDataError, match=r"0\.2 s.*run loops"):
+    with pytest.raises(learner.NoDataError, match=r"digits.*0\.2 s.*run loops"):
         made.learner.run()
     assert made.dataset.read == 2
+
+
+class TestSeveralDataSets:
+    """Each has its own batches, rate, wait and metrics."""
+
+    @pytest.fixture
+    def build(self, linear_model, tmp_path):
+        stops = []
+
+        def make(datasets, **config):
+            stop = threading.Event()
+            stops.append(stop)
+            optimizer = training.OptimizerConfig(0.05, steps=1000, warmup_steps=0)
+            trained = {
+                "learner": training.TrainedModel(linear_model, optimizer, {"noisy": 1.0, "clean": 2.0})
+            }
+            return learner.Learner(
+                learner.LearnerConfig(**{"steps": 4, "log_every": 4, **config}),
+                trained,
+                training.make_update(trained, losses.Classification(0.1)),
+                training.init_state(trained, 0),
+                datasets,
+                {},
+                stop,
+                metrics.MetricsWriter(tmp_path, "learner"),
+                replay_statistics={
+                    name: lambda size=size: {"size": size, "inserts": 2 * size, "samples": size}
+                    for size, name in enumerate(datasets, start=5)
+                },
+            )
+
+        yield make
+        for stop in stops:
+            stop.set()
+
+    def test_each_is_drawn_at_its_own_rate(self, build, tmp_path, read_metrics):
+        datasets = {
+            "noisy": Dataset(lambda number: sampled(number, size=4, scored_step=number)),
+            "clean": Dataset(lambda number: sampled(number, size=2, scored_step=max(number - 1, 0))),
+        }
+        build(datasets).run()
+        assert [dataset.read for dataset in datasets.values()] == [4, 4]
+        (line,) = read_metrics(tmp_path / "metrics" / "learner.jsonl")
+        assert line["train/examples"] == 4 * 6
+        assert line["selection/noisy/staleness_steps"] == 0
+        assert line["selection/clean/staleness_steps"] == 0.75
+        assert line["selection/staleness_steps"] == 0.375
+        assert line["train/noisy/data_wait_seconds"] >= 0
+        assert {"train/clean/loss", "train/noisy/top1"} <= set(line)
+        assert (line["replay/size"], line["replay/noisy/size"], line["replay/clean/size"]) == (11, 5, 6)
+
+    def test_the_one_that_delivers_nothing_is_named(self, build):
+        datasets = {"noisy": Dataset(sampled), "clean": Dataset(lambda number: None)}
+        with pytest.raises(learner.NoDataError, match="replay of clean delivered no batch"):
+            build(datasets, no_data_seconds=0.2).run()
 
 
 def test_stop_ends_it_early_and_without_a_last_checkpoint(setup):

@@ -19,19 +19,15 @@ def train(policy, batch_size=32, super_batch=64, steps=STEPS, on_step=None, temp
     model = registry.create("haiku_mlp", num_classes=10, image_shape=data.image_shape, hidden=(32,))
     optimizer = training.OptimizerConfig(3e-3, steps, warmup_steps=5)
     trained = {
-        name: training.TrainedModel(model, optimizer, on_super_batch=name == "reference")
+        name: training.TrainedModel(model, optimizer, {"digits": 1.0}, on_super_batch=name == "reference")
         for name in policy.trained_models
     }
     fixed = {"reference": (model, model.init(jax.random.key(9)))} if policy.reference == "fixed" else {}
     batches = stream.IIDStream(data, super_batch if policy.scores else batch_size, seed=0)
     state = synchronous.train(
-        policy,
+        {"digits": synchronous.DataSet(policy, batches, batch_size, temperature, fixed)},
         TASK,
         trained,
-        fixed,
-        batches,
-        batch_size=batch_size,
-        temperature=temperature,
         steps=steps,
         seed=0,
         on_step=on_step or (lambda *_: None),
@@ -53,7 +49,8 @@ def test_it_learns_the_digits(policy):
 def test_the_sub_batch_is_selected_by_the_score():
     chosen = []
 
-    def on_step(step, state, metrics, batch):
+    def on_step(step, state, metrics, batches):
+        batch = batches["digits"]
         assert len(np.unique(batch["id"])) == 8
         assert np.isfinite(float(metrics["train/loss"]))
         chosen.append(batch)
@@ -63,7 +60,7 @@ def test_the_sub_batch_is_selected_by_the_score():
     data = specs.open_source("digits", "train")
     first = next(stream.IIDStream(data, 64, seed=0))
     model = registry.create("haiku_mlp", num_classes=10, image_shape=data.image_shape, hidden=(32,))
-    item = training.TrainedModel(model, training.OptimizerConfig(3e-3, 6, warmup_steps=5))
+    item = training.TrainedModel(model, training.OptimizerConfig(3e-3, 6, warmup_steps=5), {"digits": 1.0})
     variables = training.init_state({"learner": item}, 0).models["learner"].variables
     outputs, _ = model.apply(variables, first, train=False)
     loss = np.asarray(TASK.act_loss(outputs, first))

@@ -10,7 +10,7 @@ from classact.models import registry
 from classact.nodes import training
 from classact.selection import losses
 
-RNG = np.random.default_rng(0)
+ONE = {"digits": 1.0}
 
 
 def batch(size=6, seed=0):
@@ -56,13 +56,13 @@ def run_update(trained, sub, super_batch=None, seed=0, updates=1):
     first = jax.device_get(state.variables())
     update = training.make_update(trained, losses.Classification(0.1))
     for _ in range(updates):
-        state, metrics = update(state, sub, super_batch)
+        state, metrics = update(state, {"digits": sub}, {"digits": super_batch} if super_batch else {})
     return first, state, metrics
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.01])
 def test_an_update_is_one_adamw_step(linear_model, clip):
-    trained = {"learner": training.TrainedModel(linear_model, config(clip_norm=clip))}
+    trained = {"learner": training.TrainedModel(linear_model, config(clip_norm=clip), ONE)}
     data = batch()
     first, state, metrics = run_update(trained, data)
     params = first["learner"]["params"]
@@ -75,7 +75,7 @@ def test_an_update_is_one_adamw_step(linear_model, clip):
 
 def test_updates_follow_the_schedule(linear_model):
     optimizer = config(steps=8, warmup_steps=2)
-    trained = {"learner": training.TrainedModel(linear_model, optimizer)}
+    trained = {"learner": training.TrainedModel(linear_model, optimizer, ONE)}
     # Up in a straight line, then half a cosine to zero at the last step.
     rates = [0.0, 0.05, 0.1, *(0.05 * (1 + np.cos(np.pi * i / 6)) for i in range(1, 7))]
     np.testing.assert_allclose([optimizer.schedule()(i) for i in range(9)], rates, atol=1e-8)
@@ -86,7 +86,7 @@ def test_updates_follow_the_schedule(linear_model):
 
 
 def test_the_learner_does_not_depend_on_the_policy(linear_model):
-    item = training.TrainedModel(linear_model, config())
+    item = training.TrainedModel(linear_model, config(), ONE)
     alone = training.init_state({"learner": item}, seed=3)
     together = training.init_state({"learner": item, "online": item, "reference": item}, seed=3)
     np.testing.assert_array_equal(alone.models["learner"].params["w"], together.models["learner"].params["w"])
@@ -100,10 +100,10 @@ def test_the_learner_does_not_depend_on_the_policy(linear_model):
 
 def test_each_model_learns_from_its_own_loss_and_data(linear_model):
     trained = {
-        "learner": training.TrainedModel(linear_model, config()),
-        "online": training.TrainedModel(linear_model, config()),
+        "learner": training.TrainedModel(linear_model, config(), ONE),
+        "online": training.TrainedModel(linear_model, config(), ONE),
         # Algorithm 2: twice the learning rate, on the super-batch.
-        "reference": training.TrainedModel(linear_model, config(learning_rate=0.2), on_super_batch=True),
+        "reference": training.TrainedModel(linear_model, config(learning_rate=0.2), ONE, on_super_batch=True),
     }
     sub, super_batch = batch(seed=1), batch(size=60, seed=2)
     first, state, metrics = run_update(trained, sub, super_batch)
@@ -115,16 +115,45 @@ def test_each_model_learns_from_its_own_loss_and_data(linear_model):
 
 
 def test_a_missing_super_batch_is_named(linear_model):
-    trained = {"reference": training.TrainedModel(linear_model, config(), on_super_batch=True)}
-    with pytest.raises(ValueError, match="'reference' learns from the super-batch"):
+    trained = {"reference": training.TrainedModel(linear_model, config(), ONE, on_super_batch=True)}
+    with pytest.raises(ValueError, match="'reference' learns from super-batches of digits"):
         run_update(trained, batch())
 
 
+def test_the_loss_of_several_data_sets_is_their_weighted_mean(linear_model):
+    weights = {"noisy": 1.0, "clean": 3.0}
+    trained = {"learner": training.TrainedModel(linear_model, config(), weights)}
+    batches = {"noisy": batch(seed=1), "clean": batch(size=4, seed=2)}
+    state = training.init_state(trained, 0)
+    params = jax.device_get(state.models["learner"].params)
+    state, metrics = training.make_update(trained, losses.Classification(0.1))(state, batches, {})
+
+    def mean_loss(params):
+        return (loss_of(params, batches["noisy"]) + 3 * loss_of(params, batches["clean"])) / 4
+
+    optimizer = optax.adamw(0.1, weight_decay=1e-3, mask={"w": True, "b": False})
+    change, _ = optimizer.update(jax.grad(mean_loss)(params), optimizer.init(params), params)
+    assert_close(state.models["learner"].params, optax.apply_updates(params, change))
+    assert float(metrics["train/loss"]) == pytest.approx(float(mean_loss(params)), rel=1e-5)
+    for name, data in batches.items():
+        assert float(metrics[f"train/{name}/loss"]) == pytest.approx(float(loss_of(params, data)), rel=1e-5)
+
+
+def test_a_model_learns_only_from_its_data_sets(linear_model):
+    item = training.TrainedModel(linear_model, config(), {"clean": 2.0})
+    batches = {"noisy": batch(seed=1), "clean": batch(size=4, seed=2)}
+    state = training.init_state({"learner": item}, 0)
+    params = jax.device_get(state.models["learner"].params)
+    state, metrics = training.make_update({"learner": item}, losses.Classification(0.1))(state, batches, {})
+    assert_close(state.models["learner"].params, expected_params(params, batches["clean"], 0.1))
+    assert "train/clean/loss" not in metrics
+
+
 def test_the_state_is_donated(linear_model):
-    trained = {"learner": training.TrainedModel(linear_model, config())}
+    trained = {"learner": training.TrainedModel(linear_model, config(), ONE)}
     state = training.init_state(trained, 0)
     weights = state.models["learner"].params["w"]
-    training.make_update(trained, losses.Classification())(state, batch(), None)
+    training.make_update(trained, losses.Classification())(state, {"digits": batch()}, {})
     assert weights.is_deleted()
 
 
@@ -147,7 +176,7 @@ def batch_norm():
 
 
 def test_running_statistics_are_updated_and_keys_differ_by_step():
-    trained = {"learner": training.TrainedModel(batch_norm(), config(learning_rate=1e-9))}
+    trained = {"learner": training.TrainedModel(batch_norm(), config(learning_rate=1e-9), ONE)}
     data = batch()
     mean = data["image"].reshape(6, -1).mean(0) / 255.0
     _, state, first = run_update(trained, data)
@@ -162,11 +191,11 @@ def test_haiku_batch_norm_is_updated():
     model = registry.create("haiku_resnet18", num_classes=3, image_shape=(8, 8, 1))
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     assert any("ema" in name for name in shapes["state"])
-    trained = {"learner": training.TrainedModel(model, config())}
+    trained = {"learner": training.TrainedModel(model, config(), ONE)}
     update = training.make_update(trained, losses.Classification())
     data = {"image": np.zeros((2, 8, 8, 1), np.uint8), "label": np.zeros(2, np.int32)}
     state = jax.eval_shape(lambda: training.init_state(trained, 0))
-    after, _ = jax.eval_shape(update, state, data, None)
+    after, _ = jax.eval_shape(update, state, {"digits": data}, {})
     # The trained state has the structure of the first, so that one compiled update serves all.
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert [leaf.shape for leaf in jax.tree.leaves(after)] == [leaf.shape for leaf in jax.tree.leaves(state)]

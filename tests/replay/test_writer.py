@@ -23,7 +23,7 @@ def test_only_what_is_kept_is_inserted(make_replay, batch_of):
     keep = np.array([True, False, True, False])
     assert out.write(batch_of([5, 6, 7, 8]), np.array([1.0, np.nan, 2.0, -1.0]), keep) == 2
     out.flush()
-    assert replay.statistics(EXAMPLES_TABLE)["replay/inserts"] == 2
+    assert replay.statistics(EXAMPLES_TABLE)["inserts"] == 2
     assert ids_of(replay, EXAMPLES_TABLE, 1)[0] in (5, 7)
 
 
@@ -34,7 +34,7 @@ def test_a_bad_priority_is_refused_and_the_table_lives(make_replay, batch_of, ba
     with pytest.raises(ValueError, match="priority"):
         out.write(batch_of([1, 2]), np.array([1.0, bad]), np.ones(2, bool))
     out.flush()
-    assert replay.statistics(EXAMPLES_TABLE)["replay/inserts"] == 0
+    assert replay.statistics(EXAMPLES_TABLE)["inserts"] == 0
     out.write(batch_of([3, 4]), np.ones(2), np.ones(2, bool))
     out.flush()
     assert sorted(ids_of(replay, EXAMPLES_TABLE, 1)) in ([3], [4])
@@ -45,7 +45,7 @@ def test_a_batch_of_another_schema_inserts_nothing(make_replay, batch_of):
     out = replay.writer()
     with pytest.raises(ValueError, match="fields"):
         out.write({**batch_of([1]), "label": np.zeros(1)}, np.ones(1), np.ones(1, bool))
-    assert replay.statistics(EXAMPLES_TABLE)["replay/inserts"] == 0
+    assert replay.statistics(EXAMPLES_TABLE)["inserts"] == 0
 
 
 def test_a_blocked_writer_returns_soon_after_stop(make_replay, batch_of):
@@ -58,7 +58,7 @@ def test_a_blocked_writer_returns_soon_after_stop(make_replay, batch_of):
     # Nobody samples: the rate limiter stops the writer, and it stays stopped.
     blocked.join(1.5)
     assert blocked.is_alive()
-    assert replay.statistics(EXAMPLES_TABLE)["replay/inserts"] < 4000
+    assert replay.statistics(EXAMPLES_TABLE)["inserts"] < 4000
     started = time.monotonic()
     replay.stop.set()
     blocked.join(10)
@@ -73,5 +73,5 @@ def test_both_tables_get_every_example(make_replay, batch_of):
     out.write(batch_of(range(30)), np.linspace(0.5, 2, 30), np.ones(30, bool))
     out.flush()
     for table in (EXAMPLES_TABLE, STREAM_TABLE):
-        assert replay.statistics(table)["replay/inserts"] == 30
+        assert replay.statistics(table)["inserts"] == 30
     assert ids_of(replay, STREAM_TABLE, 10) == list(range(10))

@@ -1,0 +1,37 @@
+"""Contrastive learning on any pairs of images and texts (sections 3.4, A.3).
+
+Command:
+    classact train --config=experiments/configs/image_text.py --workdir=runs/pairs \
+        --config.train_data='tar:pairs/train-{000..099}.tar' --config.eval_data='tar:pairs/eval-*.tar' \
+        --config.policy=uniform
+
+A reference is such a run of a small model on curated pairs:
+
+    classact train --config=experiments/configs/image_text.py --workdir=runs/pairs_reference \
+        --config.train_data='tar:curated/*.tar' --config.eval_data='tar:pairs/eval-*.tar' \
+        --config.learner.model=vit_mu_1_1
+    classact train --config=experiments/configs/image_text.py --workdir=runs/pairs_active \
+        --config.train_data='tar:pairs/train-{000..099}.tar' --config.eval_data='tar:pairs/eval-*.tar' \
+        --config.policy=classact --config.reference.checkpoint=runs/pairs_reference
+
+For several data sets at once see `image_text_sets.py`.
+"""
+
+import ml_collections
+
+from classact.experiments import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the defaults of the contrastive task: icons with their names, the uniform policy."""
+    config = base.get_config()
+    config.task = "contrastive"
+    config.policy = "uniform"
+    config.train_data = "icon_pairs"
+    config.scorer.model = "vit_mu_1_1"
+    config.batch_size = 128
+    # Scores are differences of two dot products of unit vectors.
+    config.temperature = 0.1
+    config.clip_norm = 1.0
+    config.evaluation.every = 100
+    return config

@@ -1,0 +1,54 @@
+"""What each kind of evaluator measures."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from classact.data import prompts, source
+from classact.experiments.config import EvaluatorConfig, ExperimentConfig
+from classact.launch import parts
+from classact.nodes import evaluator, retrieval, zero_shot
+
+
+def make_measure(config: ExperimentConfig, own: EvaluatorConfig, data: parts.DataShape) -> evaluator.Measure:
+    """Builds what an evaluator computes from the learner's variables.
+
+    Args:
+        config: the resolved configuration.
+        own: the evaluator's kind and data.
+        data: what the models are built for.
+
+    Returns:
+        A function of variables. "accuracy" gives `top1` and `loss`, "retrieval"
+        `i2t_r1` and the other recalls, "zero_shot" `zero_shot_top1`.
+
+    Raises:
+        source.DataError: if the data cannot be opened.
+    """
+    opened = parts.open_eval_source(config, own)
+    size = config.evaluation.batch_size
+    model = parts.make_models(config, data)["learner"]
+    batches = evaluator.whole_data_set(opened, size)
+    if own.kind == "accuracy":
+        return evaluator.classification_accuracy(model, parts.make_task(config), batches)
+    if own.kind == "retrieval":
+        assert opened.image_of is not None  # It is captioned.
+        return retrieval.retrieval(model, _numbered(batches, opened), opened.image_of, size)
+    assert opened.class_names is not None  # Checked when it was opened.
+    encode = parts.make_tokenizer(config).encode
+    templates = prompts.templates(own.templates)
+    return zero_shot.zero_shot(model, encode, opened.class_names, templates, batches, size)
+
+
+def _numbered(
+    batches: Callable[[], Iterator[Mapping[str, np.ndarray]]], opened: source.Source
+) -> Callable[[], Iterator[Mapping[str, np.ndarray]]]:
+    """Numbers the examples within the source: the ids of a part of one are those of the whole."""
+    ids = opened.ids(np.arange(opened.num_examples))
+    order = np.argsort(ids)
+
+    def numbered() -> Iterator[Mapping[str, np.ndarray]]:
+        for batch in batches():
+            yield {**batch, "id": order[np.searchsorted(ids, batch["id"], sorter=order)]}
+
+    return numbered
