@@ -5,12 +5,16 @@ import importlib
 import pytest
 
 from classact.experiments import config as config_lib
+from classact.experiments.configs import demo_clip
 from classact.selection import policies
 
 PARTS = [
     *(("demo", part) for part in ("reference", "uniform", "classact")),
     *(("fashion_mnist_noise", part) for part in ("reference", "reference_held_out", *policies.names())),
     ("classification", None),
+    ("image_text", None),
+    ("image_text_sets", None),
+    *(("demo_clip", part) for part in demo_clip.PARTS),
 ]
 
 
@@ -33,8 +37,16 @@ def test_the_demonstration_differs_in_the_policy_alone():
     assert different == {"policy", "reference"}
 
 
+def test_the_demonstrations_of_activeclip_differ_in_the_selection_alone():
+    parts = [demo_clip.get_config(part).to_dict() for part in ("uniform", "active_noisy", "active_clean")]
+    different = {name for name in parts[0] if any(part[name] != parts[0][name] for part in parts)}
+    assert different == {"policy", "reference"}
+
+
 def test_an_unknown_part_is_refused():
     from classact.experiments.configs import demo
 
+    with pytest.raises(ValueError, match="expected one of reference_noisy"):
+        demo_clip.get_config("active")
     with pytest.raises(ValueError, match=r"demo.py:classact"):
         demo.get_config("clasact")
