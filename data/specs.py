@@ -14,15 +14,19 @@ Image–text pairs:
 |---|---|
 | `icon_pairs` | the embedded icons, the caption is the icon's full name |
 | `icon_pairs?subset=clean` | of each name that many sets share one icon a set, by the bare name |
+| `tar:PATTERN`, `tar:PATTERN?size=64&channels=1` | tar shards of `.png`/`.jpg` and `.txt` members |
+| `captioned_folder:PATH` with the same options | PNG and JPEG files with a `.txt` file beside each |
 
 `builtin` says more about each, and `registry` how to add one.
 """
 
 # Importing it registers the names.
 import classact.data.builtin
+import classact.data.captioned_files
 import classact.data.embedded_icons
 import classact.data.folder
-import classact.data.icon_pairs  # noqa: F401
+import classact.data.icon_pairs
+import classact.data.tar_shards  # noqa: F401
 from classact.data.registry import find_opener, register_source, source_names
 from classact.data.source import DataError, Source
 
@@ -37,7 +41,7 @@ def open_source(spec: str, split: str) -> Source:
     Args:
         spec: see the module's docstring.
         split: "train" or "eval". A source without a split of its own (`npz`,
-            `folder`) is the whole of it for both.
+            `folder`, `tar`, `captioned_folder`) is the whole of it for both.
 
     Returns:
         The source; its name is the spec.

@@ -36,7 +36,9 @@ def test_a_registered_source_gets_argument_split_and_options(squares, spec, argu
 
 
 def test_the_documented_names_are_registered():
-    assert source_names() == ["digits", "fashion_mnist", "folder", "icon_pairs", "icons", "npz"]
+    assert source_names() == [
+        "captioned_folder", "digits", "fashion_mnist", "folder", "icon_pairs", "icons", "npz", "tar",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

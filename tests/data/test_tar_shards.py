@@ -1,0 +1,208 @@
+import io
+import logging
+import os
+import tarfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from classact.data.source import DataError
+from classact.data.specs import open_source
+from classact.data.stream import IIDStream
+from classact.data.tar_shards import members_of, shard_paths
+
+
+def png(value, size=(6, 4)):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (value, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_tar(path, members, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", **options) as file:
+        for name, content in members:
+            content = content.encode() if isinstance(content, str) else content
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            file.addfile(header, io.BytesIO(content))
+    return path
+
+
+def write_pairs(path, count):
+    return write_tar(
+        path,
+        [m for i in range(count) for m in ((f"{i:04d}.png", png(i % 256)), (f"{i:04d}.txt", f"image {i}"))],
+    )
+
+
+def read_all(source):
+    return source.batch(np.arange(source.num_examples))
+
+
+def test_each_caption_of_an_image_is_a_pair(tmp_path):
+    # In WebDataset's order by name, the text may come before or after its image.
+    write_tar(
+        tmp_path / "a.tar",
+        [
+            ("x/1.txt", "one\n\n  uno  \n"),
+            ("x/1.png", png(1)),
+            ("x/2.PNG", png(2)),
+            ("x/2.TXT", "\ufefftwo\r\n"),
+            ("x/2.json", "{}"),
+        ],
+    )
+    write_tar(tmp_path / "b.tar", [("x/1.jpg", png(3)), ("x/1.txt", "three")])
+    source = open_source(f"tar:{tmp_path}/*.tar", "train")
+    assert source.captioned and source.num_classes == 0
+    assert (source.num_examples, source.image_shape) == (4, (4, 6, 3))
+    assert source.image_of.tolist() == [0, 0, 1, 2] and source.image_of.dtype == np.int64
+    batch = source.batch(np.array([3, 1, 0, 2]))
+    assert set(batch) == {"id", "image", "caption"}
+    assert batch["id"].tolist() == [3, 1, 0, 2]
+    assert batch["caption"].tolist() == ["three", "uno", "one", "two"]
+    assert batch["image"].dtype == np.uint8 and batch["image"].shape == (4, 4, 6, 3)
+    assert batch["image"][:, 0, 0, 0].tolist() == [3, 1, 1, 2]
+    assert source.caption_at(np.array([2, 0])) == ["two", "one"]
+    assert read_all(open_source(f"tar:{tmp_path}/b.tar", "eval"))["caption"].tolist() == ["three"]
+
+
+def test_size_and_channels(tmp_path):
+    write_tar(
+        tmp_path / "a.tar", [("1.png", png(9)), ("1.txt", "a"), ("2.png", png(9, (8, 8))), ("2.txt", "b")]
+    )
+    source = open_source(f"tar:{tmp_path}/a.tar?size=5&channels=1", "train")
+    assert read_all(source)["image"].shape == (2, 5, 5, 1)
+    with pytest.raises(
+        DataError, match=r"a\.tar:2\.png \(image 1\) is 8×8 pixels, .*say tar:PATTERN\?size=N"
+    ):
+        open_source(f"tar:{tmp_path}/a.tar", "train")
+    with pytest.raises(DataError, match="'tar': channels=2"):
+        open_source(f"tar:{tmp_path}/a.tar?channels=2", "train")
+
+
+def test_images_without_captions_are_left_out_counted_and_logged(tmp_path, caplog):
+    members = [
+        ("1.png", png(1)),
+        ("2.png", png(2)),
+        ("2.txt", " \n\t\n"),
+        ("3.png", png(3)),
+        ("3.txt", "three"),
+    ]
+    write_tar(tmp_path / "a.tar", [*members, ("4.txt", "no image")])
+    with caplog.at_level(logging.WARNING):
+        source = open_source(f"tar:{tmp_path}/a.tar", "train")
+    assert source.without_caption == 2 and source.skipped == 0
+    assert [record.message for record in caplog.records] == [
+        f"tar:{tmp_path}/a.tar: 2 of 3 images have no caption"
+    ]
+    assert read_all(source)["image"][:, 0, 0, 0].tolist() == [3]
+    write_tar(tmp_path / "b.tar", members[:3])
+    with pytest.raises(DataError, match="no image with a caption among its 2 PNG and JPEG files"):
+        open_source(f"tar:{tmp_path}/b.tar", "train")
+
+
+def test_a_damaged_image_is_skipped_with_all_its_captions(tmp_path, caplog):
+    path = tmp_path / "a.tar"
+    pairs = [(f"{i}.png", png(i)) for i in range(120)] + [(f"{i}.txt", f"a{i}\nb{i}") for i in range(120)]
+    # Damaged behind a sound header.
+    pairs[7] = ("7.png", pairs[7][1][:45])
+    write_tar(path, pairs)
+    source = open_source(f"tar:{path}", "train")
+    with caplog.at_level(logging.WARNING):
+        batch = source.batch(np.array([13, 14, 15, 16, 14]))
+    assert batch["id"].tolist() == [13, 16] and batch["caption"].tolist() == ["b6", "a8"]
+    assert source.skipped == 1 and len(caplog.records) == 1
+    assert f"{path}:7.png (image 7) is damaged and left out" in caplog.text
+    stream = IIDStream(source, 40, seed=0)
+    ids = np.concatenate([next(stream)["id"] for _ in range(8)])
+    assert set(ids.tolist()) == set(range(240)) - {14, 15}
+    pairs[8] = ("8.png", b"no image")
+    write_tar(path, pairs)
+    with pytest.raises(DataError, match=r"2 of 120 images are damaged, more than 1%; .*a\.tar:"):
+        read_all(open_source(f"tar:{path}", "train"))
+
+
+def test_a_shard_cut_off_after_opening_is_damaged(tmp_path):
+    path = write_pairs(tmp_path / "a.tar", 3)
+    source = open_source(f"tar:{path}", "train")
+    os.truncate(path, 512 + 20)
+    with pytest.raises(DataError, match=r"a\.tar:0000\.png: only 20 of \d+ bytes are left"):
+        source.batch(np.array([0]))
+
+
+def test_a_shard_that_is_cut_off_is_refused_by_name_wherever_it_ends(tmp_path):
+    whole = write_pairs(tmp_path / "a.tar", 2).read_bytes()
+    end = whole.rindex(b"image 1") + 512
+    for length in sorted({0, 100, 512, 513, *range(1024, end, 512), end - 1, end - 506}):
+        (tmp_path / "cut.tar").write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"cut\.tar: (cut off|not a tar file)"):
+            list(members_of(tmp_path / "cut.tar"))
+
+
+def test_files_that_are_no_tar_are_refused(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"x" * 2000)
+    with pytest.raises(DataError, match=r"a\.tar: not a tar file, or damaged at byte 0"):
+        open_source(f"tar:{tmp_path}/a.tar", "train")
+    path = write_pairs(tmp_path / "b.tar", 2)
+    damaged = bytearray(path.read_bytes())
+    damaged[1024 + 3] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match=r"b\.tar: not a tar file, or damaged at byte 1024"):
+        open_source(f"tar:{path}", "train")
+
+
+LETTERS = "abcdefgh/é"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    names=st.lists(st.text(LETTERS, max_size=300), max_size=6),
+    sizes=st.lists(st.integers(0, 1500), min_size=6, max_size=6),
+    form=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+)
+def test_members_are_those_of_the_standard_library(tmp_path_factory, names, sizes, form):
+    path = tmp_path_factory.mktemp("tar") / "x.tar"
+    names = [name.strip("/") + ".png" for name in names]
+    contents = [bytes([i]) * size for i, size in enumerate(sizes[: len(names)])]
+    write_tar(path, list(zip(names, contents, strict=True)), format=form)
+    with tarfile.open(path) as file:
+        expected = [(m.name, m.offset_data, m.size) for m in file.getmembers()]
+    members = list(members_of(path))
+    assert [(m.name, m.offset, m.size) for m in members] == expected
+    assert [m.open().read() for m in members] == contents
+
+
+def test_directories_links_and_long_names_in_the_older_form(tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as file:
+        folder = tarfile.TarInfo("d")
+        folder.type = tarfile.DIRTYPE
+        file.addfile(folder)
+        link = tarfile.TarInfo("l.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "x.png"
+        file.addfile(link)
+        file.addfile(tarfile.TarInfo("p" * 140 + "/" + "n" * 90 + ".png"))
+    assert [member.name for member in members_of(path)] == ["p" * 140 + "/" + "n" * 90 + ".png"]
+
+
+def test_patterns_name_shards_by_braces_and_wildcards(tmp_path):
+    for name in ("t-08", "t-09", "t-10", "t-11", "u-09", "odd[1]"):
+        (tmp_path / f"{name}.tar").write_bytes(b"")
+
+    def names(pattern):
+        return [path.stem for path in shard_paths(f"{tmp_path}/{pattern}")]
+
+    assert names("t-*.tar") == ["t-08", "t-09", "t-10", "t-11"]
+    assert names("t-{08..10}.tar") == ["t-08", "t-09", "t-10"]
+    assert names("?-{09..09}.tar") == ["t-09", "u-09"]
+    assert names("odd[1].tar") == ["odd[1]"]
+    with pytest.raises(DataError, match=r"t-12\.tar: no such file"):
+        names("t-{10..12}.tar")
+    with pytest.raises(DataError, match=r"v-\*\.tar: no such file"):
+        open_source(f"tar:{tmp_path}/v-*.tar", "train")
+    with pytest.raises(DataError, match="needs a path"):
+        open_source("tar", "train")
