@@ -276,27 +276,35 @@ def _write_sheet(path: pathlib.Path, icons: Sequence[Icon]) -> None:
     Image.fromarray(sheet).save(path, "WEBP", lossless=True, method=6, quality=100)
 
 
-def _licences(icons: Sequence[Icon], held_out: set[str], infos: dict[str, dict[str, Any]]) -> str:
-    counts = collections.Counter(icon.icon_set for icon in icons)
-    lines = [
-        "# Where the icons come from",
-        "",
-        "The contact sheets in this folder hold icons of the sets below, taken from the npm package",
-        "`@iconify/json` 2.2.535, rasterised at 32×32 pixels on white and reduced to 16 levels per channel",
-        "by `data/build_icons.py`. Set, author, licence and addresses are as that package states them.",
-        "",
-        "| prefix | set | author | licence | icons | split |",
-        "|---|---|---|---|---|---|",
-    ]
-    for prefix in sorted(counts):
+def licence_table(infos: dict[str, dict[str, Any]], sets: dict[str, tuple[int, str]]) -> str:
+    """A Markdown table of sets with author and licence.
+
+    Args:
+        infos: what `collections.json` says of the sets, by prefix.
+        sets: the number of icons and the split of each set to list, by prefix.
+    """
+    lines = ["| prefix | set | author | licence | icons | split |", "|---|---|---|---|---|---|"]
+    for prefix, (icons, split) in sorted(sets.items()):
         info = infos[prefix]
         author, licence = info["author"], info["license"]
+        name = licence.get("spdx") or licence["title"]
         lines.append(
             f"| `{prefix}` | {info['name']} | {_link(author['name'], author.get('url'))} "
-            f"| {_link(licence['spdx'], licence.get('url'))} | {counts[prefix]} "
-            f"| {'eval' if prefix in held_out else 'train'} |"
+            f"| {_link(name, licence.get('url'))} | {icons} | {split} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _licences(icons: Sequence[Icon], held_out: set[str], infos: dict[str, dict[str, Any]]) -> str:
+    counts = collections.Counter(icon.icon_set for icon in icons)
+    splits = {prefix: "eval" if prefix in held_out else "train" for prefix in counts}
+    return f"""# Where the icons come from
+
+The contact sheets in this folder hold icons of the sets below, taken from the npm package
+`@iconify/json` 2.2.535, rasterised at 32×32 pixels on white and reduced to 16 levels per channel
+by `data/build_icons.py`. Set, author, licence and addresses are as that package states them.
+
+{licence_table(infos, {prefix: (counts[prefix], splits[prefix]) for prefix in counts})}"""
 
 
 def _link(text: str, url: str | None) -> str:
