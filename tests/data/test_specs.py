@@ -45,7 +45,7 @@ def test_the_documented_names_are_registered():
     ("spec", "message"),
     [
         ("fashion-mnits", "unknown data source 'fashion-mnits'; did you mean fashion_mnist?"),
-        ("", "unknown data source ''.*known: digits, fashion_mnist"),
+        ("", "unknown data source ''.*known: captioned_folder, digits"),
         ("folders:x", "did you mean folder?"),
         ("squares?siz=3", "unknown option 'siz'; did you mean size?"),
         ("digits?size=3", "unknown option 'size' .known: none"),
