@@ -1,6 +1,8 @@
 """Runs that differ by their seed alone, as one group."""
 
 import dataclasses
+import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
@@ -11,6 +13,9 @@ from classact.experiments.curves import Run
 # of its own for each seed is part of that.
 _WITHIN_GROUP = ("seed", "data_seed", "git_commit", "versions", "threads")
 _CHECKPOINT = "reference.checkpoint"
+# Of several data sets the run's own field is the sum, or the names joined.
+_SUMMARIES = ("policy", "train_data", "batch_size", "filter_ratio")
+_EVALUATOR_DATA = re.compile(r"evaluation\.evaluators\.[^.]+\.data")
 _NAMED_DIFFERENCES = 3
 
 
@@ -30,7 +35,7 @@ class Row:
         wall_seconds: of the run.
         cpu_seconds: of all its processes.
         staleness: mean age of the scores at sampling, in learner updates.
-        corrupted: share of corrupted labels among the examples trained on.
+        corrupted: share of corrupted labels or captions among the examples trained on.
     """
 
     run: Run
@@ -93,14 +98,14 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         if len({str(run.field("seed")) for run in members}) < len(members):
             # The same seed more than once: with another reference, it is another experiment.
             for run in by_key.pop(key):
-                by_key.setdefault((*key, (_CHECKPOINT, repr(run.field(_CHECKPOINT)))), []).append(run)
+                by_key.setdefault((*key, *_pairs(run, checkpoints=True)), []).append(run)
     groups: dict[str, Group] = {}
     for key, members in by_key.items():
         members.sort(key=lambda run: (str(run.field("seed")), str(run.path)))
         same_policy = [other for other, others in by_key.items() if others[0].policy == members[0].policy]
         label = _label(members[0], key, same_policy)
         if label in groups:
-            label = f"{label} ({members[0].path.name})"
+            label = f"{label} ({members[0].path})"
         groups[label] = Group(label, tuple(Row(run, curves.final(run.curve)) for run in members))
     return list(groups.values())
 
@@ -108,14 +113,66 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 def _label(run: Run, key: Sequence[tuple[str, str]], same_policy: Sequence[Sequence[tuple[str, str]]]) -> str:
     """Names a group by its policy and the first few fields that others of that policy lack."""
     shared = set(key).intersection(*same_policy)
-    differing = [name for name, _ in key if (name, dict(key)[name]) not in shared][:_NAMED_DIFFERENCES]
-    return ", ".join([run.policy, *(f"{name} {run.field(name)}" for name in differing)])
+    differing = [name for name, value in key if (name, value) not in shared]
+    # The run's own train_data say what those of its data sets are.
+    told = [
+        name for name in differing if name.startswith("data_sets.") and name.split(".", 2)[2] in differing
+    ]
+    named = [name for name in differing if name not in told]
+    own = config_fields(run)
+    return ", ".join([run.policy, *(_difference(name, own[name]) for name in named[:_NAMED_DIFFERENCES])])
+
+
+def _difference(name: str, value: Any) -> str:
+    """A field in a label; of a reference the directory's name will do."""
+    name = name.removeprefix("data_sets.")
+    if name.endswith(_CHECKPOINT):
+        return f"{name.removesuffix('.checkpoint')} {pathlib.PurePath(value).name}"
+    return f"{name} {value}"
 
 
 def experiment_key(run: Run) -> tuple[tuple[str, str], ...]:
     """The fields that make an experiment, as pairs of dotted name and printed value."""
-    fields = flatten({name: value for name, value in run.config.items() if name not in _WITHIN_GROUP})
-    return tuple((name, repr(value)) for name, value in fields.items() if name != _CHECKPOINT)
+    return tuple(
+        (name, value)
+        for name, value in _pairs(run, checkpoints=False)
+        if name.split(".")[0] not in _WITHIN_GROUP
+    )
+
+
+def _pairs(run: Run, checkpoints: bool) -> list[tuple[str, str]]:
+    """Names and printed values of the references that a run has, or of everything else."""
+    return [
+        (name, repr(value))
+        for name, value in config_fields(run).items()
+        if name.endswith(_CHECKPOINT) == checkpoints and (value or not checkpoints)
+    ]
+
+
+def config_fields(run: Run) -> dict[str, Any]:
+    """A run's configuration by dotted names, each thing once.
+
+    A value that all data sets share stands for the run's own field, and only what
+    they differ in is `data_sets.<name>.<field>`. An evaluator's data are there if
+    they do not follow from `eval_data` and `train_data`.
+    """
+    flat = flatten({name: value for name, value in run.config.items() if name != "data_sets"})
+    data_sets = {name: flatten(own) for name, own in (run.field("data_sets") or {}).items()}
+    first = next(iter(data_sets.values()), {})
+    for field in first:
+        agreed = all(repr(own.get(field)) == repr(first[field]) for own in data_sets.values())
+        if field not in _SUMMARIES:
+            flat[field] = first[field]
+        if not agreed:
+            flat |= {f"data_sets.{name}.{field}": own.get(field) for name, own in data_sets.items()}
+            if field not in _SUMMARIES:
+                del flat[field]
+    evaluated = flat.get("eval_data") or first.get("train_data") or flat.get("train_data")
+    return {
+        name: value
+        for name, value in flat.items()
+        if not (_EVALUATOR_DATA.fullmatch(name) and value == evaluated)
+    }
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -131,7 +188,7 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def shared_fields(groups: Sequence[Group]) -> dict[str, Any]:
     """The configuration fields in which all runs agree, by dotted names."""
-    first, *others = [flatten(row.run.config) for group in groups for row in group.rows]
+    first, *others = [config_fields(row.run) for group in groups for row in group.rows]
     return {
         name: value
         for name, value in first.items()

@@ -5,10 +5,31 @@ import json
 import numpy as np
 import pytest
 
+from classact.experiments import base
+from classact.experiments import config as config_lib
+from classact.experiments.configs import demo_clip
 from classact.experiments.ledger import run_ledger
 from classact.selection import policies
 
 LEARNER_MACS, SCORER_MACS = 1.31e6, 1.6e5
+RETRIEVAL = ("eval/retrieval/i2t_r1", "eval/retrieval/t2i_r1")
+ZERO_SHOT = "eval/icons_50/zero_shot_top1"
+
+
+def resolved(base_config=None, **changes):
+    """A configuration as `config.json` holds it; groups of fields are updated."""
+    fields = (base_config or base.get_config()).to_dict()
+    for name, value in changes.items():
+        fields[name] = {**fields[name], **value} if isinstance(value, dict) else value
+    return json.loads(json.dumps(config_lib.resolve(fields).to_dict()))
+
+
+def write_pairs_run(path, part, seed=0, **options):
+    """Writes a run of `demo_clip.py:part`; recalls are a third, and a ninth, of the accuracy."""
+    config = resolved(demo_clip.get_config(part), **{"seed": seed, **options.pop("config", {})})
+    metrics = {ZERO_SHOT: 1.0, RETRIEVAL[0]: 1 / 3, RETRIEVAL[1]: 1 / 9}
+    options = {"metrics": metrics, "steps": 600, "corrupted": (0.3, 0.2), **options}
+    return write_run(path, config["policy"], seed, config=config, **options)
 
 
 def write_run(path, policy="uniform", seed=0, speed=1.0, steps=1500, every=50, final=0.82, **options):
@@ -28,6 +49,7 @@ def write_run(path, policy="uniform", seed=0, speed=1.0, steps=1500, every=50, f
         **options: `status` (None for no result.json), `done` (updates done),
             `config` (more fields), `noise` (standard deviation of the
             evaluations), `curved` (a saturating curve in place of the line),
+            `metrics` (the factor to the accuracy for each metric's name),
             `corrupted` (share of wrong labels, early and late), `images`
             (how many scored images to write).
     """
@@ -79,12 +101,16 @@ def write_run(path, policy="uniform", seed=0, speed=1.0, steps=1500, every=50, f
 
 def _write_metrics(path, policy, seed, speed, steps, done, every, final, options):
     generator = np.random.default_rng(seed)
-    evaluations, learner = [], []
+    evaluations, learner = {}, []
+    metrics = options.get("metrics", {"eval/test/top1": 1.0})
     for step in range(every, done + 1, every):
         share = step * speed / steps
         value = final * (1.4 * min(1.0, share) / (min(1.0, share) + 0.4) if options.get("curved") else share)
         value += generator.normal(0.0, options["noise"]) if "noise" in options else 0.0
-        evaluations.append({"step": step, "time": float(step), "eval/test/top1": value})
+        for metric, factor in metrics.items():
+            records = evaluations.setdefault(f"evaluator-{metric.split('/')[1]}", {})
+            record = records.setdefault(step, {"step": step, "time": float(step)})
+            record[metric] = factor * value
         record = {"step": step, "time": float(step), "train/loss": 2.0, "train/examples": 64 * every}
         if policy != "uniform":
             record["selection/staleness_steps"] = 2.5
@@ -92,7 +118,8 @@ def _write_metrics(path, policy, seed, speed, steps, done, every, final, options
             early, late = options["corrupted"]
             record["selection/corrupted_fraction"] = early + (late - early) * step / steps
         learner.append(record)
-    for name, records in (("evaluator-test", evaluations), ("learner", learner)):
+    files = {name: records.values() for name, records in evaluations.items()}
+    for name, records in {**files, "learner": learner}.items():
         lines = "".join(json.dumps(record) + "\n" for record in records)
         (path / "metrics" / f"{name}.jsonl").write_text(lines)
 
@@ -119,6 +146,18 @@ def write_images(path, count, channels=1, **changes):
 def make_run(tmp_path):
     """`make_run(name, **arguments of write_run)` writes a run below the test's folder."""
     return lambda name, **arguments: write_run(tmp_path / name, **arguments)
+
+
+@pytest.fixture
+def make_pairs_run(tmp_path):
+    """`make_pairs_run(name, part, **arguments of write_pairs_run)`, likewise."""
+    return lambda name, part, **arguments: write_pairs_run(tmp_path / name, part, **arguments)
+
+
+@pytest.fixture
+def make_config():
+    """`make_config(base_config, **changes)`: `resolved`."""
+    return resolved
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-from classact.experiments import curves, groups
+import pytest
+
+from classact.experiments import base, curves, groups
 
 
 def group_of(*paths):
@@ -34,8 +36,8 @@ def test_the_same_seed_with_two_references_is_two_experiments(make_run):
         for name in ("clean", "noisy")
     ]
     assert [group.label for group in group_of(*runs)] == [
-        "classact, reference.checkpoint clean",
-        "classact, reference.checkpoint noisy",
+        "classact, reference clean",
+        "classact, reference noisy",
     ]
 
 
@@ -49,6 +51,103 @@ def test_labels_name_three_differences_at_most_and_are_unique(make_run):
     labels = [group.label for group in found]
     assert len(set(labels)) == 3
     assert all(label.count(",") <= 3 for label in labels)
+
+
+def test_no_run_is_lost_where_names_are_the_same(make_run):
+    names = [f"{parent}/run" for parent in "abc"]
+    references = {name: {"reference": {"checkpoint": f"{name}/reference"}} for name in names}
+    found = group_of(*(make_run(name, policy="classact", config=references[name]) for name in names))
+    assert len(found) == 3
+    assert found[0].label == "classact, reference reference"
+    assert found[2].label.endswith("/c/run)")
+
+
+@pytest.fixture
+def write(make_run, make_config):
+    """Writes a run of the resolved configuration with changes."""
+
+    def write(name, base_config=None, **changes):
+        config = make_config(base_config, **changes)
+        first = next(iter(config["data_sets"].values()))
+        return make_run(name, policy=first["policy"], config=config)
+
+    return write
+
+
+def test_one_data_set_is_no_second_copy_of_the_fields(write):
+    by_seed = [
+        write(f"c{seed}", policy="classact", seed=seed, reference={"checkpoint": f"r{seed}"})
+        for seed in (0, 1)
+    ]
+    other = write("d", policy="classact", temperature=0.5, reference={"checkpoint": "r0"})
+    icons, digits = write("u", policy="uniform"), write("v", policy="uniform", train_data="digits")
+    found = group_of(*by_seed, other, icons, digits)
+    assert [(group.label, len(group.rows)) for group in found] == [
+        ("classact, temperature 1.0", 2),
+        ("classact, temperature 0.5", 1),
+        ("uniform, train_data icons", 1),
+        ("uniform, train_data digits", 1),
+    ]
+    shared = groups.shared_fields(found[:1])
+    assert shared["train_data"] == "icons"
+    assert not any(name.startswith("data_sets") for name in shared)
+
+
+def test_one_named_data_set_counts_with_its_own_fields(write):
+    def named(checkpoint):
+        config = base.get_config()
+        changes = {"policy": "classact", "reference": {"checkpoint": checkpoint}, "temperature": 0.5}
+        config.data_sets.noisy = base.data_set(config, **changes)
+        return config
+
+    found = group_of(write("a", named("runs/r")), write("b", named("runs/s")))
+    assert [group.label for group in found] == ["classact, reference r", "classact, reference s"]
+    fields = groups.config_fields(found[0].rows[0].run)
+    assert (fields["reference.checkpoint"], fields["temperature"]) == ("runs/r", 0.5)
+
+
+def several(checkpoint="runs/reference", **changes):
+    """One data set with ClassAct, which gets the changes, and one without."""
+    config = base.get_config()
+    reference = {"checkpoint": checkpoint}
+    config.data_sets.noisy = base.data_set(config, policy="classact", reference=reference, **changes)
+    config.data_sets.clean = base.data_set(config, policy="uniform", train_data="digits")
+    return config
+
+
+def test_seeds_of_several_data_sets_are_one_group(write):
+    found = group_of(write("a", several("r0")), write("b", several("r1"), seed=1))
+    assert [(group.label, len(group.rows)) for group in found] == [("uniform+classact", 2)]
+
+
+def test_several_data_sets_are_told_apart_by_what_differs_in_one(write):
+    found = group_of(
+        write("a", several()), write("b", several(temperature=0.5)), write("c", several("runs/better"))
+    )
+    assert [group.label for group in found] == [
+        "uniform+classact, clean.temperature 1.0, noisy.temperature 0.5",
+        "uniform+classact, temperature 1.0, noisy.reference reference",
+        "uniform+classact, temperature 1.0, noisy.reference better",
+    ]
+    shared = groups.shared_fields(found)
+    assert shared["data_sets.clean.train_data"] == "digits"
+    assert shared["label_noise"] == 0.0
+    assert "temperature" not in shared
+
+
+def test_the_runs_own_fields_say_nothing_of_several_data_sets(write):
+    found = group_of(write("a", several()), write("b", several(), seed=1, temperature=7.0))
+    assert [len(group.rows) for group in found] == [2]
+
+
+def test_one_data_set_against_two_of_the_same_policy(write):
+    both = base.get_config()
+    for name, source in (("a", "icons"), ("b", "digits")):
+        both.data_sets[name] = base.data_set(both, policy="uniform", train_data=source)
+    assert [group.label for group in group_of(write("one", policy="uniform"), write("two", both))] == [
+        "uniform, train_data icons, batch_size 64",
+        "uniform, train_data icons+digits, batch_size 128",
+    ]
 
 
 def test_shared_fields(make_run):
