@@ -55,7 +55,8 @@ class CaptionedFiles(Source):
         self.name = name
         self._images = ImageFiles(name, [file for file, _ in kept], size, channels, hint)
         self._captions = np.array([text for _, texts in kept for text in texts] + [None], object)[:-1]
-        self.image_of = np.repeat(np.arange(len(kept)), [len(texts) for _, texts in kept])
+        self._shown = np.repeat(np.arange(len(kept)), [len(texts) for _, texts in kept])
+        self.image_of = self._shown
         self.num_examples = len(self._captions)
         self.image_shape = self._images.shape
         self.num_classes = 0
@@ -74,7 +75,7 @@ class CaptionedFiles(Source):
                 than 1 % of the files have turned out to be damaged.
         """
         indices = checked_indices(indices, self.num_examples)
-        kept, images = self._images.read(self.image_of[indices])
+        kept, images = self._images.read(self._shown[indices])
         ids = indices[kept]
         return {"id": ids, "image": images, "caption": self._captions[ids]}
 
@@ -122,7 +123,7 @@ def captions_of(content: bytes) -> list[str]:
 
     It is read as UTF-8; bytes that are not become U+FFFD.
     """
-    lines = content.decode("utf-8-sig", errors="replace").splitlines()
+    lines = content.decode(errors="replace").removeprefix("\ufeff").splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -15,6 +15,7 @@ from classact.data.registry import register_source
 from classact.data.source import DataError, Source
 
 _BLOCK = 512
+_MARK = b"ustar"
 _FILE_TYPES = (b"0", b"\0", b"7")
 _LONG_NAME = b"L"
 _PAX_HEADER = b"x"
@@ -55,8 +56,8 @@ def open_tar(argument: str, split: str, *, size: Optional[str] = None, channels:
     `.png`, `.jpg` and `.jpeg`; the captions of an image are the lines of the member
     `.txt` whose name is otherwise the same. See `CaptionedFiles` for the rest.
 
-    Opening reads all shards' headers and captions, about 100,000 pairs in a second,
-    and no images.
+    Opening reads all shards' headers and captions, tens of thousands of pairs in a
+    second, and no images. It holds some 300 bytes a pair.
 
     Raises:
         DataError: if no shard matches, one is missing, cut off or no tar file, or
@@ -101,7 +102,7 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 def members_of(path: pathlib.Path) -> Iterator[TarMember]:
-    """Yields the files in a tar file, in order; ten times as fast as the module `tarfile`.
+    """Yields the files in a tar file, in order; several times as fast as the module `tarfile`.
 
     Names longer than the header's field are read in both of their common forms,
     GNU's and POSIX's.
@@ -138,23 +139,26 @@ def members_of(path: pathlib.Path) -> Iterator[TarMember]:
 
 
 def _parse(path: pathlib.Path, header: bytes, offset: int) -> tuple[int, bytes]:
-    """(size, type) of a member; DataError unless the header's sum is right."""
+    """(size, type) of a member; DataError unless the block can be a header."""
     if len(header) < _BLOCK:
         raise DataError(f"{path}: cut off at byte {offset}, as a tar file ends with a block of zeros")
     try:
-        # The sum counts its own field as spaces.
-        right = int(header[148:156].strip(b" \0"), 8) == sum(header) - sum(header[148:156]) + 8 * 0x20
+        # Only the oldest form has no mark. Its sum takes far longer, and counts its own field as spaces.
+        right = header[257:262] == _MARK or (
+            int(header[148:156].strip(b" \0"), 8) == sum(header) - sum(header[148:156]) + 8 * 0x20
+        )
         size = int(header[124:136].strip(b" \0") or b"0", 8)
     except ValueError:
         right = False
-    if not right:
+    if not right or size < 0:
         raise DataError(f"{path}: not a tar file, or damaged at byte {offset}")
     return size, header[156:157]
 
 
 def _name(header: bytes) -> str:
     name = header[:100].rstrip(b"\0")
-    prefix = header[345:500].partition(b"\0")[0] if header[257:263] == b"ustar\0" else b""
+    # GNU's form has other things in the prefix's place, and a space behind the mark.
+    prefix = header[345:500].rstrip(b"\0") if header[257:263] == _MARK + b"\0" else b""
     return (prefix + b"/" + name if prefix else name).decode(errors="replace")
 
 
@@ -173,11 +177,14 @@ def _pairs_of(path: pathlib.Path) -> tuple[list[TarMember], list[Sequence[str]]]
     """The images of a shard, in order, and the captions of each."""
     images: list[tuple[str, TarMember]] = []
     texts: dict[str, Sequence[str]] = {}
-    for member in members_of(path):
-        stem, dot, suffix = member.name.rpartition(".")
-        suffix = dot + suffix.lower()
-        if suffix == ".txt":
-            texts[stem] = captions_of(member.open().getvalue())
-        elif suffix in SUFFIXES:
-            images.append((stem, member))
+    members = list(members_of(path))
+    with path.open("rb") as file:
+        for member in members:
+            stem, dot, suffix = member.name.rpartition(".")
+            suffix = dot + suffix.lower()
+            if suffix == ".txt":
+                file.seek(member.offset)
+                texts[stem] = captions_of(file.read(member.size))
+            elif suffix in SUFFIXES:
+                images.append((stem, member))
     return [member for _, member in images], [texts.get(stem, ()) for stem, _ in images]

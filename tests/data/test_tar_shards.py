@@ -149,7 +149,7 @@ def test_files_that_are_no_tar_are_refused(tmp_path):
         open_source(f"tar:{tmp_path}/a.tar", "train")
     path = write_pairs(tmp_path / "b.tar", 2)
     damaged = bytearray(path.read_bytes())
-    damaged[1024 + 3] ^= 1
+    damaged[1024 + 257] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(DataError, match=r"b\.tar: not a tar file, or damaged at byte 1024"):
         open_source(f"tar:{path}", "train")
@@ -174,6 +174,19 @@ def test_members_are_those_of_the_standard_library(tmp_path_factory, names, size
     members = list(members_of(path))
     assert [(m.name, m.offset, m.size) for m in members] == expected
     assert [m.open().read() for m in members] == contents
+
+
+def test_the_oldest_form_has_sums_in_place_of_marks(tmp_path):
+    path = write_pairs(tmp_path / "a.tar", 1)
+    old = bytearray(path.read_bytes())
+    old[257:265] = bytes(8)
+    old[148:156] = b"%06o\0 " % (sum(old[:148]) + 8 * 32 + sum(old[156:512]))
+    path.write_bytes(old)
+    assert open_source(f"tar:{path}", "train").caption_at(np.array([0])) == ["image 0"]
+    old[3] ^= 1
+    path.write_bytes(old)
+    with pytest.raises(DataError, match="damaged at byte 0"):
+        list(members_of(path))
 
 
 def test_directories_links_and_long_names_in_the_older_form(tmp_path):
