@@ -65,7 +65,8 @@ def test_the_clean_subset_has_one_icon_a_class_and_set(noisy, clean, split):
     chosen = np.searchsorted(whole.image_of, source.image_of)
     drawings = set(zip(whole.labels[chosen].tolist(), whole.icon_sets[chosen].tolist(), strict=True))
     assert len(drawings) == source.num_examples
-    assert captions(source) == [class_text(read_index()["class_names"][i]) for i in whole.labels[chosen]]
+    names = read_index()["class_names"][whole.labels[chosen]]
+    assert captions(source) == [class_text(str(name)) for name in names]
     length: dict = {}
     for drawing, name in zip(
         zip(whole.labels.tolist(), whole.icon_sets.tolist(), strict=True), whole.full_names, strict=True
@@ -82,7 +83,7 @@ def test_the_clean_subset_s_classes_are_shared_by_many_sets(noisy, clean):
         for label, icon_set in zip(noisy[split].labels, noisy[split].icon_sets, strict=True)
     }
     shared = np.bincount([label for label, _ in pairs])
-    names = {class_text(str(read_index()["class_names"][i])) for i in np.flatnonzero(shared >= CLEAN_SETS)}
+    names = {class_text(str(name)) for name in read_index()["class_names"][shared >= CLEAN_SETS]}
     assert set(captions(clean["train"])) == set(captions(clean["eval"])) == names
     assert 20_000 < clean["train"].num_examples < noisy["train"].num_examples / 2
 
