@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional, Union
 
@@ -20,6 +21,8 @@ Curve = Sequence[tuple[float, float]]
 
 SMOOTHED_EVALUATIONS = 3
 DEFAULT_METRIC = "eval/test/top1"
+# Shares, of which more is better: accuracies and recalls.
+_SHARE = re.compile(r"eval/[^/]+/([^/]+_)?(top|r)[0-9]+")
 
 # A run with a result says how it ended; these say what can be known without.
 UNFINISHED = "unfinished"
@@ -141,6 +144,19 @@ def load_run(run_dir: Union[str, "os.PathLike[str]"], metric: str = DEFAULT_METR
         learner=tuple(history(read_metrics(path / "metrics" / "learner.jsonl"))),
         metric=metric,
     )
+
+
+def measured(run_dir: Union[str, "os.PathLike[str]"]) -> list[str]:
+    """The metrics of a run that `load_run` can take as a learning curve: accuracies and recalls.
+
+    Raises:
+        RunError: if an evaluator's file is damaged.
+    """
+    names: dict[str, None] = {}
+    for path in sorted((pathlib.Path(run_dir) / "metrics").glob("evaluator-*.jsonl")):
+        for record in read_metrics(path):
+            names |= dict.fromkeys(name for name in record if _SHARE.fullmatch(name))
+    return list(names)
 
 
 def read_metrics(path: Union[str, "os.PathLike[str]"]) -> list[dict[str, Any]]:

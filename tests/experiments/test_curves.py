@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classact.experiments import curves
@@ -74,6 +74,22 @@ def test_another_evaluator_and_metric(run_dir):
         curves.load_run(run_dir, "top1")
 
 
+def test_measured_are_the_shares_of_every_evaluator(run_dir):
+    records = [
+        {"step": 5, "eval/clean/i2t_r1": 0.1, "eval/clean/pairs": 9.0},
+        {
+            "step": 6,
+            "eval/clean/i2t_r1": 0.1,
+            "eval/clean/zero_shot_top5": 0.1,
+            "eval/clean/top1/nonfinite": 1,
+        },
+    ]
+    write_lines(run_dir / "metrics" / "evaluator-clean.jsonl", records)
+    expected = ["eval/clean/i2t_r1", "eval/clean/zero_shot_top5", "eval/test/top1"]
+    assert curves.measured(run_dir) == expected
+    assert curves.measured(run_dir / "absent") == []
+
+
 def test_what_is_no_run_is_named(tmp_path):
     with pytest.raises(curves.RunError, match=r"absent is no run directory: there is no such directory"):
         curves.load_run(tmp_path / "absent")
@@ -107,6 +123,7 @@ def test_read_metrics_skips_a_torn_line_in_the_middle(tmp_path):
     assert curves.read_metrics(tmp_path / "absent.jsonl") == []
 
 
+@settings(deadline=None)  # It writes files, and other programs use the disk too.
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=5), st.data())
 def test_a_file_cut_anywhere_gives_its_whole_lines(tmp_path_factory, steps, data):
     content = "".join(json.dumps({"step": step, "time": 0.5}) + "\n" for step in steps).encode()
