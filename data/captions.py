@@ -113,13 +113,15 @@ def with_shuffled_captions(source: Source, share: float, seed: int) -> Source:
 
     Raises:
         ValueError: if the share or the seed is out of range, or captions are shuffled already.
-        DataError: if the source has no captions that can be read without images.
+        DataError: if the source has no captions that can be read without images, or they are tokens.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"shuffled captions: share={share}, expected 0 to 1")
     if seed < 0:
         raise ValueError(f"seed={seed}: expected 0 or more")
     _check_captioned(source)
+    if isinstance(source, Tokenized):
+        raise DataError(f"{source.name}: its captions are tokens already; shuffle them before")
     return _ShuffledSource(source, share, seed)
 
 

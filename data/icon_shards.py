@@ -27,7 +27,6 @@ import io
 import json
 import os
 import pathlib
-import subprocess
 import tarfile
 from collections.abc import Sequence
 from typing import Any, Optional
@@ -39,6 +38,7 @@ from rich.progress import Progress
 from classact.data.build_icons import icons_of, licence_table, normalise, rasterise
 from classact.data.captions import class_text
 from classact.data.embedded_icons import GROUPS, SIZE, read_index
+from classact.data.icon_packages import emoji_captions, fetch_package, read_json
 from classact.data.source import DataError
 from classact.data.tar_shards import members_of
 
@@ -97,16 +97,16 @@ def build(
 
     for kind in ("noisy", "clean"):
         (out / kind).mkdir(parents=True, exist_ok=True)
-    iconify = iconify or _fetch(ICONIFY, out / "packages")
-    emojibase = emojibase or _fetch(EMOJIBASE, out / "packages")
+    iconify = iconify or fetch_package(ICONIFY, out / "packages")
+    emojibase = emojibase or fetch_package(EMOJIBASE, out / "packages")
     _check_same_build(out, iconify, emojibase, size)
-    infos = _read_json(iconify / "collections.json")
+    infos = read_json(iconify / "collections.json")
     drawings = {
         prefix: _drawings(iconify, prefix) for prefix in infos if infos[prefix].get("category") != "Emoji"
     }
     splits = split_sets(drawings, {prefix: info["author"]["name"] for prefix, info in infos.items()})
     pairs = {split: icon_pairs(drawings, splits, split) for split in ("train", "eval")}
-    for prefix, captions in _emoji(iconify, emojibase).items():
+    for prefix, captions in emoji_captions(iconify, emojibase, EMOJI_SETS).items():
         pairs[EMOJI_SETS[prefix]] += [IconPair(prefix, name, (), texts) for name, texts in captions.items()]
     with Progress() as progress:
         task = progress.add_task("icons", total=sum(map(len, pairs.values())))
@@ -177,41 +177,17 @@ def icon_pairs(drawings: dict[str, list[_Drawing]], splits: dict[str, str], spli
     return pairs
 
 
-def _fetch(package: str, folder: pathlib.Path) -> pathlib.Path:
-    """Fetches and unpacks a package by `npm pack`, if it is not there already: its folder."""
-    unpacked = folder / package.strip("@").replace("/", "-").replace("@", "-")
-    if unpacked.is_dir():
-        return unpacked / "package"
-    folder.mkdir(parents=True, exist_ok=True)
-    command = ["npm", "pack", package, "--silent"]
-    try:
-        done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{package} cannot be fetched, as there is no npm: give its unpacked folder"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        raise DataError(f"{' '.join(command)} failed: {error.stderr.strip()[-500:]}") from error
-    archive = folder / done.stdout.split()[-1]
-    part = unpacked.with_name(f"{unpacked.name}.part")
-    with tarfile.open(archive) as file:
-        file.extractall(part, filter="data")
-    part.rename(unpacked)
-    archive.unlink()
-    return unpacked / "package"
-
-
 def _check_same_build(out: pathlib.Path, iconify: pathlib.Path, emojibase: pathlib.Path, size: int) -> None:
     """Writes down what the shards are made of; DataError if those of `out` are made of something else."""
     made_of = {
-        "iconify": _read_json(iconify / "package.json")["version"],
-        "emojibase": _read_json(emojibase / "package.json")["version"],
+        "iconify": read_json(iconify / "package.json")["version"],
+        "emojibase": read_json(emojibase / "package.json")["version"],
         "size": size,
         "clean_sets": CLEAN_SETS,
         "shard_icons": SHARD_ICONS,
     }
     path = out / "build.json"
-    if path.exists() and (before := _read_json(path)) != made_of:
+    if path.exists() and (before := read_json(path)) != made_of:
         raise DataError(f"{path}: its shards are made of {before}, not of {made_of}: build in another folder")
     _write_whole(path, json.dumps(made_of).encode())
 
@@ -221,27 +197,6 @@ def _drawings(iconify: pathlib.Path, prefix: str) -> list[_Drawing]:
         _Drawing(name, hashlib.blake2b(svg.encode(), digest_size=16).digest())
         for name, svg in icons_of(iconify, prefix)
     ]
-
-
-def _emoji(iconify: pathlib.Path, emojibase: pathlib.Path) -> dict[str, dict[str, tuple[str, ...]]]:
-    """The captions of each emoji by set and name: its label, and its tags if it has some."""
-    captions = {}
-    for emoji in _read_json(emojibase / "en" / "data.json"):
-        tags = ", ".join(emoji.get("tags", ()))
-        captions[_codepoints(emoji["hexcode"])] = (emoji["label"], tags) if tags else (emoji["label"],)
-    return {
-        prefix: {
-            name: captions[_codepoints(code)]
-            for code, name in _read_json(iconify / "json" / f"{prefix}.json")["chars"].items()
-            if _codepoints(code) in captions
-        }
-        for prefix in EMOJI_SETS
-    }
-
-
-def _codepoints(hexadecimal: str) -> str:
-    """Codepoints in lower case, without the selector of the colourful form, which some sets leave out."""
-    return "-".join(part for part in hexadecimal.lower().split("-") if part != "fe0f")
 
 
 @functools.lru_cache(maxsize=2)
@@ -323,10 +278,3 @@ def _write_whole(path: pathlib.Path, content: bytes) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_bytes(content)
     os.replace(part, path)
-
-
-def _read_json(path: pathlib.Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error

@@ -182,3 +182,5 @@ def test_bad_seeds_and_shuffling_twice_are_refused():
         with_shuffled_captions(Pairs(), 0.5, -1)
     with pytest.raises(ValueError, match="shuffled captions already"):
         read_all(with_shuffled_captions(with_shuffled_captions(Pairs(), 0.5, 0), 0.5, 0))
+    with pytest.raises(DataError, match="tokens already"):
+        with_shuffled_captions(Tokenized(Pairs(), load_tokenizer("icons", 8)), 0.5, 0)

@@ -1,5 +1,4 @@
 import json
-import tarfile
 
 import numpy as np
 import pytest
@@ -166,34 +165,12 @@ def test_a_drawing_has_a_caption_once(monkeypatch):
     ]
 
 
-def test_packages_are_fetched_by_npm_once(tmp_path, monkeypatch):
-    calls = []
-
-    def npm(command, cwd, **_):
-        calls.append(command)
-        (cwd / "package").mkdir()
-        (cwd / "package/x.json").write_text("{}")
-        with tarfile.open(cwd / "it.tgz", "w:gz") as file:
-            file.add(cwd / "package", "package")
-        return icon_shards.subprocess.CompletedProcess(command, 0, "it.tgz\n", "")
-
-    monkeypatch.setattr(icon_shards.subprocess, "run", npm)
-    folder = icon_shards._fetch("@some/json@1.0", tmp_path)
-    assert folder == icon_shards._fetch("@some/json@1.0", tmp_path)
-    assert (folder / "x.json").read_text() == "{}"
-    assert calls == [["npm", "pack", "@some/json@1.0", "--silent"]]
-    assert not (tmp_path / "it.tgz").exists()
-
-
-def test_missing_packages_are_errors(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match="there is no npm"):
-        icon_shards._fetch("x@1", tmp_path)
-    with pytest.raises(DataError, match=r"package\.json: cannot be read"):
-        build(tmp_path / "out", tmp_path, tmp_path)
-
-
 def test_shards_have_plain_names(tmp_path, packages):
     build(tmp_path / "out", *packages)
     names = [member.name for member in members_of(tmp_path / "out/noisy/eval-00000.tar")]
     assert names[:2] == [f"{EVAL}/home.png", f"{EVAL}/home.txt"]
+
+
+def test_missing_packages_are_errors(tmp_path):
+    with pytest.raises(DataError, match=r"package\.json: cannot be read"):
+        build(tmp_path / "out", tmp_path, tmp_path)
