@@ -9,22 +9,29 @@ the same rule (`classact.experiments.curves`).
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Optional, Union
 
 from classact.experiments import curves
-from classact.experiments.curves import Run
-from classact.experiments.groups import Group, Row, experiment_key, group_runs
+from classact.experiments.curves import Run, RunError
+from classact.experiments.groups import Group, Row, config_fields, experiment_key, group_runs
 from classact.experiments.ledger import compute_speedup
 from classact.selection import policies
 
 PathLike = Union[str, "os.PathLike[str]"]
 
+# What an evaluator of a kind is there for.
+MAIN_METRICS = {"accuracy": ("top1",), "retrieval": ("i2t_r1", "t2i_r1"), "zero_shot": ("zero_shot_top1",)}
+
 # What must not differ between runs that are compared, and why.
 _COMPARABLE = {
-    "eval_data": "their accuracies are on different data",
+    "eval_data": "their {measures} are on different data",
+    "evaluation.evaluators.{evaluator}.templates": "their classes are named in different prompts",
+    "evaluation.evaluators.{evaluator}.distinct": "their {measures} are among different pairs",
     "train_data": "they learn from different data",
     "label_noise": "they learn from different labels",
+    "caption_noise": "they learn from different captions",
     "steps": "their learning-rate schedules have different lengths",
     "batch_size": "their updates are of different sizes",
 }
@@ -45,6 +52,48 @@ class Comparison:
     notes: tuple[str, ...]
     metric: str
 
+    @property
+    def measure(self) -> str:
+        """What the metric is a share of right answers as: accuracy, or recall."""
+        return _measure(self.metric)
+
+    @property
+    def targets(self) -> str:
+        """What the runs learn, and noise makes wrong: labels, or captions."""
+        tasks = {row.run.field("task") for group in self.groups for row in group.rows}
+        return "captions" if "contrastive" in tasks else "labels"
+
+
+def compare_metrics(
+    run_dirs: Sequence[PathLike],
+    baseline: Union[None, PathLike, Sequence[PathLike]] = None,
+    metrics: Sequence[str] = (),
+) -> tuple[Comparison, ...]:
+    """Compares runs by several metrics; in all comparisons the groups are the same.
+
+    Args:
+        run_dirs: as for `compare`.
+        baseline: as for `compare`.
+        metrics: `eval/<evaluator>/<name>`, accuracies or recalls. By default, what
+            each evaluator is there for (`MAIN_METRICS`), as far as all runs have it.
+
+    Raises:
+        RunError: if a directory is no run, a file of it is damaged, or no run has
+            one of the metrics; the message names those that there are.
+        ValueError: if there is nothing to compare.
+    """
+    runs = [curves.load_run(path) for path in _unique(run_dirs, baseline)]
+    configured = [_main_metrics(run) for run in runs]
+    found = dict.fromkeys(name for run in runs for name in curves.measured(run.path)) if metrics else {}
+    found |= dict.fromkeys(name for names in configured for name in names)
+    unknown = [metric for metric in metrics if metric not in found]
+    if unknown:
+        raise RunError(f"metric={unknown[0]!r}: no run has it, expected one of {', '.join(found)}")
+    chosen = metrics or [name for name in found if all(name in names for names in configured)]
+    if not chosen:
+        raise RunError(f"no main metric is one of all runs: choose a metric of {', '.join(found)}")
+    return tuple(compare(run_dirs, baseline, metric) for metric in dict.fromkeys(chosen))
+
 
 def compare(
     run_dirs: Sequence[PathLike],
@@ -64,15 +113,8 @@ def compare(
         RunError: if a directory is no run, or a file of it is damaged.
         ValueError: if there is nothing to compare.
     """
-    if isinstance(baseline, (str, os.PathLike)):
-        baseline = [baseline]
-    given = [pathlib.Path(path) for path in (*(baseline or ()), *run_dirs)]
-    unique = list({path.resolve(): path for path in reversed(given)}.values())[::-1]
-    runs = [curves.load_run(path, metric) for path in unique]
-    if not runs:
-        raise ValueError("nothing to compare: expected one or more run directories")
-    groups = group_runs(runs)
-    chosen = {pathlib.Path(path).resolve() for path in baseline or ()}
+    groups = group_runs([curves.load_run(path, metric) for path in _unique(run_dirs, baseline)])
+    chosen = {pathlib.Path(path).resolve() for path in _listed(baseline)}
     held_against = [_baseline_of(group, groups, chosen) for group in groups]
     used = {other.label for other in held_against if other is not None}
     compared = [
@@ -86,7 +128,7 @@ def compare(
         for group, other in zip(groups, held_against, strict=True)
     ]
     compared.sort(key=lambda group: not group.is_baseline)
-    return Comparison(tuple(compared), tuple(_notes(compared)), metric)
+    return Comparison(tuple(compared), (*_notes(compared), *_differences(compared, metric)), metric)
 
 
 def macs_at(run: Run, step: float) -> Optional[float]:
@@ -98,6 +140,38 @@ def macs_at(run: Run, step: float) -> Optional[float]:
     if not run.ledger.get("macs_per_update"):
         return None
     return run.ledger.get("reference_pretraining_macs", 0.0) + step * run.ledger["macs_per_update"]
+
+
+def _listed(baseline: Union[None, PathLike, Sequence[PathLike]]) -> Sequence[PathLike]:
+    """The baseline's directories."""
+    return [baseline] if isinstance(baseline, (str, os.PathLike)) else baseline or ()
+
+
+def _unique(
+    run_dirs: Sequence[PathLike], baseline: Union[None, PathLike, Sequence[PathLike]]
+) -> list[pathlib.Path]:
+    """The directories to load, each once, the baseline's first."""
+    given = [pathlib.Path(path) for path in (*_listed(baseline), *run_dirs)]
+    if not given:
+        raise ValueError("nothing to compare: expected one or more run directories")
+    return list({path.resolve(): path for path in reversed(given)}.values())[::-1]
+
+
+def _main_metrics(run: Run) -> list[str]:
+    """What a run's evaluators are there for; before there were several, it was always the same."""
+    evaluators = run.field("evaluation.evaluators")
+    if not evaluators:
+        return [curves.DEFAULT_METRIC]
+    kinds = {name: run.field(f"evaluation.evaluators.{name}.kind") for name in evaluators}
+    return [f"eval/{name}/{metric}" for name, kind in kinds.items() for metric in MAIN_METRICS.get(kind, ())]
+
+
+def _measure(metric: str) -> str:
+    """What a metric is: an accuracy, a recall, or just a value."""
+    name = metric.split("/")[-1]
+    if re.fullmatch(r"(.*_)?top[0-9]+", name):
+        return "accuracy"
+    return "recall" if re.fullmatch(r"(.*_)?r[0-9]+", name) else "value"
 
 
 def _baseline_of(group: Group, groups: Sequence[Group], chosen: set[pathlib.Path]) -> Optional[Group]:
@@ -201,11 +275,33 @@ def _notes(groups: Sequence[Group]) -> list[str]:
             notes.append(
                 f"{group.label}: no evaluated uniform run with learner {learner} to compare it with."
             )
-    compared = [
-        group for group in groups if group.is_baseline or any(row.target is not None for row in group.rows)
-    ]
-    for name, consequence in _COMPARABLE.items():
-        values = sorted({str(group.rows[0].run.field(name)) for group in compared})
-        if len(values) > 1:
-            notes.append(f"The runs differ in {name} ({', '.join(values)}): {consequence}.")
     return notes
+
+
+def _differences(groups: Sequence[Group], metric: str) -> list[str]:
+    """A note for each thing that runs held against each other do not have in common."""
+    notes, evaluator = [], metric.split("/")[1]
+    measures = {"accuracy": "accuracies", "recall": "recalls", "value": "values"}[_measure(metric)]
+    runs = [
+        group.rows[0].run
+        for group in groups
+        if group.is_baseline or any(row.target is not None for row in group.rows)
+    ]
+    for template, consequence in _COMPARABLE.items():
+        name = template.format(evaluator=evaluator)
+        # What a run's version did not know of yet is no difference.
+        values = sorted({_setting(run, name, evaluator) for run in runs} - {""})
+        if len(values) > 1:
+            because = consequence.format(measures=measures)
+            notes.append(f"The runs differ in {name} ({', '.join(values)}): {because}.")
+    return notes
+
+
+def _setting(run: Run, name: str, evaluator: str) -> str:
+    """A field's value, with several data sets that of each; empty if there is none."""
+    if name == "eval_data":
+        own = run.field(f"evaluation.evaluators.{evaluator}.data")
+        return str(own or run.field("eval_data") or run.field("train_data"))
+    fields = config_fields(run)
+    each = [value for field, value in fields.items() if re.fullmatch(rf"data_sets\.[^.]+\.{name}", field)]
+    return str(fields[name]) if name in fields else " + ".join(map(str, each))

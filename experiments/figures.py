@@ -7,6 +7,7 @@ readers (the Okabe-Ito palette); the baseline is black.
 import html
 import io
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Optional
 
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from classact.experiments import comparison, curves
+from classact.experiments.comparison import Comparison
 from classact.experiments.curves import Curve
 from classact.experiments.groups import Group, Row
 
@@ -44,8 +46,17 @@ _STYLE = {
 }
 # Inches, at 72 px each: as wide as a phone, so that its text is not scaled down there.
 _WIDTH, _HEIGHT = 5.4, 3.7
-# Up to this share of a run, its accuracy may lie below the range that is shown.
+# Characters of a title that fit in a line, and of a bar's label beside one.
+_TITLE, _LABEL = 44, 20
+# Up to this share of a run, its curve may lie below the range that is shown.
 _LEFT_BELOW = 0.25
+
+# Names that do not speak for themselves.
+_WRITTEN_OUT = {
+    r"^i2t_r(?=[0-9])": "image-to-text recall@",
+    r"^t2i_r(?=[0-9])": "text-to-image recall@",
+    r"^zero_shot_top(?=[0-9])": "zero-shot top-",
+}
 
 LEDGER_PARTS = {
     "learner_training_macs": ("learner training", "#4c78a8"),
@@ -65,33 +76,35 @@ def colours(groups: Sequence[Group]) -> dict[str, str]:
     }
 
 
-def accuracy_against_updates(groups: Sequence[Group], metric: str) -> Optional[str]:
+def metric_against_updates(compared: Comparison) -> Optional[str]:
     """Smoothed learning curves with each baseline's final value and where it was reached.
 
     Returns:
         An `<svg>` element, or None if no run has an evaluation.
     """
-    figure, axes = _axes(f"{short_name(metric)} against learner updates", "learner updates")
+    groups, metric = compared.groups, compared.metric
+    figure, axes = _axes(_title(metric, "against learner updates"), "learner updates")
     drawn = _draw_groups(axes, groups, lambda row: row.run.curve)
     if not drawn:
         return None
-    _finish_accuracy(axes, groups, drawn)
+    _finish_curves(axes, compared, drawn)
     _draw_crossings(axes, groups, "updates")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     return _svg(figure, f"{metric} against learner updates")
 
 
-def accuracy_against_macs(groups: Sequence[Group], metric: str) -> Optional[str]:
+def metric_against_macs(compared: Comparison) -> Optional[str]:
     """The same curves against everything spent, the reference's pretraining as an offset.
 
     Returns:
         An `<svg>` element, or None if no run has both evaluations and a ledger.
     """
+    groups, metric = compared.groups, compared.metric
     spent = [comparison.macs_at(row.run, row.run.steps) for group in groups for row in group.rows]
     largest = max((macs for macs in spent if macs is not None), default=0.0)
     factor, unit = si_scale(largest)
     figure, axes = _axes(
-        f"{short_name(metric)} against total compute", f"{unit}MACs, scoring and all training included"
+        _title(metric, "against total compute"), f"{unit}MACs, scoring and all training included"
     )
 
     def curve(row: Row) -> Curve:
@@ -101,50 +114,61 @@ def accuracy_against_macs(groups: Sequence[Group], metric: str) -> Optional[str]
     drawn = _draw_groups(axes, groups, curve)
     if not drawn:
         return None
-    _finish_accuracy(axes, groups, drawn)
+    _finish_curves(axes, compared, drawn)
     _draw_crossings(axes, groups, "macs")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / factor:,.4g}"))
     return _svg(figure, f"{metric} against total compute")
 
 
-def corrupted_against_updates(groups: Sequence[Group]) -> Optional[str]:
-    """The share of corrupted labels in what the learner was trained on.
+def corrupted_against_updates(compared: Comparison) -> Optional[str]:
+    """The share of corrupted labels or captions in what the learner was trained on.
 
     Returns:
         An `<svg>` element, or None where the corruption is not known.
     """
-    figure, axes = _axes("Wrong labels among the examples trained on", "learner updates")
-    drawn = _draw_groups(axes, groups, lambda row: row.run.learner_curve("selection/corrupted_fraction"))
+    figure, axes = _axes(f"Wrong {compared.targets} among the examples trained on", "learner updates")
+    drawn = _draw_groups(
+        axes, compared.groups, lambda row: row.run.learner_curve("selection/corrupted_fraction")
+    )
     if not drawn:
         return None
     axes.set_ylim(bottom=0.0)
     _percent_axis(axes)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    return _svg(figure, "share of wrong labels among the examples trained on, against learner updates")
+    description = f"share of wrong {compared.targets} among the examples trained on, against learner updates"
+    return _svg(figure, description)
 
 
-def compute_bars(groups: Sequence[Group]) -> Optional[str]:
-    """What reaching the baseline's accuracy was spent on, a bar for each group that did.
+def compute_bars(compared: Comparison, what: str = "") -> Optional[str]:
+    """What reaching the baseline's final value was spent on, a bar for each group that did.
+
+    Args:
+        compared: the runs.
+        what: what to call that value, by default accuracy or recall.
 
     Returns:
         An `<svg>` element, or None if no group reached it with a ledger.
     """
-    bars = [(group, parts) for group in groups if (parts := _parts_until_target(group))]
+    bars = [(group, parts) for group in compared.groups if (parts := _parts_until_target(group))]
     if not bars:
         return None
     factor, unit = si_scale(max(sum(parts.values()) for _, parts in bars))
-    figure, axes = _axes("Compute to reach the baseline's accuracy", f"{unit}MACs", 1.3 + 0.42 * len(bars))
+    title = f"Compute to reach the baseline's {what or compared.measure}"
+    labels = [textwrap.fill(group.label, _LABEL) for group, _ in bars]
+    each = max(0.42, 0.2 * max(label.count("\n") + 1 for label in labels))
+    heading = title if len(title) <= 2 * _LABEL else title.replace("baseline's ", "baseline's\n")
+    figure, axes = _axes(heading, f"{unit}MACs", 1.3 + 0.2 * heading.count("\n") + each * len(bars))
     positions = np.arange(len(bars))
     left = np.zeros(len(bars))
     for name, (_, colour) in LEDGER_PARTS.items():
         widths = np.array([parts[name] / factor for _, parts in bars])
         axes.barh(positions, widths, left=left, height=0.62, color=colour)
         left += widths
-    axes.set_yticks(positions, [group.label for group, _ in bars], color="#1f2933")
+    axes.set_yticks(positions, labels, color="#1f2933")
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
-    return _svg(figure, "compute spent until the baseline's accuracy was reached, by what it was spent on")
+    return _svg(figure, f"{title}, by what it was spent on")
 
 
 def si_scale(value: float) -> tuple[float, str]:
@@ -157,6 +181,19 @@ def short_name(metric: str) -> str:
     """`eval/test/top1` as `top-1 on test`."""
     _, evaluator, name = metric.split("/")
     return f"{re.sub(r'^top(?=[0-9])', 'top-', name)} on {evaluator}"
+
+
+def long_name(metric: str) -> str:
+    """`eval/retrieval/i2t_r1` as `image-to-text recall@1 on retrieval`."""
+    return f"{_written_out(metric)} on {metric.split('/')[1]}"
+
+
+def _written_out(metric: str) -> str:
+    """What a metric measures: `image-to-text recall@1`."""
+    name = short_name(metric).rpartition(" on ")[0]
+    for short, long in _WRITTEN_OUT.items():
+        name = re.sub(short, long, name)
+    return name
 
 
 def _parts_until_target(group: Group) -> Mapping[str, float]:
@@ -199,14 +236,17 @@ def _draw_groups(axes: Axes, groups: Sequence[Group], curve: Callable[[Row], Cur
     return [line for line in drawn if len(line)]
 
 
-def _finish_accuracy(axes: Axes, groups: Sequence[Group], drawn: Sequence[np.ndarray]) -> None:
-    """Sets the range of the y axis and draws the targets."""
+def _finish_curves(axes: Axes, compared: Comparison, drawn: Sequence[np.ndarray]) -> None:
+    """Labels the y axis, sets its range and draws the targets."""
+    if not short_name(compared.metric).startswith(name := _written_out(compared.metric)):
+        axes.set_ylabel(name)
     # The first, steep part of the curves would take most of the height.
     low = min(line[line[:, 0] >= _LEFT_BELOW * line[-1, 0], 1].min() for line in drawn)
     high = max(line[:, 1].max() for line in drawn)
-    margin = max(0.01, 0.06 * (high - low))
+    # The recall among thousands of pairs may be below 1 %.
+    margin = max(min(0.01, 0.05 * high), 0.06 * (high - low)) or 0.01
     axes.set_ylim(low - margin, high + margin)
-    for group in groups:
+    for group in compared.groups:
         target = group.mean("target")
         if group.is_baseline and target is not None:
             axes.axhline(target, color=_BASELINE_COLOUR, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -222,6 +262,12 @@ def _draw_crossings(axes: Axes, groups: Sequence[Group], column: str) -> None:
             axes.plot(
                 [reached], [target], "o", color=palette[group.label], markersize=6, markeredgecolor="white"
             )
+
+
+def _title(metric: str, against: str) -> str:
+    """A chart's title, in two lines if need be."""
+    title = f"{short_name(metric)} {against}"
+    return title if len(title) <= _TITLE else f"{short_name(metric)}\n{against}"
 
 
 def _percent_axis(axes: Axes) -> None:

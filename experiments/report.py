@@ -1,4 +1,4 @@
-"""The comparison of runs, as one self-contained page and as a table for the terminal."""
+"""The comparison of runs, as one self-contained page and as tables for the terminal."""
 
 import dataclasses
 import io
@@ -23,12 +23,12 @@ class Report:
 
     Attributes:
         path: the page.
-        comparison: what it shows.
+        comparisons: what it shows, one for each metric.
         notes: what its reader must know before comparing, one sentence each.
     """
 
     path: pathlib.Path
-    comparison: Comparison
+    comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
 
 
@@ -36,7 +36,7 @@ def write_report(
     run_dirs: Sequence[PathLike],
     out: PathLike,
     baseline: Union[None, PathLike, Sequence[PathLike]] = None,
-    metric: str = curves.DEFAULT_METRIC,
+    metrics: Sequence[str] = (),
 ) -> Report:
     """Compares runs and writes the page: a single file that loads nothing.
 
@@ -47,56 +47,67 @@ def write_report(
         run_dirs: the run directories.
         out: the HTML file to write; its folder is made if need be.
         baseline: see `comparison.compare`.
-        metric: see `curves.load_run`.
+        metrics: see `comparison.compare_metrics`.
 
     Returns:
         The report, for `format_table`.
 
     Raises:
-        RunError: if a directory is no run, or a file of it is damaged (but for
-            the scored images, which are left out with a note).
+        RunError: if a directory is no run, no run has one of the metrics, or a
+            file is damaged (but for the scored images, which are left out with a
+            note).
         ValueError: if there is nothing to compare.
         OSError: if the page cannot be written.
     """
-    compared = comparison.compare(run_dirs, baseline, metric)
-    images, image_notes = _load_images(compared.groups)
-    report = Report(pathlib.Path(out), compared, (*compared.notes, *image_notes))
+    comparisons = comparison.compare_metrics(run_dirs, baseline, metrics)
+    images, image_notes = _load_images(comparisons[0].groups)
+    notes = dict.fromkeys(note for compared in comparisons for note in compared.notes)
+    report = Report(pathlib.Path(out), comparisons, (*notes, *image_notes))
     report.path.parent.mkdir(parents=True, exist_ok=True)
-    report.path.write_text(report_page.render(compared, report.notes, images), encoding="utf-8")
+    report.path.write_text(report_page.render(comparisons, report.notes, images), encoding="utf-8")
     return report
 
 
 def format_table(report: Report, width: int = _TERMINAL_WIDTH) -> str:
-    """The report's table and notes as plain text.
+    """The report's tables, one for each metric, and its notes as plain text.
 
     Columns without any figure are left out.
 
     Args:
         report: what `write_report` returned.
-        width: characters a line of the table, at most.
+        width: characters a line of a table, at most.
     """
-    lines = table.lines(report.comparison.groups)
+    text = io.StringIO()
+    console = rich.console.Console(file=text, width=width, color_system=None, markup=False, highlight=False)
+    for compared in report.comparisons:
+        console.print(_table(compared))
+        console.print()
+    for note in report.notes:
+        console.print(f"Note: {note}", soft_wrap=True)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
+
+
+def _table(compared: Comparison) -> rich.table.Table:
+    """A comparison as a table with the metric's name above it."""
+    lines = table.lines(compared.groups)
     shown = [i for i in range(len(table.COLUMNS)) if any(line.cells[i] != table.NONE for line in lines)]
-    compared = any(row.target is not None for group in report.comparison.groups for row in group.rows)
-    target = "target: the final accuracy of the baseline run of the same learner and seed"
+    held = any(row.target is not None for group in compared.groups for row in group.rows)
+    target = f"target: the final {compared.measure} of the baseline run of the same learner and seed"
     drawn = rich.table.Table(
         box=rich.box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        caption=target if compared else None,
+        title=compared.metric,
+        title_justify="left",
+        caption=target if held else None,
         caption_justify="left",
     )
     drawn.add_column("policy", overflow="fold", vertical="bottom")
     drawn.add_column("seed", justify="right", no_wrap=True)
     for i in shown:
-        drawn.add_column(table.COLUMNS[i].short, justify="right")
+        drawn.add_column(table.COLUMNS[i].short.format(**table.words(compared)), justify="right")
     for line in lines:
         drawn.add_row(line.label, line.seed, *(line.cells[i] for i in shown))
-    text = io.StringIO()
-    console = rich.console.Console(file=text, width=width, color_system=None, markup=False, highlight=False)
-    console.print(drawn)
-    for note in report.notes:
-        console.print(f"Note: {note}", soft_wrap=True)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
+    return drawn
 
 
 def _load_images(groups: Sequence[Group]) -> tuple[list[tuple[str, scored_images.Extremes]], list[str]]:

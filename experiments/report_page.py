@@ -26,6 +26,8 @@ body { margin: 0; background: #fff; color: var(--ink);
 main { max-width: 1120px; margin: 0 auto; padding: 2.2rem 1.2rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
 h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; }
+h2 small { color: var(--grey); font-size: .87rem; font-weight: 400; margin-left: .5rem; }
+.cards + .legend { margin-top: 1.5rem; } .charts + .table { margin-top: 1.2rem; }
 p { margin: .5rem 0; max-width: 46rem; }
 .sub, .small, figcaption { color: var(--grey); }
 .small { font-size: .87rem; }
@@ -52,6 +54,7 @@ table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabu
 th { text-align: right; font-weight: 600; color: var(--grey); vertical-align: bottom; line-height: 1.3; }
 th, td { padding: .4rem .55rem; border-bottom: 1px solid var(--line); }
 td { text-align: right; white-space: nowrap; }
+td.long { white-space: normal; min-width: 11rem; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 tr.mean td, tr.mean td:first-child { background: var(--soft); font-weight: 600; }
 td.none { color: #9aa5b1; }
@@ -80,27 +83,67 @@ $body
 """)
 
 
-def render(compared: Comparison, notes: Sequence[str], images: Sequence[tuple[str, Extremes]]) -> str:
+# Characters from which on a label in the table may take several lines.
+_LONG_LABEL = 24
+
+_ABOUT_TABLE = """<p class="small">A run is held against the baseline run of its own seed. “Paper's formula”
+is Appendix A.1: it leaves out the training of the online model, and takes the reference to be trained for as
+long as the baseline; “full” compares what the runs have really spent. Staleness is how many updates old a
+score was when its example was trained on.</p>"""
+
+
+def render(
+    comparisons: Sequence[Comparison], notes: Sequence[str], images: Sequence[tuple[str, Extremes]]
+) -> str:
     """Renders the page.
 
     Args:
-        compared: what to show.
+        comparisons: what to show, one for each metric, of the same groups.
         notes: what a reader must know before comparing.
         images: the extremes of the runs that have scored images, each with its label.
     """
-    policies = dict.fromkeys(group.policy for group in compared.groups)
+    first = comparisons[0]
+    policies = dict.fromkeys(group.policy for group in first.groups)
     sections = (
-        _heading(compared),
-        _cards(compared.groups),
-        _notes(notes),
-        _charts(compared),
-        _table(compared.groups),
-        _images(images),
-        _configuration(compared.groups),
+        _heading(first.groups),
+        *(_one_metric(first, notes) if len(comparisons) == 1 else _several_metrics(comparisons, notes)),
+        _images(images, first.targets),
+        _configuration(first.groups),
     )
     return _PAGE.substitute(
         title=f"classact: {_escape(', '.join(policies))}", body="\n".join(part for part in sections if part)
     )
+
+
+def _one_metric(compared: Comparison, notes: Sequence[str]) -> list[str]:
+    """The results, with all charts side by side."""
+    charts = _charts(compared.groups, [*_curves(compared), *_costs([compared])])
+    return [
+        _cards(compared),
+        _notes(notes),
+        f"<h2>Learning curves</h2>\n{charts}\n{_about_charts(compared.measure)}" if charts else "",
+        f"<h2>Every run</h2>\n{_table(compared)}\n{_ABOUT_TABLE}",
+    ]
+
+
+def _several_metrics(comparisons: Sequence[Comparison], notes: Sequence[str]) -> list[str]:
+    """The results by each metric, then what does not depend on it."""
+    sections = [_notes(notes)]
+    for compared in comparisons:
+        name = figures.long_name(compared.metric)
+        sections += [
+            f"<h2>{_escape(name[0].upper() + name[1:])} <small>{_escape(compared.metric)}</small></h2>",
+            _cards(compared),
+            _charts(compared.groups, _curves(compared)),
+            _table(compared),
+        ]
+    costs = _charts(comparisons[0].groups, _costs(comparisons))
+    measures = " or ".join(dict.fromkeys(compared.measure for compared in comparisons))
+    return [
+        *sections,
+        f"<h2>Compute and training data</h2>\n{costs}" if costs else "",
+        f"{_about_charts(measures)}\n{_ABOUT_TABLE}",
+    ]
 
 
 def _escape(text: object) -> str:
@@ -108,23 +151,26 @@ def _escape(text: object) -> str:
     return html.escape(str(text))
 
 
-def _heading(compared: Comparison) -> str:
+def _heading(groups: Sequence[Group]) -> str:
     """The title, and what was compared on which data."""
-    shared = shared_fields(compared.groups)
+    shared = shared_fields(groups)
     where = [f"{shared['learner.model']}" if "learner.model" in shared else ""]
     where += [f"on {shared['train_data']}" if "train_data" in shared else ""]
-    noise = shared.get("label_noise")
-    where += [f"with {100 * noise:g} % label noise" if isinstance(noise, float) and noise else ""]
+    noises = {"label_noise": "label noise", "caption_noise": "of the captions shuffled"}
+    shares = {what: shared.get(name) for name, what in noises.items()}
+    known = {what: share for what, share in shares.items() if isinstance(share, float) and share}
+    noise = " and ".join(f"{100 * share:g} % {what}" for what, share in known.items())
+    where += [f"with {noise}" if noise else ""]
     subtitle = " ".join(part for part in where if part)
     return f'<h1>Selection policies compared</h1>\n<p class="sub">{_escape(subtitle)}</p>'
 
 
-def _cards(groups: Sequence[Group]) -> str:
+def _cards(compared: Comparison) -> str:
     """The result of each group in a few words."""
-    colours = figures.colours(groups)
+    colours = figures.colours(compared.groups)
     cards = []
-    for group in groups:
-        words = _result(group)
+    for group in compared.groups:
+        words = _result(group, compared.measure)
         if words is not None:
             big, small = words
             cards.append(
@@ -135,13 +181,13 @@ def _cards(groups: Sequence[Group]) -> str:
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
 
 
-def _result(group: Group) -> Optional[tuple[str, str]]:
+def _result(group: Group, measure: str) -> Optional[tuple[str, str]]:
     """A group's result as a large and a small line."""
     final, target, updates = group.mean("final"), group.mean("target"), group.mean("updates")
     fewer, saved = group.mean("fewer_updates"), group.mean("saving_full")
     if group.is_baseline and final is not None:
-        text = f"the baseline's final accuracy; it took {updates:,.0f} updates" if updates is not None else ""
-        return table.percent(final), text
+        took = f"; it took {updates:,.0f} updates" if updates is not None else ""
+        return table.percent(final), f"the baseline's final {measure}{took}"
     if final is None or target is None:
         return None
     ends = f"ends at {table.percent(final)}"
@@ -161,27 +207,35 @@ def _notes(notes: Sequence[str]) -> str:
     return f'<div class="notes small">{lines}</div>' if lines else ""
 
 
-def _charts(compared: Comparison) -> str:
-    """The charts that there is data for, and how their numbers are made."""
-    groups = compared.groups
-    charts = (
-        figures.accuracy_against_updates(groups, compared.metric),
-        figures.accuracy_against_macs(groups, compared.metric),
-        figures.compute_bars(groups),
-        figures.corrupted_against_updates(groups),
-    )
+def _curves(compared: Comparison) -> list[Optional[str]]:
+    """The metric against what it took, where there is data."""
+    return [figures.metric_against_updates(compared), figures.metric_against_macs(compared)]
+
+
+def _costs(comparisons: Sequence[Comparison]) -> list[Optional[str]]:
+    """What reaching each baseline's final value was spent on, and the noise in the training data."""
     parts = _legend(dict(figures.LEDGER_PARTS.values()), "parts")
-    drawn = "".join(f"<div>{chart}{parts if chart == charts[2] else ''}</div>" for chart in charts if chart)
-    if not drawn:
-        return ""
-    return f"""<h2>Learning curves</h2>
-{_legend(figures.colours(groups))}
-<div class="charts">{drawn}</div>
-<p class="small">Every point is the mean of the last three evaluations, for every run alike, and a run has
-reached the baseline's final accuracy (the dashed line) where the line through these points first crosses it
-(the dots). Bands span the seeds. Compute is counted in multiply-accumulates, with a training step as three
-forward passes: the training of the learner and of the scoring models, every example scored, and the
-pretraining of the reference, with which a curve begins.</p>"""
+    several = len(comparisons) > 1
+    bars = [
+        figures.compute_bars(compared, figures.short_name(compared.metric) if several else "")
+        for compared in comparisons
+    ]
+    return [*(chart and chart + parts for chart in bars), figures.corrupted_against_updates(comparisons[0])]
+
+
+def _charts(groups: Sequence[Group], charts: Sequence[Optional[str]]) -> str:
+    """The charts that there is data for, below what their colours mean."""
+    drawn = "".join(f"<div>{chart}</div>" for chart in charts if chart)
+    return f'{_legend(figures.colours(groups))}\n<div class="charts">{drawn}</div>' if drawn else ""
+
+
+def _about_charts(measure: str) -> str:
+    """How the numbers in the charts are made."""
+    return f"""<p class="small">Every point is the mean of the last three evaluations, for every run alike,
+and a run has reached the baseline's final {measure} (the dashed line) where the line through these points
+first crosses it (the dots). Bands span the seeds. Compute is counted in multiply-accumulates, with a training
+step as three forward passes: the training of the learner and of the scoring models, every example scored, and
+the pretraining of the reference, with which a curve begins.</p>"""
 
 
 def _legend(colours: dict[str, str], kind: str = "") -> str:
@@ -192,34 +246,32 @@ def _legend(colours: dict[str, str], kind: str = "") -> str:
     return f'<div class="legend {kind}">{items}</div>'
 
 
-def _table(groups: Sequence[Group]) -> str:
-    """The table, and what its columns mean."""
+def _table(compared: Comparison) -> str:
+    """The table."""
+    words = table.words(compared)
     head = "".join(
         f"<th>{_escape(header)}</th>"
-        for header in ("policy", "seed", *(column.header for column in table.COLUMNS))
+        for header in ("policy", "seed", *(column.header.format(**words) for column in table.COLUMNS))
     )
     rows = []
-    for line in table.lines(groups):
+    for line in table.lines(compared.groups):
         cells = "".join(
             f'<td class="none">{cell}</td>' if cell == table.NONE else f"<td>{_escape(cell)}</td>"
             for cell in (line.seed, *line.cells)
         )
         kind = ' class="mean"' if line.is_mean else ""
-        rows.append(f"<tr{kind}><td>{_escape(line.label)}</td>{cells}</tr>")
-    return f"""<h2>Every run</h2>
-<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>
-<p class="small">A run is held against the baseline run of its own seed. “Paper's formula” is Appendix A.1: it
-leaves out the training of the online model, and takes the reference to be trained for as long as the
-baseline; “full” compares what the runs have really spent. Staleness is how many updates old a score was when
-its example was trained on.</p>"""
+        long = ' class="long"' if len(line.label) > _LONG_LABEL else ""
+        rows.append(f"<tr{kind}><td{long}>{_escape(line.label)}</td>{cells}</tr>")
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<div class="table"><table>{body}</table></div>'
 
 
-def _images(images: Sequence[tuple[str, Extremes]]) -> str:
+def _images(images: Sequence[tuple[str, Extremes]], targets: str) -> str:
     """The images that each policy scored highest and lowest, all but the first folded away."""
     sections: list[str] = []
     for label, extremes in images:
-        content = _gallery("Highest scores, most worth training on", extremes.highest)
-        content += _gallery("Lowest scores", extremes.lowest)
+        content = _gallery("Highest scores, most worth training on", extremes.highest, targets)
+        content += _gallery("Lowest scores", extremes.lowest, targets)
         opened = "" if sections else " open"
         sections.append(f"<details{opened}><summary>{_escape(label)}</summary>{content}</details>")
     if not sections:
@@ -227,18 +279,24 @@ def _images(images: Sequence[tuple[str, Extremes]]) -> str:
     return "<h2>What the scores single out</h2>" + "".join(sections)
 
 
-def _gallery(title: str, images: Sequence[ScoredImage]) -> str:
-    """A grid of images with their labels and scores."""
+def _gallery(title: str, images: Sequence[ScoredImage], targets: str) -> str:
+    """A grid of images with their labels or captions and scores."""
     wrong = sum(image.true_label is not None for image in images)
-    remark = f": {wrong} of {len(images)} have a wrong label (in red, with the true one)" if wrong else ""
-    return f'<p class="small">{title}{remark}</p><div class="images">{"".join(map(_picture, images))}</div>'
+    have = "a wrong label (in red, with the true one)"
+    if targets == "captions":
+        have = "another image's caption (in red)"
+    remark = f": {wrong} of {len(images)} have {have}" if wrong else ""
+    pictures = "".join(_picture(image, targets) for image in images)
+    return f'<p class="small">{title}{remark}</p><div class="images">{pictures}</div>'
 
 
-def _picture(image: ScoredImage) -> str:
-    """An image with its label and its score."""
+def _picture(image: ScoredImage, targets: str) -> str:
+    """An image with its label or caption and its score."""
     label, kind = _escape(image.label), ""
     if image.true_label is not None:
-        label, kind = f"<b>{label}</b> is {_escape(image.true_label)}", ' class="wrong"'
+        # What a caption should be is another caption, as the gallery says above.
+        true = f" is {_escape(image.true_label)}" if targets == "labels" else ""
+        label, kind = f"<b>{label}</b>{true}", ' class="wrong"'
     score = f"{image.score:.2f}".replace("-", "−")
     return (
         f'<figure{kind}><img src="{image.url}" alt="{_escape(image.label)}" loading="lazy">'

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from classact.experiments import curves
+from classact.experiments.comparison import Comparison
 from classact.experiments.figures import si_scale
 from classact.experiments.groups import Group, Row
 
@@ -41,7 +42,7 @@ class Column:
 
     Attributes:
         field: of `Row`.
-        header: for the page.
+        header: for the page; see `words` for the names in braces.
         short: for the terminal, in two lines at most.
         show: formats a value.
     """
@@ -53,7 +54,7 @@ class Column:
 
 
 COLUMNS = (
-    Column("final", "final accuracy", "final", percent),
+    Column("final", "final {measure}", "final", percent),
     Column("updates", "updates to baseline's final", "updates\nto target", lambda value: f"{value:,.0f}"),
     Column("fewer_updates", "fewer updates", "fewer\nupdates", percent),
     Column("macs", "MACs to baseline's final", "MACs to\ntarget", macs),
@@ -62,8 +63,13 @@ COLUMNS = (
     Column("wall_seconds", "wall time", "wall\ntime", duration),
     Column("cpu_seconds", "CPU time", "CPU\ntime", duration),
     Column("staleness", "staleness, updates", "stale-\nness", lambda value: f"{value:.1f}"),
-    Column("corrupted", "wrong labels trained on", "wrong\nlabels", percent),
+    Column("corrupted", "wrong {targets} trained on", "wrong\n{targets}", percent),
 )
+
+
+def words(compared: Comparison) -> dict[str, str]:
+    """What a header calls the metric and what the runs learn, for `header.format`."""
+    return {"measure": compared.measure, "targets": compared.targets}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ USAGE = """usage: classact COMMAND …
 
   train     --config=FILE.py --workdir=DIR [--config.FIELD=VALUE …] [--launch=processes|threads|synchronous]
             trains one model; see experiments/configs/ for configurations
-  compare   RUN_DIR… --out=report.html [--baseline=RUN_DIR]
+  compare   RUN_DIR… --out=report.html [--baseline=RUN_DIR] [--metric=eval/EVALUATOR/NAME …]
             compares finished (or running) experiments on one page
 
 Options of a command: classact COMMAND --help
@@ -150,11 +150,14 @@ def _compare(argv: Sequence[str]) -> int:
 
     out = flags.DEFINE_string("out", "report.html", "Where to write the page.")
     baseline = flags.DEFINE_string("baseline", None, "Run directory to compare with.")
+    metrics = flags.DEFINE_multi_string(
+        "metric", [], "What to compare, for instance eval/retrieval/t2i_r1; may be given several times."
+    )
     runs = _parse(flags.FLAGS, argv)
     if not runs:
         raise UsageError("compare: name at least one run directory")
     try:
-        written = report.write_report(runs, pathlib.Path(out.value), baseline.value)
+        written = report.write_report(runs, pathlib.Path(out.value), baseline.value, metrics.value)
     except RunError as error:
         raise UsageError(str(error)) from None
     print(report.format_table(written))

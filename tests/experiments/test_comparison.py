@@ -2,8 +2,11 @@ import json
 
 import pytest
 
-from classact.experiments import comparison, curves, ledger
+from classact.experiments import base, comparison, curves, ledger
 from classact.selection import policies
+
+ZERO_SHOT = "eval/icons_50/zero_shot_top1"
+RETRIEVAL = ("eval/retrieval/i2t_r1", "eval/retrieval/t2i_r1")
 
 
 def rows(compared):
@@ -159,6 +162,123 @@ def test_what_cannot_be_compared_is_noted(make_run):
     )
 
 
+def test_a_setting_that_an_older_run_does_not_know_is_no_difference(make_run, make_config):
+    older = make_run("u", config={"eval_data": "", "train_data": "icons"})
+    config = make_config(policy="classact", reference={"checkpoint": "r"}, label_noise=0.2)
+    compared = comparison.compare([older, make_run("c", policy="classact", config=config)])
+    assert rows(compared)["classact", 0].target is not None
+    assert compared.notes == ()
+
+
+def test_other_captions_and_evaluators_are_noted(make_pairs_run):
+    evaluation = {
+        "evaluators": {
+            "retrieval": {"kind": "retrieval", "data": "icon_pairs"},
+            "icons_50": {"kind": "zero_shot", "data": "icons?classes=50", "templates": "clip"},
+        }
+    }
+    changes = {"caption_noise": 0.1, "evaluation": evaluation}
+    runs = [make_pairs_run("u", "uniform"), make_pairs_run("a", "active_clean", config=changes)]
+    captions = "The runs differ in caption_noise (0.1, 0.3): they learn from different captions."
+    i2t, _, zero_shot = (comparison.compare(runs, metric=name) for name in (*RETRIEVAL, ZERO_SHOT))
+    assert i2t.notes == (
+        "The runs differ in eval_data (icon_pairs, icon_pairs?subset=clean): "
+        "their recalls are on different data.",
+        "The runs differ in evaluation.evaluators.retrieval.distinct (False, True): "
+        "their recalls are among different pairs.",
+        captions,
+    )
+    assert zero_shot.notes == (
+        "The runs differ in evaluation.evaluators.icons_50.templates (clip, icons): "
+        "their classes are named in different prompts.",
+        captions,
+    )
+
+
+def test_noise_of_several_data_sets_is_compared_set_by_set(make_run, make_config):
+    def config(policy, noise):
+        made = base.get_config()
+        for name, share in (("a", 0.0), ("b", noise)):
+            changes = {
+                "policy": policy,
+                "label_noise": share,
+                "reference": {"checkpoint": "r" * (policy != "uniform")},
+            }
+            made.data_sets[name] = base.data_set(made, **changes)
+        return make_config(made)
+
+    runs = [make_run("u", config=config("uniform", 0.1))]
+    runs += [make_run("c", policy="classact", config=config("classact", 0.2))]
+    assert comparison.compare(runs).notes == (
+        "The runs differ in label_noise (0.0 + 0.1, 0.0 + 0.2): they learn from different labels.",
+    )
+
+
+def test_references_make_experiments_with_telling_names(make_pairs_run):
+    parts = ("active_noisy", "active_clean", "uniform")
+    compared = comparison.compare([make_pairs_run(part, part) for part in parts], metric=ZERO_SHOT)
+    assert [group.label for group in compared.groups] == [
+        "uniform",
+        "classact, reference reference_noisy",
+        "classact, reference reference_clean",
+    ]
+
+
+def test_without_a_choice_each_evaluators_main_metrics_are_compared(make_run, make_pairs_run):
+    runs = [make_pairs_run("u", "uniform"), make_pairs_run("a", "active_clean", speed=1.5)]
+    compared = comparison.compare_metrics(runs)
+    assert sorted(one.metric for one in compared) == [ZERO_SHOT, *RETRIEVAL]
+    targets = {one.metric: rows(one)["classact", 0].target for one in compared}
+    assert targets[RETRIEVAL[0]] == pytest.approx(targets[ZERO_SHOT] / 3)
+    assert {(one.measure, one.targets) for one in compared} == {
+        ("accuracy", "captions"),
+        ("recall", "captions"),
+    }
+    (classified,) = comparison.compare_metrics([make_run("c")])
+    assert (classified.metric, classified.measure, classified.targets) == (
+        "eval/test/top1",
+        "accuracy",
+        "labels",
+    )
+
+
+def test_only_what_all_runs_have_is_compared_without_a_choice(make_run, make_pairs_run):
+    evaluators = {"retrieval": {"kind": "retrieval", "data": "icon_pairs"}}
+    fewer = make_pairs_run("a", "active_clean", config={"evaluation": {"evaluators": evaluators}})
+    both = [make_pairs_run("u", "uniform"), fewer]
+    assert sorted(one.metric for one in comparison.compare_metrics(both)) == list(RETRIEVAL)
+    with pytest.raises(curves.RunError, match="choose a metric of eval/test/top1, eval/retrieval/i2t_r1, "):
+        comparison.compare_metrics([make_run("c"), fewer])
+
+
+def test_metrics_of_choice(make_pairs_run):
+    runs = [make_pairs_run("u", "uniform")]
+    chosen = comparison.compare_metrics(runs, metrics=[RETRIEVAL[1], ZERO_SHOT, RETRIEVAL[1]])
+    assert [one.metric for one in chosen] == [RETRIEVAL[1], ZERO_SHOT]
+
+
+@pytest.mark.parametrize(
+    "metric", ["top1", "eval/test/top1", "eval/retrieval/i2t_r5", "eval/retrieval/pairs"]
+)
+def test_a_metric_that_no_run_has(make_pairs_run, metric):
+    with pytest.raises(curves.RunError, match=f"metric='{metric}': no run has it, .* eval/retrieval/i2t_r1"):
+        comparison.compare_metrics([make_pairs_run("u", "uniform")], metrics=[metric])
+
+
+def test_runs_that_have_just_begun_can_be_asked_for_what_they_will_measure(make_pairs_run):
+    run = make_pairs_run("u", "uniform", status=None, done=0)
+    (compared,) = comparison.compare_metrics([run], metrics=[ZERO_SHOT])
+    assert f"{run} has no evaluations of {ZERO_SHOT}." in compared.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "measure"),
+    [("top5", "accuracy"), ("zero_shot_top1", "accuracy"), ("t2i_r10", "recall"), ("stop1x", "value")],
+)
+def test_what_a_metric_measures(make_run, name, measure):
+    assert comparison.compare([make_run("u")], metric=f"eval/test/{name}").measure == measure
+
+
 def test_a_policy_that_is_not_registered_here_has_no_formula(make_run):
     run = make_run("mine", policy="classact", speed=1.5)
     config = json.loads((run / "config.json").read_text()) | {"policy": "mine"}
@@ -177,6 +297,8 @@ def test_a_directory_given_twice_counts_once(make_run):
 def test_nothing_to_compare_and_no_run(tmp_path):
     with pytest.raises(ValueError, match="nothing to compare"):
         comparison.compare([])
+    with pytest.raises(ValueError, match="nothing to compare"):
+        comparison.compare_metrics([])
     with pytest.raises(curves.RunError, match=r"has no config\.json"):
         comparison.compare([tmp_path])
 

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -19,17 +20,22 @@ def lines_of_colour(svg, colour):
 
 
 @pytest.fixture
-def groups(make_run):
+def compared(make_run):
     runs = [make_run("u")]
     runs += [
         make_run(f"c{s}", seed=s, policy="classact", speed=1.25, corrupted=(0.1, 0.2), noise=0.01)
         for s in (0, 1)
     ]
-    return comparison.compare(runs).groups
+    return comparison.compare(runs)
 
 
-def test_curves_against_updates(groups):
-    svg = figures.accuracy_against_updates(groups, "eval/test/top1")
+@pytest.fixture
+def groups(compared):
+    return compared.groups
+
+
+def test_curves_against_updates(compared, groups):
+    svg = figures.metric_against_updates(compared)
     assert {"top-1 on test against learner updates", "1,500", "learner updates"} <= set(texts(svg))
     colours = figures.colours(groups)
     (uniform,), (classact,) = (lines_of_colour(svg, colours[group.label]) for group in groups)
@@ -38,8 +44,8 @@ def test_curves_against_updates(groups):
     assert all(above[1] < below[1] for above, below in zip(classact[1:], uniform[1:], strict=True))
 
 
-def test_curves_against_compute_begin_with_the_pretraining(groups):
-    svg = figures.accuracy_against_macs(groups, "eval/test/top1")
+def test_curves_against_compute_begin_with_the_pretraining(compared, groups):
+    svg = figures.metric_against_macs(compared)
     assert "GMACs, scoring and all training included" in texts(svg)
     colours = figures.colours(groups)
     (uniform,), (classact,) = (lines_of_colour(svg, colours[group.label]) for group in groups)
@@ -47,9 +53,9 @@ def test_curves_against_compute_begin_with_the_pretraining(groups):
     assert classact[-1][0] > uniform[-1][0]
 
 
-def test_bars_are_as_long_as_the_compute_until_the_target(groups):
-    svg = figures.compute_bars(groups)
-    assert {"uniform", "classact"} <= set(texts(svg))
+def test_bars_are_as_long_as_the_compute_until_the_target(compared, groups):
+    svg = figures.compute_bars(compared)
+    assert {"uniform", "classact", "Compute to reach the baseline's accuracy"} <= set(texts(svg))
 
     def widths(name):
         found = re.findall(
@@ -65,30 +71,52 @@ def test_bars_are_as_long_as_the_compute_until_the_target(groups):
     assert pretraining / scoring == pytest.approx(expected, rel=0.02)
 
 
-def test_the_share_of_wrong_labels(groups):
-    assert "Wrong labels among the examples trained on" in texts(figures.corrupted_against_updates(groups))
+def test_the_share_of_wrong_labels(compared):
+    assert "Wrong labels among the examples trained on" in texts(figures.corrupted_against_updates(compared))
+
+
+def test_charts_of_image_text_runs_say_what_they_show(make_pairs_run):
+    runs = [make_pairs_run("u", "uniform"), make_pairs_run("c", "active_clean", speed=1.5)]
+    recall = comparison.compare(runs, metric="eval/retrieval/t2i_r1")
+    for chart in (figures.metric_against_updates(recall), figures.metric_against_macs(recall)):
+        assert any(text.startswith("t2i_r1 on retrieval against ") for text in texts(chart))
+        assert not any(len(text) > 44 for text in texts(chart))
+        assert "text-to-image recall@1" in texts(chart)
+    assert "Compute to reach the baseline's recall" in texts(figures.compute_bars(recall))
+    bars = texts(figures.compute_bars(recall, "zero_shot_top1 on icons_50"))
+    assert {"Compute to reach the baseline's", "zero_shot_top1 on icons_50"} <= set(bars)
+    zero_shot = comparison.compare(runs, metric="eval/icons_50/zero_shot_top1")
+    long = texts(figures.metric_against_updates(zero_shot))
+    assert {"zero_shot_top1 on icons_50", "against learner updates", "zero-shot top-1"} <= set(long)
+    wrong = texts(figures.corrupted_against_updates(recall))
+    assert "Wrong captions among the examples trained on" in wrong
+
+
+def test_low_recalls_fill_the_chart(make_pairs_run):
+    run = make_pairs_run("u", "uniform", final=0.004)
+    shown = texts(figures.metric_against_updates(comparison.compare([run], metric="eval/retrieval/i2t_r1")))
+    ticks = [float(text.split()[0]) for text in shown if text.endswith(" %")]
+    assert min(ticks) >= 0
+    assert 0.1 <= max(ticks) < 0.2
 
 
 def test_no_chart_without_data(make_run):
-    groups = comparison.compare([make_run("u", status=None, done=0)]).groups
-    assert figures.accuracy_against_updates(groups, "eval/test/top1") is None
-    assert figures.accuracy_against_macs(groups, "eval/test/top1") is None
-    assert figures.corrupted_against_updates(groups) is None
-    assert figures.compute_bars(groups) is None
+    compared = comparison.compare([make_run("u", status=None, done=0)])
+    assert figures.metric_against_updates(compared) is None
+    assert figures.metric_against_macs(compared) is None
+    assert figures.corrupted_against_updates(compared) is None
+    assert figures.compute_bars(compared) is None
 
 
 def test_a_run_without_a_ledger_has_no_curve_against_compute(make_run):
-    groups = comparison.compare([make_run("u", status=None)]).groups
-    assert figures.accuracy_against_updates(groups, "eval/test/top1") is not None
-    assert figures.accuracy_against_macs(groups, "eval/test/top1") is None
+    compared = comparison.compare([make_run("u", status=None)])
+    assert figures.metric_against_updates(compared) is not None
+    assert figures.metric_against_macs(compared) is None
 
 
 def test_one_evaluation_is_enough(make_run):
-    groups = comparison.compare([make_run("u", done=50), make_run("c", policy="classact", done=50)]).groups
-    for svg in (
-        figures.accuracy_against_updates(groups, "eval/test/top1"),
-        figures.accuracy_against_macs(groups, "eval/test/top1"),
-    ):
+    compared = comparison.compare([make_run("u", done=50), make_run("c", policy="classact", done=50)])
+    for svg in (figures.metric_against_updates(compared), figures.metric_against_macs(compared)):
         ElementTree.fromstring(svg)
 
 
@@ -98,13 +126,16 @@ def test_colours_are_different_and_the_baseline_is_dark(groups):
     assert len(set(colours.values())) == 2
 
 
-def test_charts_share_no_element_ids(groups):
+def test_charts_share_no_element_ids(compared):
     charts = [
-        figures.accuracy_against_updates(groups, "eval/test/top1"),
-        figures.corrupted_against_updates(groups),
+        figures.metric_against_updates(compared),
+        figures.metric_against_updates(dataclasses.replace(compared, metric="eval/test/top5")),
+        figures.compute_bars(compared, "top-1"),
+        figures.compute_bars(compared, "top-5"),
+        figures.corrupted_against_updates(compared),
     ]
     ids = [set(re.findall(r' id="([^"]*)"', svg)) for svg in charts]
-    assert not ids[0] & ids[1]
+    assert len(set.union(*ids)) == sum(map(len, ids))
     for svg, own in zip(charts, ids, strict=True):
         assert set(re.findall(r"url\(#([^)]*)\)", svg)) <= own
 
@@ -116,6 +147,9 @@ def test_si_scale(value, expected):
     assert figures.si_scale(value) == expected
 
 
-def test_short_name():
+def test_names():
+    assert figures.long_name("eval/test/top1") == "top-1 on test"
+    assert figures.long_name("eval/clean/i2t_r10") == "image-to-text recall@10 on clean"
+    assert figures.long_name("eval/icons_50/zero_shot_top1") == "zero-shot top-1 on icons_50"
     assert figures.short_name("eval/test/top1") == "top-1 on test"
     assert figures.short_name("eval/clean/i2t_r1") == "i2t_r1 on clean"

@@ -1,6 +1,7 @@
 import html.parser
 import re
 
+import numpy as np
 import pytest
 
 from classact.experiments import curves, report, table
@@ -57,10 +58,13 @@ def test_the_page_holds_the_table(runs, tmp_path):
     written = report.write_report(runs, tmp_path / "new" / "report.html")
     page = Page(written.path)
     header, *body = page.rows
-    assert header == ["policy", "seed", *(column.header for column in table.COLUMNS)]
-    assert body == [[line.label, line.seed, *line.cells] for line in table.lines(written.comparison.groups)]
+    headers = [column.header for column in table.COLUMNS]
+    assert header == ["policy", "seed", "final accuracy", *headers[1:-1], "wrong labels trained on"]
+    assert body == [
+        [line.label, line.seed, *line.cells] for line in table.lines(written.comparisons[0].groups)
+    ]
     by_name = {(row[0], row[1]): dict(zip(header, row, strict=True)) for row in body}
-    row = written.comparison.groups[1].rows[0]
+    row = written.comparisons[0].groups[1].rows[0]
     assert by_name["classact", "0"]["updates to baseline's final"] == f"{row.updates:,.0f}"
     assert by_name["hard_learner (interrupted)", "0"]["updates to baseline's final"] == "not reached"
 
@@ -68,7 +72,7 @@ def test_the_page_holds_the_table(runs, tmp_path):
 def test_the_page_says_what_it_shows(runs, tmp_path):
     written = report.write_report(runs, tmp_path / "report.html")
     text = " ".join(Page(written.path).text)
-    group = written.comparison.groups[1]
+    group = written.comparisons[0].groups[1]
     assert f"{100 * group.mean('fewer_updates'):.0f} %" in text
     assert "vit_mu_6_1 on fashion_mnist with 20 % label noise" in text
     assert "h0 is interrupted, at update 600 of 1,500." in text
@@ -89,6 +93,75 @@ def test_the_page_loads_nothing(runs, tmp_path):
     assert "<script" not in content
     assert "@import" not in content
     assert not re.search(r"url\((?!#)", content)
+
+
+@pytest.fixture
+def pairs(make_pairs_run):
+    return [
+        make_pairs_run("u", "uniform"),
+        make_pairs_run("n", "active_noisy", speed=1.1),
+        make_pairs_run("c", "active_clean", speed=1.5, status="interrupted", done=550),
+    ]
+
+
+def test_a_page_of_several_metrics_shows_each_below_its_name(pairs, make_images, tmp_path):
+    captions = {"caption": np.array(["a <star>"] * 10), "corrupted": np.arange(10) < 2, "label": None}
+    make_images(pairs[1], 10, clean_label=None, class_names=None, **captions)
+    written = report.write_report(pairs, tmp_path / "report.html")
+    page = Page(written.path)
+    text = " ".join(page.text)
+    names = ["Zero-shot top-1 on icons_50", "Image-to-text recall@1 on", "Text-to-image recall@1 on"]
+    places = [text.index(name) for name in names]
+    assert places == sorted(places)
+    for short, compared in zip(
+        ("zero_shot_top1 on icons_50", "i2t_r1 on retrieval", "t2i_r1 on retrieval"),
+        written.comparisons,
+        strict=True,
+    ):
+        assert compared.metric in text
+        for against in ("learner updates", "total compute"):
+            assert len(re.findall(rf"{short}\s+against {against}", text)) == 1
+        assert re.search(rf"Compute to reach the baseline's\s+{short}", text)
+    # One table each; what does not depend on the metric is there once.
+    body = [
+        [line.label, line.seed, *line.cells]
+        for one in written.comparisons
+        for line in table.lines(one.groups)
+    ]
+    assert [row for row in page.rows if row[0] != "policy"] == body
+    assert [row[2] for row in page.rows if row[0] == "policy"] == [
+        "final accuracy",
+        "final recall",
+        "final recall",
+    ]
+    for once in (
+        "Wrong captions among",
+        "Bands span the seeds",
+        "Appendix A.1",
+        "c is interrupted, at update 550",
+    ):
+        assert text.count(once) == 1
+    assert "vit_mu_6_1 on icon_pairs with 30 % of the captions shuffled" in text
+    assert "have another image's caption (in red)" in text
+    assert "a <star>" in text
+    assert "another caption" not in text
+
+
+def test_the_terminal_names_each_metrics_table(pairs, tmp_path):
+    text = report.format_table(report.write_report(pairs, tmp_path / "report.html"))
+    tables = re.split(r"^ *(eval/\S+)$", text, flags=re.MULTILINE)[1:]
+    assert tables[::2] == ["eval/icons_50/zero_shot_top1", "eval/retrieval/i2t_r1", "eval/retrieval/t2i_r1"]
+    for part in tables[1::2]:
+        assert re.search(r"^ *classact, reference reference_noisy +0 ", part, flags=re.MULTILINE)
+    assert text.count("Note: ") == 1
+
+
+def test_a_metric_of_choice_alone_has_a_page_of_one(pairs, tmp_path):
+    written = report.write_report(pairs, tmp_path / "r.html", metrics=["eval/retrieval/t2i_r1"])
+    text = " ".join(Page(written.path).text)
+    assert "Learning curves" in text
+    assert "the baseline's final recall" in text
+    assert "accuracy" not in text
 
 
 def test_what_comes_from_runs_is_escaped(make_run, tmp_path):
@@ -128,7 +201,7 @@ def test_what_is_no_run_fails_before_the_page_is_written(make_run, tmp_path):
 def test_the_terminals_table(runs, tmp_path):
     written = report.write_report(runs, tmp_path / "report.html")
     lines = report.format_table(written).splitlines()
-    group = written.comparison.groups[1]
+    group = written.comparisons[0].groups[1]
     (row,) = [line for line in lines if re.match(r" *classact +0 ", line)]
     for field in ("final", "updates", "fewer_updates", "macs", "saving_paper", "saving_full", "corrupted"):
         (column,) = [column for column in table.COLUMNS if column.field == field]
@@ -149,7 +222,7 @@ def test_the_terminals_table_leaves_out_what_is_not_known(make_run, tmp_path):
 def test_a_baseline_of_choice(make_run, tmp_path):
     runs = [make_run("u"), make_run("c", policy="classact", final=0.9)]
     written = report.write_report(runs, tmp_path / "report.html", baseline=runs[1])
-    assert [(group.label, group.is_baseline) for group in written.comparison.groups] == [
+    assert [(group.label, group.is_baseline) for group in written.comparisons[0].groups] == [
         ("classact", True),
         ("uniform", False),
     ]

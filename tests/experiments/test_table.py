@@ -12,6 +12,18 @@ def texts(compared):
     }
 
 
+def test_headers_call_things_what_they_are(make_run, make_pairs_run):
+    def headers(compared):
+        words = table.words(compared)
+        return {column.field: column.header.format(**words) for column in table.COLUMNS}
+
+    labels = headers(comparison.compare([make_run("u")]))
+    assert (labels["final"], labels["corrupted"]) == ("final accuracy", "wrong labels trained on")
+    run = make_pairs_run("p", "uniform")
+    captions = headers(comparison.compare([run], metric="eval/retrieval/i2t_r1"))
+    assert (captions["final"], captions["corrupted"]) == ("final recall", "wrong captions trained on")
+
+
 @pytest.mark.parametrize(
     ("show", "value", "text"),
     [

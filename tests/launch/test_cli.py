@@ -1,5 +1,6 @@
 """Bad input ends with status 2 and one line, before anything is written or started."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -107,6 +108,40 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch, capsys, arguments, name
     assert cli.main(["classact", *arguments]) == 2
     assert named in complaint(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def pairs_run(tmp_path):
+    """An image–text run after its first evaluation."""
+    path = tmp_path / "pairs"
+    (path / "metrics").mkdir(parents=True)
+    evaluators = {"retrieval": {"kind": "retrieval", "data": "icon_pairs"}}
+    config = {"policy": "uniform", "task": "contrastive", "evaluation": {"evaluators": evaluators}}
+    (path / "config.json").write_text(json.dumps(config))
+    names = ("i2t_r1", "i2t_r5", "t2i_r1")
+    record = {"step": 50, **{f"eval/retrieval/{name}": 0.1 for name in names}}
+    (path / "metrics" / "evaluator-retrieval.jsonl").write_text(json.dumps(record) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("chosen", [(), ("i2t_r5", "t2i_r1"), ("t2i_r1",)])
+def test_metrics_to_compare(pairs_run, tmp_path, capsys, chosen):
+    out = tmp_path / "report.html"
+    arguments = [f"--metric=eval/retrieval/{name}" for name in chosen]
+    assert cli.main(["classact", "compare", str(pairs_run), f"--out={out}", *arguments]) == 0
+    printed = capsys.readouterr().out.split()
+    expected = [f"eval/retrieval/{name}" for name in chosen or ("i2t_r1", "t2i_r1")]
+    assert [word for word in printed if word.startswith("eval/")] == expected
+    assert all(f"{name.split('/')[2]} on retrieval" in out.read_text() for name in expected)
+
+
+def test_a_metric_that_no_run_has(pairs_run, tmp_path, capsys):
+    arguments = [str(pairs_run), f"--out={tmp_path}/r.html", "--metric=eval/test/top1"]
+    assert cli.main(["classact", "compare", *arguments]) == 2
+    line = complaint(capsys)
+    assert "eval/test/top1" in line
+    assert "eval/retrieval/i2t_r1, eval/retrieval/i2t_r5, eval/retrieval/t2i_r1" in line
+    assert not (tmp_path / "r.html").exists()
 
 
 def test_a_configuration_with_a_mistake_is_one_line(tmp_path, capsys):
