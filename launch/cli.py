@@ -1,4 +1,4 @@
-"""The command line: `classact train` and `classact compare`."""
+"""The command line: `classact train`, `classact compare` and `classact data`."""
 
 import os
 import pathlib
@@ -14,6 +14,8 @@ USAGE = """usage: classact COMMAND …
             trains one model; see experiments/configs/ for configurations
   compare   RUN_DIR… --out=report.html [--baseline=RUN_DIR] [--metric=eval/EVALUATOR/NAME …]
             compares finished (or running) experiments on one page
+  data      icons --out=DIR [--iconify=DIR] [--emojibase=DIR] [--size=32]
+            builds a large set of image–text pairs as tar shards
 
 Options of a command: classact COMMAND --help
 """
@@ -45,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
-    commands = {"train": _train, "compare": _compare}
+    commands = {"train": _train, "compare": _compare, "data": _data}
     if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
         print(USAGE, end="", file=sys.stderr if len(argv) < 2 else sys.stdout)
         return 2 if len(argv) < 2 else 0
@@ -162,4 +164,31 @@ def _compare(argv: Sequence[str]) -> int:
         raise UsageError(str(error)) from None
     print(report.format_table(written))
     print(f"report: {written.path.absolute().as_uri()}")
+    return 0
+
+
+def _data(argv: Sequence[str]) -> int:
+    from classact.data import icon_shards
+    from classact.data.source import DataError
+
+    out = flags.DEFINE_string("out", None, "Folder to write; an interrupted build is continued there.")
+    iconify = flags.DEFINE_string("iconify", None, "The unpacked npm package @iconify/json; else fetched.")
+    emojibase = flags.DEFINE_string(
+        "emojibase", None, "The unpacked npm package emojibase-data; else fetched."
+    )
+    size = flags.DEFINE_integer("size", 32, "Side of the images, in pixels.", lower_bound=1)
+    rest = _parse(flags.FLAGS, argv)
+    if rest != ["icons"]:
+        raise UsageError(f"data: expected the name of a set, icons, got {' '.join(rest) or 'nothing'}")
+    if out.value is None:
+        raise UsageError("--out=DIR is missing")
+    packages = [pathlib.Path(flag.value) if flag.value else None for flag in (iconify, emojibase)]
+    try:
+        counts = icon_shards.build(pathlib.Path(out.value), packages[0], packages[1], int(size.value))
+    except DataError as error:
+        raise UsageError(str(error)) from None
+    except ImportError as error:
+        raise UsageError(f"{error}: pip install 'classact[icons]'") from None
+    for kind, images in counts.items():
+        print(f"{images:,} images: tar:{out.value}/{kind}-*.tar")
     return 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+from classact.data import icon_shards
 from classact.launch import cli, run
 from classact.launch.outcome import LaunchError, Outcome
 
@@ -251,3 +252,28 @@ def test_the_installed_command_ends_with_status_2(tmp_path):
     assert "polcy" in done.stderr.splitlines()[-1]
     assert "policy" in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "expected the name of a set, icons"),
+        (["photos", "--out=x"], "photos"),
+        (["icons"], "--out=DIR is missing"),
+        (["icons", "--out=x", "--size=0"], "size"),
+        (["icons", "--out={tmp}/out", "--iconify={tmp}", "--emojibase={tmp}"], "{tmp}"),
+    ],
+)
+def test_data_names_what_is_wrong(tmp_path, capsys, arguments, named):
+    assert cli.main(["classact", "data", *(a.format(tmp=tmp_path) for a in arguments)]) == 2
+    assert named.format(tmp=tmp_path) in complaint(capsys)
+
+
+def test_data_builds_the_shards_and_says_where(tmp_path, capsys, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        icon_shards, "build", lambda *arguments: given.append(arguments) or {"noisy/train": 1234}
+    )
+    assert cli.main(["classact", "data", "icons", f"--out={tmp_path}", "--iconify=some/where"]) == 0
+    assert given == [(tmp_path, pathlib.Path("some/where"), None, 32)]
+    assert f"1,234 images: tar:{tmp_path}/noisy/train-*.tar" in capsys.readouterr().out
