@@ -9,11 +9,13 @@ Also a program of its own, so that tests can send signals to a launcher:
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 SECONDS = 30.0
@@ -27,7 +29,7 @@ class ToldToCrash(Exception):
 def act(port, name, server=None):
     """Connects to the stage and obeys, until told to end."""
     with socket.create_connection(("127.0.0.1", port)) as stage:
-        # A command is one line, and so is the reply. The connection's end is the process's.
+        # A command is one line, and so is the reply.
         stage.sendall(f"{name} {os.getpid()}\n".encode())
         for line in stage.makefile("r"):
             command, *words = line.split()
@@ -97,6 +99,8 @@ class Puppet:
         self._lines = connection.makefile("r")
         self.name, pid = self._lines.readline().split()
         self.pid = int(pid)
+        self._process = os.pidfd_open(self.pid)
+        weakref.finalize(self, os.close, self._process)
 
     def tell(self, command):
         self._connection.sendall(f"{command}\n".encode())
@@ -114,6 +118,8 @@ class Puppet:
         self._connection.settimeout(seconds)
         with contextlib.suppress(ConnectionResetError):
             assert self._connection.recv(1) == b"", f"{self.name} spoke instead of ending"
+        # Between the end of its connection and its own the interpreter shuts down.
+        assert select.select([self._process], [], [], seconds)[0], f"{self.name} did not end"
 
 
 class Stage:

@@ -7,6 +7,15 @@ import pytest
 from classact.launch.interrupts import Interrupt, interrupts_to
 
 
+@pytest.fixture
+def not_ignored():
+    """What started the tests, `nohup` for instance, may have left SIGHUP ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("not_ignored")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_becomes_an_event(number):
     events = queue.SimpleQueue()
