@@ -9,8 +9,8 @@ from typing import Any, Optional
 from classact.experiments import curves
 from classact.experiments.curves import Run
 
-# Runs that differ in nothing else are the seeds of one experiment. A reference
-# of its own for each seed is part of that.
+# Runs that differ in nothing else are the seeds of one experiment. A reference of its
+# own for each seed is part of that, as long as these differ by their seeds alone too.
 _WITHIN_GROUP = ("seed", "data_seed", "git_commit", "versions", "threads")
 _CHECKPOINT = "reference.checkpoint"
 # Of several data sets the run's own field is the sum, or the names joined.
@@ -118,7 +118,8 @@ def _label(run: Run, key: Sequence[tuple[str, str]], same_policy: Sequence[Seque
     told = [
         name for name in differing if name.startswith("data_sets.") and name.split(".", 2)[2] in differing
     ]
-    named = [name for name in differing if name not in told]
+    # A reference can be there twice, with its experiment and with its path.
+    named = [name for name in dict.fromkeys(differing) if name not in told]
     own = config_fields(run)
     return ", ".join([run.policy, *(_difference(name, own[name]) for name in named[:_NAMED_DIFFERENCES])])
 
@@ -132,12 +133,16 @@ def _difference(name: str, value: Any) -> str:
 
 
 def experiment_key(run: Run) -> tuple[tuple[str, str], ...]:
-    """The fields that make an experiment, as pairs of dotted name and printed value."""
-    return tuple(
-        (name, value)
-        for name, value in _pairs(run, checkpoints=False)
-        if name.split(".")[0] not in _WITHIN_GROUP
-    )
+    """The fields that make an experiment, as pairs of dotted name and printed value.
+
+    A reference's value is the experiment that it was trained by itself, if its
+    directory is still there to say so.
+    """
+    pairs = [pair for pair in _pairs(run, checkpoints=False) if pair[0].split(".")[0] not in _WITHIN_GROUP]
+    for name, path in config_fields(run).items():
+        if name.endswith(_CHECKPOINT) and path and (pathlib.Path(path) / "config.json").is_file():
+            pairs.append((name, repr(experiment_key(curves.load_run(path)))))
+    return tuple(pairs)
 
 
 def _pairs(run: Run, checkpoints: bool) -> list[tuple[str, str]]:

@@ -41,6 +41,24 @@ def test_the_same_seed_with_two_references_is_two_experiments(make_run):
     ]
 
 
+def test_references_of_other_experiments_are_told_apart_whatever_the_seeds(make_run):
+    trained = {
+        (data, seed): make_run(f"{data}_{seed}", seed=seed, config={"train_data": data})
+        for data in ("clean", "noisy")
+        for seed in (0, 1, 2)
+    }
+
+    def classact(data, seed, reference_seed):
+        reference = {"checkpoint": str(trained[data, reference_seed])}
+        return make_run(f"a_{data}_{seed}", policy="classact", seed=seed, config={"reference": reference})
+
+    found = group_of(
+        classact("clean", 0, 0), classact("clean", 1, 1), classact("noisy", 2, 0), classact("noisy", 3, 1)
+    )
+    assert [len(group.rows) for group in found] == [2, 2]
+    assert [group.label for group in found] == ["classact, reference clean_0", "classact, reference noisy_0"]
+
+
 def test_the_same_seed_twice_is_one_group(make_run):
     assert [len(group.rows) for group in group_of(make_run("a"), make_run("b"))] == [2]
 

@@ -1,0 +1,62 @@
+"""The shape of Table 2 on icons: learners and references on noisy or on curated pairs.
+
+Commands (the data first, then the two references, then the runs):
+    classact data icons --out=pairs
+    classact train --config=experiments/configs/icons_table2.py:reference_noisy \
+        --workdir=runs/table2/reference_noisy
+    classact train --config=experiments/configs/icons_table2.py:reference_clean \
+        --workdir=runs/table2/reference_clean
+    classact train --config=experiments/configs/icons_table2.py:noisy_uniform \
+        --workdir=runs/table2/noisy_uniform
+
+and so on for each part of `PARTS`; `--config.seed=1` for another seed. 30 % of the noisy
+captions are shuffled, on top of what is wrong with them by nature.
+"""
+
+import ml_collections
+
+from classact.experiments.configs import image_text
+
+# What the learner trains on, and how its batches are chosen.
+PARTS = (
+    "reference_noisy", "reference_clean",
+    "noisy_uniform", "noisy_active_noisy", "noisy_active_clean", "noisy_online",
+    "clean_uniform", "clean_active_noisy", "clean_active_clean", "clean_online",
+)  # fmt: skip
+
+
+def get_config(part: str = "noisy_active_clean") -> ml_collections.ConfigDict:
+    """Returns the configuration of one cell of the table, or of a reference.
+
+    Args:
+        part: one of `PARTS`: the learner's data, then `uniform`, `online`
+            (Algorithm 2), or `active` with the reference's data.
+
+    Raises:
+        ValueError: for another part.
+    """
+    if part not in PARTS:
+        raise ValueError(f"icons_table2.py:{part}: expected one of {', '.join(PARTS)}")
+    first, _, rest = part.partition("_")
+    data = rest if first == "reference" else first
+    config = image_text.get_config()
+    config.steps = 1200
+    config.batch_size = 64
+    config.train_data = f"tar:pairs/{data}/train-*.tar"
+    config.caption_noise = 0.3 if data == "noisy" else 0.0
+    config.eval_data = "tar:pairs/noisy/eval-*.tar"
+    config.evaluation.every = 60
+    config.evaluation.evaluators = {
+        "retrieval": {"kind": "retrieval", "data": "tar:pairs/clean/eval-*.tar", "distinct": True},
+        "icons_50": {"kind": "zero_shot", "data": "icons?classes=50", "templates": "icons"},
+    }
+    if first == "reference":
+        config.learner.model = config.scorer.model
+        config.steps = 4800
+        config.evaluation.every = 240
+    elif rest == "online":
+        config.policy = "classact_online"
+    elif rest != "uniform":
+        config.policy = "classact"
+        config.reference.checkpoint = f"runs/table2/{rest.replace('active', 'reference')}"
+    return config
