@@ -31,6 +31,7 @@ demo: env
 # Trains two references, the uniform baseline and ActiveCLIP with either reference, then compares.
 demo-clip: env
 	@rm -rf runs/demo_clip
+	export JAX_COMPILATION_CACHE_DIR=$(CURDIR)/runs/demo_clip/xla JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=1; \
 	set -e; for part in reference_noisy reference_clean uniform active_noisy active_clean; do \
 		.venv/bin/classact train --config=experiments/configs/demo_clip.py:$$part --workdir=runs/demo_clip/$$part; done
 	.venv/bin/classact compare runs/demo_clip/uniform runs/demo_clip/active_noisy runs/demo_clip/active_clean \

@@ -1,9 +1,12 @@
-"""The command line: `classact train`, `classact compare` and `classact data`."""
+"""The command line: `classact train`, `evaluate`, `compare` and `data`."""
 
 import os
 import pathlib
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -12,6 +15,8 @@ USAGE = """usage: classact COMMAND …
 
   train     --config=FILE.py --workdir=DIR [--config.FIELD=VALUE …] [--launch=processes|threads|synchronous]
             trains one model; see experiments/configs/ for configurations
+  evaluate  --workdir=DIR --evaluator=accuracy|retrieval|zero_shot [--data=SOURCE --name=NAME …]
+            joins a running experiment, or takes a finished one's last checkpoint
   compare   RUN_DIR… --out=report.html [--baseline=RUN_DIR] [--metric=eval/EVALUATOR/NAME …]
             compares finished (or running) experiments on one page
   data      icons --out=DIR [--iconify=DIR] [--emojibase=DIR] [--size=32]
@@ -47,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
-    commands = {"train": _train, "compare": _compare, "data": _data}
+    commands = {"train": _train, "evaluate": _evaluate, "compare": _compare, "data": _data}
     if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
         print(USAGE, end="", file=sys.stderr if len(argv) < 2 else sys.stdout)
         return 2 if len(argv) < 2 else 0
@@ -144,6 +149,53 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
         print(f"classact: did not stop in time: {', '.join(outcome.stuck)}", file=sys.stderr)
     print(f"{outcome.status}: {workdir / 'result.json'}")
     return outcome.exit_status
+
+
+def _evaluate(argv: Sequence[str]) -> int:
+    from classact.data.source import DataError
+    from classact.experiments.config import ConfigError, EvaluatorConfig
+    from classact.launch import attach
+    from classact.nodes.checkpoints import CheckpointError
+
+    workdir = flags.DEFINE_string("workdir", None, "Run directory of the experiment.")
+    kind = flags.DEFINE_string("evaluator", None, "What to measure: accuracy, retrieval or zero_shot.")
+    data = flags.DEFINE_string("data", "", "Source to measure on; else the experiment's eval_data.")
+    name = flags.DEFINE_string("name", None, "Metrics are eval/NAME/…; else named as what is measured.")
+    every = flags.DEFINE_integer("every", 0, "Updates between evaluations; 0: as the experiment.", 0)
+    templates = flags.DEFINE_string("templates", "simple", "Prompts of zero_shot.")
+    distinct = flags.DEFINE_bool("distinct", False, "Of retrieval: one pair a caption.")
+    rest = _parse(flags.FLAGS, argv)
+    if rest:
+        raise UsageError(f"unexpected argument {rest[0]!r}")
+    for flag in (workdir, kind):
+        if flag.value is None:
+            raise UsageError(f"--{flag.name} is missing")
+    own = EvaluatorConfig(str(kind.value), data.value, templates.value, bool(distinct.value))
+    try:
+        attached = attach.prepare(
+            pathlib.Path(str(workdir.value)),
+            name.value or f"attached_{kind.value}",
+            own,
+            int(every.value or 0),
+        )
+    except (attach.AttachError, ConfigError, DataError) as error:
+        raise UsageError(str(error)) from None
+    stopped: list[int] = []
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: Any) -> None:
+        del frame
+        stopped.append(number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    try:
+        attach.evaluate(attached, stop, report=lambda line: print(line, flush=True))
+    except (attach.AttachError, CheckpointError) as error:
+        _complain(str(error))
+        return 1
+    return 128 + stopped[0] if stopped else 0
 
 
 def _compare(argv: Sequence[str]) -> int:

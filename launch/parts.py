@@ -259,8 +259,7 @@ def check_reference(config: ExperimentConfig, data_set: DataSetConfig, data: Dat
         variables = fixed_variables(data_set)["reference"]
     except checkpoints.CheckpointError as error:
         raise ConfigError(f"{field}: {error}") from None
-    expected = jax.eval_shape(make_model(config.scorer, config, data).init, jax.random.key(0))
-    difference = _first_difference(variables["params"], expected["params"])
+    difference = first_difference(variables, make_model(config.scorer, config, data))
     if difference:
         raise ConfigError(
             f"{field}: it does not fit {config.scorer.model} with {data.num_classes} classes, "
@@ -289,14 +288,15 @@ def _read_config(run: pathlib.Path, field: str) -> Mapping[str, Any]:
     return found
 
 
-def _first_difference(found: Any, expected: Any) -> str:
-    """Names the first parameter of which presence or shape differ."""
+def first_difference(variables: Mapping[str, Any], model: registry.Model) -> str:
+    """Names the first parameter of which presence or shape are not the model's; "" if there is none."""
 
     def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
 
-    theirs, ours = shapes(found), shapes(expected)
+    expected = jax.eval_shape(model.init, jax.random.key(0))
+    theirs, ours = shapes(variables["params"]), shapes(expected["params"])
     for name in sorted({*theirs, *ours}):
         if theirs.get(name) != ours.get(name):
             return f"{name} has shape {theirs.get(name, 'none')}, expected {ours.get(name, 'none')}"

@@ -82,12 +82,12 @@ def place(tmp_path_factory):
     return folder
 
 
+CLASSACT = [sys.executable, "-c", "from classact.launch import cli; cli.entry_point()"]
+
+
 def command(workdir, *arguments, config=CONFIG, fields=SMALL):
-    program = "from classact.launch import cli; cli.entry_point()"
     return [
-        sys.executable,
-        "-c",
-        program,
+        *CLASSACT,
         "train",
         f"--config={config}",
         f"--workdir={workdir}",
@@ -118,6 +118,12 @@ def start(folder, name, *arguments):
     )
 
 
+def start_evaluator(folder, name, *arguments):
+    log = (folder / f"{name}.evaluators.out").open("a")
+    arguments = [*CLASSACT, "evaluate", f"--workdir={folder / name}", *arguments]
+    return subprocess.Popen(arguments, env=environment(folder), cwd=folder, stdout=log, stderr=log)
+
+
 def result_of(folder, name):
     return json.loads((folder / name / "result.json").read_text())
 
@@ -138,10 +144,10 @@ def processes_of(folder):
     return found
 
 
-def wait_for_line(folder, name, process, seconds=200):
-    """Waits until the learner has written a line of metrics."""
+def wait_for_line(folder, name, process, seconds=200, node="learner"):
+    """Waits until a node has written a line of metrics."""
     deadline = time.monotonic() + seconds
-    path = folder / name / "metrics" / "learner.jsonl"
+    path = folder / name / "metrics" / f"{node}.jsonl"
     while not (path.exists() and path.read_text()):
         assert process.poll() is None, (folder / f"{name}.out").read_text()
         assert time.monotonic() < deadline
@@ -248,6 +254,37 @@ def test_a_signal_stops_every_process_within_ten_seconds(place, number):
     assert result_of(place, name)["status"] == "interrupted"
     assert result_of(place, name)["steps"] > 0
     assert not list((place / "tmp").iterdir())
+
+
+def test_an_evaluator_joins_a_running_experiment_and_never_holds_it_up(place):
+    running = start(
+        place, "joined", "--launch=processes", "--config.steps=3000", "--config.evaluation.every=500"
+    )
+    wait_for_line(place, "joined", running)
+    arguments = ["--evaluator=accuracy", "--every=1"]
+    joined = [start_evaluator(place, "joined", f"--name={name}", *arguments) for name in ("slow", "killed")]
+    for process, name in zip(joined, ("slow", "killed"), strict=True):
+        wait_for_line(place, "joined", process, node=f"evaluator-{name}")
+    joined[0].send_signal(signal.SIGSTOP)
+    joined[1].kill()
+    assert running.wait(timeout=240) == 0
+    joined[0].send_signal(signal.SIGCONT)
+    assert joined[0].wait(timeout=60) == 0
+    joined[1].wait(timeout=10)
+
+    lines = lines_of(place, "joined", "evaluator-slow")
+    steps = [line["step"] for line in lines]
+    assert steps == sorted(set(steps))
+    assert 0 < steps[0] < steps[-1] == 3000
+    # It measures what the program's own evaluator does, on the same data.
+    own = lines_of(place, "joined", "evaluator-test")[-1]
+    assert own["step"] == 3000
+    assert lines[-1]["eval/slow/top1"] == pytest.approx(own["eval/test/top1"])
+
+    done = start_evaluator(place, "joined", "--name=after", *arguments)
+    assert done.wait(timeout=60) == 0
+    (line,) = lines_of(place, "joined", "evaluator-after")
+    assert (line["step"], line["eval/after/top1"]) == (3000, pytest.approx(own["eval/test/top1"]))
 
 
 def test_a_signal_stops_threads_too(place):

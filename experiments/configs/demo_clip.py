@@ -35,6 +35,7 @@ def get_config(part: str = "active_clean") -> ml_collections.ConfigDict:
     kind, _, data = part.partition("_")
     config = image_text.get_config()
     config.steps = 600
+    config.contrastive.context_length = 12
     config.batch_size = 64
     config.train_data = _CLEAN if part == "reference_clean" else _NOISY
     config.caption_noise = 0.0 if part == "reference_clean" else 0.3

@@ -41,6 +41,7 @@ def get_config(part: str = "noisy_active_clean") -> ml_collections.ConfigDict:
     data = rest if first == "reference" else first
     config = image_text.get_config()
     config.steps = 1200
+    config.contrastive.context_length = 12
     config.batch_size = 64
     config.train_data = f"tar:pairs/{data}/train-*.tar"
     config.caption_noise = 0.3 if data == "noisy" else 0.0

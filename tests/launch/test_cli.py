@@ -101,7 +101,12 @@ def test_bad_input_is_one_line(workdir, capsys, nothing_starts, case):
         (["train", "--config=missing.py", "--workdir=x"], "missing.py"),
         (["compare"], "name at least one run directory"),
         (["compare", "no_such_run"], "no_such_run"),
-        (["trian"], "unknown command 'trian': expected one of train, compare"),
+        (["trian"], "unknown command 'trian': expected one of train, evaluate, compare"),
+        (["evaluate"], "--workdir is missing"),
+        (["evaluate", "--workdir=x"], "--evaluator is missing"),
+        (["evaluate", "--workdir=no_such_run", "--evaluator=accuracy"], "'no_such_run' is no run directory"),
+        (["evaluate", "--workdir=x", "--evaluator=accuracy", "y"], "unexpected argument 'y'"),
+        (["evaluate", "--workdir=x", "--evaluator=accuracy", "--every=-1"], "every"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, monkeypatch, capsys, arguments, named):

@@ -1,0 +1,206 @@
+"""An evaluator that joins an experiment from outside, while it runs or after its end.
+
+The run directory says all that it takes: `config.json` which model is trained,
+`endpoints.json` where the learner is, `result.json` that the run is over.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import courier
+
+from classact.experiments.config import ConfigError, EvaluatorConfig, ExperimentConfig, resolve
+from classact.launch import evaluators, parts, rpc
+from classact.models import registry
+from classact.nodes import checkpoints, evaluator
+from classact.nodes.metrics import MetricsWriter
+
+# How long a call may take beyond what it was asked to wait.
+_CALL_SECONDS = 20.0
+# How long the learner may be silent before it counts as gone.
+_SILENT_SECONDS = 120.0
+
+
+class AttachError(ValueError):
+    """A directory that holds no experiment to join, or one that cannot be reached."""
+
+
+class _EndedError(Exception):
+    """The experiment has ended, or this evaluator was stopped."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Attached:
+    """An evaluator that has passed every check that can be made before it asks anybody.
+
+    Attributes:
+        workdir: the run directory.
+        name: of the evaluator.
+        every: updates between two evaluations.
+        measure: what it computes from the learner's variables.
+        model: the learner's network.
+    """
+
+    workdir: pathlib.Path
+    name: str
+    every: int
+    measure: evaluator.Measure
+    model: registry.Model
+
+
+def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) -> Attached:
+    """Checks an evaluator against the experiment, and opens its data.
+
+    The data that the experiment trains on are not opened: they may be elsewhere.
+
+    Args:
+        workdir: the run directory.
+        name: metrics are `eval/<name>/…` in `metrics/evaluator-<name>.jsonl`.
+        own: its kind and options; without data, `eval_data` of the experiment.
+        every: updates between two evaluations; 0: as the experiment's own.
+
+    Raises:
+        AttachError: if the directory holds no experiment, or that has an evaluator
+            of this name.
+        ConfigError: for a kind that the experiment's task does not have.
+        source.DataError: if the data cannot be opened, or lack what the kind needs.
+    """
+    config = _read_config(workdir)
+    if name in config.evaluation.evaluators:
+        raise AttachError(f"name={name!r}: the experiment has an evaluator of that name itself")
+    own = dataclasses.replace(own, data=own.data or config.eval_data or config.train_data)
+    # Checked as one of the experiment's own.
+    evaluation = dataclasses.replace(config.evaluation, evaluators={name: own})
+    config = dataclasses.replace(config, evaluation=evaluation)
+    shape = parts.data_shape(config, parts.open_eval_source(config, own))
+    return Attached(
+        workdir,
+        name,
+        every or config.evaluation.every,
+        evaluators.make_measure(config, own, shape),
+        parts.make_model(config.learner, config, shape),
+    )
+
+
+def evaluate(attached: Attached, stop: threading.Event, report: Callable[[str], None]) -> None:
+    """Evaluates until the experiment ends, and its last checkpoint if it has.
+
+    The learner never waits for it: parameters are copied when they are asked for,
+    and an evaluator that is slow, stopped or killed only misses some.
+
+    Args:
+        attached: of `prepare`.
+        stop: ends it, within an evaluation and half a minute.
+        report: takes a line for the user after each evaluation.
+
+    Raises:
+        AttachError: if the learner is silent for two minutes although the run has
+            no result, or its parameters do not fit the evaluator's data.
+        checkpoints.CheckpointError: if the run has ended without a readable checkpoint.
+    """
+    written = _Written(attached, report)
+    measure = _checked(attached)
+    if not _has_ended(attached.workdir):
+        learner = _Learner(attached.workdir, stop)
+        node = evaluator.Evaluator(attached.name, measure, learner, attached.every, stop, written)
+        with contextlib.suppress(_EndedError):
+            node.run()
+    directory = attached.workdir / "checkpoints"
+    last = checkpoints.latest_step(directory)
+    if stop.is_set() or written.step == last:
+        return
+    # It ended while an older version was evaluated, or before all this.
+    values = measure(checkpoints.load_model(directory))
+    written.write(last or 0, {f"eval/{attached.name}/{key}": value for key, value in values.items()})
+
+
+class _Written(MetricsWriter):
+    """The evaluator's metrics, which the user sees as well."""
+
+    def __init__(self, attached: Attached, report: Callable[[str], None]) -> None:
+        super().__init__(attached.workdir, f"evaluator-{attached.name}")
+        self._report = report
+        self.step: int | None = None
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        super().write(step, metrics)
+        self.step = step
+        values = " | ".join(f"{name.split('/')[-1]} {value:.4g}" for name, value in metrics.items())
+        self._report(f"step {step:,} | {values}")
+
+
+class _Learner:
+    """The learner of a running experiment; its calls end when the experiment does."""
+
+    def __init__(self, workdir: pathlib.Path, stop: threading.Event) -> None:
+        self._workdir = workdir
+        self._stop = stop
+        self._client: rpc.LearnerClient | None = None
+
+    def get_parameters(
+        self, names: Sequence[str], newer_than: int, timeout: float
+    ) -> tuple[int, bool, dict[str, bytes]] | None:
+        """See `Learner.get_parameters`; asks again for two minutes where nobody answers."""
+        silent_since = time.monotonic()
+        while True:
+            try:
+                return self._connected(timeout).get_parameters(names, newer_than, timeout)
+            except (rpc.RpcError, FileNotFoundError) as error:
+                if self._stop.is_set() or _has_ended(self._workdir):
+                    raise _EndedError from None
+                if time.monotonic() - silent_since > _SILENT_SECONDS:
+                    raise AttachError(
+                        f"{self._workdir}: the learner did not answer for {_SILENT_SECONDS:.0f} s, and the "
+                        f"run has no result.json: {str(error).splitlines()[0]}"
+                    ) from None
+            # It may have been started again at another address.
+            self._client = None
+            self._stop.wait(1.0)
+
+    def report_evaluation(self, evaluator: str, step: int) -> None:
+        """Tells nobody: the experiment does not wait for an evaluator that joined it."""
+
+    def _connected(self, timeout: float) -> rpc.LearnerClient:
+        if self._client is None:
+            (address,) = json.loads((self._workdir / "endpoints.json").read_text())["learner"]
+            self._client = rpc.LearnerClient(courier.Client(address, call_timeout=timeout + _CALL_SECONDS))
+        return self._client
+
+
+def _checked(attached: Attached) -> evaluator.Measure:
+    """Measures only parameters that the evaluator's model can take."""
+
+    def measure(variables: Any) -> Mapping[str, float]:
+        difference = parts.first_difference(variables, attached.model)
+        if difference:
+            raise AttachError(f"{attached.workdir}: its learner does not fit the data: {difference}")
+        return attached.measure(variables)
+
+    return measure
+
+
+def _has_ended(workdir: pathlib.Path) -> bool:
+    return (workdir / "result.json").exists()
+
+
+def _read_config(workdir: pathlib.Path) -> ExperimentConfig:
+    path = workdir / "config.json"
+    try:
+        fields = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise AttachError(f"workdir={str(workdir)!r} is no run directory: it has no config.json") from None
+    except (OSError, ValueError) as error:
+        raise AttachError(f"{path} cannot be read: {error}") from None
+    if not isinstance(fields, dict):
+        raise AttachError(f"{path} is no run's configuration")
+    known = {field.name for field in dataclasses.fields(ExperimentConfig)}
+    try:
+        return resolve({name: value for name, value in fields.items() if name in known})
+    except ConfigError as error:
+        raise AttachError(f"{path} is of another version of classact: {error}") from None

@@ -1,0 +1,90 @@
+"""Joining an experiment: what is refused, and what a silent learner leads to."""
+
+import json
+import socket
+import threading
+
+import jax
+import pytest
+
+from classact.data.source import DataError
+from classact.experiments import base
+from classact.experiments.config import ConfigError, EvaluatorConfig, resolve
+from classact.launch import attach
+
+ACCURACY = EvaluatorConfig("accuracy", "")
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """The directory of a run that has not got far."""
+    fields = base.get_config()
+    fields.train_data, fields.policy, fields.patch_size = "digits", "uniform", 4
+    fields.learner.model = "vit_mu_1_1"
+    config = {**resolve(fields.to_dict()).to_dict(), "git_commit": "x", "versions": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def test_the_data_are_the_experiments_own_unless_given(workdir):
+    attached = attach.prepare(workdir, "again", ACCURACY, every=0)
+    assert attached.every == base.get_config().evaluation.every
+    assert attached.model.name == "vit_mu_1_1"
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "error", "message"),
+    [
+        ("test", ACCURACY, attach.AttachError, "an evaluator of that name"),
+        ("No", ACCURACY, ConfigError, "named by a-z"),
+        ("new", EvaluatorConfig("retrieval", ""), ConfigError, "with task='classification'"),
+        ("new", EvaluatorConfig("accuracy", "digitz"), DataError, "digits"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_anybody_is_asked(workdir, name, own, error, message):
+    with pytest.raises(error, match=message):
+        attach.prepare(workdir, name, own, every=0)
+    assert not (workdir / "metrics").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no run directory"),
+        ("{", "cannot be read"),
+        ("[]", "no run's configuration"),
+        ('{"policy": "uniform"}', "of another version"),
+    ],
+)
+def test_a_directory_that_is_no_runs_is_refused(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(attach.AttachError, match=message):
+        attach.prepare(tmp_path, "new", ACCURACY, every=0)
+
+
+def test_a_learner_that_is_gone_without_a_result_is_an_error(workdir, monkeypatch):
+    monkeypatch.setattr(attach, "_SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(attach, "_CALL_SECONDS", -4.5)
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    (workdir / "endpoints.json").write_text(json.dumps({"learner": [f"127.0.0.1:{port}"]}))
+    attached = attach.prepare(workdir, "new", ACCURACY, every=0)
+    with pytest.raises(attach.AttachError, match="did not answer"):
+        attach.evaluate(attached, threading.Event(), report=lambda line: None)
+
+
+def test_stopping_ends_an_evaluator_that_waits_for_the_experiment(workdir):
+    stop = threading.Event()
+    attached = attach.prepare(workdir, "new", ACCURACY, every=0)
+    threading.Timer(0.5, stop.set).start()
+    attach.evaluate(attached, stop, report=lambda line: None)
+    assert not (workdir / "metrics" / "evaluator-new.jsonl").read_text()
+
+
+def test_parameters_that_do_not_fit_the_data_are_named(workdir):
+    attached = attach.prepare(workdir, "new", EvaluatorConfig("accuracy", "digits"), every=0)
+    variables = attached.model.init(jax.random.key(0))
+    variables["params"].pop(next(iter(variables["params"])))
+    with pytest.raises(attach.AttachError, match="does not fit the data"):
+        attach._checked(attached)(variables)
