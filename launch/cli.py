@@ -1,4 +1,4 @@
-"""The command line: `classact train`, `evaluate`, `compare` and `data`."""
+"""The command line: `classact train`, `evaluate`, `status`, `compare` and `data`."""
 
 import os
 import pathlib
@@ -17,6 +17,8 @@ USAGE = """usage: classact COMMAND …
             trains one model; see experiments/configs/ for configurations
   evaluate  --workdir=DIR --evaluator=accuracy|retrieval|zero_shot [--data=SOURCE --name=NAME …]
             joins a running experiment, or takes a finished one's last checkpoint
+  status    --workdir=DIR
+            says what of a run is where, how far it is, and how fast
   compare   RUN_DIR… --out=report.html [--baseline=RUN_DIR] [--metric=eval/EVALUATOR/NAME …]
             compares finished (or running) experiments on one page
   data      icons --out=DIR [--iconify=DIR] [--emojibase=DIR] [--size=32]
@@ -52,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
-    commands = {"train": _train, "evaluate": _evaluate, "compare": _compare, "data": _data}
+    commands = {"train": _train, "evaluate": _evaluate, "status": _status, "compare": _compare, "data": _data}
     if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
         print(USAGE, end="", file=sys.stderr if len(argv) < 2 else sys.stdout)
         return 2 if len(argv) < 2 else 0
@@ -196,6 +198,23 @@ def _evaluate(argv: Sequence[str]) -> int:
         _complain(str(error))
         return 1
     return 128 + stopped[0] if stopped else 0
+
+
+def _status(argv: Sequence[str]) -> int:
+    from classact.experiments.curves import RunError
+    from classact.launch import status
+
+    workdir = flags.DEFINE_string("workdir", None, "Run directory of the experiment.")
+    rest = _parse(flags.FLAGS, argv)
+    if rest:
+        raise UsageError(f"unexpected argument {rest[0]!r}")
+    if workdir.value is None:
+        raise UsageError("--workdir is missing")
+    try:
+        status.print_status(pathlib.Path(workdir.value))
+    except RunError as error:
+        raise UsageError(str(error)) from None
+    return 0
 
 
 def _compare(argv: Sequence[str]) -> int:

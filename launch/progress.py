@@ -29,6 +29,8 @@ _PLAIN_SECONDS = 10.0
 _PLAIN_SHARE_OF_ELAPSED = 1 / 20
 _RECENT_RATES = 5
 _JOIN_SECONDS = 5.0
+# One metric of each kind of evaluator, and what follows the evaluator's name.
+_SHOWN = {"top1": "", "zero_shot_top1": "", "i2t_r1": " R@1"}
 
 
 class Tail:
@@ -135,9 +137,9 @@ class RunState:
         for name in record:
             value = _number(record, name)
             parts = name.split("/")
-            top1 = len(parts) == 3 and parts[0] == "eval" and parts[2] == "top1"
-            if top1 and step is not None and value is not None:
-                self.evaluations[parts[1]] = (int(step), value)
+            shown = len(parts) == 3 and parts[0] == "eval" and parts[2] in _SHOWN
+            if shown and step is not None and value is not None:
+                self.evaluations[f"{parts[1]}{_SHOWN[parts[2]]}"] = (int(step), value)
 
     def facts(self) -> list[str]:
         """The run's figures as short phrases, those that are known."""

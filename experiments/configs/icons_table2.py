@@ -40,13 +40,13 @@ def get_config(part: str = "noisy_active_clean") -> ml_collections.ConfigDict:
     first, _, rest = part.partition("_")
     data = rest if first == "reference" else first
     config = image_text.get_config()
-    config.steps = 1200
+    config.steps = 1000
     config.contrastive.context_length = 12
     config.batch_size = 64
     config.train_data = f"tar:pairs/{data}/train-*.tar"
     config.caption_noise = 0.3 if data == "noisy" else 0.0
     config.eval_data = "tar:pairs/noisy/eval-*.tar"
-    config.evaluation.every = 60
+    config.evaluation.every = 50
     config.evaluation.evaluators = {
         "retrieval": {"kind": "retrieval", "data": "tar:pairs/clean/eval-*.tar", "distinct": True},
         "icons_50": {"kind": "zero_shot", "data": "icons?classes=50", "templates": "icons"},

@@ -87,6 +87,7 @@ def test_state_computes_the_figures_of_the_latest_interval():
     assert state.seconds_left is None  # the first interval's length in steps is not known
     state.add_learner_record(learner_record(20))
     state.add_evaluation({"step": 15, "time": 0.0, "eval/test/top1": 0.625, "eval/test/loss": 3.0})
+    state.add_evaluation({"step": 15, "eval/pairs/i2t_r1": 0.125, "eval/pairs/t2i_r1": 0.25})
     assert (state.step, state.share) == (20, 0.2)
     assert state.examples_per_second == pytest.approx(320)
     assert state.wait_share == pytest.approx(0.25)
@@ -95,6 +96,7 @@ def test_state_computes_the_figures_of_the_latest_interval():
         "320 examples/s",
         "loss 1.500",
         "train 50.0 %",
+        "pairs R@1 12.5 % (step 15)",
         "test 62.5 % (step 15)",
         "learner waits 25 %",
         "staleness 3.2 steps",
