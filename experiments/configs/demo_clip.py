@@ -34,9 +34,12 @@ def get_config(part: str = "active_clean") -> ml_collections.ConfigDict:
         raise ValueError(f"demo_clip.py:{part}: expected one of {', '.join(PARTS)}")
     kind, _, data = part.partition("_")
     config = image_text.get_config()
-    config.steps = 600
+    config.steps = 500
     config.contrastive.context_length = 12
-    config.batch_size = 64
+    config.batch_size = 128
+    # Captions are two or three words.
+    config.learner.text_model = "text_mu_1_1"
+    config.learner.options = config.scorer.options = {"pool": "mean"}
     config.train_data = _CLEAN if part == "reference_clean" else _NOISY
     config.caption_noise = 0.0 if part == "reference_clean" else 0.3
     config.eval_data = _NOISY
@@ -47,6 +50,8 @@ def get_config(part: str = "active_clean") -> ml_collections.ConfigDict:
     }
     if kind == "reference":
         config.learner.model = config.scorer.model
+        config.steps = 1000
+        config.evaluation.every = 100
     if kind == "active":
         config.policy = "classact"
         config.reference.checkpoint = f"runs/demo_clip/reference_{data}"

@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from classact.experiments import config as config_lib
-from classact.experiments.configs import demo_clip
+from classact.experiments.configs import demo_clip, icons_table2
 from classact.selection import policies
 
 PARTS = [
@@ -15,6 +15,7 @@ PARTS = [
     ("image_text", None),
     ("image_text_sets", None),
     *(("demo_clip", part) for part in demo_clip.PARTS),
+    *(("icons_table2", part) for part in icons_table2.PARTS),
 ]
 
 
@@ -46,7 +47,8 @@ def test_the_demonstrations_of_activeclip_differ_in_the_selection_alone():
 def test_an_unknown_part_is_refused():
     from classact.experiments.configs import demo
 
-    with pytest.raises(ValueError, match="expected one of reference_noisy"):
-        demo_clip.get_config("active")
+    for module in (demo_clip, icons_table2):
+        with pytest.raises(ValueError, match="expected one of reference_noisy"):
+            module.get_config("active")
     with pytest.raises(ValueError, match=r"demo.py:classact"):
         demo.get_config("clasact")
