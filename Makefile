@@ -35,6 +35,7 @@ demo-clip: env
 	set -e; for part in reference_noisy reference_clean uniform active_noisy active_clean; do \
 		.venv/bin/classact train --config=experiments/configs/demo_clip.py:$$part --workdir=runs/demo_clip/$$part; done
 	.venv/bin/classact compare runs/demo_clip/uniform runs/demo_clip/active_noisy runs/demo_clip/active_clean \
+		--metric=eval/icons_50/zero_shot_top1 --metric=eval/retrieval/i2t_r10 --metric=eval/retrieval/t2i_r10 \
 		--out=runs/demo_clip/report.html
 
 test: env

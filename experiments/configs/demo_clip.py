@@ -36,6 +36,7 @@ def get_config(part: str = "active_clean") -> ml_collections.ConfigDict:
     config = image_text.get_config()
     config.steps = 500
     config.contrastive.context_length = 12
+    config.temperature = 0.03
     config.batch_size = 128
     # Captions are two or three words.
     config.learner.text_model = "text_mu_1_1"
@@ -50,7 +51,7 @@ def get_config(part: str = "active_clean") -> ml_collections.ConfigDict:
     }
     if kind == "reference":
         config.learner.model = config.scorer.model
-        config.steps = 1000
+        config.steps = 800
         config.evaluation.every = 100
     if kind == "active":
         config.policy = "classact"

@@ -42,6 +42,7 @@ def get_config(part: str = "noisy_active_clean") -> ml_collections.ConfigDict:
     config = image_text.get_config()
     config.steps = 800
     config.contrastive.context_length = 12
+    config.temperature = 0.03
     config.batch_size = 128
     # Captions are two or three words.
     config.learner.text_model = "text_mu_1_1"
@@ -60,6 +61,8 @@ def get_config(part: str = "noisy_active_clean") -> ml_collections.ConfigDict:
         config.evaluation.every = 150
     elif rest == "online":
         config.policy = "classact_online"
+        # Two super-batches; the default of ten batches takes longer than the learner.
+        config.reference.super_batch = 512
     elif rest != "uniform":
         config.policy = "classact"
         config.reference.checkpoint = f"runs/table2/{rest.replace('active', 'reference')}"
