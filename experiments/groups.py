@@ -8,10 +8,13 @@ from typing import Any, Optional
 
 from classact.experiments import curves
 from classact.experiments.curves import Run
+from classact.selection import policies
 
 # Runs that differ in nothing else are the seeds of one experiment. A reference of its
 # own for each seed is part of that, as long as these differ by their seeds alone too.
 _WITHIN_GROUP = ("seed", "data_seed", "git_commit", "versions", "threads")
+# What makes no difference to a run that scores nothing.
+_OF_SCORING = ("temperature", "score_shift", "scorer", "max_nonfinite_share")
 _CHECKPOINT = "reference.checkpoint"
 # Of several data sets the run's own field is the sum, or the names joined.
 _SUMMARIES = ("policy", "train_data", "batch_size", "filter_ratio")
@@ -91,9 +94,13 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     A group is named by its policy and, if there is another of that policy, by
     the fields in which they differ. Every label is used once.
     """
+    references = [path for run in runs for path in _references(run).values()]
+    # Only if all of them are still there to say how they were trained.
+    known = all((path / "config.json").is_file() for path in references)
     by_key: dict[Any, list[Run]] = {}
     for run in runs:
-        by_key.setdefault(experiment_key(run), []).append(run)
+        key = (*experiment_key(run), *(_trained_as(run) if known else ()))
+        by_key.setdefault(key, []).append(run)
     for key, members in list(by_key.items()):
         if len({str(run.field("seed")) for run in members}) < len(members):
             # The same seed more than once: with another reference, it is another experiment.
@@ -133,16 +140,29 @@ def _difference(name: str, value: Any) -> str:
 
 
 def experiment_key(run: Run) -> tuple[tuple[str, str], ...]:
-    """The fields that make an experiment, as pairs of dotted name and printed value.
+    """The fields that make an experiment, references aside, as pairs of dotted name and printed value."""
+    ignored = _WITHIN_GROUP if _scores(run) else (*_WITHIN_GROUP, *_OF_SCORING)
+    return tuple(
+        (name, value) for name, value in _pairs(run, checkpoints=False) if name.split(".")[0] not in ignored
+    )
 
-    A reference's value is the experiment that it was trained by itself, if its
-    directory is still there to say so.
-    """
-    pairs = [pair for pair in _pairs(run, checkpoints=False) if pair[0].split(".")[0] not in _WITHIN_GROUP]
-    for name, path in config_fields(run).items():
-        if name.endswith(_CHECKPOINT) and path and (pathlib.Path(path) / "config.json").is_file():
-            pairs.append((name, repr(experiment_key(curves.load_run(path)))))
-    return tuple(pairs)
+
+def _references(run: Run) -> dict[str, pathlib.Path]:
+    """The directories of a run's references, by the fields that name them."""
+    fields = config_fields(run)
+    return {name: pathlib.Path(path) for name, path in fields.items() if name.endswith(_CHECKPOINT) and path}
+
+
+def _trained_as(run: Run) -> tuple[tuple[str, str], ...]:
+    """By field the experiment that a reference was trained by itself."""
+    return tuple(
+        (name, repr(experiment_key(curves.load_run(path)))) for name, path in _references(run).items()
+    )
+
+
+def _scores(run: Run) -> bool:
+    """Whether a run selects by scores; what is not known here may."""
+    return run.policy not in policies.names() or policies.get(run.policy).scores
 
 
 def _pairs(run: Run, checkpoints: bool) -> list[tuple[str, str]]:

@@ -30,6 +30,20 @@ def test_experiments_of_one_policy_are_told_apart_by_what_differs(make_run):
     ]
 
 
+def test_what_only_scoring_runs_use_does_not_tell_others_apart(make_run):
+    changes = {"temperature": 0.03, "scorer": {"model": "vit_mu_1_1"}}
+    runs = [
+        make_run(f"{policy}_{len(config)}", policy=policy, seed=len(config), config=config)
+        for policy in ("uniform", "classact")
+        for config in ({}, changes)
+    ]
+    assert [group.label for group in group_of(*runs)] == [
+        "uniform",
+        "classact, scorer.model vit_mu_2_1, temperature 1.0",
+        "classact, scorer.model vit_mu_1_1, temperature 0.03",
+    ]
+
+
 def test_the_same_seed_with_two_references_is_two_experiments(make_run):
     runs = [
         make_run(name, policy="classact", config={"reference": {"checkpoint": name}})
