@@ -113,7 +113,7 @@ def evaluate(attached: Attached, stop: threading.Event, report: Callable[[str], 
             node.run()
     directory = attached.workdir / "checkpoints"
     last = checkpoints.latest_step(directory)
-    if stop.is_set() or written.step == last:
+    if stop.is_set() or (last is not None and written.step == last):
         return
     # It ended while an older version was evaluated, or before all this.
     values = measure(checkpoints.load_model(directory))

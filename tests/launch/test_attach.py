@@ -11,6 +11,7 @@ from classact.data.source import DataError
 from classact.experiments import base
 from classact.experiments.config import ConfigError, EvaluatorConfig, resolve
 from classact.launch import attach
+from classact.nodes import checkpoints
 
 ACCURACY = EvaluatorConfig("accuracy", "")
 
@@ -71,6 +72,13 @@ def test_a_learner_that_is_gone_without_a_result_is_an_error(workdir, monkeypatc
     (workdir / "endpoints.json").write_text(json.dumps({"learner": [f"127.0.0.1:{port}"]}))
     attached = attach.prepare(workdir, "new", ACCURACY, every=0)
     with pytest.raises(attach.AttachError, match="did not answer"):
+        attach.evaluate(attached, threading.Event(), report=lambda line: None)
+
+
+def test_a_run_that_ended_without_a_checkpoint_is_an_error(workdir):
+    (workdir / "result.json").write_text('{"status": "failed"}')
+    attached = attach.prepare(workdir, "new", ACCURACY, every=0)
+    with pytest.raises(checkpoints.CheckpointError, match="no complete checkpoint"):
         attach.evaluate(attached, threading.Event(), report=lambda line: None)
 
 
