@@ -1,4 +1,4 @@
-"""The command line: `classact train`, `evaluate`, `status`, `compare` and `data`."""
+"""The command line: `classact train`, `evaluate`, `status`, `logs`, `compare` and `data`."""
 
 import os
 import pathlib
@@ -19,6 +19,8 @@ USAGE = """usage: classact COMMAND …
             joins a running experiment, or takes a finished one's last checkpoint
   status    --workdir=DIR
             says what of a run is where, how far it is, and how fast
+  logs      --workdir=DIR [--last=10]
+            prints what the nodes print, until the run ends
   compare   RUN_DIR… --out=report.html [--baseline=RUN_DIR] [--metric=eval/EVALUATOR/NAME …]
             compares finished (or running) experiments on one page
   data      icons --out=DIR [--iconify=DIR] [--emojibase=DIR] [--size=32]
@@ -54,7 +56,14 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
-    commands = {"train": _train, "evaluate": _evaluate, "status": _status, "compare": _compare, "data": _data}
+    commands = {
+        "train": _train,
+        "evaluate": _evaluate,
+        "status": _status,
+        "logs": _logs,
+        "compare": _compare,
+        "data": _data,
+    }
     if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
         print(USAGE, end="", file=sys.stderr if len(argv) < 2 else sys.stdout)
         return 2 if len(argv) < 2 else 0
@@ -182,6 +191,17 @@ def _evaluate(argv: Sequence[str]) -> int:
         )
     except (attach.AttachError, ConfigError, DataError) as error:
         raise UsageError(str(error)) from None
+    stop, stopped = _stop_on_signals()
+    try:
+        attach.evaluate(attached, stop, report=lambda line: print(line, flush=True))
+    except (attach.AttachError, CheckpointError) as error:
+        _complain(str(error))
+        return 1
+    return 128 + stopped[0] if stopped else 0
+
+
+def _stop_on_signals() -> tuple[threading.Event, list[int]]:
+    """An event that SIGINT and SIGTERM set, and the signals that came."""
     stopped: list[int] = []
     stop = threading.Event()
 
@@ -192,11 +212,25 @@ def _evaluate(argv: Sequence[str]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
+    return stop, stopped
+
+
+def _logs(argv: Sequence[str]) -> int:
+    from classact.experiments.curves import RunError
+    from classact.launch import logs
+
+    workdir = flags.DEFINE_string("workdir", None, "Run directory of the experiment.")
+    last = flags.DEFINE_integer("last", 10, "Lines of each node to begin with.", 1)
+    rest = _parse(flags.FLAGS, argv)
+    if rest:
+        raise UsageError(f"unexpected argument {rest[0]!r}")
+    if workdir.value is None:
+        raise UsageError("--workdir is missing")
+    stop, stopped = _stop_on_signals()
     try:
-        attach.evaluate(attached, stop, report=lambda line: print(line, flush=True))
-    except (attach.AttachError, CheckpointError) as error:
-        _complain(str(error))
-        return 1
+        logs.follow(pathlib.Path(workdir.value), stop, int(last.value or 10))
+    except RunError as error:
+        raise UsageError(str(error)) from None
     return 128 + stopped[0] if stopped else 0
 
 

@@ -104,6 +104,8 @@ def test_bad_input_is_one_line(workdir, capsys, nothing_starts, case):
         (["trian"], "unknown command 'trian': expected one of train, evaluate, status"),
         (["status"], "--workdir is missing"),
         (["status", "--workdir=no_such_run"], "no_such_run is no run directory"),
+        (["logs"], "--workdir is missing"),
+        (["logs", "--workdir=no_such_run"], "no_such_run has no logs"),
         (["evaluate"], "--workdir is missing"),
         (["evaluate", "--workdir=x"], "--evaluator is missing"),
         (["evaluate", "--workdir=no_such_run", "--evaluator=accuracy"], "'no_such_run' is no run directory"),
