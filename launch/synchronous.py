@@ -4,8 +4,9 @@ The oracle of the asynchronous system: it leaves the same files, so that
 `classact compare` shows what asynchrony costs.
 """
 
+import queue
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 from classact.data.stream import IIDStream
 from classact.experiments.config import DataSetConfig, ExperimentConfig
 from classact.launch import evaluators, parts
+from classact.launch.interrupts import Interrupt, interrupts_to
 from classact.launch.outcome import Outcome
 from classact.nodes import checkpoints, learner, synchronous, training
 from classact.nodes.metrics import MetricsWriter
@@ -29,23 +31,53 @@ def run_synchronous(config: ExperimentConfig, workdir: Any, data: Mapping[str, p
         data: shapes of each data set.
 
     Returns:
-        The outcome, always completed; Ctrl-C raises as in any program.
+        The outcome: completed, or interrupted by a signal after the update that it came in.
     """
     shape = next(iter(data.values()))
     recorder = _Recorder(config, workdir, shape)
     started = time.process_time()
-    state = synchronous.train(
-        {name: _data_set(config, own, shape) for name, own in config.data_sets.items()},
-        parts.make_task(config),
-        parts.trained_models(config, shape),
-        steps=config.steps,
-        seed=config.seed,
-        on_step=recorder.on_step,
-    )
+    events: queue.SimpleQueue[Interrupt] = queue.SimpleQueue()
+
+    def on_step(*step: Any) -> None:
+        recorder.on_step(*step)
+        if not events.empty():
+            raise _InterruptedError
+
+    try:
+        with interrupts_to(events):
+            state = _train(config, data, shape, on_step)
+    except _InterruptedError:
+        interrupt = events.get()
+        return Outcome(
+            "interrupted",
+            message=f"stopped by {interrupt.name}",
+            signal=interrupt.signal,
+            cpu_seconds=time.process_time() - started,
+        )
     checkpointer = checkpoints.Checkpointer(workdir / "checkpoints")
     checkpointer.save(config.steps, state)
     checkpointer.close()
     return Outcome("completed", cpu_seconds=time.process_time() - started)
+
+
+class _InterruptedError(Exception):
+    """A signal asked for the end."""
+
+
+def _train(
+    config: ExperimentConfig,
+    data: Mapping[str, parts.DataShape],
+    shape: parts.DataShape,
+    on_step: Callable[..., None],
+) -> training.TrainState:
+    return synchronous.train(
+        {name: _data_set(config, own, data[name]) for name, own in config.data_sets.items()},
+        parts.make_task(config),
+        parts.trained_models(config, shape),
+        steps=config.steps,
+        seed=config.seed,
+        on_step=on_step,
+    )
 
 
 def _data_set(config: ExperimentConfig, own: DataSetConfig, shape: parts.DataShape) -> synchronous.DataSet:

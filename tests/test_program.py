@@ -287,12 +287,14 @@ def test_an_evaluator_joins_a_running_experiment_and_never_holds_it_up(place):
     assert (line["step"], line["eval/after/top1"]) == (2000, pytest.approx(own["eval/test/top1"]))
 
 
-def test_a_signal_stops_threads_too(place):
-    process = start(place, "stopped_threads", "--launch=threads", "--config.steps=100000")
-    wait_for_line(place, "stopped_threads", process)
+@pytest.mark.parametrize("launch", ["threads", "synchronous"])
+def test_a_signal_stops_a_single_process_too(place, launch):
+    name = f"stopped_{launch}"
+    process = start(place, name, f"--launch={launch}", "--config.steps=100000")
+    wait_for_line(place, name, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=15) == 128 + signal.SIGTERM
-    assert result_of(place, "stopped_threads")["status"] == "interrupted"
+    assert result_of(place, name)["status"] == "interrupted"
 
 
 def test_asynchrony_costs_little_accuracy(place):
