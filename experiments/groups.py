@@ -135,7 +135,7 @@ def _difference(name: str, value: Any) -> str:
     """A field in a label; of a reference the directory's name will do."""
     name = name.removeprefix("data_sets.")
     if name.endswith(_CHECKPOINT):
-        return f"{name.removesuffix('.checkpoint')} {pathlib.PurePath(value).name}"
+        return f"{name.removesuffix('.checkpoint')} {pathlib.PurePath(value).name.removeprefix('reference_')}"
     return f"{name} {value}"
 
 

@@ -219,8 +219,8 @@ def test_references_make_experiments_with_telling_names(make_pairs_run):
     compared = comparison.compare([make_pairs_run(part, part) for part in parts], metric=ZERO_SHOT)
     assert [group.label for group in compared.groups] == [
         "uniform",
-        "classact, reference reference_noisy",
-        "classact, reference reference_clean",
+        "classact, reference noisy",
+        "classact, reference clean",
     ]
 
 
