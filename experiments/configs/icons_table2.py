@@ -14,7 +14,7 @@ captions are shuffled, on top of what is wrong with them by nature.
 
 Result to expect (BUILD_NOTES.md has all of it): zero-shot top-1 on icons-50 of 3 % without
 and 12 % with selection on the noisy pairs, by either reference; on the clean ones 29 %,
-32 % with the noisy and 38 % with the clean reference, in 33 % fewer updates.
+33 % with the noisy and 38 % with the clean reference, in 33 % fewer updates.
 """
 
 import ml_collections
