@@ -62,7 +62,7 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
     Args:
         workdir: the run directory.
         name: metrics are `eval/<name>/…` in `metrics/evaluator-<name>.jsonl`.
-        own: its kind and options; without data, `eval_data` of the experiment.
+        own: its kind and options; without data, those of the experiment.
         every: updates between two evaluations; 0: as the experiment's own.
 
     Raises:
@@ -74,7 +74,8 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
     config = _read_config(workdir)
     if name in config.evaluation.evaluators:
         raise AttachError(f"name={name!r}: the experiment has an evaluator of that name itself")
-    own = dataclasses.replace(own, data=own.data or config.eval_data or config.train_data)
+    first = next(iter(config.data_sets.values())).train_data
+    own = dataclasses.replace(own, data=own.data or config.eval_data or first)
     # Checked as one of the experiment's own.
     evaluation = dataclasses.replace(config.evaluation, evaluators={name: own})
     config = dataclasses.replace(config, evaluation=evaluation)
