@@ -37,22 +37,12 @@ def get_config(part: str = "active_clean") -> ml_collections.ConfigDict:
     if part not in PARTS:
         raise ValueError(f"demo_clip.py:{part}: expected one of {', '.join(PARTS)}")
     kind, _, data = part.partition("_")
-    config = image_text.get_config()
+    config = image_text.get_icons_config(_CLEAN)
     config.steps = 500
-    config.contrastive.context_length = 12
-    config.temperature = 0.03
-    config.batch_size = 128
-    # Captions are two or three words.
-    config.learner.text_model = "text_mu_1_1"
-    config.learner.options = config.scorer.options = {"pool": "mean"}
     config.train_data = _CLEAN if part == "reference_clean" else _NOISY
     config.caption_noise = 0.0 if part == "reference_clean" else 0.3
     config.eval_data = _NOISY
     config.evaluation.every = 50
-    config.evaluation.evaluators = {
-        "retrieval": {"kind": "retrieval", "data": _CLEAN, "distinct": True},
-        "icons_50": {"kind": "zero_shot", "data": "icons?classes=50", "templates": "icons"},
-    }
     if kind == "reference":
         config.learner.model = config.scorer.model
         config.steps = 800

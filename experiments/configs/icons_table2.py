@@ -43,22 +43,12 @@ def get_config(part: str = "noisy_active_clean") -> ml_collections.ConfigDict:
         raise ValueError(f"icons_table2.py:{part}: expected one of {', '.join(PARTS)}")
     first, _, rest = part.partition("_")
     data = rest if first == "reference" else first
-    config = image_text.get_config()
+    config = image_text.get_icons_config("tar:pairs/clean/eval-*.tar")
     config.steps = 800
-    config.contrastive.context_length = 12
-    config.temperature = 0.03
-    config.batch_size = 128
-    # Captions are two or three words.
-    config.learner.text_model = "text_mu_1_1"
-    config.learner.options = config.scorer.options = {"pool": "mean"}
     config.train_data = f"tar:pairs/{data}/train-*.tar"
     config.caption_noise = 0.3 if data == "noisy" else 0.0
     config.eval_data = "tar:pairs/noisy/eval-*.tar"
     config.evaluation.every = 40
-    config.evaluation.evaluators = {
-        "retrieval": {"kind": "retrieval", "data": "tar:pairs/clean/eval-*.tar", "distinct": True},
-        "icons_50": {"kind": "zero_shot", "data": "icons?classes=50", "templates": "icons"},
-    }
     if first == "reference":
         config.learner.model = config.scorer.model
         config.steps = 3000

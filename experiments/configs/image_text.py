@@ -35,3 +35,22 @@ def get_config() -> ml_collections.ConfigDict:
     config.clip_norm = 1.0
     config.evaluation.every = 100
     return config
+
+
+def get_icons_config(clean: str) -> ml_collections.ConfigDict:
+    """What the experiments on icons share: models, selection and evaluators.
+
+    Args:
+        clean: the source of curated pairs, among which retrieval is measured.
+    """
+    config = get_config()
+    config.contrastive.context_length = 12
+    config.temperature = 0.03
+    # Captions are two or three words.
+    config.learner.text_model = "text_mu_1_1"
+    config.learner.options = config.scorer.options = {"pool": "mean"}
+    config.evaluation.evaluators = {
+        "retrieval": {"kind": "retrieval", "data": clean, "distinct": True},
+        "icons_50": {"kind": "zero_shot", "data": "icons?classes=50", "templates": "icons"},
+    }
+    return config
