@@ -109,16 +109,19 @@ def evaluate(attached: Attached, stop: threading.Event, report: Callable[[str], 
     measure = _checked(attached)
     if not _has_ended(attached.workdir):
         learner = _Learner(attached.workdir, stop)
-        node = evaluator.Evaluator(attached.name, measure, learner, attached.every, stop, written)
         with contextlib.suppress(_EndedError):
-            node.run()
-    directory = attached.workdir / "checkpoints"
-    last = checkpoints.latest_step(directory)
-    if stop.is_set() or (last is not None and written.step == last):
+            evaluator.Evaluator(attached.name, measure, learner, attached.every, stop, written).run()
+            # It has had the learner's last parameters, whose checkpoint may not be written yet.
+            return
+    if stop.is_set():
         return
-    # It ended while an older version was evaluated, or before all this.
-    values = measure(checkpoints.load_model(directory))
-    written.write(last or 0, {f"eval/{attached.name}/{key}": value for key, value in values.items()})
+    # The run ended while an older version was evaluated, or before all this.
+    directory = attached.workdir / "checkpoints"
+    variables = checkpoints.load_model(directory)
+    step = checkpoints.latest_step(directory)
+    if step is not None and step != written.step:
+        values = measure(variables)
+        written.write(step, {f"eval/{attached.name}/{key}": value for key, value in values.items()})
 
 
 class _Written(MetricsWriter):

@@ -11,7 +11,7 @@ from classact.data.source import DataError
 from classact.experiments import base
 from classact.experiments.config import ConfigError, EvaluatorConfig, resolve
 from classact.launch import attach
-from classact.nodes import checkpoints
+from classact.nodes import checkpoints, parameters
 
 ACCURACY = EvaluatorConfig("accuracy", "")
 
@@ -80,6 +80,26 @@ def test_a_run_that_ended_without_a_checkpoint_is_an_error(workdir):
     attached = attach.prepare(workdir, "new", ACCURACY, every=0)
     with pytest.raises(checkpoints.CheckpointError, match="no complete checkpoint"):
         attach.evaluate(attached, threading.Event(), report=lambda line: None)
+
+
+def test_after_the_learners_last_parameters_no_checkpoint_is_looked_for(workdir, monkeypatch):
+    attached = attach.prepare(workdir, "new", ACCURACY, every=0)
+    payload = {"learner": parameters.encode(attached.model.init(jax.random.key(0)))}
+
+    class Finished:
+        def __init__(self, workdir, stop):
+            del workdir, stop
+
+        def get_parameters(self, names, newer_than, timeout):
+            return 1500, True, payload
+
+        def report_evaluation(self, evaluator, step):
+            pass
+
+    monkeypatch.setattr(attach, "_Learner", Finished)
+    attach.evaluate(attached, threading.Event(), report=lambda line: None)
+    (line,) = (workdir / "metrics" / "evaluator-new.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 1500
 
 
 def test_stopping_ends_an_evaluator_that_waits_for_the_experiment(workdir):
