@@ -119,7 +119,8 @@ def evaluate(attached: Attached, stop: threading.Event, report: Callable[[str], 
     directory = attached.workdir / "checkpoints"
     variables = checkpoints.load_model(directory)
     step = checkpoints.latest_step(directory)
-    if step is not None and step != written.step:
+    # An interrupted run's checkpoint may be older than what was evaluated.
+    if step is not None and (written.step is None or step > written.step):
         values = measure(variables)
         written.write(step, {f"eval/{attached.name}/{key}": value for key, value in values.items()})
 
