@@ -115,5 +115,15 @@ def get_config() -> ml_collections.ConfigDict:
             "no_data_seconds": 300.0,
             # Compute threads of each node with `--launch=processes`; 0: one per core.
             "threads": {"learner": 1, "inference": 1, "evaluator": 1, "replay": 1, "run_loop": 1},
+            # What each node has of a cluster's host (`--launch=slurm`, `--launch=ray`),
+            # by kind; it computes with as many threads as it has CPUs. `memory_gb` 0:
+            # not limited; `partition` "": any. `hosts` 0: as few as have room.
+            "cluster": {
+                "hosts": 0,
+                **{
+                    kind: {"cpus": 1, "memory_gb": 0.0, "gpus": 0, "partition": ""}
+                    for kind in ("learner", "inference", "evaluator", "replay", "run_loop")
+                },
+            },
         }
     )

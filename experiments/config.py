@@ -145,6 +145,38 @@ class ThreadsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class NodeConfig:
+    """What a node has of a cluster's host; see `experiments/base.py`."""
+
+    cpus: int
+    memory_gb: float
+    gpus: int
+    partition: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterConfig:
+    """How the nodes are placed on a cluster, by kind; see `experiments/base.py`."""
+
+    hosts: int
+    learner: NodeConfig
+    inference: NodeConfig
+    evaluator: NodeConfig
+    replay: NodeConfig
+    run_loop: NodeConfig
+
+    def __post_init__(self) -> None:
+        _require(self.hosts >= 0, "cluster.hosts", self.hosts, "at least 0 (0: as few as have room)")
+        for kind in (field.name for field in dataclasses.fields(self) if field.name != "hosts"):
+            node = getattr(self, kind)
+            _require(node.cpus >= 1, f"cluster.{kind}.cpus", node.cpus, "at least 1")
+            _require(node.gpus >= 0, f"cluster.{kind}.gpus", node.gpus, "at least 0")
+            accepted = "a finite number of at least 0 GB (0: not limited)"
+            value = node.memory_gb
+            _require(math.isfinite(value) and value >= 0, f"cluster.{kind}.memory_gb", value, accepted)
+
+
+@dataclasses.dataclass(frozen=True)
 class DataSetConfig:
     """One data set to train on: its source, its selection, its nodes; see `experiments/base.py`."""
 
@@ -218,6 +250,7 @@ class ExperimentConfig(DataSetConfig):
     checkpoint_every: int
     no_data_seconds: float
     threads: ThreadsConfig
+    cluster: ClusterConfig
 
     def __post_init__(self) -> None:
         super().__post_init__()

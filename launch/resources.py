@@ -72,7 +72,7 @@ def common_environment(hosts: Iterable[str]) -> dict[str, str]:
     """Returns the variables that every task gets.
 
     Args:
-      hosts: the hosts that the program's servers run on.
+      hosts: addresses of the hosts that the program's servers run on.
     """
     variables = {
         # A crash inside C++ leaves a Python traceback in the log too.

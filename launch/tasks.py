@@ -9,7 +9,6 @@ neither end the run when a node crashes nor run on other hosts.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,39 +20,10 @@ from launchpad.launch import serialization
 from classact.launch.outcome import LaunchError
 from classact.launch.ports import LOOPBACK
 from classact.launch.resources import Resources, check_labels, common_environment, resources_of
-
-STOP_STATUS = 86
-"""Exit status with which a task asks for the end of the whole run: `lp.stop()`."""
+from classact.launch.task import STOP_STATUS, Task
 
 _PROCESS_ENTRY = Path(lp.__file__).parent / "nodes" / "python" / "process_entry.py"
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """One node of the program, ready to start.
-
-    Attributes:
-      name: unique in the program and usable as a file name, see `task_names`.
-      label: label of the node's group, for instance "replay/icons".
-      index: place in its group, from 0.
-      host: where it must run; its servers' addresses name it.
-      command: what to run, in the launcher's working directory.
-      env: variables to set on top of the launcher's environment.
-      addresses: "host:port" of each server that the node starts.
-      data_file: the serialised nodes of the group; read when the task starts.
-      log_path: where its standard output and error go.
-    """
-
-    name: str
-    label: str
-    index: int
-    host: str
-    command: tuple[str, ...]
-    env: Mapping[str, str]
-    addresses: tuple[str, ...]
-    data_file: Path
-    log_path: Path
 
 
 class FixedAddress(lp.AbstractAddressBuilder):
@@ -84,6 +54,7 @@ def make_tasks(
     workdir: Path,
     ports: Callable[[str], int],
     place: Callable[[str, int], str] = on_this_machine,
+    address_of: Callable[[str], str] = lambda host: host,
     resources: Mapping[str, Resources] | None = None,
 ) -> list[Task]:
     """Places, addresses and serialises every node of a program.
@@ -98,6 +69,7 @@ def make_tasks(
       ports: gives a free port on a host at each call: `LoopbackPorts` on this
         machine, `PortsFrom` on others.
       place: host of a node, from its label and its index in the group.
+      address_of: where other hosts reach a host; its name by default.
       resources: limits by label, or by first parts of labels; see `resources_of`.
 
     Returns:
@@ -111,12 +83,13 @@ def make_tasks(
     names = task_names(program)
     check_labels(resources, program.groups)
     hosts = {key: place(*key) for key in names}
-    _bind(program, hosts, ports)
+    addresses = {host: address_of(host) for host in hosts.values()}
+    _bind(program, hosts, addresses, ports)
 
     workdir = workdir.absolute()
     (workdir / "logs").mkdir(parents=True, exist_ok=True)
     data_files = _serialise(program, workdir / "tasks")
-    common = common_environment(hosts.values())
+    common = common_environment(addresses.values())
     tasks = []
     for label, nodes in program.groups.items():
         env = {**common, **resources_of(label, resources).environment()}
@@ -188,7 +161,12 @@ def endpoints(program: lp.Program) -> dict[str, list[str]]:
     return {label: found for label, found in addresses.items() if found}
 
 
-def _bind(program: lp.Program, hosts: Mapping[tuple[str, int], str], ports: Callable[[str], int]) -> None:
+def _bind(
+    program: lp.Program,
+    hosts: Mapping[tuple[str, int], str],
+    addresses: Mapping[str, str],
+    ports: Callable[[str], int],
+) -> None:
     for label, nodes in program.groups.items():
         for index, node in enumerate(nodes):
             # Not node._initialize_context: the stopper that it pickles signals the
@@ -198,7 +176,7 @@ def _bind(program: lp.Program, hosts: Mapping[tuple[str, int], str], ports: Call
                 handle.connect(node, label)
             host = hosts[label, index]
             for address in node.addresses:
-                address.bind(FixedAddress(f"{host}:{ports(host)}"))
+                address.bind(FixedAddress(f"{addresses[host]}:{ports(host)}"))
 
 
 def _serialise(program: lp.Program, folder: Path) -> dict[str, Path]:

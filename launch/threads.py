@@ -22,7 +22,8 @@ from classact.launch.interrupts import Interrupt
 from classact.launch.outcome import Outcome
 from classact.launch.ports import LOOPBACK, LoopbackPorts
 from classact.launch.resources import proxy_exceptions
-from classact.launch.tasks import STOP_STATUS, FixedAddress, endpoints, stop_program, task_names
+from classact.launch.task import STOP_STATUS
+from classact.launch.tasks import FixedAddress, endpoints, stop_program, task_names
 
 
 def run_threads(

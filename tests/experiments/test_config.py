@@ -1,5 +1,6 @@
 """A value that cannot be run is refused, with the field's name, before anything starts."""
 
+import functools
 import json
 
 import pytest
@@ -14,8 +15,8 @@ def fields(**changes):
     """The defaults with the uniform policy; dotted names as `reference__checkpoint`."""
     result = {**base.get_config().to_dict(), "policy": "uniform"}
     for name, value in changes.items():
-        group, _, inner = name.rpartition("__")
-        (result[group] if group else result)[inner] = value
+        *groups, inner = name.split("__")
+        functools.reduce(dict.__getitem__, groups, result)[inner] = value
     return result
 
 
@@ -71,6 +72,10 @@ def fields(**changes):
         ("checkpoint_every", -1),
         ("no_data_seconds", 0.0),
         ("threads__learner", -1),
+        ("cluster__hosts", -1),
+        ("cluster__learner__cpus", 0),
+        ("cluster__replay__gpus", -1),
+        ("cluster__inference__memory_gb", INF),
         ("task", "regression"),
         ("weight", 0.0),
         ("caption_noise", -0.1),

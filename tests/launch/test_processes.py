@@ -20,7 +20,8 @@ from classact.launch.outcome import LaunchError
 from classact.launch.ports import LoopbackPorts, PortTakenError
 from classact.launch.processes import run_processes
 from classact.launch.resources import Resources
-from classact.launch.tasks import Task, endpoints, make_tasks
+from classact.launch.task import Task
+from classact.launch.tasks import endpoints, make_tasks
 
 sys.path.insert(0, str(Path(__file__).parent))
 import puppets

@@ -9,8 +9,8 @@ import pytest
 from classact.launch.outcome import LaunchError
 from classact.launch.ports import LoopbackPorts, PortsFrom
 from classact.launch.resources import Resources
+from classact.launch.task import STOP_STATUS
 from classact.launch.tasks import (
-    STOP_STATUS,
     endpoints,
     make_tasks,
     remove_data_files,

@@ -1,0 +1,64 @@
+"""A task: one node of a program as a command for any engine to start on its host."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+STOP_STATUS = 86
+"""Exit status with which a task asks for the end of the whole run: `lp.stop()`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One node of the program, ready to start.
+
+    Attributes:
+      name: unique in the program and usable as a file name, see `task_names`.
+      label: label of the node's group, for instance "replay/icons".
+      index: place in its group, from 0.
+      host: where it must run, as the engine calls it.
+      command: what to run, in the launcher's working directory.
+      env: variables to set on top of the launcher's environment.
+      addresses: "host:port" of each server that the node starts.
+      data_file: the serialised nodes of the group; read when the task starts.
+      log_path: where its standard output and error go.
+    """
+
+    name: str
+    label: str
+    index: int
+    host: str
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    addresses: tuple[str, ...]
+    data_file: Path
+    log_path: Path
+
+    def save(self, path: Path) -> None:
+        """Writes the task as JSON, for `load` on the host where it runs."""
+        path.write_text(json.dumps(dataclasses.asdict(self), default=str))
+
+    @classmethod
+    def load(cls, path: Path) -> Task:
+        """Reads what `save` wrote.
+
+        Raises:
+          OSError: if the file is not there.
+          ValueError: if it holds no task.
+        """
+        fields = json.loads(path.read_text())
+        try:
+            return cls(
+                **{
+                    **fields,
+                    "command": tuple(fields["command"]),
+                    "addresses": tuple(fields["addresses"]),
+                    "data_file": Path(fields["data_file"]),
+                    "log_path": Path(fields["log_path"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} holds no task: {error}") from None
