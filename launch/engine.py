@@ -44,11 +44,14 @@ class Ended:
       name: the task's name.
       crash: why it failed; None if it did not.
       stops_run: whether it asked for the end of the whole run, by `lp.stop()`.
+      signal: number of the signal by which somebody else than the engine had asked
+        it to stop on its host, as a cluster does that takes the host away.
     """
 
     name: str
     crash: Crash | None = None
     stops_run: bool = False
+    signal: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +134,7 @@ class Engine(abc.ABC):
 
         - Every awaited task succeeded, or a task asked for the end: completed.
         - A task crashed before that: failed, see also `Patience.crash_grace`.
-        - A signal to this process before that: interrupted.
+        - A signal to this process before that, or to a task on its host: interrupted.
 
         The tasks that are left are then asked to stop, and killed after the
         notice, or at once at a second signal. Calls `tick` about once a second.
@@ -171,14 +174,15 @@ class Engine(abc.ABC):
         elif self._verdict is not None:
             self._kill()
         else:
-            asked = Outcome("interrupted", message=f"stopped by {event.name}", signal=event.signal)
-            self._stop(self._crash or asked)
+            self._stop(self._crash or _interrupted(event))
 
     def _on_end(self, ended: Ended) -> None:
         self.running.discard(ended.name)
         if self._verdict is not None:
             return
-        if ended.stops_run:
+        if ended.signal is not None:
+            self._stop(self._crash or _interrupted(Interrupt(ended.signal), ended.name))
+        elif ended.stops_run:
             self._stop(self._crash or Outcome("completed"))
         elif ended.crash is not None:
             self._on_crash(ended.name, ended.crash)
@@ -214,6 +218,11 @@ class Engine(abc.ABC):
             self._killed = True
             self._deadline = time.monotonic() + self.reap_seconds()
             self.kill()
+
+
+def _interrupted(interrupt: Interrupt, task: str = "") -> Outcome:
+    what = f"stopped by {interrupt.name}" + (f" to task {task} on its host" if task else "")
+    return Outcome("interrupted", message=what, signal=interrupt.signal)
 
 
 def awaited_names(until: Collection[str], labels: Mapping[str, str]) -> set[str]:

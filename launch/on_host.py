@@ -5,9 +5,10 @@ and how it ended, what it used and why it crashed is told to the engine.
 
     python -m classact.launch.on_host TASK.json END.json
 
-runs a saved task until it ends; SIGTERM or SIGINT asks it to stop, a second one
-ends it. END.json is then what `Finished.load` reads, and the exit status is 0: that
-the task crashed is the engine's business.
+runs a saved task until it ends. The end of standard input asks it to stop, which is
+also what comes when the launcher dies; so does SIGTERM or SIGINT, from whoever takes
+the host away; a second one ends it. END.json is then what `Finished.load` reads, and
+the exit status is 0: that the task crashed is the engine's business.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ import json
 import os
 import queue
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from classact.launch.engine import Crash, Ended, Patience
-from classact.launch.interrupts import interrupts_to
+from classact.launch.interrupts import Interrupt, interrupts_to
 from classact.launch.local_process import LocalProcess
 from classact.launch.outcome import TaskEnd
-from classact.launch.ports import PortTakenError, check_closed
+from classact.launch.ports import PortTakenError, held
 from classact.launch.task import Task
 
 # How often the task's resident size is looked at.
@@ -61,9 +63,7 @@ class Finished:
         fields = json.loads(path.read_text())
         ended, end = fields["ended"], fields["end"]
         crash = Crash(**ended["crash"]) if ended["crash"] else None
-        return cls(
-            Ended(ended["name"], crash, ended["stops_run"]), TaskEnd(**end) if end is not None else None
-        )
+        return cls(Ended(**{**ended, "crash": crash}), TaskEnd(**end) if end is not None else None)
 
 
 def run_task(
@@ -76,29 +76,37 @@ def run_task(
 
     Args:
       task: what to run, here.
-      events: whatever is put on it asks the task to stop; a second time ends it.
+      events: whatever is put on it asks the task to stop. An `Interrupt` is told to
+        the engine, as `Ended.signal`, and a second one ends the task.
       stop_notice: seconds from asking it to stop to ending it.
 
     Returns:
       How it ended. A port that something listens on already is a crash.
     """
     try:
-        check_closed((task.name, address) for address in task.addresses)
+        with held(task.name, task.addresses):
+            return _run(task, events, stop_notice)
     except PortTakenError as error:
         return Finished(Ended(task.name, Crash(str(error), "")), None)
+
+
+def _run(task: Task, events: queue.SimpleQueue[Any], stop_notice: float) -> Finished:
     process = LocalProcess(task, events)
     deadline: float | None = None
+    signals: list[int] = []
     while True:
         process.resident_bytes()
         with contextlib.suppress(queue.Empty):
             event = events.get(timeout=_SAMPLE_SECONDS)
             if isinstance(event, Ended):
-                return Finished(event, process.end)
-            if deadline is not None:
-                process.kill()
-            else:
+                return Finished(dataclasses.replace(event, signal=signals[0] if signals else None), process.end)
+            if isinstance(event, Interrupt):
+                signals.append(event.signal)
+            if deadline is None:
                 deadline = time.monotonic() + stop_notice
                 process.terminate()
+            elif len(signals) > 1:
+                process.kill()
         if deadline is not None and time.monotonic() > deadline:
             process.kill()
 
@@ -111,8 +119,16 @@ def main(arguments: list[str]) -> None:
     """
     task_path, end_path = map(Path, arguments)
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_await_end_of_input, args=(events,), daemon=True).start()
     with interrupts_to(events):
         run_task(Task.load(task_path), events).save(end_path)
+
+
+def _await_end_of_input(events: queue.SimpleQueue[Any]) -> None:
+    # Not sys.stdin: a thread that waits in its lock makes the interpreter abort at exit.
+    while os.read(0, 4096):
+        pass
+    events.put("the launcher's end of standard input is closed")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,18 @@
-"""Ports for the program's servers: chosen, kept apart, and checked before a start."""
+"""Ports for the program's servers: chosen, kept apart, and checked before a start.
+
+    python -m classact.launch.ports COUNT
+
+prints that many free ports of the machine that it runs on: how the launcher learns
+of ports on other hosts.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from classact.launch.outcome import LaunchError
@@ -80,6 +88,40 @@ class LoopbackPorts:
         self.close()
 
 
+def free_ports(count: int) -> list[int]:
+    """Finds free ports on this machine; they are nobody's until `held` claims them.
+
+    Raises:
+      LaunchError: if there are not that many.
+    """
+    with LoopbackPorts() as ports:
+        return [ports() for _ in range(count)]
+
+
+@contextlib.contextmanager
+def held(task: str, addresses: Collection[str]) -> Iterator[None]:
+    """Claims the ports of a task on the host where it runs, while the context lasts.
+
+    Its server listens only after seconds of imports: without a claim, two programs
+    that were given one port could both find it closed.
+
+    Args:
+      task: name of the task.
+      addresses: "host:port" of each of its servers.
+
+    Raises:
+      PortTakenError: if another program has claimed a port, or listens on it.
+    """
+    with contextlib.ExitStack() as claims:
+        for address in addresses:
+            claim = _claim(int(address.rpartition(":")[2]))
+            if claim is None:
+                raise _taken(task, address, "another program was given")
+            claims.enter_context(claim)
+        check_closed((task, address) for address in addresses)
+        yield
+
+
 def check_closed(servers: Iterable[tuple[str, str]]) -> None:
     """Makes sure that nobody listens on the addresses yet.
 
@@ -99,10 +141,11 @@ def check_closed(servers: Iterable[tuple[str, str]]) -> None:
             raise PortTakenError(f"tasks {seen[address]} and {task} were both given the address {address}")
         seen[address] = task
         if _answers(address):
-            raise PortTakenError(
-                f"task {task}: something already listens on {address}; "
-                "end it (a run that was left behind?) or choose other ports"
-            )
+            raise _taken(task, address, "something already listens on")
+
+
+def _taken(task: str, address: str, what: str) -> PortTakenError:
+    return PortTakenError(f"task {task}: {what} {address}; end it (a run that was left behind?) or start again")
 
 
 def _answers(address: str) -> bool:
@@ -141,3 +184,7 @@ def _can_bind(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+if __name__ == "__main__":
+    print(*free_ports(int(sys.argv[1])))

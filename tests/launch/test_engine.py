@@ -104,6 +104,14 @@ def test_a_signal_interrupts_the_run():
     assert engine.done == ["stop"]
 
 
+def test_a_signal_to_a_task_on_its_host_interrupts_the_run():
+    engine = Stub("learner", "replay", when_stopped=[Ended("learner", signal=signal.SIGTERM)])
+    outcome = engine.run(Ended("replay", OUCH, signal=signal.SIGTERM))
+    assert (outcome.status, outcome.signal, outcome.exit_status) == ("interrupted", signal.SIGTERM, 143)
+    assert "SIGTERM to task replay" in outcome.message
+    assert engine.done == ["stop"]
+
+
 def test_a_signal_within_the_grace_hides_no_crash():
     engine = Stub("learner", "replay", when_stopped=[Ended("learner")], crash_grace=LONG)
     with engine.interrupts():

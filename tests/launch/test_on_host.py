@@ -18,6 +18,17 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 print("ready", flush=True)
 signal.pause()
 """
+SLOW_TO_STOP = """
+import signal, sys, time
+def stop(*_):
+    print("asked", flush=True)
+    time.sleep(1)
+    print("done", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+print("ready", flush=True)
+signal.pause()
+"""
 DEAF = (
     "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
 )
@@ -41,7 +52,7 @@ def task_of(folder, code, addresses=()):
 def running(folder, code):
     task_of(folder, code).save(folder / "task.json")
     command = [sys.executable, "-m", "classact.launch.on_host", folder / "task.json", folder / "end.json"]
-    with subprocess.Popen(command) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         try:
             yield process
         finally:
@@ -49,8 +60,12 @@ def running(folder, code):
 
 
 def await_ready(folder, process):
+    await_line(folder, process, "ready")
+
+
+def await_line(folder, process, line):
     log = folder / "logs" / "learner.log"
-    while not (log.exists() and "ready" in log.read_text()):
+    while not (log.exists() and line in log.read_text()):
         assert process.poll() is None
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.1)
@@ -92,7 +107,21 @@ def test_a_signal_asks_the_task_to_stop(tmp_path):
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     finished = on_host.Finished.load(tmp_path / "end.json")
+    # The engine is told that it was not its own doing.
+    assert finished.ended == on_host.Ended("learner", signal=signal.SIGTERM)
+    assert finished.end.exit_status == 0
+
+
+def test_the_end_of_input_asks_the_task_to_stop_and_no_signal_after_it_ends_it(tmp_path):
+    with running(tmp_path, SLOW_TO_STOP) as process:
+        await_ready(tmp_path, process)
+        process.stdin.close()
+        await_line(tmp_path, process, "asked")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finished = on_host.Finished.load(tmp_path / "end.json")
     assert finished.ended.crash is None and finished.end.exit_status == 0
+    assert (tmp_path / "logs" / "learner.log").read_text().splitlines()[-1] == "done"
 
 
 def test_a_second_signal_ends_it(tmp_path):

@@ -1,10 +1,12 @@
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from classact.launch.outcome import LaunchError
-from classact.launch.ports import LoopbackPorts, PortsFrom, PortTakenError, check_closed
+from classact.launch.ports import LoopbackPorts, PortsFrom, PortTakenError, check_closed, free_ports, held
 
 
 def test_fixed_ports_follow_each_other_on_all_hosts():
@@ -69,3 +71,31 @@ def test_an_open_port_is_named_with_its_task():
 def test_two_servers_with_one_address_are_named():
     with pytest.raises(PortTakenError, match="learner and replay"):
         check_closed([("learner", "127.0.0.1:9"), ("replay", "127.0.0.1:9")])
+
+
+def test_free_ports_are_printed_where_they_are_found():
+    command = [sys.executable, "-m", "classact.launch.ports", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    ports = {int(port) for port in done.stdout.split()}
+    assert len(ports) == 3
+    for port in ports:
+        socket.create_server(("", port)).close()
+
+
+def test_two_programs_with_one_port_cannot_both_start():
+    (port,) = free_ports(1)
+    address = f"127.0.0.1:{port}"
+    with (
+        held("learner", [address]),
+        pytest.raises(PortTakenError, match=f"inference: another program was given {address}"),
+        held("inference", [address]),
+    ):
+        pass
+    with held("inference", [address]):
+        pass
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(PortTakenError, match=f"learner: something already listens on {address}"),
+        held("learner", [address]),
+    ):
+        pass
