@@ -43,7 +43,10 @@ setuptools.setup(
     python_requires=">=3.10,<3.11",
     package_dir={"classact": "."},
     packages=["classact", "classact.experiments.configs"] + [f"classact.{folder}" for folder in _FOLDERS],
-    package_data={"classact.data": ["icons/*", "templates/*", "vocabularies/*"]},
+    package_data={
+        "classact.data": ["icons/*", "templates/*", "vocabularies/*"],
+        "classact.launch": ["slurm.sbatch"],
+    },
     install_requires=_REQUIRES,
     extras_require={
         "cuda": ["jax[cuda12]==0.6.2"],

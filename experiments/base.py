@@ -118,8 +118,10 @@ def get_config() -> ml_collections.ConfigDict:
             # What each node has of a cluster's host (`--launch=slurm`, `--launch=ray`),
             # by kind; it computes with as many threads as it has CPUs. `memory_gb` 0:
             # not limited; `partition` "": any. `hosts` 0: as few as have room.
+            # `sbatch`: more options for a job that is submitted, "--account=… --time=…".
             "cluster": {
                 "hosts": 0,
+                "sbatch": "",
                 **{
                     kind: {"cpus": 1, "memory_gb": 0.0, "gpus": 0, "partition": ""}
                     for kind in ("learner", "inference", "evaluator", "replay", "run_loop")

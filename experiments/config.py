@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
@@ -13,6 +14,10 @@ TASKS = ("classification", "contrastive")
 EVALUATOR_KINDS = ("accuracy", "retrieval", "zero_shot")
 # What a data set is called in labels, addresses and file names.
 _CAPACITY = 4  # Of a replay table by default, in super-batches.
+# Options of sbatch that follow from the other fields, or that a run cannot have.
+_OWN_SBATCH = re.compile(
+    r"--(partition|nodes|ntasks|cpus-per|mem|gres|gpus|output|error|chdir|array|requeue|wrap)\b.*", re.DOTALL
+)
 _DATA_SET_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -159,6 +164,7 @@ class ClusterConfig:
     """How the nodes are placed on a cluster, by kind; see `experiments/base.py`."""
 
     hosts: int
+    sbatch: str
     learner: NodeConfig
     inference: NodeConfig
     evaluator: NodeConfig
@@ -167,13 +173,25 @@ class ClusterConfig:
 
     def __post_init__(self) -> None:
         _require(self.hosts >= 0, "cluster.hosts", self.hosts, "at least 0 (0: as few as have room)")
-        for kind in (field.name for field in dataclasses.fields(self) if field.name != "hosts"):
+        self._check_sbatch()
+        for kind in (field.name for field in dataclasses.fields(self) if field.type is NodeConfig):
             node = getattr(self, kind)
             _require(node.cpus >= 1, f"cluster.{kind}.cpus", node.cpus, "at least 1")
             _require(node.gpus >= 0, f"cluster.{kind}.gpus", node.gpus, "at least 0")
             accepted = "a finite number of at least 0 GB (0: not limited)"
             value = node.memory_gb
             _require(math.isfinite(value) and value >= 0, f"cluster.{kind}.memory_gb", value, accepted)
+
+    def _check_sbatch(self) -> None:
+        accepted = "long options such as '--account=NAME --time=1:00:00', quoted as in a shell"
+        try:
+            options = shlex.split(self.sbatch)
+        except ValueError:
+            options = [""]
+        plain = all(option.startswith("--") and option.isprintable() for option in options)
+        _require(plain, "cluster.sbatch", self.sbatch, accepted)
+        own = [option for option in options if _OWN_SBATCH.fullmatch(option)]
+        _require(not own, "cluster.sbatch", self.sbatch, f"without {', '.join(own)}: other fields say that")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,14 +6,14 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags
 from ml_collections import config_flags
 
 USAGE = """usage: classact COMMAND …
 
-  train     --config=FILE.py --workdir=DIR [--config.FIELD=VALUE …] [--launch=processes|threads|synchronous]
+  train     --config=FILE.py --workdir=DIR [--config.FIELD=VALUE …] [--launch=processes|threads|slurm|synchronous]
             trains one model; see experiments/configs/ for configurations
   evaluate  --workdir=DIR --evaluator=accuracy|retrieval|zero_shot [--data=SOURCE --name=NAME …]
             joins a running experiment, or takes a finished one's last checkpoint
@@ -39,7 +39,11 @@ class UsageError(Exception):
 
 def entry_point() -> None:
     """Runs `classact` and exits: 0 the goal is reached, 2 bad input, 1 anything else."""
-    status = main(sys.argv)
+    exit_with(main(sys.argv))
+
+
+def exit_with(status: int) -> NoReturn:
+    """Ends this process now."""
     sys.stdout.flush()
     sys.stderr.flush()
     # A node's thread that did not stop, or a C++ thread of Reverb or TensorFlow,

@@ -31,7 +31,7 @@ def follow(
     """
     folder = workdir / "logs"
     if not folder.is_dir():
-        raise RunError(f"{workdir} has no logs: they are written by runs with --launch=processes")
+        raise RunError(f"{workdir} has no logs: they are written by runs whose nodes are processes")
     console = console or rich.console.Console()
     tails: dict[str, _Lines] = {}
     while True:

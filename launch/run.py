@@ -1,11 +1,13 @@
 """One experiment from its configuration to its `result.json`."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import queue
 import subprocess
 import time
 from collections.abc import Mapping
@@ -14,8 +16,9 @@ from typing import Any
 from classact.data import source, specs
 from classact.experiments import curves, ledger
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
-from classact.launch import evaluators, parts, processes, program, threads
-from classact.launch.outcome import Outcome
+from classact.launch import evaluators, parts, processes, program, slurm, slurm_info, slurm_job, threads
+from classact.launch.interrupts import interrupts_to
+from classact.launch.outcome import LaunchError, Outcome
 from classact.launch.ports import LoopbackPorts
 from classact.launch.progress import Progress
 from classact.launch.resources import Resources
@@ -24,7 +27,7 @@ from classact.launch.tasks import endpoints, make_tasks
 from classact.nodes import checkpoints
 from classact.selection import policies
 
-LAUNCHES = ("processes", "threads", "synchronous")
+LAUNCHES = ("processes", "threads", "slurm", "synchronous")
 _VERSIONS = ("dm-launchpad", "dm-reverb", "tensorflow-cpu", "jax", "flax", "optax", "dm-haiku", "numpy")
 
 
@@ -97,7 +100,10 @@ def _common_shape(data: Mapping[str, parts.DataShape]) -> parts.DataShape:
 
 
 def run(prepared: Prepared, engine: str) -> Outcome:
-    """Runs an experiment on this machine; blocks until it has ended.
+    """Runs an experiment; blocks until it has ended.
+
+    On this machine, unless `engine` is a cluster's. "slurm" outside a job submits one,
+    which then calls this again.
 
     Args:
         prepared: of `prepare`.
@@ -105,26 +111,41 @@ def run(prepared: Prepared, engine: str) -> Outcome:
 
     Returns:
         How it ended; `result.json` says the same.
+
+    Raises:
+        LaunchError: if it cannot be started; the work directory may be used again.
     """
     config, workdir = prepared.config, prepared.workdir
+    if engine == "slurm" and slurm_info.own_job_id() is None:
+        groups = program.build_program(config, workdir, prepared.data).groups
+        with Progress(workdir, config.steps):
+            return slurm_job.run_job(config, workdir, groups)
     workdir.mkdir(parents=True, exist_ok=True)
     _write_json(workdir / "config.json", {**config.to_dict(), **_provenance(engine)})
     started = time.monotonic()
-    with Progress(workdir, config.steps):
-        if engine == "synchronous":
-            outcome = run_synchronous(config, workdir, prepared.data)
-        else:
-            outcome = _run_program(prepared, engine)
-    outcome = _verified(outcome, config, workdir)
-    # Of this process in all; with `processes` the nodes are others.
-    cpu_seconds = time.process_time() + (outcome.cpu_seconds if engine == "processes" else 0.0)
-    _write_result(prepared, outcome, time.monotonic() - started, cpu_seconds)
+    signals: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    # Slurm ends a job's steps first and then signals their launcher, which has its
+    # result still to write.
+    with interrupts_to(signals) if engine == "slurm" else contextlib.nullcontext():
+        try:
+            with Progress(workdir, config.steps):
+                if engine == "synchronous":
+                    outcome = run_synchronous(config, workdir, prepared.data)
+                else:
+                    outcome = _run_program(prepared, engine, signals)
+        except LaunchError:
+            (workdir / "config.json").unlink()
+            raise
+        outcome = _verified(outcome, config, workdir)
+        # Of this process in all; where there are tasks, these are others.
+        cpu_seconds = time.process_time() + (outcome.cpu_seconds if outcome.tasks else 0.0)
+        _write_result(prepared, outcome, time.monotonic() - started, cpu_seconds)
     return outcome
 
 
-def _run_program(prepared: Prepared, engine: str) -> Outcome:
-    workdir = prepared.workdir
-    built = program.build_program(prepared.config, workdir, prepared.data)
+def _run_program(prepared: Prepared, engine: str, signals: queue.SimpleQueue[Any]) -> Outcome:
+    config, workdir = prepared.config, prepared.workdir
+    built = program.build_program(config, workdir, prepared.data)
     until = (program.LEARNER,)
 
     def write_endpoints(found: Mapping[str, list[str]]) -> None:
@@ -132,8 +153,19 @@ def _run_program(prepared: Prepared, engine: str) -> Outcome:
 
     if engine == "threads":
         return threads.run_threads(built, until=until, on_start=write_endpoints)
+    job_id = slurm_info.own_job_id()
+    if engine == "slurm" and job_id is not None:
+        return slurm.run_steps(
+            built,
+            config.cluster,
+            workdir,
+            job_id=job_id,
+            until=until,
+            events=signals,
+            on_start=lambda: write_endpoints(endpoints(built)),
+        )
     with LoopbackPorts() as ports:
-        resources = _resources(prepared.config, built.groups)
+        resources = _resources(config, built.groups)
         tasks = make_tasks(built, workdir=workdir, ports=ports, resources=resources)
         return processes.run_processes(tasks, until=until, on_start=lambda: write_endpoints(endpoints(built)))
 

@@ -1,0 +1,358 @@
+"""Submits a run as a Slurm job, and follows it to its end.
+
+    python -m classact.launch.slurm_job WORKDIR
+
+is what the job runs: the experiment that was submitted, on the job's own hosts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import queue
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from classact.experiments.config import ClusterConfig, ExperimentConfig
+from classact.launch import slurm_info
+from classact.launch.cluster import Key, needs_of
+from classact.launch.interrupts import Interrupt, interrupts_to
+from classact.launch.outcome import LaunchError, Outcome
+from classact.launch.placement import Host, Needs, place
+from classact.launch.slurm_info import Partition
+
+_COMMANDS = ("sbatch", "scancel", "scontrol", "sinfo", "srun")
+# Of the launcher, which runs on the first host beside the nodes.
+_LAUNCHER_GB = 1.0
+# Before the job's time limit, to stop every node and to write the result.
+_NOTICE_SECONDS = 60
+# From asking a job to stop to cancelling it.
+_STOP_SECONDS = 60.0
+_TICK_SECONDS = 0.5
+_STATE_SECONDS = 5.0
+# A shared file system may show a file late.
+_LATE_FILE_SECONDS = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Equal hosts of one partition that a job asks for.
+
+    Attributes:
+      partition: its name.
+      hosts: how many.
+      cpus: processor cores of each host.
+      memory_gb: memory of each host; 0: what the cluster gives by default.
+      gpus: accelerators of each host.
+    """
+
+    partition: str
+    hosts: int
+    cpus: int
+    memory_gb: float
+    gpus: int
+
+    def options(self) -> list[str]:
+        """What it is for `sbatch`."""
+        return [
+            f"--partition={self.partition}",
+            f"--nodes={self.hosts}",
+            "--ntasks-per-node=1",
+            f"--cpus-per-task={self.cpus}",
+            *([f"--mem={math.ceil(self.memory_gb * 1024)}M"] if self.memory_gb else []),
+            *([f"--gres=gpu:{self.gpus}"] if self.gpus else []),
+        ]
+
+
+def run_job(config: ExperimentConfig, workdir: Path, groups: Mapping[str, Collection[object]]) -> Outcome:
+    """Submits a run, and waits until its job has ended, however long it is in the queue.
+
+    The first SIGINT or SIGTERM asks the run to stop, or takes the job out of the
+    queue; a second one, or a minute, cancels it. After SIGHUP the job goes on.
+
+    Writes the configuration and the batch script to `<workdir>/slurm`; the run writes
+    the rest.
+
+    Args:
+      config: the resolved configuration.
+      workdir: the run directory, absolute; every host must see it under this path.
+      groups: the program's nodes by label.
+
+    Returns:
+      How the run ended, by its `result.json`; failed if it left none.
+
+    Raises:
+      LaunchError: before anything is submitted or written, if Slurm is not here, the
+        cluster lacks a partition or room, or the job is refused.
+    """
+    slurm_info.check_commands(_COMMANDS)
+    cluster, parts = plan(config.cluster, groups, slurm_info.partitions())
+    folder = workdir / "slurm"
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = dataclasses.replace(config, cluster=cluster).to_dict()
+    (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
+    script = folder / "job.sbatch"
+    script.write_text(batch_script(workdir, parts, cluster.sbatch))
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with interrupts_to(events):
+        try:
+            job_id = slurm_info.ask("sbatch", "--parsable", str(script)).strip().split(";")[0]
+        except LaunchError:
+            for path in (folder / "config.json", script):
+                path.unlink()
+            with contextlib.suppress(OSError):  # Something of the user's is in it.
+                folder.rmdir()
+                workdir.rmdir()
+            raise
+        print(f"submitted job {job_id}; its script and output: {folder}", flush=True)
+        return _Job(job_id, workdir, events).follow()
+
+
+def plan(
+    cluster: ClusterConfig, groups: Mapping[str, Collection[object]], there: Mapping[str, Partition]
+) -> tuple[ClusterConfig, list[Part]]:
+    """Says what hosts to ask for.
+
+    Every partition gets as few hosts as have room for its nodes. `cluster.hosts`, if
+    it is more, adds hosts one by one where a host has most CPUs to give, up to one a
+    node.
+
+    Args:
+      cluster: what the nodes need.
+      groups: the program's nodes by label.
+      there: the cluster's partitions by name.
+
+    Returns:
+      The configuration with every partition named, and the job's parts. The first one
+      runs the launcher: one without accelerators, if there is one.
+
+    Raises:
+      LaunchError: if a partition does not exist or has no room, or the nodes need
+        more than `cluster.hosts`.
+    """
+    cluster = _with_partitions(cluster, groups, there)
+    by_partition: dict[str, dict[Key, Needs]] = {}
+    plain = needs_of(cluster, groups)
+    for key, need in plain.items():
+        threads = max(kind.threads_per_core for kind in there[need.partition].kinds)
+        by_partition.setdefault(need.partition, {})[key] = needs_of(cluster, groups, threads)[key]
+    parts = {name: _smallest(there[name], needs, 1) for name, needs in by_partition.items()}
+    while sum(part.hosts for part in parts.values()) < cluster.hosts:
+        # The first one that can be spread further.
+        for part in sorted(parts.values(), key=lambda part: part.cpus, reverse=True):
+            needs = by_partition[part.partition]
+            most = min(len(needs), sum(kind.count for kind in there[part.partition].kinds))
+            if part.hosts < most:
+                parts[part.partition] = _smallest(there[part.partition], needs, part.hosts + 1)
+                break
+        else:
+            break
+    total = sum(part.hosts for part in parts.values())
+    if cluster.hosts and total > cluster.hosts:
+        raise LaunchError(f"cluster.hosts={cluster.hosts}: the nodes need {total} hosts (0: as few as have room)")
+    ordered = sorted(parts.values(), key=lambda part: part.gpus)
+    if ordered[0].memory_gb:
+        ordered[0] = dataclasses.replace(ordered[0], memory_gb=ordered[0].memory_gb + _LAUNCHER_GB)
+    return cluster, ordered
+
+
+def batch_script(workdir: Path, parts: Sequence[Part], options: str) -> str:
+    """Writes the script of a job, which may be submitted again by hand.
+
+    Args:
+      workdir: the run directory, absolute.
+      parts: the hosts to ask for; several make a heterogeneous job.
+      options: the user's own for `sbatch`, as typed in a shell.
+    """
+    folder = workdir / "slurm"
+    own = [
+        f"--job-name=classact-{workdir.name}",
+        # "%" begins one of sbatch's own patterns.
+        f"--output={str(folder).replace('%', '%%')}/%j.out",
+        f"--error={str(folder).replace('%', '%%')}/%j.err",
+        f"--chdir={os.getcwd()}",
+        # The run cannot go on in the directory of its first attempt.
+        "--no-requeue",
+        # That a host is lost is for the run to say.
+        "--no-kill",
+        f"--signal=B:TERM@{_NOTICE_SECONDS}",
+    ]
+    lines = ["#!/bin/bash"]
+    for index, part in enumerate(parts):
+        lines += ["#SBATCH hetjob"] if index else []
+        words = [*([] if index else own), *part.options(), *shlex.split(options)]
+        lines += [f"#SBATCH {shlex.quote(word)}" for word in words]
+    # In the place of the shell: the signal is for the launcher.
+    command = [sys.executable, "-m", "classact.launch.slurm_job", str(workdir)]
+    return "\n".join([*lines, f"exec {shlex.join(command)}", ""])
+
+
+def _with_partitions(
+    cluster: ClusterConfig, groups: Mapping[str, Collection[object]], there: Mapping[str, Partition]
+) -> ClusterConfig:
+    """Names the default partition where none is named; checks the others."""
+    default = next((partition.name for partition in there.values() if partition.is_default), None)
+    for kind in dict.fromkeys(label.split("/")[0] for label in groups):
+        own = getattr(cluster, kind)
+        name = own.partition or default
+        if name is None:
+            raise LaunchError(
+                f"cluster.{kind}.partition='': the cluster has no default, name one of: {', '.join(there)}"
+            )
+        if name not in there:
+            raise LaunchError(f"cluster.{kind}.partition={name!r}: the cluster has {', '.join(there)}")
+        cluster = dataclasses.replace(cluster, **{kind: dataclasses.replace(own, partition=name)})
+    return cluster
+
+
+def _smallest(partition: Partition, needs: Mapping[Key, Needs], hosts: int) -> Part:
+    """The least that has room for nodes, on this many hosts of a partition or more."""
+    for count in range(hosts, len(needs) + 1):
+        part = _uniform(partition.name, needs, count)
+        fitting = [
+            kind.count
+            for kind in partition.kinds
+            if kind.cpus >= part.cpus and kind.memory_gb >= part.memory_gb and kind.gpus >= part.gpus
+        ]
+        if sum(fitting) >= count:
+            return part
+    has = "; ".join(
+        f"{kind.count} with {kind.cpus} CPUs, {kind.memory_gb:g} GB, {kind.gpus} GPUs" for kind in partition.kinds
+    )
+    wanted = "; ".join(dict.fromkeys(f"{key[0]}: {need}" for key, need in needs.items()))
+    raise LaunchError(f"partition {partition.name} has no room: its hosts are {has}; the nodes need {wanted}")
+
+
+def _uniform(name: str, needs: Mapping[Key, Needs], hosts: int) -> Part:
+    """The least that each of equal hosts must have for nodes that are placed as the run will place them."""
+    every = list(needs.values())
+    cpus, gpus = sum(need.cpus for need in every), sum(need.gpus for need in every)
+    for per_host_gpus in range(max(-(-gpus // hosts), *(need.gpus for need in every)), gpus + 1):
+        for per_host in range(max(-(-cpus // hosts), *(need.cpus for need in every)), cpus + 1):
+            equal = [
+                Host(str(index), "", per_host, math.inf, per_host_gpus, (name,)) for index in range(hosts)
+            ]
+            try:
+                placed = place(needs, equal)
+            except LaunchError:
+                continue
+            memory = [
+                sum(needs[key].memory_gb for key, found in placed.items() if found is host) for host in equal
+            ]
+            # Without a limit of every node's, the host's is unknown. A MB for rounding.
+            limited = all(need.memory_gb for need in every)
+            return Part(name, hosts, per_host, max(memory) + 1 / 1024 if limited else 0.0, per_host_gpus)
+    raise AssertionError("one host with the sum of all needs has room")
+
+
+class _Job:
+    """A submitted job, from the outside."""
+
+    def __init__(self, job_id: str, workdir: Path, events: queue.SimpleQueue[Any]) -> None:
+        self._job_id = job_id
+        self._result = workdir / "result.json"
+        self._folder = workdir / "slurm"
+        self._events = events
+        self._state = slurm_info.JobState("PENDING")
+        self._signal: int | None = None
+        self._cancel_at: float | None = None
+
+    def follow(self) -> Outcome:
+        """Waits for the end; see `run_job`."""
+        ask_at = 0.0
+        while not self._state.is_over:
+            with contextlib.suppress(queue.Empty):
+                event = self._events.get(timeout=_TICK_SECONDS)
+                if event.signal == signal.SIGHUP:
+                    return Outcome("interrupted", message=f"job {self._job_id} goes on", signal=event.signal)
+                self._on_interrupt(event)
+            now = time.monotonic()
+            if self._cancel_at is not None and now >= self._cancel_at:
+                self._cancel_at = None
+                self._scancel()
+            # Once there is a result, the end of the job is near.
+            if now >= ask_at or self._result.exists():
+                ask_at = now + _STATE_SECONDS
+                self._look()
+        return self._outcome()
+
+    def _look(self) -> None:
+        try:
+            state = slurm_info.job_state(self._job_id)
+        except LaunchError as error:
+            # The controller may be away for a while; the job is not.
+            state = dataclasses.replace(self._state, reason=str(error))
+        if str(state) != str(self._state) and not state.is_over:
+            print(f"job {self._job_id}: {state}", flush=True)
+        self._state = state
+
+    def _on_interrupt(self, interrupt: Interrupt) -> None:
+        if self._signal is not None:
+            self._scancel()
+            return
+        self._signal = interrupt.signal
+        self._cancel_at = time.monotonic() + _STOP_SECONDS
+        print(f"{interrupt.name}: asking job {self._job_id} to stop", flush=True)
+        # It may start in between, so both: each is for one state.
+        self._scancel("--state=PENDING")
+        self._scancel("--batch", "--signal=TERM")
+
+    def _scancel(self, *options: str) -> None:
+        # If the controller is away, or the job has just ended: what it says next tells.
+        with contextlib.suppress(LaunchError):
+            slurm_info.ask("scancel", *options, self._job_id)
+
+    def _outcome(self) -> Outcome:
+        deadline = time.monotonic() + _LATE_FILE_SECONDS
+        while not self._result.exists() and time.monotonic() < deadline:
+            with contextlib.suppress(queue.Empty):
+                self._events.get(timeout=_TICK_SECONDS)
+        said = _text(self._folder / f"{self._job_id}.err")
+        if not self._result.exists():
+            ended = f"job {self._job_id} ended without a result: {self._state}"
+            if self._state.exit_code not in ("", "0:0"):
+                ended += f", exit code {self._state.exit_code}"
+            if self._signal is not None:
+                return Outcome("interrupted", message=ended, signal=self._signal)
+            return Outcome("failed", message=ended, traceback=said)
+        result = json.loads(self._result.read_text())
+        if result["status"] == "interrupted":
+            number = self._signal or signal.SIGTERM
+            return Outcome("interrupted", message=result["message"], signal=number)
+        if result["status"] == "failed":
+            # It has said there all that is to be said.
+            return Outcome("failed", message="" if said else result["message"], traceback=said)
+        return Outcome("completed", message=result["message"])
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").rstrip()
+    except FileNotFoundError:
+        return ""
+
+
+def main(arguments: list[str], train: Callable[[dict[str, Any], Path, str], int]) -> int:
+    """Runs the experiment of a work directory inside its job; returns the exit status.
+
+    Args:
+      arguments: the run directory.
+      train: `cli.train`.
+    """
+    workdir = Path(arguments[0])
+    fields = json.loads((workdir / "slurm" / "config.json").read_text())
+    return train(fields, workdir, "slurm")
+
+
+if __name__ == "__main__":
+    from classact.launch import cli
+
+    cli.exit_with(main(sys.argv[1:], cli.train))
