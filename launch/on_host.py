@@ -99,7 +99,8 @@ def _run(task: Task, events: queue.SimpleQueue[Any], stop_notice: float) -> Fini
         with contextlib.suppress(queue.Empty):
             event = events.get(timeout=_SAMPLE_SECONDS)
             if isinstance(event, Ended):
-                return Finished(dataclasses.replace(event, signal=signals[0] if signals else None), process.end)
+                asked = signals[0] if signals else None
+                return Finished(dataclasses.replace(event, signal=asked), process.end)
             if isinstance(event, Interrupt):
                 signals.append(event.signal)
             if deadline is None:

@@ -145,7 +145,9 @@ def check_closed(servers: Iterable[tuple[str, str]]) -> None:
 
 
 def _taken(task: str, address: str, what: str) -> PortTakenError:
-    return PortTakenError(f"task {task}: {what} {address}; end it (a run that was left behind?) or start again")
+    return PortTakenError(
+        f"task {task}: {what} {address}; end it (a run that was left behind?) or start again"
+    )
 
 
 def _answers(address: str) -> bool:

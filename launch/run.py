@@ -135,6 +135,8 @@ def run(prepared: Prepared, engine: str) -> Outcome:
                     outcome = _run_program(prepared, engine, signals)
         except LaunchError:
             (workdir / "config.json").unlink()
+            with contextlib.suppress(OSError):  # Something else is in it.
+                workdir.rmdir()
             raise
         outcome = _verified(outcome, config, workdir)
         # Of this process in all; where there are tasks, these are others.

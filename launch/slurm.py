@@ -20,7 +20,7 @@ from classact.experiments.config import ClusterConfig
 from classact.launch.cluster import Key, needs_of, resources_of_kinds
 from classact.launch.engine import Crash, Ended, Engine, Patience, awaited_names
 from classact.launch.on_host import Finished
-from classact.launch.outcome import LaunchError, Outcome
+from classact.launch.outcome import LaunchError, Outcome, TaskEnd
 from classact.launch.placement import Host, Needs, place
 from classact.launch.slurm_info import Allocation, check_commands, read_allocation
 from classact.launch.task import Task
@@ -271,7 +271,7 @@ class _Step:
     """A task's step. Its own thread waits for the end of its `srun` and puts it on the queue."""
 
     def __init__(self, task: Task, command: Sequence[str], events: queue.SimpleQueue[Any]) -> None:
-        self.end = None
+        self.end: TaskEnd | None = None
         self._task = task
         saved = task.data_file.with_name(f"{task.name}.json")
         self._end_path = saved.with_suffix(".end.json")
@@ -314,7 +314,9 @@ class _Step:
         except (OSError, ValueError):
             message = f"task {self._task.name} was lost on {self._task.host}: srun ended with status {status}"
             last = said.splitlines()[-1:] or [""]
-            events.put(Ended(self._task.name, Crash(f"{message}: {last[0]}; log: {self._task.log_path}", said)))
+            events.put(
+                Ended(self._task.name, Crash(f"{message}: {last[0]}; log: {self._task.log_path}", said))
+            )
             return
         self.end = finished.end
         events.put(finished.ended)

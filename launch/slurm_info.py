@@ -99,10 +99,15 @@ def ask(*command: str) -> str:
     """
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_ANSWER_SECONDS, stdin=subprocess.DEVNULL, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_ANSWER_SECONDS,
+            stdin=subprocess.DEVNULL,
+            check=False,
         )
     except FileNotFoundError:
-        raise LaunchError(f"{command[0]} is not on PATH: --launch=slurm needs Slurm's commands here") from None
+        raise _absent(command[:1]) from None
     except subprocess.TimeoutExpired:
         raise LaunchError(f"{command[0]} did not answer within {_ANSWER_SECONDS:.0f} s") from None
     if done.returncode != 0:
@@ -234,4 +239,8 @@ def check_commands(commands: Sequence[str]) -> None:
     """
     absent = [command for command in commands if shutil.which(command) is None]
     if absent:
-        raise LaunchError(f"{', '.join(absent)} not on PATH: --launch=slurm needs Slurm's commands here")
+        raise _absent(absent)
+
+
+def _absent(commands: Sequence[str]) -> LaunchError:
+    return LaunchError(f"{', '.join(commands)} not on PATH: --launch=slurm needs Slurm's commands here")

@@ -157,7 +157,9 @@ def plan(
             break
     total = sum(part.hosts for part in parts.values())
     if cluster.hosts and total > cluster.hosts:
-        raise LaunchError(f"cluster.hosts={cluster.hosts}: the nodes need {total} hosts (0: as few as have room)")
+        raise LaunchError(
+            f"cluster.hosts={cluster.hosts}: the nodes need {total} hosts (0: as few as have room)"
+        )
     ordered = sorted(parts.values(), key=lambda part: part.gpus)
     if ordered[0].memory_gb:
         ordered[0] = dataclasses.replace(ordered[0], memory_gb=ordered[0].memory_gb + _LAUNCHER_GB)
@@ -199,16 +201,16 @@ def _with_partitions(
     cluster: ClusterConfig, groups: Mapping[str, Collection[object]], there: Mapping[str, Partition]
 ) -> ClusterConfig:
     """Names the default partition where none is named; checks the others."""
-    default = next((partition.name for partition in there.values() if partition.is_default), None)
+    default = next((partition.name for partition in there.values() if partition.is_default), "")
+    names = ", ".join(sorted(there))
     for kind in dict.fromkeys(label.split("/")[0] for label in groups):
         own = getattr(cluster, kind)
         name = own.partition or default
-        if name is None:
-            raise LaunchError(
-                f"cluster.{kind}.partition='': the cluster has no default, name one of: {', '.join(there)}"
-            )
+        field = f"cluster.{kind}.partition={own.partition!r}"
+        if not name:
+            raise LaunchError(f"{field}: the cluster has no default, name one of: {names}")
         if name not in there:
-            raise LaunchError(f"cluster.{kind}.partition={name!r}: the cluster has {', '.join(there)}")
+            raise LaunchError(f"{field}: the cluster has {names}")
         cluster = dataclasses.replace(cluster, **{kind: dataclasses.replace(own, partition=name)})
     return cluster
 
@@ -225,7 +227,8 @@ def _smallest(partition: Partition, needs: Mapping[Key, Needs], hosts: int) -> P
         if sum(fitting) >= count:
             return part
     has = "; ".join(
-        f"{kind.count} with {kind.cpus} CPUs, {kind.memory_gb:g} GB, {kind.gpus} GPUs" for kind in partition.kinds
+        f"{kind.count} with {kind.cpus} CPUs, {kind.memory_gb:g} GB, {kind.gpus} GPUs"
+        for kind in partition.kinds
     )
     wanted = "; ".join(dict.fromkeys(f"{key[0]}: {need}" for key, need in needs.items()))
     raise LaunchError(f"partition {partition.name} has no room: its hosts are {has}; the nodes need {wanted}")

@@ -55,13 +55,16 @@ SelectTypeParameters=CR_Core_Memory
 SlurmdParameters=config_overrides
 GresTypes=gpu
 """
+_SIZE = "CPUs=8 CoresPerSocket=4 ThreadsPerCore=2 RealMemory=8000"
 
 
 def missing():
     """Says why no cluster can be started here; "" if one can."""
     absent = [name for name in (*_DAEMONS, *_CLIENTS) if shutil.which(name, path=_path()) is None]
     if absent:
-        return f"Slurm is not installed: no {', '.join(absent)} on PATH (apt-get install slurmctld slurmd munge)"
+        return (
+            f"Slurm is not installed: no {', '.join(absent)} on PATH (apt-get install slurmctld slurmd munge)"
+        )
     if os.geteuid() != 0:
         return "only root can start a Slurm here"
     return ""
@@ -73,7 +76,9 @@ def _path():
 
 
 class SlurmCluster:
-    """Three nodes of 8 CPUs and 8 GB, the last one with a GPU, in partitions "cpu" and "accelerator".
+    """Three nodes of 8 GB and 4 cores with 2 threads, in partitions "cpu" and "accelerator".
+
+    The one in "accelerator" has 2 GPUs.
 
     Attributes:
         environment: for processes that are to use it.
@@ -137,10 +142,8 @@ class SlurmCluster:
         controller, *ports = _free_ports(1 + len(NODES))
         lines = [_CONF.format(host=host, folder=folder, port=controller)]
         for (node, partition), port in zip(NODES.items(), ports, strict=True):
-            gpu = " Gres=gpu:2" if partition == "accelerator" else ""
-            lines.append(
-                f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 CoresPerSocket=4 ThreadsPerCore=2 RealMemory=8000{gpu}"
-            )
+            gpus = " Gres=gpu:2" if partition == "accelerator" else ""
+            lines.append(f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} {_SIZE}{gpus}")
         for partition in dict.fromkeys(NODES.values()):
             nodes = ",".join(node for node, its in NODES.items() if its == partition)
             default = "YES" if partition == "cpu" else "NO"
@@ -190,7 +193,11 @@ class SlurmCluster:
         for daemon in self._daemons:
             assert daemon.poll() is None, f"{daemon.args} ended: {self._state()}"
         done = subprocess.run(
-            ["sinfo", "-h", "-N", "-o", "%T"], env=self.environment, capture_output=True, text=True, timeout=60
+            ["sinfo", "-h", "-N", "-o", "%T"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         return done.stdout.split() == ["idle"] * len(NODES)
 
@@ -220,7 +227,9 @@ def main():
     if reason:
         sys.exit(reason)
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder, SlurmCluster(folder) as cluster:
-        subprocess.run(sys.argv[1:] or [os.environ.get("SHELL", "bash")], env=cluster.environment, check=False)
+        subprocess.run(
+            sys.argv[1:] or [os.environ.get("SHELL", "bash")], env=cluster.environment, check=False
+        )
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ def test_a_node_without_gpus_of_its_own_sees_none():
     found = resources_of_kinds(cluster(learner={"gpus": 1, "cpus": 8}, inference={"cpus": 2}), GROUPS)
     assert set(found) == {"replay", "learner", "inference"}
     learner, inference = found["learner"].environment(), found["inference"].environment()
-    assert learner["NPROC"] == "8" and "JAX_PLATFORMS" not in learner and "CUDA_VISIBLE_DEVICES" not in learner
+    assert (
+        learner["NPROC"] == "8" and "JAX_PLATFORMS" not in learner and "CUDA_VISIBLE_DEVICES" not in learner
+    )
     assert inference["NPROC"] == "2"
     assert (inference["JAX_PLATFORMS"], inference["CUDA_VISIBLE_DEVICES"]) == ("cpu", "")

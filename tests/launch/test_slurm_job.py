@@ -73,7 +73,10 @@ def test_memory_is_asked_for_if_every_node_says_how_much():
     "changed, message",
     [
         ({"learner": {"partition": "tpu"}}, r"cluster\.learner\.partition='tpu': the cluster has cpu, gpu"),
-        ({"learner": {"gpus": 1}}, "partition cpu has no room: .* 4 with 8 CPUs, 16 GB, 0 GPUs; .* learner: 1"),
+        (
+            {"learner": {"gpus": 1}},
+            "partition cpu has no room: .* 4 with 8 CPUs, 16 GB, 0 GPUs; .* learner: 1",
+        ),
         ({"inference": {"cpus": 9}}, "partition cpu has no room"),
         ({"inference": {"cpus": 8}, "hosts": 1}, r"cluster\.hosts=1: the nodes need 3 hosts"),
     ],
@@ -117,7 +120,9 @@ def test_the_script_is_one_that_sbatch_and_a_shell_can_read():
         "--partition=gpu", "--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=2", "--gres=gpu:1",
         "--account=us", "--comment=a b",
     ]  # fmt: skip
-    assert {"--partition=cpu", "--nodes=2", "--cpus-per-task=4", "--mem=3072M", "--account=us"} <= set(flat[:split])
+    assert {"--partition=cpu", "--nodes=2", "--cpus-per-task=4", "--mem=3072M", "--account=us"} <= set(
+        flat[:split]
+    )
     assert "--output=/shared/a run/100%%/slurm/%j.out" in flat
     assert "--no-requeue" in flat and "--signal=B:TERM@60" in flat
     command = ["exec", sys.executable, "-m", "classact.launch.slurm_job", "/shared/a run/100%"]
