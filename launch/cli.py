@@ -163,7 +163,8 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
         print(f"classact: {outcome.message}", file=sys.stderr)
     if outcome.stuck:
         print(f"classact: did not stop in time: {', '.join(outcome.stuck)}", file=sys.stderr)
-    print(f"{outcome.status}: {workdir / 'result.json'}")
+    result = workdir / "result.json"
+    print(f"{outcome.status}: {result if result.exists() else workdir}")
     return outcome.exit_status
 
 

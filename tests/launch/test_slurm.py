@@ -218,8 +218,9 @@ def test_a_job_that_never_starts(cluster, place):
     with (
         launched(cluster, place, "given_up", *hold) as given_up,
         launched(cluster, place, "lost", *hold) as lost,
+        launched(cluster, place, "left", *hold) as left,
     ):
-        for name, process in (("given_up", given_up), ("lost", lost)):
+        for name, process in (("given_up", given_up), ("lost", lost), ("left", left)):
             wait_for_text(place / f"{name}.out", "pending (JobHeldUser)", process)
         given_up.send_signal(signal.SIGTERM)
         cluster.run("scancel", job_of(place, "lost"))
@@ -227,6 +228,12 @@ def test_a_job_that_never_starts(cluster, place):
         assert status == 128 + signal.SIGTERM and "ended without a result: cancelled" in said
         status, said = ended(lost, place, "lost")
         assert status == 1 and "ended without a result: cancelled" in said
+        # As when the terminal is closed.
+        left.send_signal(signal.SIGHUP)
+        status, said = ended(left, place, "left")
+        assert status == 128 + signal.SIGHUP and "goes on" in said
+        assert cluster.jobs() == [f"{job_of(place, 'left')} PENDING"]
+        cluster.run("scancel", job_of(place, "left"))
     assert not (place / "lost" / "config.json").exists()
     cluster.wait_until_empty()
 
