@@ -62,8 +62,8 @@ class Host:
 def place(needs: Mapping[Key, Needs], hosts: Sequence[Host]) -> dict[Key, Host]:
     """Gives every node a host; nodes share one only as long as all of them fit.
 
-    Those that are hardest to place come first: accelerators, then cores, then
-    memory. Each goes where most cores are left, so that the program spreads; hosts
+    Those that are hardest to place come first: accelerators, then a partition,
+    then cores, then memory. Each goes where most cores are left, so that the program spreads; hosts
     with accelerators are kept for the nodes that need some, if the others suffice.
 
     Args:
@@ -97,8 +97,8 @@ def place(needs: Mapping[Key, Needs], hosts: Sequence[Host]) -> dict[Key, Host]:
     return {key: whole[found[key]] for key in needs}
 
 
-def _difficulty(need: Needs) -> tuple[int, int, float]:
-    return need.gpus, need.cpus, need.memory_gb
+def _difficulty(need: Needs) -> tuple[int, bool, int, float]:
+    return need.gpus, bool(need.partition), need.cpus, need.memory_gb
 
 
 def _fits(need: Needs, host: Host) -> bool:

@@ -36,6 +36,12 @@ def test_a_partition_is_where_a_node_runs():
     assert placed[("learner", 0)] == hosts[1]
 
 
+def test_a_partitions_host_is_for_those_that_must_be_there_first():
+    needs = {("replay/icons", 0): Needs(cpus=2), ("learner", 0): Needs(cpus=2, partition="accelerator")}
+    hosts = [host("a", cpus=2, partitions=("accelerator",)), host("b", cpus=2)]
+    assert names(place(needs, hosts)) == {("replay/icons", 0): "b", ("learner", 0): "a"}
+
+
 def test_what_fits_nowhere_is_named_with_what_is_left():
     needs = {("replay/icons", 0): Needs(cpus=3), ("learner", 0): Needs(cpus=2, memory_gb=1.5)}
     with pytest.raises(LaunchError, match=r"learner 0, .* 2 CPUs, 1.5 GB; left are: a \(1 CPUs, 8 GB"):
