@@ -7,9 +7,11 @@ import dataclasses
 import math
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import launchpad as lp
 
 from classact.experiments.config import ClusterConfig
 from classact.launch.cluster import Key, needs_of, resources_of_kinds
+from classact.launch.crash_report import describe_exit
 from classact.launch.engine import Crash, Ended, Engine, Patience, awaited_names
 from classact.launch.on_host import Finished
 from classact.launch.outcome import LaunchError, Outcome, TaskEnd
@@ -32,6 +35,8 @@ _STEP_SECONDS = 60
 _PROBE_SECONDS = 120.0
 # What `on_host` may take to tell how a task ended that it had to end itself.
 _TELL_SECONDS = 4.0
+# How long srun may take to hear of an end that the host has told already.
+_HEAR_SECONDS = 10.0
 # How long srun may take to end a step that is killed.
 _REAP_SECONDS = 15.0
 # Of the job's environment, what srun must know. The rest are the batch script's own
@@ -248,6 +253,10 @@ class _Steps(Engine):
         for name in self.running:
             self._steps[name].kill()
 
+    def tick(self) -> None:
+        for name in self.running:
+            self._steps[name].check()
+
     def reap_seconds(self) -> float:
         return _REAP_SECONDS
 
@@ -273,6 +282,8 @@ class _Step:
     def __init__(self, task: Task, command: Sequence[str], events: queue.SimpleQueue[Any]) -> None:
         self.end: TaskEnd | None = None
         self._task = task
+        self._told_at: float | None = None
+        self._deaf = False
         saved = task.data_file.with_name(f"{task.name}.json")
         self._end_path = saved.with_suffix(".end.json")
         self._files = (saved, self._end_path)
@@ -299,24 +310,38 @@ class _Step:
         """Ends the step at once; that is what srun does when it is terminated."""
         self._srun.terminate()
 
+    def check(self) -> None:
+        """Gives srun up if the host has told the task's end long ago, and srun has not heard of it."""
+        now = time.monotonic()
+        if self._told_at is None:
+            self._told_at = now if self._end_path.exists() else None
+        elif now - self._told_at > _HEAR_SECONDS:
+            self._deaf = True
+            self._kill_srun()
+
     def close(self) -> None:
         """Ends srun itself, and removes the step's files."""
-        self._srun.kill()
+        self._kill_srun()
         for path in self._files:
             path.unlink(missing_ok=True)
+
+    def _kill_srun(self) -> None:
+        if self._srun.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._srun.pid, signal.SIGKILL)
 
     def _wait(self, events: queue.SimpleQueue[Any]) -> None:
         assert self._srun.stdout is not None
         said = self._srun.stdout.read().decode("utf-8", "replace").strip()
         status = self._srun.wait()
-        try:
+        ended = None
+        with contextlib.suppress(OSError, ValueError):
             finished = Finished.load(self._end_path)
-        except (OSError, ValueError):
-            message = f"task {self._task.name} was lost on {self._task.host}: srun ended with status {status}"
-            last = said.splitlines()[-1:] or [""]
-            events.put(
-                Ended(self._task.name, Crash(f"{message}: {last[0]}; log: {self._task.log_path}", said))
-            )
-            return
-        self.end = finished.end
-        events.put(finished.ended)
+            self.end, ended = finished.end, finished.ended
+        # A task that stops because its host has lost the launcher ends well, for its host.
+        if ended is None or (status != 0 and ended.crash is None and ended.signal is None):
+            last = "did not hear of the step's end" if self._deaf else describe_exit(status)
+            task, last = self._task, (said.splitlines() or [last])[-1]
+            message = f"task {task.name} was lost on {task.host}: srun: {last}; log: {task.log_path}"
+            ended = Ended(task.name, Crash(message, said))
+        events.put(ended)
