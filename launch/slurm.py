@@ -340,8 +340,8 @@ class _Step:
             self.end, ended = finished.end, finished.ended
         # A task that stops because its host has lost the launcher ends well, for its host.
         if ended is None or (status != 0 and ended.crash is None and ended.signal is None):
-            last = "did not hear of the step's end" if self._deaf else describe_exit(status)
-            task, last = self._task, (said.splitlines() or [last])[-1]
-            message = f"task {task.name} was lost on {task.host}: srun: {last}; log: {task.log_path}"
+            srun = "did not hear of the step's end" if self._deaf else describe_exit(status)
+            task, last = self._task, (said.splitlines() or [f"srun: {srun}"])[-1]
+            message = f"task {task.name} was lost on {task.host}: {last}; log: {task.log_path}"
             ended = Ended(task.name, Crash(message, said))
         events.put(ended)
