@@ -358,7 +358,7 @@ def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
         config = dataclasses.replace(config, filter_ratio=0.0)
     examples = config.super_batch_size
     shards = config.replay.shards
-    # Each shard holds whole examples of its part of a super-batch.
+    # What a super-batch takes: each shard's part of it, rounded up.
     room = shards * math.ceil(examples / shards)
     capacity = config.replay.capacity or _CAPACITY * room
     # While one thread beside a server writes, the other's batch is scored.
