@@ -10,8 +10,8 @@ writer and reader move the same images, of 3 KB (32 × 32) and of 150 KB (224 ×
 - bare, columns: the same with a column per field, as one would write it first.
 
 Then the first pair with 1, 2 and 4 shards, each a server process: four writers in one
-process, spread over the shards, and one reader of all. The batch and the capacity are
-of all shards together, as in a run, so only the number of servers differs.
+process, spread over the shards, and one reader of all. The batch, 256, and the capacity
+are of all shards together, as in a run, so only the number of servers differs.
 
 The counts are the servers' own, so what is still under way does not count. The
 images are random bytes: Reverb compresses, and these cannot be.
@@ -45,6 +45,7 @@ _SHAPES = {"3 KB": (32, 32, 3), "150 KB": (224, 224, 3)}
 _TABLES = TableConfig(batch_size=64, samples_per_insert=0.5, capacity=1024)
 _WRITTEN_AT_ONCE = 128
 _SHARDS = (1, 2, 4)
+_ALL_SHARDS = TableConfig(batch_size=256, samples_per_insert=0.5, capacity=2048)
 _SHARD_WRITERS = 4
 # The same for the bare writers as `ReplayWriter` has.
 _PENDING = 24
@@ -106,7 +107,9 @@ def _measure_shards(
     tables: dict[str, tuple[TableConfig, replay_server.Schema]] = {}
     for shards, (size, codec) in itertools.product(_SHARDS, codecs.items()):
         of_shard = dataclasses.replace(
-            _TABLES, batch_size=_TABLES.batch_size // shards, capacity=_TABLES.capacity // shards
+            _ALL_SHARDS,
+            batch_size=_ALL_SHARDS.batch_size // shards,
+            capacity=_ALL_SHARDS.capacity // shards,
         )
         tables[_shard_table(size, shards)] = (of_shard, codec.num_bytes)
     rates: dict[tuple[str, int], list[_Rate]] = collections.defaultdict(list)
@@ -116,7 +119,7 @@ def _measure_shards(
             used = servers[:shards]
             addresses = [served.address for served in used]
             read = {_shard_table(size, shards): codec for size, codec in codecs.items()}
-            with replay_server.reading(addresses, read, _TABLES.batch_size) as reader:
+            with replay_server.reading(addresses, read, _ALL_SHARDS.batch_size) as reader:
                 for size, codec in codecs.items():
                     table = _shard_table(size, shards)
                     with _shard_writers(addresses, table, batches[size], codec):

@@ -128,8 +128,9 @@ def test_two_shards_give_equal_parts_each_by_its_own_softmax():
     finally:
         stop.set()
         reader.close()
-        for opened in (*writers, *servers):
-            opened.close() if isinstance(opened, writer.ReplayWriter) else opened.stop()
+        for out, server in zip(writers, servers, strict=True):
+            out.close()
+            server.stop()
 
     def p_value(law):
         return stats.chisquare(counts.ravel(), counts.sum() * law.ravel() / law.sum()).pvalue
