@@ -47,10 +47,10 @@ def test_a_shard_that_delivers_nothing_is_named_and_holds_the_others_up(make_rep
     assert_parts(found, 2, 8)
 
 
-def test_a_server_that_fails_is_named(make_replay, write_all):
-    good, bad = make_replay(QUEUE), make_replay(QUEUE)
-    reader = dataset.ReplayDataset([good.address, bad.address], "no_table", good.codec, 16, good.stop)
-    with pytest.raises(RuntimeError, match=r"'no_table' at localhost:\d+ failed"):
+def test_a_server_that_fails_is_named(make_replay):
+    good, bad = make_replay(TableConfig(8, 0.5, 64, super_batch=32)), make_replay(QUEUE)
+    reader = good.dataset(STREAM_TABLE, 16, others=[bad])
+    with pytest.raises(RuntimeError, match=rf"'stream' at {bad.address} failed"):
         reader.next(timeout=20)
 
 
