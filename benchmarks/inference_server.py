@@ -197,8 +197,8 @@ class _Setting:
         )
 
         with (
-            replay_server.serving(tables, {table_config.EXAMPLES_TABLE: codec.num_bytes}) as served,
-            replay_server.reading(served.address, {table_config.EXAMPLES_TABLE: codec}, tables.batch_size),
+            replay_server.serving({table_config.EXAMPLES_TABLE: (tables, codec.num_bytes)}) as served,
+            replay_server.reading([served.address], {table_config.EXAMPLES_TABLE: codec}, tables.batch_size),
         ):
             yield lambda stop, index: writer.ReplayWriter(served.address, codec, tables.table_names, stop)
 

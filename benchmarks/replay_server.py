@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -39,36 +39,35 @@ class Served(NamedTuple):
 
 
 @contextlib.contextmanager
-def serving(config: TableConfig, schemas: Mapping[str, Schema]) -> Iterator[Served]:
+def serving(tables: Mapping[str, tuple[TableConfig, Schema]]) -> Iterator[Served]:
     """Serves tables like a run's prioritized table until the block ends.
 
     Args:
-        config: sizes and ratio, the same for all.
-        schemas: by the table's name.
+        tables: by name, sizes and ratio, and what they hold.
 
     Raises:
         TimeoutError: if the server does not answer.
     """
     with ports.LoopbackPorts() as free, tempfile.TemporaryDirectory() as folder:
         port = free()
-        with _process(_serve, port, folder, config, dict(schemas)) as pid:
+        with _process(_serve, port, folder, dict(tables)) as pid:
             yield Served(f"{ports.LOOPBACK}:{port}", pid)
 
 
 @contextlib.contextmanager
-def reading(address: str, tables: Mapping[str, Any], batch_size: int) -> Iterator[int]:
+def reading(addresses: Sequence[str], tables: Mapping[str, Any], batch_size: int) -> Iterator[int]:
     """Takes batches of tables as the learner would until the block ends.
 
     Args:
-        address: of the server.
+        addresses: of the server of each shard.
         tables: name to codec: read through `ReplayDataset`; name to None: through
-            Reverb's own data set.
+            Reverb's own data set, from the first shard.
         batch_size: examples of a batch, and most items in flight.
 
     Yields:
         The reader's process id.
     """
-    with _process(_read, address, dict(tables), batch_size) as pid:
+    with _process(_read, list(addresses), dict(tables), batch_size) as pid:
         yield pid
 
 
@@ -105,19 +104,19 @@ def _until_closed(link: Connection) -> None:
 
 
 def _serve(
-    link: Connection, port: int, folder: str, config: TableConfig, schemas: Mapping[str, Schema]
+    link: Connection, port: int, folder: str, tables: Mapping[str, tuple[TableConfig, Schema]]
 ) -> None:
     import reverb
 
     checkpointer = reverb.checkpointers.DefaultCheckpointer(folder)
-    tables = [_table(name, schema, config) for name, schema in schemas.items()]
-    server = reverb.Server(tables, port=port, checkpointer=checkpointer)
+    made = [_table(name, config, schema) for name, (config, schema) in tables.items()]
+    server = reverb.Server(made, port=port, checkpointer=checkpointer)
     reverb.Client(f"{ports.LOOPBACK}:{port}").server_info(timeout=int(_READY_SECONDS))
     _until_closed(link)
     server.stop()
 
 
-def _table(name: str, schema: Schema, config: TableConfig) -> Any:
+def _table(name: str, config: TableConfig, schema: Schema) -> Any:
     """The table that `make_tables` makes, under another name and with another signature."""
     import reverb
     import tensorflow as tf
@@ -144,16 +143,16 @@ def _table(name: str, schema: Schema, config: TableConfig) -> Any:
     )
 
 
-def _read(link: Connection, address: str, tables: Mapping[str, Any], batch_size: int) -> None:
+def _read(link: Connection, addresses: Sequence[str], tables: Mapping[str, Any], batch_size: int) -> None:
     from classact.replay import dataset
 
     ended = threading.Event()
     for name, codec in tables.items():
         if codec is None:
-            arguments: tuple[Any, ...] = (address, name, batch_size)
+            arguments: tuple[Any, ...] = (addresses[0], name, batch_size)
             threading.Thread(target=_read_bare, args=arguments, daemon=True).start()
         else:
-            source = dataset.ReplayDataset(address, name, codec, batch_size, ended)
+            source = dataset.ReplayDataset(addresses, name, codec, batch_size, ended)
             threading.Thread(target=_read_classact, args=(source, ended), daemon=True).start()
     _until_closed(link)
     ended.set()

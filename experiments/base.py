@@ -94,8 +94,10 @@ def get_config() -> ml_collections.ConfigDict:
             # `checkpoint`: the run directory of a pretrained reference.
             # `super_batch`: of a reference trained online; 0: 10 · batch_size.
             "reference": {"checkpoint": "", "super_batch": 0, "learning_rate_factor": 2.0},
-            # `capacity` 0: four super-batches.
-            "replay": {"capacity": 0},
+            # `shards`: servers over which a data set's run loops are spread; a batch has
+            # equally many examples of each, by the softmax over what that one holds
+            # (`replay/dataset.py`). `capacity`: of all shards together; 0: four super-batches.
+            "replay": {"capacity": 0, "shards": 1},
             # `batch_size` 0: one super-batch. `run_loops`: per server; 0:
             # two as threads, one as a node.
             # `run_loops_as_nodes`: as nodes of their own instead of threads.

@@ -62,6 +62,10 @@ class ReplayConfig:
     """The replay; see `experiments/base.py`."""
 
     capacity: int
+    shards: int = 1
+
+    def __post_init__(self) -> None:
+        _require(self.shards >= 1, "replay.shards", self.shards, "at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -371,7 +375,10 @@ def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
         # Nothing to filter by: every example that is read is trained on.
         config = dataclasses.replace(config, filter_ratio=0.0)
     examples = config.super_batch_size
-    capacity = config.replay.capacity or _CAPACITY * examples
+    shards = config.replay.shards
+    # What a super-batch takes: each shard's part of it, rounded up.
+    room = shards * math.ceil(examples / shards)
+    capacity = config.replay.capacity or _CAPACITY * room
     # While one thread beside a server writes, the other's batch is scored.
     as_nodes = config.inference.run_loops_as_nodes or not policy.scores
     run_loops = config.inference.run_loops or (1 if as_nodes else 2)
@@ -381,9 +388,8 @@ def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
         # Whole reads of the stream make up a super-batch.
         wanted = config.reference.super_batch or 10 * config.batch_size
         super_batch = math.ceil(wanted / examples) * examples
-    _require(
-        capacity >= 2 * examples, "replay.capacity", capacity, f"at least two super-batches, {2 * examples}"
-    )
+    _require(capacity >= 2 * room, "replay.capacity", capacity, f"at least two super-batches, {2 * room}")
+    _check_shards(config, capacity, config.inference.servers * run_loops, bool(super_batch))
     _require(
         server_batch >= examples,
         "inference.batch_size",
@@ -397,6 +403,39 @@ def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
             config.inference, batch_size=server_batch, run_loops=run_loops, run_loops_as_nodes=as_nodes
         ),
         reference=dataclasses.replace(config.reference, super_batch=super_batch),
+    )
+
+
+def _check_shards(config: DataSetConfig, capacity: int, run_loops: int, streamed: bool) -> None:
+    """Checks that every shard gets its part of all that is written and read."""
+    shards, examples = config.replay.shards, config.super_batch_size
+    if shards == 1:
+        return
+    _require(
+        shards <= run_loops,
+        "replay.shards",
+        shards,
+        f"at most {run_loops}, as many as there are run loops (inference.servers · inference.run_loops): "
+        "each writes to one shard",
+    )
+    _require(
+        config.batch_size % shards == 0,
+        "batch_size",
+        config.batch_size,
+        f"a multiple of replay.shards={shards}: a batch has equally many examples of each",
+    )
+    _require(
+        capacity % shards == 0,
+        "replay.capacity",
+        capacity,
+        f"a multiple of replay.shards={shards}: it is that of all shards together",
+    )
+    _require(
+        not streamed or examples % shards == 0,
+        "replay.shards",
+        shards,
+        f"a divisor of the {examples} examples that are read per update, batch_size / (1 − filter_ratio): "
+        f"policy {config.policy!r} takes equally many of each shard's stream",
     )
 
 

@@ -7,7 +7,7 @@ TensorFlow or JAX if its node uses neither (5 s and 400 MB, 1 s and 150 MB).
 import dataclasses
 import pathlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import launchpad as lp
@@ -43,17 +43,20 @@ class Factories:
         return next(iter(self.data.values()))
 
     def table_config(self, data_set: str) -> TableConfig:
-        """The tables of a data set."""
+        """The tables of each shard of a data set."""
         own = self.config.data_sets[data_set]
+        shards = own.replay.shards
         return TableConfig(
-            batch_size=own.batch_size,
-            samples_per_insert=1.0 - own.filter_ratio,
-            capacity=own.replay.capacity,
-            super_batch=own.reference.super_batch,
+            batch_size=own.batch_size // shards,
+            # Not 1 − filter_ratio, which differs if B was rounded: then the learner would
+            # take more, or less, from the stream table than this ratio lets in.
+            samples_per_insert=own.batch_size / own.super_batch_size,
+            capacity=own.replay.capacity // shards,
+            super_batch=own.reference.super_batch // shards,
         )
 
-    def learner(self, *replays: str) -> "learner.Learner":
-        """Builds the learner; `replays` are the servers' addresses, in the order of the data sets."""
+    def learner(self, *replays: Sequence[str]) -> "learner.Learner":
+        """Builds the learner; `replays` are the shards' addresses of each data set, in their order."""
         from classact.nodes import checkpoints, learner, training
         from classact.replay import dataset
 
@@ -75,7 +78,7 @@ class Factories:
             if own.reference.super_batch
         }
         statistics = {
-            name: dataset.TableStatistics(address, EXAMPLES_TABLE) for name, address in addresses.items()
+            name: dataset.TableStatistics(shards, EXAMPLES_TABLE) for name, shards in addresses.items()
         }
         return learner.Learner(
             learner.LearnerConfig(
@@ -97,7 +100,7 @@ class Factories:
         )
 
     def inference(
-        self, data_set: str, learner: Any, replay: str, index: int, run_loops: int
+        self, data_set: str, learner: Any, replays: Sequence[str], index: int, run_loops: int
     ) -> "inference_node.InferenceNode":
         """Builds inference server `index` of a data set with `run_loops` run loops as threads."""
         from classact.nodes import inference_node, inference_server, parameters, scoring
@@ -123,14 +126,14 @@ class Factories:
         )
         first = index * own.inference.run_loops
         loops = [
-            self._make_run_loop(data_set, replay, server.score, first + i, stop) for i in range(run_loops)
+            self._make_run_loop(data_set, replays, server.score, first + i, stop) for i in range(run_loops)
         ]
         return inference_node.InferenceNode(server, loops, stop)
 
-    def run_loop(self, data_set: str, replay: str, server: Any, index: int) -> "RunLoop":
+    def run_loop(self, data_set: str, replays: Sequence[str], server: Any, index: int) -> "RunLoop":
         """Builds run loop `index` as a node; `server` is None for a policy without scores."""
         score = rpc.InferenceClient(server) if server is not None else None
-        return self._make_run_loop(data_set, replay, score, index, lp.stop_event())
+        return self._make_run_loop(data_set, replays, score, index, lp.stop_event())
 
     def evaluator(self, learner: Any, name: str) -> "evaluator.Evaluator":
         """Builds an evaluator."""
@@ -147,8 +150,9 @@ class Factories:
         )
 
     def _make_run_loop(
-        self, data_set: str, replay: str, score: Any, index: int, stop: threading.Event
+        self, data_set: str, replays: Sequence[str], score: Any, index: int, stop: threading.Event
     ) -> "RunLoop":
+        """Builds run loop `index` of a data set; it writes to shard `index` modulo their number."""
         from classact.data import stream
         from classact.nodes import run_loop
         from classact.replay import writer
@@ -167,7 +171,10 @@ class Factories:
             ),
             score,
             writer.ReplayWriter(
-                replay, self.data[data_set].codec, self.table_config(data_set).table_names, stop
+                replays[index % len(replays)],
+                self.data[data_set].codec,
+                self.table_config(data_set).table_names,
+                stop,
             ),
             priorities.PriorityConfig(own.temperature, own.score_shift),
             stop,

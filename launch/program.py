@@ -1,11 +1,12 @@
 """The whole system on one page: which nodes there are, and who talks to whom.
 
-For each data set: its replay, its inference servers with their run loops. One
-learner; any number of evaluators.
+For each data set: its replay, one server or several shards; its inference servers
+with their run loops, spread over the shards. One learner, which reads from all; any
+number of evaluators.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import launchpad as lp
@@ -40,11 +41,13 @@ def build_program(
     program = lp.Program("classact")
 
     replays = {}
-    for data_set in config.data_sets:
+    for data_set, own in config.data_sets.items():
+        tables, record_bytes = build.table_config(data_set), data[data_set].codec.num_bytes
         with program.group(f"replay/{data_set}"):
-            checkpoints = str(workdir / "replay" / data_set)
-            node = ReplayNode(build.table_config(data_set), data[data_set].codec.num_bytes, checkpoints)
-            replays[data_set] = program.add_node(node)
+            replays[data_set] = [
+                program.add_node(ReplayNode(tables, record_bytes, str(checkpoints)))
+                for checkpoints in _shard_folders(workdir / "replay" / data_set, own.replay.shards)
+            ]
 
     followers = sum(item.inference.servers for item in config.data_sets.values())
     followers += len(config.evaluation.evaluators)
@@ -66,13 +69,17 @@ def build_program(
     return program
 
 
+def _shard_folders(folder: pathlib.Path, shards: int) -> list[pathlib.Path]:
+    return [folder] if shards == 1 else [folder / str(shard) for shard in range(shards)]
+
+
 def _add_actors(
     program: lp.Program,
     build: factories.Factories,
     data_set: str,
     own: DataSetConfig,
     learner: Any,
-    replay: Any,
+    replays: Sequence[Any],
 ) -> None:
     """Adds what fills a data set's replay: inference servers, run loops as threads or as nodes."""
     with_nodes = own.inference.run_loops_as_nodes
@@ -81,7 +88,7 @@ def _add_actors(
         with program.group(f"inference/{data_set}"):
             for index in range(own.inference.servers):
                 threads = 0 if with_nodes else own.inference.run_loops
-                node = lp.CourierNode(build.inference, data_set, learner, replay, index, threads)
+                node = lp.CourierNode(build.inference, data_set, learner, replays, index, threads)
                 server = program.add_node(node)
                 server.set_client_kwargs(call_timeout=rpc.CALL_SECONDS)
                 servers.append(server)
@@ -89,4 +96,4 @@ def _add_actors(
         with program.group(f"run_loop/{data_set}"):
             for index in range(own.inference.servers * own.inference.run_loops):
                 asked = servers[index % len(servers)] if servers else None
-                program.add_node(lp.PyClassNode(build.run_loop, data_set, replay, asked, index))
+                program.add_node(lp.PyClassNode(build.run_loop, data_set, replays, asked, index))

@@ -74,8 +74,8 @@ def _addresses(workdir: pathlib.Path) -> dict[str, str]:
     addresses = {}
     for label, several in found.items():
         name = label.replace("/", "-")
-        # Inference servers of a data set are numbered from 0; the others are one.
-        numbered = name.startswith("inference-")
+        # Inference servers are numbered even if there is only one, the others as their logs are.
+        numbered = name.startswith("inference-") or len(several) > 1
         for index, address in enumerate(several):
             addresses[f"{name}-{index}" if numbered else name] = address
     return addresses

@@ -129,7 +129,8 @@ class Learner:
             metrics: where to write `train/*`, `selection/*` and `replay/*`.
             checkpointer: saves the state; None: nothing is saved.
             replay_statistics: by data set what gives the size and the counts of its
-                table, asked for at every line of metrics.
+                table, and as `<part>/<name>` those of its parts; asked for at every
+                line of metrics.
         """
         self._config = config
         self._trained = trained
@@ -176,7 +177,7 @@ class Learner:
         Raises:
             NonFiniteLossError: naming the step.
             NoDataError: if a data set delivers nothing for `no_data_seconds`; it
-                names the data set.
+                names the data set and what its replay says is missing.
             TimeoutError: if an evaluator's last report does not come.
         """
         step = 0
@@ -239,12 +240,14 @@ class Learner:
                 self._reports.wait(_POLL_SECONDS)
 
     def _tables(self) -> dict[str, float]:
-        """The tables' sums, and with several data sets each one's as `replay/<data set>/…`."""
+        """The tables' sums, and as `replay/<data set>/…` each one's of several, and their parts'."""
         found: dict[str, float] = collections.defaultdict(float)
         for data_set, ask in self._replay_statistics.items():
             for name, value in ask().items():
-                found[f"replay/{name}"] += value
-                if len(self._replay_statistics) > 1:
+                of_part = "/" in name
+                if not of_part:
+                    found[f"replay/{name}"] += value
+                if of_part or len(self._replay_statistics) > 1:
                     found[f"replay/{data_set}/{name}"] = value
         return dict(found)
 
@@ -275,11 +278,11 @@ class Learner:
         while not self._stop.is_set():
             try:
                 return dataset.next(_POLL_SECONDS)
-            except TimeoutError:
+            except TimeoutError as error:
                 if time.monotonic() > deadline:
                     raise NoDataError(
-                        f"the replay of {data_set} delivered no batch for {self._config.no_data_seconds} s; "
-                        "see the logs of the run loops and inference servers"
+                        f"the replay of {data_set} delivered no batch for {self._config.no_data_seconds} s "
+                        f"({error}); see the logs of the run loops and inference servers"
                     ) from None
         return None
 

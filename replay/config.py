@@ -1,4 +1,4 @@
-"""What the tables of a data set are; free of Reverb, so that a launcher can read it."""
+"""What the tables of a shard are; free of Reverb, so that a launcher can read it."""
 
 import dataclasses
 
@@ -11,17 +11,17 @@ STREAM_TABLE = "stream"
 
 @dataclasses.dataclass(frozen=True)
 class TableConfig:
-    """The tables of one data set.
+    """The tables of one shard of a data set: of all of it, if there is only one.
 
     Attributes:
-        batch_size: b, examples that the learner takes per update.
+        batch_size: b, examples that the learner takes of the shard per update.
         samples_per_insert: b/B; 1 − samples_per_insert of the examples leave
             unsampled. 1 makes a plain queue of the prioritized table.
         capacity: items that the table holds; the oldest leaves when one more
             comes. It bounds staleness: an item is at most
             capacity · samples_per_insert / batch_size updates in the table.
         super_batch: examples of the IID super-batch that the learner takes from
-            the stream table (Algorithm 2); 0: no stream table.
+            the shard's stream table (Algorithm 2); 0: no stream table.
     """
 
     batch_size: int

@@ -2,7 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,17 +25,34 @@ class ReplayTimeoutError(TimeoutError):
 
 
 class ReplayDataset:
-    """Batches of a table, read ahead by a thread through Reverb's C++ dataset.
+    """Batches of a table, read ahead by a thread per shard through Reverb's C++ dataset.
 
     Sampling removes an item from the table (`max_times_sampled=1`), so what is
     read ahead was selected earlier than it is used: one batch, and `max_in_flight`
-    items in the C++ sampler. That bounds the staleness that reading ahead adds to
-    less than two updates.
+    items of each shard in the C++ samplers. That bounds the staleness that reading
+    ahead adds to less than two updates.
+
+    A data set's table may be spread over K servers, its shards, each filled by
+    run loops of its own. A batch has batch_size / K examples of every shard, one
+    shard's after the other's, and waits for the slowest: none gets further ahead
+    of the others than its part of one batch.
+
+    The sampling law is then softmax over each shard, stratified by shards. Of what
+    shard k holds, the next example is the one with score s with probability
+    exp(s / temperature) / Z_k, where Z_k is the sum of exp(s / temperature) over
+    shard k; one table of all shards' items would have Z, the sum of all Z_k.
+    So examples of shard k are drawn Z / (K · Z_k) times as often as from one
+    table: those of a shard with more than its share of the weight too rarely.
+    Run loops draw IID and do not choose the shard by the example, so shards are
+    exchangeable random parts of the stream, and this factor is 1 up to about
+    c · sqrt((1 − 1/K) / n), with n the items in a shard and c the standard
+    deviation of exp(s / temperature) over its mean: the law tends to softmax over
+    all as shards grow, later the lower the temperature is.
     """
 
     def __init__(
         self,
-        address: str,
+        addresses: Sequence[str],
         table: str,
         codec: records.RecordCodec,
         batch_size: int,
@@ -45,28 +63,43 @@ class ReplayDataset:
         """Starts reading.
 
         Args:
-            address: `host:port` of the replay server.
+            addresses: `host:port` of the replay server of each shard.
             table: name of the table.
             codec: unpacks records.
             batch_size: examples per batch.
-            stop: ends the reading thread (within `_SAMPLE_SECONDS`).
-            transfer: applied to each batch in the reading thread, for instance
+            stop: ends the reading threads (within `_SAMPLE_SECONDS`).
+            transfer: applied to each batch in a reading thread, for instance
                 to move it to a device ahead of its use.
-            max_in_flight: items that the C++ sampler may hold; default: an
-                eighth of a batch.
+            max_in_flight: items that the C++ sampler of a shard may hold; default: an
+                eighth of the batch, and no more than half of the shard's part of it.
+                (With an eighth of a part of 16, a server spends twice the time per item.)
+
+        Raises:
+            ValueError: if the batch cannot be taken in equal parts.
         """
-        self._address = address
+        if not addresses or batch_size % len(addresses):
+            raise ValueError(
+                f"batch_size={batch_size}: no multiple of {len(addresses)}, the number of shards"
+            )
+        self._addresses = tuple(addresses)
         self._table = table
         self._codec = codec
-        self._batch_size = batch_size
+        self._part_size = batch_size // len(addresses)
         self._stop = stop
         self._transfer = transfer
-        self._max_in_flight = max_in_flight or max(1, batch_size // 8)
+        self._max_in_flight = max_in_flight or max(1, min(batch_size // 8, self._part_size // 2))
         self._queue: queue.Queue[Any] = queue.Queue()
-        # The next batch is read when the last one has been taken.
-        self._taken = threading.Event()
-        self._thread = threading.Thread(target=self._read, name=f"replay reader {table}", daemon=True)
-        self._thread.start()
+        # The parts of the next batch by shard, until it has been taken; then each
+        # thread reads its part of the one after it.
+        self._parts: dict[int, np.ndarray] = {}
+        self._taken = 0
+        self._turn = threading.Condition()
+        self._threads = [
+            threading.Thread(target=self._read, args=(shard,), name=f"replay reader {table}", daemon=True)
+            for shard in range(len(addresses))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def next(self, timeout: float) -> Any:
         """Returns the next batch, as `transfer` returned it.
@@ -75,55 +108,87 @@ class ReplayDataset:
             timeout: seconds to block at most.
 
         Raises:
-            ReplayTimeoutError: if none came in time.
-            RuntimeError: if the reading thread failed.
+            ReplayTimeoutError: if none came in time; it names the shards whose
+                part is missing.
+            RuntimeError: if a reading thread failed.
         """
         try:
             item = self._queue.get(timeout=timeout)
-            self._taken.set()
         except queue.Empty:
             raise ReplayTimeoutError(
-                f"no batch from table {self._table!r} at {self._address} in {timeout} s"
+                f"no batch from table {self._table!r} at {self._late()} in {timeout} s"
             ) from None
         if isinstance(item, Exception):
-            raise RuntimeError(f"reading table {self._table!r} at {self._address} failed") from item
+            raise item
+        with self._turn:
+            self._parts.clear()
+            self._taken += 1
+            self._turn.notify_all()
         return item
 
     def close(self, timeout: float = 2 * _SAMPLE_SECONDS) -> None:
-        """Waits for the reading thread to end; call it after setting `stop`."""
-        self._thread.join(timeout)
+        """Waits for the reading threads to end; call it after setting `stop`."""
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _read(self) -> None:
+    def _late(self) -> str:
+        """The addresses that have not delivered their part of the next batch."""
+        if len(self._addresses) == 1:
+            return self._addresses[0]
+        late = [shard for shard in range(len(self._addresses)) if shard not in self._parts]
+        return ", ".join(f"shard {shard} ({self._addresses[shard]})" for shard in late) or "all shards"
+
+    def _read(self, shard: int) -> None:
+        address = self._addresses[shard]
         try:
-            for rows in self._full_batches():
-                self._taken.clear()
-                self._queue.put(self._transfer(self._codec.unpack(rows)))
-                while not (self._stop.is_set() or self._taken.wait(timeout=0.5)):
-                    pass
+            for rows in self._full_parts(address):
+                self._hand_in(shard, rows)
         except (tf.errors.OpError, reverb.ReverbError, ValueError, RuntimeError) as error:
             if not self._stop.is_set():
-                self._queue.put(error)
+                failure = RuntimeError(f"reading table {self._table!r} at {address} failed")
+                failure.__cause__ = error
+                self._queue.put(failure)
 
-    def _full_batches(self) -> Iterator[np.ndarray]:
-        """Yields uint8[batch_size, N]; what a time-out cut short is kept, not lost."""
+    def _hand_in(self, shard: int, rows: np.ndarray) -> None:
+        """Adds a part to the next batch; the last makes it whole. Blocks until it is taken, or `stop`."""
+        with self._turn:
+            taken = self._taken
+            self._parts[shard] = rows
+            complete = len(self._parts) == len(self._addresses)
+        if complete:
+            self._queue.put(self._transfer(self._whole()))
+        with self._turn:
+            while not self._stop.is_set() and self._taken == taken:
+                self._turn.wait(timeout=0.5)
+
+    def _whole(self) -> Batch:
+        """The next batch: views of the only shard's records, or a copy of all shards'."""
+        parts = [self._codec.unpack(self._parts[shard]) for shard in range(len(self._addresses))]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _full_parts(self, address: str) -> Iterator[np.ndarray]:
+        """Yields a shard's uint8[batch_size / K, N]; what a time-out cut short is kept, not lost."""
         rest = np.empty((0, self._codec.num_bytes), np.uint8)
         while not self._stop.is_set():
             dataset = reverb.TrajectoryDataset.from_table_signature(
-                self._address,
+                address,
                 self._table,
                 max_in_flight_samples_per_worker=self._max_in_flight,
                 num_workers_per_iterator=1,
                 rate_limiter_timeout_ms=int(1000 * _SAMPLE_SECONDS),
                 get_signature_timeout_secs=_SIGNATURE_SECONDS,
             )
-            batches = dataset.map(_data).batch(self._batch_size).with_options(_options())
+            batches = dataset.map(_data).batch(self._part_size).with_options(_options())
             for rows in batches.as_numpy_iterator():
                 if self._stop.is_set():
                     return
                 rows = np.concatenate([rest, rows]) if len(rest) else rows
-                if len(rows) >= self._batch_size:
-                    yield rows[: self._batch_size]
-                rest = rows[self._batch_size :] if len(rows) >= self._batch_size else rows
+                if len(rows) >= self._part_size:
+                    yield rows[: self._part_size]
+                rest = rows[self._part_size :] if len(rows) >= self._part_size else rows
 
 
 def _options() -> tf.data.Options:
@@ -141,22 +206,27 @@ def _data(sample: reverb.ReplaySample) -> tf.Tensor:
 
 
 class TableStatistics:
-    """Asks a server for the size and the counts of a table."""
+    """Asks the servers of a data set for the size and the counts of a table."""
 
-    def __init__(self, address: str, table: str) -> None:
-        """Connects to `host:port`."""
-        self._client = reverb.Client(address)
+    def __init__(self, addresses: Sequence[str], table: str) -> None:
+        """Connects to the `host:port` of each shard."""
+        self._clients = [reverb.Client(address) for address in addresses]
         self._table = table
 
     def __call__(self) -> dict[str, float]:
-        """Returns `size`, `inserts` and `samples`, in items.
+        """Returns `size`, `inserts` and `samples` of all shards together, in items.
+
+        With several shards also each one's size, as `shard_<index>/size`.
 
         Raises:
-            RuntimeError: if the server does not answer within ten seconds.
+            RuntimeError: if a server does not answer within ten seconds.
         """
-        info = self._client.server_info(timeout=10)[self._table]
-        return {
-            "size": float(info.current_size),
-            "inserts": float(info.rate_limiter_info.insert_stats.completed),
-            "samples": float(info.rate_limiter_info.sample_stats.completed),
-        }
+        found = {"size": 0.0, "inserts": 0.0, "samples": 0.0}
+        for shard, client in enumerate(self._clients):
+            info = client.server_info(timeout=10)[self._table]
+            found["size"] += info.current_size
+            found["inserts"] += info.rate_limiter_info.insert_stats.completed
+            found["samples"] += info.rate_limiter_info.sample_stats.completed
+            if len(self._clients) > 1:
+                found[f"shard_{shard}/size"] = float(info.current_size)
+        return found

@@ -1,4 +1,4 @@
-"""The Reverb tables of one data set."""
+"""The Reverb tables of one shard of a data set."""
 
 import threading
 

@@ -233,6 +233,31 @@ def test_a_users_policy_and_run_loops_as_nodes(place):
     }
 
 
+def test_run_loops_fill_two_shards_and_the_learner_reads_both(place):
+    done = train(
+        place,
+        "sharded",
+        "--config.policy=classact_online",
+        "--config.replay.shards=2",
+        "--config.inference.servers=2",
+        "--config.steps=200",
+        "--launch=threads",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    addresses = json.loads((place / "sharded" / "endpoints.json").read_text())["replay/digits"]
+    assert len(set(addresses)) == 2
+    last = lines_of(place, "sharded", "learner")[-1]
+    sizes = [last[f"replay/digits/shard_{shard}/size"] for shard in range(2)]
+    assert min(sizes) > 0 and sum(sizes) == last["replay/size"]
+    # What was trained on, a batch read ahead, and some items in the samplers.
+    assert 200 * 32 <= last["replay/samples"] < 202 * 32
+    # Twice as many, and what the stream's reader lets writers run ahead in two shards:
+    # half their capacity, all of it, two super-batches of 320 and four of 64.
+    assert 200 * 64 <= last["replay/inserts"] <= 2 * last["replay/samples"] + 128 + 256 + 640 + 256
+    losses = [line["train/reference_loss"] for line in lines_of(place, "sharded", "learner")]
+    assert losses[-1] < losses[0]
+
+
 def test_scores_that_are_not_numbers_end_the_run_with_their_reason(place):
     done = train(place, "broken", "--config.policy=user_policies:broken", "--launch=processes")
     assert done.returncode == 1

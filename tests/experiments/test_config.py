@@ -60,6 +60,8 @@ def fields(**changes):
         ("reference__learning_rate_factor", INF),
         ("replay__capacity", -5),
         ("replay__capacity", 100),
+        ("replay__shards", 0),
+        ("replay__shards", 2),
         ("inference__servers", 0),
         ("inference__run_loops", -1),
         ("inference__run_loops_as_nodes", 1),
@@ -170,6 +172,44 @@ def test_uniform_filters_nothing():
 def test_the_super_batch_is_a_multiple_of_what_is_read(wanted, expected):
     found = config.resolve(fields(policy="classact_online", reference__super_batch=wanted))
     assert found.reference.super_batch == expected
+
+
+class TestShards:
+    """Every shard must get its part of what is written, read and kept."""
+
+    def fields(self, **changes):
+        four = {"policy": "hard_learner", "batch_size": 60, "replay__shards": 4, "inference__servers": 2}
+        return fields(**{**four, **changes})
+
+    def test_the_capacity_is_of_all_together(self):
+        assert config.resolve(self.fields()).replay.capacity == 4 * 120
+        # Of 150 examples read per update, a shard gets up to 38.
+        found = config.resolve(self.fields(filter_ratio=0.6))
+        assert found.replay.capacity == 4 * 4 * 38
+        assert config.resolve(self.fields(replay__capacity=244)).replay.capacity == 244
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"inference__servers": 1}, r"replay\.shards=4: must be at most 2,.*inference\.run_loops"),
+            ({"inference__run_loops": 1}, r"replay\.shards=4: must be at most 2,.*inference\.run_loops"),
+            ({"batch_size": 62}, r"batch_size=62: must be a multiple of replay\.shards=4"),
+            ({"replay__capacity": 246}, r"replay\.capacity=246: must be a multiple of replay\.shards=4"),
+            ({"replay__capacity": 236}, r"replay\.capacity=236: must be at least two super-batches, 240"),
+            (
+                {"policy": "classact_online", "filter_ratio": 0.6},
+                r"replay\.shards=4: must be a divisor of the 150 examples.*filter_ratio",
+            ),
+        ],
+    )
+    def test_one_that_would_starve_is_refused(self, changes, message):
+        with pytest.raises(config.ConfigError, match=message):
+            config.resolve(self.fields(**changes))
+
+    def test_a_run_from_before_there_were_shards_has_one(self):
+        given = fields()
+        given["replay"] = {"capacity": 0}
+        assert config.resolve(given).replay.shards == 1
 
 
 class TestDataSets:

@@ -40,6 +40,7 @@ def test_every_node_has_its_step_age_and_rate(workdir, monkeypatch):
         {"step": 155, "time": 98.0, "run_loop/examples": 3000},
     )
     endpoints = {"learner": ["h:1"], "replay/a": ["h:2"], "inference/a": ["h:3", "h:4"]}
+    endpoints["replay/b"] = ["h:5", "g:5"]
     (workdir / "endpoints.json").write_text(json.dumps(endpoints))
     headline, rows = printed(workdir)
     assert "unfinished | step 160/1,000" in headline
@@ -50,6 +51,8 @@ def test_every_node_has_its_step_age_and_rate(workdir, monkeypatch):
     # Nodes that have written nothing yet.
     assert rows["inference-a-0"].split()[1:] == ["h:3"]
     assert rows["replay-a"].split()[1:] == ["h:2"]
+    assert rows["replay-b-0"].split()[1:] == ["h:5"]
+    assert rows["replay-b-1"].split()[1:] == ["g:5"]
 
 
 def test_a_run_that_has_just_begun(workdir):

@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_names_its_step(setup, bad):
 
 def test_no_data_is_an_error(setup):
     made = setup(make=lambda number: sampled() if number < 2 else None, no_data_seconds=0.2)
-    with pytest.raises(learner.NoDataError, match=r"digits.*0\.2 s.*run loops"):
+    with pytest.raises(learner.NoDataError, match=r"digits.*0\.2 s \(nothing there\).*run loops"):
         made.learner.run()
     assert made.dataset.read == 2
 
@@ -191,7 +191,12 @@ class TestSeveralDataSets:
                 stop,
                 metrics.MetricsWriter(tmp_path, "learner"),
                 replay_statistics={
-                    name: lambda size=size: {"size": size, "inserts": 2 * size, "samples": size}
+                    name: lambda size=size: {
+                        "size": size,
+                        "inserts": 2 * size,
+                        "samples": size,
+                        "shard_1/size": 2,
+                    }
                     for size, name in enumerate(datasets, start=5)
                 },
             )
@@ -215,6 +220,8 @@ class TestSeveralDataSets:
         assert line["train/noisy/data_wait_seconds"] >= 0
         assert {"train/clean/loss", "train/noisy/top1"} <= set(line)
         assert (line["replay/size"], line["replay/noisy/size"], line["replay/clean/size"]) == (11, 5, 6)
+        assert line["replay/noisy/shard_1/size"] == line["replay/clean/shard_1/size"] == 2
+        assert "replay/shard_1/size" not in line
 
     def test_the_one_that_delivers_nothing_is_named(self, build):
         datasets = {"noisy": Dataset(sampled), "clean": Dataset(lambda number: None)}

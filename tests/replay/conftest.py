@@ -28,14 +28,16 @@ class Replay:
         self._opened.append(opened)
         return opened
 
-    def dataset(self, table, batch_size=None, **options):
+    def dataset(self, table, batch_size=None, others=(), **options):
+        """Reads this server's table and, as further shards, those of `others`."""
         batch_size = batch_size or self.config.batch_size
-        opened = dataset.ReplayDataset(self.address, table, self.codec, batch_size, self.stop, **options)
+        addresses = [self.address, *(other.address for other in others)]
+        opened = dataset.ReplayDataset(addresses, table, self.codec, batch_size, self.stop, **options)
         self._opened.append(opened)
         return opened
 
     def statistics(self, table):
-        return dataset.TableStatistics(self.address, table)()
+        return dataset.TableStatistics([self.address], table)()
 
     def close(self):
         self.stop.set()
@@ -72,3 +74,39 @@ def batch_of():
         }
 
     return make
+
+
+@pytest.fixture
+def write_all(batch_of):
+    """Writes examples of equal priority, and waits until they are in the table."""
+
+    def write(replay, ids):
+        out = replay.writer()
+        out.write(batch_of(ids), np.ones(len(ids)), np.ones(len(ids), bool))
+        out.flush()
+
+    return write
+
+
+@pytest.fixture
+def feed(batch_of):
+    """Starts a thread that writes ids `first`, `first` + 1, … until the replay stops."""
+    threads = []
+
+    def start(replay, priority=lambda ids: np.ones(len(ids)), first=0):
+        out = replay.writer()
+
+        def write():
+            start = first
+            while not replay.stop.is_set():
+                ids = np.arange(start, start + 32)
+                out.write(batch_of(ids), priority(ids), np.ones(32, bool))
+                start += 32
+
+        threads.append((replay, threading.Thread(target=write, daemon=True)))
+        threads[-1][1].start()
+
+    yield start
+    for replay, thread in threads:
+        replay.stop.set()
+        thread.join(10)

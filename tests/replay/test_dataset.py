@@ -10,46 +10,16 @@ from classact.replay import dataset
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 
 
-@pytest.fixture
-def feed(batch_of):
-    """Starts a thread that writes ids 0, 1, … until the replay stops."""
-    threads = []
-
-    def start(replay, priority=lambda ids: np.ones(len(ids))):
-        out = replay.writer()
-
-        def write():
-            start = 0
-            while not replay.stop.is_set():
-                ids = np.arange(start, start + 32)
-                out.write(batch_of(ids), priority(ids), np.ones(32, bool))
-                start += 32
-
-        threads.append((replay, threading.Thread(target=write, daemon=True)))
-        threads[-1][1].start()
-
-    yield start
-    for replay, thread in threads:
-        replay.stop.set()
-        thread.join(10)
-
-
-def write(replay, batch_of, ids):
-    out = replay.writer()
-    out.write(batch_of(ids), np.ones(len(ids)), np.ones(len(ids), bool))
-    out.flush()
-
-
-def test_batches_have_their_size_and_their_fields(make_replay, batch_of):
+def test_batches_have_their_size_and_their_fields(make_replay, write_all):
     replay = make_replay(TableConfig(batch_size=8, samples_per_insert=1.0, capacity=64))
-    write(replay, batch_of, np.arange(250, 266))
+    write_all(replay, np.arange(250, 266))
     batch = replay.dataset(EXAMPLES_TABLE).next(timeout=20)
     assert set(batch) == {"id", "image", "score", "scored_step"}
     np.testing.assert_array_equal(batch["id"], np.arange(250, 258))
     np.testing.assert_array_equal(batch["image"][:, 0, 1, 0], batch["id"] % 256)
 
 
-def test_a_batch_that_does_not_come_is_a_time_out(make_replay, batch_of):
+def test_a_batch_that_does_not_come_is_a_time_out(make_replay):
     replay = make_replay(TableConfig(batch_size=8, samples_per_insert=1.0, capacity=64))
     reader = replay.dataset(EXAMPLES_TABLE)
     started = time.monotonic()
@@ -58,32 +28,32 @@ def test_a_batch_that_does_not_come_is_a_time_out(make_replay, batch_of):
     assert time.monotonic() - started < 2
 
 
-def test_nothing_is_lost_across_a_samplers_time_out(make_replay, batch_of, monkeypatch):
+def test_nothing_is_lost_across_a_samplers_time_out(make_replay, write_all, monkeypatch):
     monkeypatch.setattr(dataset, "_SAMPLE_SECONDS", 0.3)
     replay = make_replay(TableConfig(batch_size=8, samples_per_insert=1.0, capacity=64))
     reader = replay.dataset(EXAMPLES_TABLE)
-    write(replay, batch_of, np.arange(11))
+    write_all(replay, np.arange(11))
     found = [reader.next(timeout=20)["id"]]
     # Three of a batch are there; the sampler gives up several times meanwhile.
     with pytest.raises(dataset.ReplayTimeoutError):
         reader.next(timeout=1.5)
-    write(replay, batch_of, np.arange(11, 24))
+    write_all(replay, np.arange(11, 24))
     found += [reader.next(timeout=20)["id"] for _ in range(2)]
     np.testing.assert_array_equal(np.concatenate(found), np.arange(24))
 
 
-def test_the_transfer_runs_in_the_reading_thread(make_replay, batch_of):
+def test_the_transfer_runs_in_the_reading_thread(make_replay, write_all):
     replay = make_replay(TableConfig(batch_size=4, samples_per_insert=1.0, capacity=64))
-    write(replay, batch_of, np.arange(4))
+    write_all(replay, np.arange(4))
     reader = replay.dataset(
         EXAMPLES_TABLE, transfer=lambda batch: (threading.current_thread().name, batch["id"].sum())
     )
     assert reader.next(timeout=20) == ("replay reader examples", 6)
 
 
-def test_a_failing_transfer_reaches_the_caller(make_replay, batch_of):
+def test_a_failing_transfer_reaches_the_caller(make_replay, write_all):
     replay = make_replay(TableConfig(batch_size=4, samples_per_insert=1.0, capacity=64))
-    write(replay, batch_of, np.arange(4))
+    write_all(replay, np.arange(4))
 
     def fail(batch):
         raise ValueError("no room on the device")

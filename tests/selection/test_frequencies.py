@@ -13,7 +13,7 @@ import pytest
 import reverb
 from scipy import stats
 
-from classact.replay import config, records, tables, writer
+from classact.replay import config, dataset, records, tables, writer
 from classact.selection import priorities
 
 SCORES = np.array([-1.0, -0.2, 0.3, 0.9, 1.4])
@@ -95,3 +95,51 @@ def test_the_table_draws_from_the_softmax_without_replacement():
         out.close()
         server.stop()
     assert_distribution(drawn)
+
+
+def test_two_shards_give_equal_parts_each_by_its_own_softmax():
+    """Each example drawn is written again, so that every draw is from the same items."""
+    spread = (SCORES, 2.0 - 0.5 * SCORES)
+    codec = records.RecordCodec({"id": np.arange(1)})
+    # Only a table that holds all five may be sampled, as often as is written.
+    table_config = config.TableConfig(batch_size=1, samples_per_insert=0.9999, capacity=2 * len(SCORES))
+    stop = threading.Event()
+    servers = [reverb.Server(tables.make_tables(table_config, codec.num_bytes)) for _ in spread]
+    addresses = [f"localhost:{server.port}" for server in servers]
+    writers = [writer.ReplayWriter(address, codec, table_config.table_names, stop) for address in addresses]
+
+    def write(shard, ids):
+        scores = spread[shard][ids]
+        found = priorities.priorities(scores, priorities.PriorityConfig(TEMPERATURE, SHIFT))
+        steps = np.zeros(len(ids), np.int64)
+        batch = {"id": ids, "score": scores.astype(np.float32), "scored_step": steps}
+        writers[shard].write(batch, found.values, found.keep)
+        writers[shard].flush()
+
+    counts = np.zeros((len(spread), len(SCORES)))
+    reader = dataset.ReplayDataset(addresses, config.EXAMPLES_TABLE, codec, len(spread), stop)
+    try:
+        for shard in range(len(spread)):
+            write(shard, np.arange(len(SCORES)))
+        for _ in range(TRIALS):
+            for shard, drawn in enumerate(reader.next(timeout=20)["id"]):
+                counts[shard, drawn] += 1
+                write(shard, np.array([drawn]))
+    finally:
+        stop.set()
+        reader.close()
+        for out, server in zip(writers, servers, strict=True):
+            out.close()
+            server.stop()
+
+    def p_value(law):
+        return stats.chisquare(counts.ravel(), counts.sum() * law.ravel() / law.sum()).pvalue
+
+    weights = np.exp(np.stack(spread) / TEMPERATURE)
+    stratified = weights / weights.sum(axis=1, keepdims=True)
+    assert p_value(stratified) > LEVEL
+    # One table of all ten would have preferred the second shard's, which weigh more.
+    assert p_value(weights) < LEVEL
+    for factor in (1.3, 1 / 1.3):
+        other = weights**factor
+        assert p_value(other / other.sum(axis=1, keepdims=True)) < LEVEL
