@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 
 import jax
 import pytest
@@ -65,7 +66,7 @@ def test_a_directory_that_is_no_runs_is_refused(tmp_path, text, message):
 
 
 def test_a_learner_that_is_gone_without_a_result_is_an_error(workdir, monkeypatch):
-    monkeypatch.setattr(attach, "_SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(attach, "SILENT_SECONDS", 1.0)
     monkeypatch.setattr(attach, "_CALL_SECONDS", -4.5)
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
@@ -96,7 +97,7 @@ def test_after_the_learners_last_parameters_no_checkpoint_is_looked_for(workdir,
         def report_evaluation(self, evaluator, step):
             pass
 
-    monkeypatch.setattr(attach, "_Learner", Finished)
+    monkeypatch.setattr(attach, "Learner", Finished)
     attach.evaluate(attached, threading.Event(), report=lambda line: None)
     (line,) = (workdir / "metrics" / "evaluator-new.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 1500
@@ -116,3 +117,19 @@ def test_parameters_that_do_not_fit_the_data_are_named(workdir):
     variables["params"].pop(next(iter(variables["params"])))
     with pytest.raises(attach.AttachError, match="does not fit the data"):
         attach._checked(attached)(variables)
+
+
+def test_one_guest_too_many_asks_again_after_a_pause(workdir, monkeypatch):
+    """The learner answers such a guest at once: it must not be asked without end."""
+    asked = []
+
+    class Crowded:
+        def get_parameters_as_guest(self, names, newer_than, timeout):
+            asked.append((names, newer_than, timeout))
+
+    learner = attach.Learner(workdir, threading.Event())
+    monkeypatch.setattr(learner, "_connected", lambda timeout: Crowded())
+    started = time.monotonic()
+    assert learner.get_parameters(["online"], 7, 30.0) is None
+    assert 0.4 < time.monotonic() - started < 10
+    assert asked == [(["online"], 7, 30.0)]

@@ -101,7 +101,7 @@ def test_bad_input_is_one_line(workdir, capsys, nothing_starts, case):
         (["train", "--config=missing.py", "--workdir=x"], "missing.py"),
         (["compare"], "name at least one run directory"),
         (["compare", "no_such_run"], "no_such_run"),
-        (["trian"], "unknown command 'trian': expected one of train, evaluate, status"),
+        (["trian"], "unknown command 'trian': expected one of train, evaluate, actors, status"),
         (["status"], "--workdir is missing"),
         (["status", "--workdir=no_such_run"], "no_such_run is no run directory"),
         (["logs"], "--workdir is missing"),
@@ -111,6 +111,10 @@ def test_bad_input_is_one_line(workdir, capsys, nothing_starts, case):
         (["evaluate", "--workdir=no_such_run", "--evaluator=accuracy"], "'no_such_run' is no run directory"),
         (["evaluate", "--workdir=x", "--evaluator=accuracy", "y"], "unexpected argument 'y'"),
         (["evaluate", "--workdir=x", "--evaluator=accuracy", "--every=-1"], "every"),
+        (["actors"], "--workdir is missing"),
+        (["actors", "--workdir=no_such_run"], "'no_such_run' is no run directory"),
+        (["actors", "--workdir=x", "--count=0"], "count"),
+        (["actors", "--workdir=x", "digits"], "unexpected argument 'digits'"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, monkeypatch, capsys, arguments, named):
