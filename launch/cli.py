@@ -262,7 +262,7 @@ def _logs(argv: Sequence[str]) -> int:
     _parse_all(argv, workdir)
     stop, stopped = _stop_on_signals()
     try:
-        logs.follow(pathlib.Path(workdir.value), stop, int(last.value or 10))
+        logs.follow(pathlib.Path(str(workdir.value)), stop, int(last.value or 10))
     except RunError as error:
         raise UsageError(str(error)) from None
     return 128 + stopped[0] if stopped else 0
@@ -275,7 +275,7 @@ def _status(argv: Sequence[str]) -> int:
     workdir = flags.DEFINE_string("workdir", None, "Run directory of the experiment.")
     _parse_all(argv, workdir)
     try:
-        status.print_status(pathlib.Path(workdir.value))
+        status.print_status(pathlib.Path(str(workdir.value)))
     except RunError as error:
         raise UsageError(str(error)) from None
     return 0

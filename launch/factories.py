@@ -123,9 +123,7 @@ class Factories:
         first = index * self.config.data_sets[data_set].inference.run_loops
         readers = [self._own_reader(data_set, first + i) for i in range(run_loops)]
         client = rpc.LearnerClient(learner)
-        return self.inference_node(
-            data_set, f"{data_set}-{index}", client, replay, readers, lp.stop_event()
-        )
+        return self.inference_node(data_set, f"{data_set}-{index}", client, replay, readers, lp.stop_event())
 
     def inference_node(
         self,
@@ -163,9 +161,7 @@ class Factories:
     def run_loop(self, data_set: str, replay: str, server: Any, index: int) -> "RunLoop":
         """Builds run loop `index` as a node; `server` is None for a policy without scores."""
         score = rpc.InferenceClient(server) if server is not None else None
-        return self.make_run_loop(
-            data_set, replay, score, self._own_reader(data_set, index), lp.stop_event()
-        )
+        return self.make_run_loop(data_set, replay, score, self._own_reader(data_set, index), lp.stop_event())
 
     def evaluator(self, learner: Any, name: str) -> "evaluator.Evaluator":
         """Builds an evaluator."""
@@ -199,9 +195,7 @@ class Factories:
         config, own = self.config, self.config.data_sets[data_set]
         source = parts.open_train_source(config, own)
         return run_loop.RunLoop(
-            stream.IIDStream(
-                source, own.super_batch_size, reader.seed, reader.reader, reader.num_readers
-            ),
+            stream.IIDStream(source, own.super_batch_size, reader.seed, reader.reader, reader.num_readers),
             score,
             writer.ReplayWriter(
                 replay, self.data[data_set].codec, self.table_config(data_set).table_names, stop

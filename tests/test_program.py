@@ -153,15 +153,20 @@ def processes_of(folder):
     return found
 
 
-def wait_for_line(folder, name, process, seconds=200, node="learner"):
-    """Waits until a node has written a line of metrics."""
+def wait_until(condition, process, output, seconds=200):
+    """Waits until `condition()` while a process runs that prints to the file `output`."""
     deadline = time.monotonic() + seconds
-    path = folder / name / "metrics" / f"{node}.jsonl"
-    while not (path.exists() and path.read_text()):
-        assert process.poll() is None, (folder / f"{name}.out").read_text()
+    while not condition():
+        assert process.poll() is None, output.read_text()
         assert time.monotonic() < deadline
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.2)
+
+
+def wait_for_line(folder, name, process, seconds=200, node="learner"):
+    """Waits until a node has written a line of metrics."""
+    path = folder / name / "metrics" / f"{node}.jsonl"
+    wait_until(lambda: path.exists() and path.read_text(), process, folder / f"{name}.out", seconds)
 
 
 @pytest.mark.parametrize("launch", ["threads", "processes"])
@@ -317,8 +322,9 @@ def test_actors_join_a_running_experiment_and_leave_at_any_time(place):
         wait_until(lambda: "has joined" in output.read_text(), process, output)  # noqa: B023
         joined.append(output.read_text().split()[0].removeprefix("inference-"))
     assert len(set(joined)) == 3
-    for actor in joined:
-        wait_for_line_or_file(place / name / "metrics" / f"run_loop-{actor}.jsonl", running)
+    for (process, output), actor in zip(commands, joined, strict=True):
+        ready = (place / name / "metrics" / f"run_loop-{actor}.jsonl").exists
+        wait_until(ready, process, output)
     learner.resume()
     for actor in joined:
         wait_for_line(place, name, running, node=f"run_loop-{actor}")

@@ -24,7 +24,7 @@ def stop():
 
 
 def actor(workdir, learner, stop, run):
-    address = "127.0.0.1:{}".format(learner.getsockname()[1])
+    address = f"127.0.0.1:{learner.getsockname()[1]}"
     return joined_actor.JoinedActor(run, joined_actor.Experiment(workdir, address), stop)
 
 
@@ -55,7 +55,7 @@ def test_it_ends_when_the_learner_is_gone_for_long(tmp_path, learner, stop, monk
 
 def test_a_learner_that_is_back_in_time_is_not_gone(tmp_path, learner, monkeypatch):
     monkeypatch.setattr(attach, "SILENT_SECONDS", 1.0)
-    experiment = joined_actor.Experiment(tmp_path, "127.0.0.1:{}".format(learner.getsockname()[1]))
+    experiment = joined_actor.Experiment(tmp_path, f"127.0.0.1:{learner.getsockname()[1]}")
     threading.Event().wait(1.2)
     assert not experiment.is_over()
 
