@@ -218,7 +218,7 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
 
         def say_what_has_started() -> None:
             for task in made:
-                report(f"{task.name} has joined; its log: {task.log_path}")
+                report(f"{task.name} starts; its log: {task.log_path}")
 
         outcome = processes.run_processes(made, until=joining.labels, on_start=say_what_has_started)
     if outcome.status == "completed" and not attach.has_ended(joining.workdir):

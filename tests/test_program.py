@@ -309,7 +309,7 @@ def test_actors_join_a_running_experiment_and_leave_at_any_time(place):
         "--launch=processes",
         "--config.policy=classact",
         f"--config.reference.checkpoint={place / 'reference'}",
-        "--config.steps=3000",
+        "--config.steps=2500",
         "--config.evaluation.every=1000",
     )
     wait_for_line(place, name, running)
@@ -319,7 +319,7 @@ def test_actors_join_a_running_experiment_and_leave_at_any_time(place):
     commands = [start_actors(place, name) for _ in range(3)]
     joined = []
     for process, output in commands:
-        wait_until(lambda: "has joined" in output.read_text(), process, output)  # noqa: B023
+        wait_until(lambda: " starts; " in output.read_text(), process, output)  # noqa: B023
         joined.append(output.read_text().split()[0].removeprefix("inference-"))
     assert len(set(joined)) == 3
     for (process, output), actor in zip(commands, joined, strict=True):
