@@ -1,7 +1,8 @@
 """The whole system on one page: which nodes there are, and who talks to whom.
 
 For each data set: its replay, its inference servers with their run loops. One
-learner; any number of evaluators.
+learner; any number of evaluators. More evaluators and actors may join a running
+program from outside (`attach`, `attach_actors`); they are no part of it.
 """
 
 import pathlib
