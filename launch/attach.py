@@ -25,8 +25,6 @@ from classact.nodes.metrics import MetricsWriter
 _CALL_SECONDS = 20.0
 # How long the learner may be silent before it counts as gone.
 SILENT_SECONDS = 120.0
-# How long to wait before the learner is asked again by one of too many guests.
-_CROWDED_SECONDS = 0.5
 
 
 class AttachError(ValueError):
@@ -154,29 +152,24 @@ class Learner:
     def get_parameters(
         self, names: Sequence[str], newer_than: int, timeout: float
     ) -> tuple[int, bool, dict[str, bytes]] | None:
-        """See `Learner.get_parameters_as_guest`; asks again for two minutes where nobody answers.
+        """See `Learner.get_parameters`; asks again for two minutes where nobody answers.
 
         Raises:
             EndedError: if nobody answers and the run has ended, or `stop` is set.
             AttachError: if nobody answers for two minutes.
         """
-        asked = time.monotonic()
+        silent_since = time.monotonic()
         while True:
             try:
-                found = self._connected(timeout).get_parameters_as_guest(names, newer_than, timeout)
-                break
+                return self._connected(timeout).get_parameters(names, newer_than, timeout)
             except (rpc.RpcError, FileNotFoundError) as error:
                 if self._stop.is_set() or has_ended(self._workdir):
                     raise EndedError("the experiment has ended") from None
-                if time.monotonic() - asked > SILENT_SECONDS:
+                if time.monotonic() - silent_since > SILENT_SECONDS:
                     raise AttachError(f"{silence(self._workdir)}: {str(error).splitlines()[0]}") from None
             # It may have been started again at another address.
             self._client = None
             self._stop.wait(1.0)
-        if found is None:
-            # Too many guests wait already if that came before the time was over.
-            self._stop.wait(min(_CROWDED_SECONDS, max(0.0, asked + timeout - time.monotonic())))
-        return found
 
     def report_evaluation(self, evaluator: str, step: int) -> None:
         """Tells nobody: the experiment does not wait for an evaluator that joined it."""

@@ -15,13 +15,11 @@ from classact.experiments.config import DataSetConfig, ExperimentConfig
 from classact.launch import factories, rpc
 from classact.launch.parts import DataShape
 from classact.launch.replay_node import ReplayNode
-from classact.nodes.learner import WAITING_GUESTS
 from classact.selection import policies
 
 LEARNER = "learner"
-# RPCs that may be inside the learner at once: long polls of those who joined the run, and
-# short calls. Each of the program's own followers has a thread besides.
-_LEARNER_RPC_THREADS = WAITING_GUESTS + 4
+# RPCs that may wait inside the learner at once: long polls of followers.
+_LEARNER_RPC_THREADS = 16
 
 
 def build_program(

@@ -41,12 +41,6 @@ class LearnerClient:
         """See `Learner.get_parameters`."""
         return _call(self._client.get_parameters, list(names), newer_than, timeout)
 
-    def get_parameters_as_guest(
-        self, names: Sequence[str], newer_than: int, timeout: float
-    ) -> tuple[int, bool, dict[str, bytes]] | None:
-        """See `Learner.get_parameters_as_guest`."""
-        return _call(self._client.get_parameters_as_guest, list(names), newer_than, timeout)
-
     def report_evaluation(self, evaluator: str, step: int) -> None:
         """See `Learner.report_evaluation`."""
         _call(self._client.report_evaluation, evaluator, step)

@@ -18,8 +18,6 @@ from classact.nodes.inference_server import scoring_fields
 
 # Longest single wait for a batch, between two looks at the stop signal.
 _POLL_SECONDS = 1.0
-# Guests that may wait inside `get_parameters_as_guest` at once.
-WAITING_GUESTS = 12
 
 
 class NonFiniteLossError(RuntimeError):
@@ -144,7 +142,6 @@ class Learner:
         self._checkpointer = checkpointer
         self._replay_statistics = dict(replay_statistics or {})
         self._store = parameters.ParameterStore()
-        self._waiting_guests = threading.Semaphore(WAITING_GUESTS)
         self._reports = threading.Condition()
         self._last_report = dict.fromkeys(config.evaluators, -1)
 
@@ -164,22 +161,6 @@ class Learner:
             raise ValueError(f"the learner trains {', '.join(self._trained)}, not {', '.join(unknown)}")
         found = self._store.get(tuple(names), newer_than, timeout)
         return None if found is None else (found.step, found.finished, dict(found.payload))
-
-    def get_parameters_as_guest(
-        self, names: Sequence[str], newer_than: int, timeout: float
-    ) -> tuple[int, bool, dict[str, bytes]] | None:
-        """RPC: `get_parameters` for whoever joined the run from outside.
-
-        A call that waits holds one of the server's threads, which the run's own
-        followers need. So only `WAITING_GUESTS` guests wait; any more are answered at
-        once, with None if there is nothing newer.
-        """
-        waits = self._waiting_guests.acquire(blocking=False)
-        try:
-            return self.get_parameters(names, newer_than, timeout if waits else 0.0)
-        finally:
-            if waits:
-                self._waiting_guests.release()
 
     def report_evaluation(self, evaluator: str, step: int) -> None:
         """RPC: an evaluator tells that its metrics of a step are written."""

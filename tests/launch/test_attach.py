@@ -3,7 +3,6 @@
 import json
 import socket
 import threading
-import time
 
 import jax
 import pytest
@@ -117,19 +116,3 @@ def test_parameters_that_do_not_fit_the_data_are_named(workdir):
     variables["params"].pop(next(iter(variables["params"])))
     with pytest.raises(attach.AttachError, match="does not fit the data"):
         attach._checked(attached)(variables)
-
-
-def test_one_guest_too_many_asks_again_after_a_pause(workdir, monkeypatch):
-    """The learner answers such a guest at once: it must not be asked without end."""
-    asked = []
-
-    class Crowded:
-        def get_parameters_as_guest(self, names, newer_than, timeout):
-            asked.append((names, newer_than, timeout))
-
-    learner = attach.Learner(workdir, threading.Event())
-    monkeypatch.setattr(learner, "_connected", lambda timeout: Crowded())
-    started = time.monotonic()
-    assert learner.get_parameters(["online"], 7, 30.0) is None
-    assert 0.4 < time.monotonic() - started < 10
-    assert asked == [(["online"], 7, 30.0)]

@@ -279,40 +279,6 @@ def test_parameters_of_another_model_are_refused(setup):
         setup().learner.get_parameters(["online"], -1, 1.0)
 
 
-def test_only_so_many_guests_wait_at_once(setup, monkeypatch):
-    monkeypatch.setattr(learner, "WAITING_GUESTS", 2)
-    made = setup()
-    made.learner._store.offer(3, made.learner._state.variables())
-    assert made.learner.get_parameters_as_guest(["learner"], -1, SOON)[0] == 3
-    waiting = [
-        threading.Thread(
-            target=made.learner.get_parameters_as_guest, args=(["learner"], 3, SOON), daemon=True
-        )
-        for _ in range(2)
-    ]
-    for guest in waiting:
-        guest.start()
-    deadline = time.monotonic() + SOON
-    while len(made.learner._store._wanted) < 2:
-        assert time.monotonic() < deadline
-    started = time.monotonic()
-    assert made.learner.get_parameters_as_guest(["learner"], 3, SOON) is None
-    assert made.learner.get_parameters_as_guest(["learner"], 2, SOON)[0] == 3
-    assert time.monotonic() - started < SOON / 2
-    # The run's own followers wait as ever.
-    started = time.monotonic()
-    assert made.learner.get_parameters(["learner"], 3, 0.3) is None
-    assert time.monotonic() - started > 0.2
-    made.learner._store.offer(4, made.learner._state.variables())
-    for guest in waiting:
-        guest.join(SOON)
-        assert not guest.is_alive()
-    # Their places are free again.
-    started = time.monotonic()
-    assert made.learner.get_parameters_as_guest(["learner"], 4, 0.3) is None
-    assert time.monotonic() - started > 0.2
-
-
 def test_closing_closes_the_data(setup):
     made = setup()
     made.close()
