@@ -309,7 +309,7 @@ def test_actors_join_a_running_experiment_and_leave_at_any_time(place):
         "--launch=processes",
         "--config.policy=classact",
         f"--config.reference.checkpoint={place / 'reference'}",
-        "--config.steps=2500",
+        "--config.steps=2000",
         "--config.evaluation.every=1000",
     )
     wait_for_line(place, name, running)
