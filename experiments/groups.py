@@ -12,7 +12,7 @@ from classact.selection import policies
 
 # Runs that differ in nothing else are the seeds of one experiment. A reference of its
 # own for each seed is part of that, as long as these differ by their seeds alone too.
-_WITHIN_GROUP = ("seed", "data_seed", "git_commit", "versions", "threads")
+_WITHIN_GROUP = ("seed", "data_seed", "git_commit", "versions", "started", "threads")
 # What makes no difference to a run that scores nothing.
 _OF_SCORING = ("temperature", "score_shift", "scorer", "max_nonfinite_share")
 _CHECKPOINT = "reference.checkpoint"

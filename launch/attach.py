@@ -24,15 +24,15 @@ from classact.nodes.metrics import MetricsWriter
 # How long a call may take beyond what it was asked to wait.
 _CALL_SECONDS = 20.0
 # How long the learner may be silent before it counts as gone.
-_SILENT_SECONDS = 120.0
+SILENT_SECONDS = 120.0
 
 
 class AttachError(ValueError):
     """A directory that holds no experiment to join, or one that cannot be reached."""
 
 
-class _EndedError(Exception):
-    """The experiment has ended, or this evaluator was stopped."""
+class EndedError(RuntimeError):
+    """The experiment has ended, or this process was asked to stop."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
         ConfigError: for a kind that the experiment's task does not have.
         source.DataError: if the data cannot be opened, or lack what the kind needs.
     """
-    config = _read_config(workdir)
+    config = read_config(workdir)
     if name in config.evaluation.evaluators:
         raise AttachError(f"name={name!r}: the experiment has an evaluator of that name itself")
     first = next(iter(config.data_sets.values())).train_data
@@ -107,9 +107,9 @@ def evaluate(attached: Attached, stop: threading.Event, report: Callable[[str], 
     """
     written = _Written(attached, report)
     measure = _checked(attached)
-    if not _has_ended(attached.workdir):
-        learner = _Learner(attached.workdir, stop)
-        with contextlib.suppress(_EndedError):
+    if not has_ended(attached.workdir):
+        learner = Learner(attached.workdir, stop)
+        with contextlib.suppress(EndedError):
             evaluator.Evaluator(attached.name, measure, learner, attached.every, stop, written).run()
             # It has had the learner's last parameters, whose checkpoint may not be written yet.
             return
@@ -140,10 +140,11 @@ class _Written(MetricsWriter):
         self._report(f"step {step:,} | {values}")
 
 
-class _Learner:
+class Learner:
     """The learner of a running experiment; its calls end when the experiment does."""
 
     def __init__(self, workdir: pathlib.Path, stop: threading.Event) -> None:
+        """Takes the run directory, and what ends a wait for a learner that is silent."""
         self._workdir = workdir
         self._stop = stop
         self._client: rpc.LearnerClient | None = None
@@ -151,19 +152,21 @@ class _Learner:
     def get_parameters(
         self, names: Sequence[str], newer_than: int, timeout: float
     ) -> tuple[int, bool, dict[str, bytes]] | None:
-        """See `Learner.get_parameters`; asks again for two minutes where nobody answers."""
+        """See `Learner.get_parameters`; asks again for two minutes where nobody answers.
+
+        Raises:
+            EndedError: if nobody answers and the run has ended, or `stop` is set.
+            AttachError: if nobody answers for two minutes.
+        """
         silent_since = time.monotonic()
         while True:
             try:
                 return self._connected(timeout).get_parameters(names, newer_than, timeout)
             except (rpc.RpcError, FileNotFoundError) as error:
-                if self._stop.is_set() or _has_ended(self._workdir):
-                    raise _EndedError from None
-                if time.monotonic() - silent_since > _SILENT_SECONDS:
-                    raise AttachError(
-                        f"{self._workdir}: the learner did not answer for {_SILENT_SECONDS:.0f} s, and the "
-                        f"run has no result.json: {str(error).splitlines()[0]}"
-                    ) from None
+                if self._stop.is_set() or has_ended(self._workdir):
+                    raise EndedError("the experiment has ended") from None
+                if time.monotonic() - silent_since > SILENT_SECONDS:
+                    raise AttachError(f"{silence(self._workdir)}: {str(error).splitlines()[0]}") from None
             # It may have been started again at another address.
             self._client = None
             self._stop.wait(1.0)
@@ -190,11 +193,22 @@ def _checked(attached: Attached) -> evaluator.Measure:
     return measure
 
 
-def _has_ended(workdir: pathlib.Path) -> bool:
+def silence(workdir: pathlib.Path) -> str:
+    """What is said of an experiment whose learner is gone."""
+    return f"{workdir}: the learner did not answer for {SILENT_SECONDS:.0f} s, and the run has no result.json"
+
+
+def has_ended(workdir: pathlib.Path) -> bool:
+    """Whether a run has its result."""
     return (workdir / "result.json").exists()
 
 
-def _read_config(workdir: pathlib.Path) -> ExperimentConfig:
+def read_fields(workdir: pathlib.Path) -> dict[str, Any]:
+    """Reads all that a run's `config.json` holds.
+
+    Raises:
+        AttachError: if the directory is no run's.
+    """
     path = workdir / "config.json"
     try:
         fields = json.loads(path.read_text())
@@ -204,8 +218,18 @@ def _read_config(workdir: pathlib.Path) -> ExperimentConfig:
         raise AttachError(f"{path} cannot be read: {error}") from None
     if not isinstance(fields, dict):
         raise AttachError(f"{path} is no run's configuration")
+    return fields
+
+
+def read_config(workdir: pathlib.Path) -> ExperimentConfig:
+    """Reads the configuration of a run.
+
+    Raises:
+        AttachError: if the directory is no run's, or one of another version.
+    """
+    fields = read_fields(workdir)
     known = {field.name for field in dataclasses.fields(ExperimentConfig)}
     try:
         return resolve({name: value for name, value in fields.items() if name in known})
     except ConfigError as error:
-        raise AttachError(f"{path} is of another version of classact: {error}") from None
+        raise AttachError(f"{workdir / 'config.json'} is of another version of classact: {error}") from None

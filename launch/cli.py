@@ -1,4 +1,4 @@
-"""The command line: `classact train`, `evaluate`, `status`, `logs`, `compare` and `data`."""
+"""The command line: `classact train`, `evaluate`, `actors`, `status`, `logs`, `compare` and `data`."""
 
 import os
 import pathlib
@@ -6,10 +6,13 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags
 from ml_collections import config_flags
+
+if TYPE_CHECKING:
+    from classact.launch.outcome import Outcome
 
 USAGE = """usage: classact COMMAND …
 
@@ -18,6 +21,8 @@ USAGE = """usage: classact COMMAND …
             trains one model; see experiments/configs/ for configurations
   evaluate  --workdir=DIR --evaluator=accuracy|retrieval|zero_shot [--data=SOURCE --name=NAME …]
             joins a running experiment, or takes a finished one's last checkpoint
+  actors    --workdir=DIR [--dataset=NAME] [--count=1]
+            adds inference servers with their run loops to a running experiment, until it ends
   status    --workdir=DIR
             says what of a run is where, how far it is, and how fast
   logs      --workdir=DIR [--last=10]
@@ -64,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
     commands = {
         "train": _train,
         "evaluate": _evaluate,
+        "actors": _actors,
         "status": _status,
         "logs": _logs,
         "compare": _compare,
@@ -94,6 +100,16 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     # are one line about a flag.
     except Exception as error:
         raise UsageError(str(error).replace("FATAL Flags parsing error:", "")) from None
+
+
+def _parse_all(argv: Sequence[str], *required: flags.FlagHolder[Any]) -> None:
+    """Parses flags where nothing else is accepted."""
+    rest = _parse(flags.FLAGS, argv)
+    if rest:
+        raise UsageError(f"unexpected argument {rest[0]!r}")
+    for flag in required:
+        if flag.value is None:
+            raise UsageError(f"--{flag.name} is missing")
 
 
 def _train(argv: Sequence[str]) -> int:
@@ -157,15 +173,19 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
         outcome = run_lib.run(prepared, engine)
     except LaunchError as error:
         raise UsageError(str(error)) from None
+    _say_how_it_ended(outcome)
+    result = workdir / "result.json"
+    print(f"{outcome.status}: {result if result.exists() else workdir}")
+    return outcome.exit_status
+
+
+def _say_how_it_ended(outcome: "Outcome") -> None:
     if outcome.traceback:
         print(outcome.traceback, file=sys.stderr)
     if outcome.message:
         print(f"classact: {outcome.message}", file=sys.stderr)
     if outcome.stuck:
         print(f"classact: did not stop in time: {', '.join(outcome.stuck)}", file=sys.stderr)
-    result = workdir / "result.json"
-    print(f"{outcome.status}: {result if result.exists() else workdir}")
-    return outcome.exit_status
 
 
 def _evaluate(argv: Sequence[str]) -> int:
@@ -181,12 +201,7 @@ def _evaluate(argv: Sequence[str]) -> int:
     every = flags.DEFINE_integer("every", 0, "Updates between evaluations; 0: as the experiment.", 0)
     templates = flags.DEFINE_string("templates", "simple", "Prompts of zero_shot.")
     distinct = flags.DEFINE_bool("distinct", False, "Of retrieval: one pair a caption.")
-    rest = _parse(flags.FLAGS, argv)
-    if rest:
-        raise UsageError(f"unexpected argument {rest[0]!r}")
-    for flag in (workdir, kind):
-        if flag.value is None:
-            raise UsageError(f"--{flag.name} is missing")
+    _parse_all(argv, workdir, kind)
     own = EvaluatorConfig(str(kind.value), data.value, templates.value, bool(distinct.value))
     try:
         attached = attach.prepare(
@@ -204,6 +219,29 @@ def _evaluate(argv: Sequence[str]) -> int:
         _complain(str(error))
         return 1
     return 128 + stopped[0] if stopped else 0
+
+
+def _actors(argv: Sequence[str]) -> int:
+    from classact.launch import attach, attach_actors
+
+    workdir = flags.DEFINE_string("workdir", None, "Run directory of the experiment.")
+    data_set = flags.DEFINE_string("dataset", "", "Whose replay to fill; needed if there are several.")
+    count = flags.DEFINE_integer("count", 1, "How many inference servers to add.", 1)
+    _parse_all(argv, workdir)
+    try:
+        joining = attach_actors.prepare(
+            pathlib.Path(str(workdir.value)), str(data_set.value), int(count.value or 1)
+        )
+    except attach.AttachError as error:
+        raise UsageError(str(error)) from None
+    stop, stopped = _stop_on_signals()
+    try:
+        outcome = attach_actors.run(joining, stop, report=lambda line: print(line, flush=True))
+    except attach.AttachError as error:
+        _complain(str(error))
+        return 1
+    _say_how_it_ended(outcome)
+    return 128 + stopped[0] if stopped else outcome.exit_status
 
 
 def _stop_on_signals() -> tuple[threading.Event, list[int]]:
@@ -227,14 +265,10 @@ def _logs(argv: Sequence[str]) -> int:
 
     workdir = flags.DEFINE_string("workdir", None, "Run directory of the experiment.")
     last = flags.DEFINE_integer("last", 10, "Lines of each node to begin with.", 1)
-    rest = _parse(flags.FLAGS, argv)
-    if rest:
-        raise UsageError(f"unexpected argument {rest[0]!r}")
-    if workdir.value is None:
-        raise UsageError("--workdir is missing")
+    _parse_all(argv, workdir)
     stop, stopped = _stop_on_signals()
     try:
-        logs.follow(pathlib.Path(workdir.value), stop, int(last.value or 10))
+        logs.follow(pathlib.Path(str(workdir.value)), stop, int(last.value or 10))
     except RunError as error:
         raise UsageError(str(error)) from None
     return 128 + stopped[0] if stopped else 0
@@ -245,13 +279,9 @@ def _status(argv: Sequence[str]) -> int:
     from classact.launch import status
 
     workdir = flags.DEFINE_string("workdir", None, "Run directory of the experiment.")
-    rest = _parse(flags.FLAGS, argv)
-    if rest:
-        raise UsageError(f"unexpected argument {rest[0]!r}")
-    if workdir.value is None:
-        raise UsageError("--workdir is missing")
+    _parse_all(argv, workdir)
     try:
-        status.print_status(pathlib.Path(workdir.value))
+        status.print_status(pathlib.Path(str(workdir.value)))
     except RunError as error:
         raise UsageError(str(error)) from None
     return 0

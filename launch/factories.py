@@ -20,7 +20,27 @@ from classact.selection import policies, priorities
 
 if TYPE_CHECKING:
     from classact.nodes import evaluator, inference_node, learner
+    from classact.nodes.parameters import ParameterSource
     from classact.nodes.run_loop import RunLoop
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """What one run loop reads of its data set; see `data.stream.IIDStream`.
+
+    Attributes:
+        name: of its metrics, after "run_loop-".
+        seed: of the permutations.
+        reader: its number among those of that seed.
+        num_readers: how many these are.
+        shown: whether it leaves its most and least wanted examples for the report.
+    """
+
+    name: str
+    seed: int
+    reader: int
+    num_readers: int
+    shown: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,17 +123,31 @@ class Factories:
         self, data_set: str, learner: Any, replays: Sequence[str], index: int, run_loops: int
     ) -> "inference_node.InferenceNode":
         """Builds inference server `index` of a data set with `run_loops` run loops as threads."""
+        first = index * self.config.data_sets[data_set].inference.run_loops
+        readers = [self._own_reader(data_set, first + i) for i in range(run_loops)]
+        client = rpc.LearnerClient(learner)
+        return self.inference_node(data_set, f"{data_set}-{index}", client, replays, readers, lp.stop_event())
+
+    def inference_node(
+        self,
+        data_set: str,
+        name: str,
+        learner: "ParameterSource",
+        replays: Sequence[str],
+        readers: Sequence[Reader],
+        stop: threading.Event,
+    ) -> "inference_node.InferenceNode":
+        """Builds an inference server, the program's own or one that joins, with its run loops."""
         from classact.nodes import inference_node, inference_server, parameters, scoring
 
         config, own = self.config, self.config.data_sets[data_set]
         policy = policies.get(own.policy)
-        stop = lp.stop_event()
         models = parts.role_models(config, own, self.data[data_set])
         roles = {scoring.published_name(policy, role): role for role in models}
         roles = {name: role for name, role in roles.items() if name in policy.published_models}
         follower = None
         if roles:
-            follower = parameters.Follower(rpc.LearnerClient(learner), tuple(roles), stop)
+            follower = parameters.Follower(learner, tuple(roles), stop)
         server = inference_server.InferenceServer(
             scoring.make_scorer(policy, parts.make_task(config), models),
             parts.fixed_variables(own),
@@ -121,19 +155,17 @@ class Factories:
             roles,
             own.inference.batch_size,
             stop,
-            MetricsWriter(self.workdir, f"inference-{data_set}-{index}"),
+            MetricsWriter(self.workdir, f"inference-{name}"),
             own.inference.max_wait_seconds,
         )
-        first = index * own.inference.run_loops
-        loops = [
-            self._make_run_loop(data_set, replays, server.score, first + i, stop) for i in range(run_loops)
-        ]
+        loops = [self.make_run_loop(data_set, replays, server.score, reader, stop) for reader in readers]
         return inference_node.InferenceNode(server, loops, stop)
 
     def run_loop(self, data_set: str, replays: Sequence[str], server: Any, index: int) -> "RunLoop":
         """Builds run loop `index` as a node; `server` is None for a policy without scores."""
         score = rpc.InferenceClient(server) if server is not None else None
-        return self._make_run_loop(data_set, replays, score, index, lp.stop_event())
+        reader = self._own_reader(data_set, index)
+        return self.make_run_loop(data_set, replays, score, reader, lp.stop_event())
 
     def evaluator(self, learner: Any, name: str) -> "evaluator.Evaluator":
         """Builds an evaluator."""
@@ -149,38 +181,46 @@ class Factories:
             MetricsWriter(self.workdir, f"evaluator-{name}"),
         )
 
-    def _make_run_loop(
-        self, data_set: str, replays: Sequence[str], score: Any, index: int, stop: threading.Event
+    def _own_reader(self, data_set: str, index: int) -> Reader:
+        """What run loop `index` of the program reads: they split each epoch among them."""
+        own = self.config.data_sets[data_set].inference
+        # One file a run: that of its first data set.
+        shown = index == 0 and data_set == next(iter(self.config.data_sets))
+        return Reader(f"{data_set}-{index}", self.config.seed, index, own.servers * own.run_loops, shown)
+
+    def make_run_loop(
+        self, data_set: str, replays: Sequence[str], score: Any, reader: Reader, stop: threading.Event
     ) -> "RunLoop":
-        """Builds run loop `index` of a data set; it writes to shard `index` modulo their number."""
+        """Builds a run loop, the program's own or one that joins.
+
+        Args:
+            data_set: its name.
+            replays: addresses of the data set's shards; the loop writes to the one
+                that its reader's number is, modulo how many there are.
+            score: asks an inference server; None for IID data.
+            reader: what it reads.
+            stop: ends it.
+        """
         from classact.data import stream
         from classact.nodes import run_loop
         from classact.replay import writer
 
         config, own = self.config, self.config.data_sets[data_set]
         source = parts.open_train_source(config, own)
-        # One file a run: that of its first data set.
-        shown = index == 0 and data_set == next(iter(config.data_sets))
         return run_loop.RunLoop(
-            stream.IIDStream(
-                source,
-                own.super_batch_size,
-                config.seed,
-                reader=index,
-                num_readers=own.inference.servers * own.inference.run_loops,
-            ),
+            stream.IIDStream(source, own.super_batch_size, reader.seed, reader.reader, reader.num_readers),
             score,
             writer.ReplayWriter(
-                replays[index % len(replays)],
+                replays[reader.reader % len(replays)],
                 self.data[data_set].codec,
                 self.table_config(data_set).table_names,
                 stop,
             ),
             priorities.PriorityConfig(own.temperature, own.score_shift),
             stop,
-            MetricsWriter(self.workdir, f"run_loop-{data_set}-{index}"),
+            MetricsWriter(self.workdir, f"run_loop-{reader.name}"),
             config.max_nonfinite_share,
-            extremes_path=self.workdir / "scored_images.npz" if shown else None,
+            extremes_path=self.workdir / "scored_images.npz" if reader.shown else None,
             class_names=source.class_names or (),
             decode=parts.make_tokenizer(config).decode if config.task == "contrastive" else None,
         )

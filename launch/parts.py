@@ -30,6 +30,7 @@ class DataShape:
 
     Attributes:
         name: of the source.
+        num_examples: how many it has, split and all.
         num_classes: K; 0 without labels.
         image_shape: (H, W, C) in pixels.
         codec: packs its batches into records.
@@ -38,11 +39,18 @@ class DataShape:
     """
 
     name: str
+    num_examples: int
     num_classes: int
     image_shape: tuple[int, int, int]
     codec: records.RecordCodec
     vocab_size: int = 0
     end_id: int = 0
+
+    def described(self) -> dict[str, Any]:
+        """All but the name, as JSON has it: what must be equal wherever the data set is opened."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["name"], fields["codec"]
+        return {**fields, "image_shape": list(self.image_shape), "record": self.codec.schema}
 
 
 def data_shape(config: ExperimentConfig, data: source.Source) -> DataShape:
@@ -53,7 +61,9 @@ def data_shape(config: ExperimentConfig, data: source.Source) -> DataShape:
         tokenizer = make_tokenizer(config)
         vocab_size, end_id = tokenizer.vocab_size, tokenizer.end_id
     codec = records.RecordCodec(example)
-    return DataShape(data.name, data.num_classes, data.image_shape, codec, vocab_size, end_id)
+    return DataShape(
+        data.name, data.num_examples, data.num_classes, data.image_shape, codec, vocab_size, end_id
+    )
 
 
 def open_train_source(config: ExperimentConfig, data_set: DataSetConfig) -> source.Source:

@@ -140,7 +140,7 @@ def check_closed(servers: Iterable[tuple[str, str]]) -> None:
         if address in seen:
             raise PortTakenError(f"tasks {seen[address]} and {task} were both given the address {address}")
         seen[address] = task
-        if _answers(address):
+        if answers(address):
             raise _taken(task, address, "something already listens on")
 
 
@@ -150,7 +150,8 @@ def _taken(task: str, address: str, what: str) -> PortTakenError:
     )
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Returns whether something listens at "host:port"; blocks for two seconds at most."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()

@@ -2,7 +2,8 @@
 
 For each data set: its replay, one server or several shards; its inference servers
 with their run loops, spread over the shards. One learner, which reads from all; any
-number of evaluators.
+number of evaluators. More evaluators and actors may join a running program from
+outside (`attach`, `attach_actors`); they are no part of it.
 """
 
 import pathlib

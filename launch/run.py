@@ -121,7 +121,7 @@ def run(prepared: Prepared, engine: str) -> Outcome:
         with Progress(workdir, config.steps):
             return slurm_job.run_job(config, workdir, groups)
     workdir.mkdir(parents=True, exist_ok=True)
-    _write_json(workdir / "config.json", {**config.to_dict(), **_provenance(engine)})
+    _write_json(workdir / "config.json", {**config.to_dict(), **_provenance(engine, prepared.data)})
     started = time.monotonic()
     signals: queue.SimpleQueue[Any] = queue.SimpleQueue()
     # Slurm ends a job's steps first and then signals their launcher, which has its
@@ -264,7 +264,7 @@ def _scalars(lines: list[dict[str, Any]]) -> dict[str, float]:
     return {name: value for line in lines for name, value in line.items() if name not in ("step", "time")}
 
 
-def _provenance(engine: str) -> dict[str, Any]:
+def _provenance(engine: str, data: Mapping[str, parts.DataShape]) -> dict[str, Any]:
     root = pathlib.Path(__file__).resolve().parent.parent
     git = subprocess.run(
         ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
@@ -275,6 +275,12 @@ def _provenance(engine: str) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             **{n: importlib.metadata.version(n) for n in _VERSIONS},
+        },
+        # What those who join the run later must find the same; see `attach_actors`.
+        "started": {
+            "host": platform.node(),
+            "directory": os.getcwd(),
+            "data": {name: shape.described() for name, shape in data.items()},
         },
     }
 

@@ -8,7 +8,7 @@ import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import rich.console
 import rich.table
@@ -36,7 +36,9 @@ def print_status(workdir: pathlib.Path, console: rich.console.Console | None = N
     console.print(_headline(run, records.get("learner", ())), highlight=False, soft_wrap=True)
     table = rich.table.Table(box=None, pad_edge=False)
     for header in ("node", "address", "step", "written", "rate"):
-        table.add_column(header, justify="left" if header in ("node", "address") else "right")
+        # What does not fit goes on in the next line: names differ at their ends.
+        justify: Literal["left", "right"] = "left" if header in ("node", "address") else "right"
+        table.add_column(header, justify=justify, overflow="fold")
     addresses = _addresses(workdir)
     now = time.time()
     for node, written in records.items():

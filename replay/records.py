@@ -38,6 +38,12 @@ class RecordCodec:
         """Names of the fields, in the order in which they are stored."""
         return tuple(self._dtype.names or ())
 
+    @property
+    def schema(self) -> dict[str, str]:
+        """Type and shape of each field of one record, for instance "uint8[28, 28, 1]"."""
+        types = {name: self._dtype[name] for name in self.fields}
+        return {name: f"{dtype.base}{list(dtype.shape)}" for name, dtype in types.items()}
+
     def pack(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
         """Packs a batch that has every field of the schema.
 

@@ -124,6 +124,15 @@ def start_evaluator(folder, name, *arguments):
     return subprocess.Popen(arguments, env=environment(folder), cwd=folder, stdout=log, stderr=log)
 
 
+def start_actors(folder, name, *arguments):
+    """Returns the command that adds actors, and the file that it prints to."""
+    path = folder / f"{name}.actors-{len(list(folder.glob(f'{name}.actors-*')))}.out"
+    command = [*CLASSACT, "actors", f"--workdir={folder / name}", *arguments]
+    with path.open("w") as log:
+        made = subprocess.Popen(command, env=environment(folder), cwd=folder, stdout=log, stderr=log)
+    return made, path
+
+
 def result_of(folder, name):
     return json.loads((folder / name / "result.json").read_text())
 
@@ -144,15 +153,20 @@ def processes_of(folder):
     return found
 
 
-def wait_for_line(folder, name, process, seconds=200, node="learner"):
-    """Waits until a node has written a line of metrics."""
+def wait_until(condition, process, output, seconds=200):
+    """Waits until `condition()` while a process runs that prints to the file `output`."""
     deadline = time.monotonic() + seconds
-    path = folder / name / "metrics" / f"{node}.jsonl"
-    while not (path.exists() and path.read_text()):
-        assert process.poll() is None, (folder / f"{name}.out").read_text()
+    while not condition():
+        assert process.poll() is None, output.read_text()
         assert time.monotonic() < deadline
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.2)
+
+
+def wait_for_line(folder, name, process, seconds=200, node="learner"):
+    """Waits until a node has written a line of metrics."""
+    path = folder / name / "metrics" / f"{node}.jsonl"
+    wait_until(lambda: path.exists() and path.read_text(), process, folder / f"{name}.out", seconds)
 
 
 @pytest.mark.parametrize("launch", ["threads", "processes"])
@@ -310,6 +324,55 @@ def test_an_evaluator_joins_a_running_experiment_and_never_holds_it_up(place):
     assert done.wait(timeout=60) == 0
     (line,) = lines_of(place, "joined", "evaluator-after")
     assert (line["step"], line["eval/after/top1"]) == (2000, pytest.approx(own["eval/test/top1"]))
+
+
+def test_actors_join_a_running_experiment_and_leave_at_any_time(place):
+    name = "grown"
+    running = start(
+        place,
+        name,
+        "--launch=processes",
+        "--config.policy=classact",
+        f"--config.reference.checkpoint={place / 'reference'}",
+        "--config.steps=2000",
+        "--config.evaluation.every=1000",
+    )
+    wait_for_line(place, name, running)
+    # The run must not be over before everybody is there, however slow the machine is.
+    (learner,) = (p for p in processes_of(place / name) if "tasks/learner.pkl" in " ".join(p.cmdline()))
+    learner.suspend()
+    commands = [start_actors(place, name) for _ in range(3)]
+    joined = []
+    for process, output in commands:
+        wait_until(lambda: " starts; " in output.read_text(), process, output)  # noqa: B023
+        joined.append(output.read_text().split()[0].removeprefix("inference-"))
+    assert len(set(joined)) == 3
+    for (process, output), actor in zip(commands, joined, strict=True):
+        ready = (place / name / "metrics" / f"run_loop-{actor}.jsonl").exists
+        wait_until(ready, process, output)
+    learner.resume()
+    for actor in joined:
+        wait_for_line(place, name, running, node=f"run_loop-{actor}")
+    (killed, _), (stopped, _), (staying, output) = commands
+    killed.kill()
+    stopped.terminate()
+    started = time.monotonic()
+    assert stopped.wait(timeout=30) == 128 + signal.SIGTERM
+    assert time.monotonic() - started < 10
+    killed.wait(timeout=10)
+    left = [" ".join(process.cmdline()) for process in processes_of(place / name)]
+    assert not [line for line in left if joined[0] in line or joined[1] in line]
+    assert running.poll() is None and staying.poll() is None
+
+    assert running.wait(timeout=240) == 0
+    assert staying.wait(timeout=30) == 0, output.read_text()
+    assert not processes_of(place / name)
+    for actor in joined:
+        assert lines_of(place, name, f"run_loop-{actor}")[-1]["run_loop/examples"] >= 50 * 64
+    lines = lines_of(place, name, "learner")
+    assert all("selection/staleness_steps" in line for line in lines)
+    last = lines[-1]
+    assert 0.5 * (last["replay/inserts"] - 1024) < last["replay/samples"] < 0.5 * last["replay/inserts"] + 1
 
 
 @pytest.mark.parametrize("launch", ["threads", "synchronous"])

@@ -65,7 +65,7 @@ def test_a_directory_that_is_no_runs_is_refused(tmp_path, text, message):
 
 
 def test_a_learner_that_is_gone_without_a_result_is_an_error(workdir, monkeypatch):
-    monkeypatch.setattr(attach, "_SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(attach, "SILENT_SECONDS", 1.0)
     monkeypatch.setattr(attach, "_CALL_SECONDS", -4.5)
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
@@ -96,7 +96,7 @@ def test_after_the_learners_last_parameters_no_checkpoint_is_looked_for(workdir,
         def report_evaluation(self, evaluator, step):
             pass
 
-    monkeypatch.setattr(attach, "_Learner", Finished)
+    monkeypatch.setattr(attach, "Learner", Finished)
     attach.evaluate(attached, threading.Event(), report=lambda line: None)
     (line,) = (workdir / "metrics" / "evaluator-new.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 1500

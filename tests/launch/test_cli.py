@@ -5,13 +5,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from absl import flags
 
 from classact.data import icon_shards
-from classact.launch import cli, run
+from classact.launch import attach, attach_actors, cli, run
 from classact.launch.outcome import LaunchError, Outcome
 
 CONFIG = str(pathlib.Path(cli.__file__).parent.parent / "experiments" / "configs" / "classification.py")
@@ -101,7 +102,7 @@ def test_bad_input_is_one_line(workdir, capsys, nothing_starts, case):
         (["train", "--config=missing.py", "--workdir=x"], "missing.py"),
         (["compare"], "name at least one run directory"),
         (["compare", "no_such_run"], "no_such_run"),
-        (["trian"], "unknown command 'trian': expected one of train, evaluate, status"),
+        (["trian"], "unknown command 'trian': expected one of train, evaluate, actors, status"),
         (["status"], "--workdir is missing"),
         (["status", "--workdir=no_such_run"], "no_such_run is no run directory"),
         (["logs"], "--workdir is missing"),
@@ -111,6 +112,10 @@ def test_bad_input_is_one_line(workdir, capsys, nothing_starts, case):
         (["evaluate", "--workdir=no_such_run", "--evaluator=accuracy"], "'no_such_run' is no run directory"),
         (["evaluate", "--workdir=x", "--evaluator=accuracy", "y"], "unexpected argument 'y'"),
         (["evaluate", "--workdir=x", "--evaluator=accuracy", "--every=-1"], "every"),
+        (["actors"], "--workdir is missing"),
+        (["actors", "--workdir=no_such_run"], "'no_such_run' is no run directory"),
+        (["actors", "--workdir=x", "--count=0"], "count"),
+        (["actors", "--workdir=x", "digits"], "unexpected argument 'digits'"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, monkeypatch, capsys, arguments, named):
@@ -200,6 +205,34 @@ def test_the_exit_status_says_how_it_ended(workdir, capsys, monkeypatch, outcome
     assert outcome.status in out
     assert outcome.message in err
     assert outcome.traceback in err
+
+
+@pytest.mark.parametrize(
+    ("end", "stopped", "status", "said"),
+    [
+        (Outcome("completed"), [], 0, ""),
+        (Outcome("failed", message="it crashed", traceback="Traceback: NaN"), [], 1, "Traceback: NaN"),
+        (Outcome("interrupted", message="stopped by SIGTERM", signal=15), [], 143, "stopped by SIGTERM"),
+        # Before anything was started.
+        (Outcome("interrupted"), [2], 130, ""),
+        (attach.AttachError("the learner did not answer"), [], 1, "classact: the learner did not answer"),
+    ],
+)
+def test_how_actors_end(workdir, capsys, monkeypatch, end, stopped, status, said):
+    def run_actors(joining, stop, report):
+        report(f"{joining} starts")
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    monkeypatch.setattr(attach_actors, "prepare", lambda *arguments: arguments)
+    monkeypatch.setattr(attach_actors, "run", run_actors)
+    monkeypatch.setattr(cli, "_stop_on_signals", lambda: (threading.Event(), stopped))
+    arguments = [f"--workdir={workdir}", "--dataset=digits", "--count=3"]
+    assert cli.main(["classact", "actors", *arguments]) == status
+    out, err = capsys.readouterr()
+    assert out == f"{(workdir, 'digits', 3)} starts\n"
+    assert said in err
 
 
 def test_a_program_that_cannot_be_started_is_bad_input(workdir, capsys, monkeypatch):

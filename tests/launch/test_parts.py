@@ -43,6 +43,16 @@ def digits():
     return parts.data_shape(resolved(), open_train())
 
 
+def test_a_shape_is_described_as_json_has_it(digits):
+    described = digits.described()
+    assert json.loads(json.dumps(described)) == described
+    assert described["num_examples"] == open_train().num_examples
+    assert described["image_shape"] == [8, 8, 1]
+    assert described["record"]["label"] == "int32[]"
+    # The same data may lie elsewhere under another name.
+    assert "name" not in described
+
+
 @pytest.fixture(scope="module")
 def saved_run(tmp_path_factory, digits):
     """A run of vit_mu_1_1 on digits that has saved its first state."""

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from classact.launch.outcome import LaunchError
-from classact.launch.ports import LoopbackPorts, PortsFrom, PortTakenError, check_closed, free_ports, held
+from classact.launch.ports import (
+    LoopbackPorts,
+    PortsFrom,
+    PortTakenError,
+    answers,
+    check_closed,
+    free_ports,
+    held,
+)
 
 
 def test_fixed_ports_follow_each_other_on_all_hosts():
@@ -54,6 +62,13 @@ def test_a_port_in_use_is_not_picked():
 def test_ports_cannot_be_picked_elsewhere():
     with LoopbackPorts() as ports, pytest.raises(LaunchError, match="'far'"):
         ports("far")
+
+
+def test_a_server_answers_while_it_is_there():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert answers(address)
+    assert not answers(address)
 
 
 def test_closed_ports_pass():

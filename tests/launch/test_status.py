@@ -39,6 +39,7 @@ def test_every_node_has_its_step_age_and_rate(workdir, monkeypatch):
         {"step": 90, "time": 88.0, "run_loop/examples": 1000},
         {"step": 155, "time": 98.0, "run_loop/examples": 3000},
     )
+    write(workdir, "inference-a-joined-vm-1f-0", {"step": 150, "inference/examples_per_second": 7.0})
     endpoints = {"learner": ["h:1"], "replay/a": ["h:2"], "inference/a": ["h:3", "h:4"]}
     endpoints["replay/b"] = ["h:5", "g:5"]
     (workdir / "endpoints.json").write_text(json.dumps(endpoints))
@@ -48,6 +49,9 @@ def test_every_node_has_its_step_age_and_rate(workdir, monkeypatch):
     assert rows["evaluator-test"].split()[1:] == ["100", "15", "s", "ago", "every", "12", "s"]
     assert rows["inference-a-1"].split()[1:] == ["h:4", "158", "2", "s", "ago", "1,234", "examples/s"]
     assert rows["run_loop-a-0"].split()[1:] == ["155", "9", "s", "ago", "200", "examples/s"]
+    # One that joined: the run does not know its address.
+    joined = rows["inference-a-joined-vm-1f-0"].split()[1:]
+    assert joined == ["150", "107", "s", "ago", "7", "examples/s"]
     # Nodes that have written nothing yet.
     assert rows["inference-a-0"].split()[1:] == ["h:3"]
     assert rows["replay-a"].split()[1:] == ["h:2"]

@@ -58,6 +58,13 @@ def test_the_schema_is_that_of_any_batch_size():
     np.testing.assert_array_equal(codec.unpack(codec.pack(scored(BATCH)))["id"], [0, 1, 2])
 
 
+def test_the_schema_names_types_and_shapes():
+    codec = records.RecordCodec({"image": np.zeros((4, 2, 3, 1), np.uint8), "id": np.arange(4)})
+    assert codec.schema == {
+        "id": "int64[]", "image": "uint8[2, 3, 1]", "score": "float32[]", "scored_step": "int64[]"
+    }  # fmt: skip
+
+
 def test_rows_stand_alone():
     codec = records.RecordCodec(BATCH)
     rows = codec.pack(scored(BATCH))
