@@ -18,7 +18,7 @@ from pathlib import Path
 from classact.launch.outcome import LaunchError
 
 LOOPBACK = "127.0.0.1"
-_FIRST_PORT = 10_000
+_FIRST_PORT = 20_000  # Below are those that `ray start` gives to its workers.
 _CONNECT_SECONDS = 2.0
 
 
@@ -140,7 +140,7 @@ def check_closed(servers: Iterable[tuple[str, str]]) -> None:
         if address in seen:
             raise PortTakenError(f"tasks {seen[address]} and {task} were both given the address {address}")
         seen[address] = task
-        if _answers(address):
+        if answers(address):
             raise _taken(task, address, "something already listens on")
 
 
@@ -150,7 +150,8 @@ def _taken(task: str, address: str, what: str) -> PortTakenError:
     )
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether something accepts connections at "host:port", within two seconds."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
