@@ -19,16 +19,14 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import logging
 import os
 import queue
 import re
-import signal
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +36,7 @@ from classact.launch.engine import Crash, Ended, Engine, Patience, awaited_names
 from classact.launch.interrupts import Interrupt
 from classact.launch.outcome import LaunchError, Outcome, TaskEnd
 from classact.launch.placement import Host, Needs, place
+from classact.launch.ray_info import connected, free_hosts
 from classact.launch.task import Task
 
 # The actors import this module, and need neither Launchpad nor models.
@@ -100,9 +99,9 @@ def run_actors(
         for label, nodes in program.groups.items()
         for index, node in enumerate(nodes)
     }
-    with _connected():
+    with connected():
         needs = needs_of(cluster, program.groups)
-        hosts = _hosts(cluster.hosts)
+        hosts = free_hosts(cluster.hosts)
         placed = place(needs, list(hosts.values()))
         engine = _Ray([], awaited, patience, on_tick)
         with engine.interrupts(), contextlib.closing(engine):
@@ -127,70 +126,6 @@ def run_actors(
             finally:
                 engine.abort()
                 remove_data_files(tasks)
-
-
-@contextlib.contextmanager
-def _connected() -> Iterator[None]:
-    """Makes this process a driver of the cluster, for as long as the context lasts."""
-    try:
-        import ray
-    except ImportError:
-        raise LaunchError(
-            "--launch=ray needs Ray, which is not installed: pip install 'classact[ray]'"
-        ) from None
-    address = _address()
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise LaunchError(f"the Ray cluster at {address} cannot be joined: {error}") from None
-    try:
-        # Ray's own handler, and one in C++ before it that aborts after three seconds.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _address() -> str:
-    """Returns "host:port" of a cluster that answers: Ray itself would start one, or try for ever."""
-    from ray._private import services
-
-    asked = os.environ.get("RAY_ADDRESS") or "auto"
-    hint = "start one (ray start), or set RAY_ADDRESS to its host:port, on one of its machines"
-    if asked == "local" or "://" in asked:
-        raise LaunchError(f"RAY_ADDRESS={asked!r} is no cluster that this machine is part of; {hint}")
-    try:
-        address = services.canonicalize_bootstrap_address_or_die(asked)
-    except (ConnectionError, ValueError):
-        raise LaunchError(f"no Ray cluster found with RAY_ADDRESS={asked!r}; {hint}") from None
-    if not re.fullmatch(r".+:\d+", address) or not ports.answers(address):
-        raise LaunchError(f"no Ray cluster answers at {address}; {hint}")
-    return address
-
-
-def _hosts(max_hosts: int) -> dict[str, Host]:
-    """The cluster's hosts with what is free on them, by Ray's ids, in the order of their addresses."""
-    import ray
-
-    free = ray._private.state.available_resources_per_node()
-    hosts = {
-        node["NodeID"]: Host(
-            # Several Ray nodes may be on one machine.
-            name=f"{node['NodeManagerAddress']}#{node['NodeID'][:6]}",
-            address=node["NodeManagerAddress"],
-            cpus=int(free[node["NodeID"]].get("CPU", 0)),
-            memory_gb=free[node["NodeID"]].get("memory", 0) / 1e9,
-            gpus=int(free[node["NodeID"]].get("GPU", 0)),
-            partitions=tuple(node["Resources"]),
-        )
-        for node in sorted(ray.nodes(), key=lambda node: (node["NodeManagerAddress"], node["NodeID"]))
-        if node["Alive"] and node["NodeID"] in free
-    }
-    if max_hosts > len(hosts):
-        raise LaunchError(f"cluster.hosts={max_hosts}: the Ray cluster has {len(hosts)} hosts")
-    by_size = sorted(hosts.items(), key=lambda item: (item[1].gpus, item[1].cpus), reverse=True)
-    return dict(by_size[:max_hosts]) if max_hosts else hosts
 
 
 class _Actor:
