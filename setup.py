@@ -52,6 +52,8 @@ setuptools.setup(
         "cuda": ["jax[cuda12]==0.6.2"],
         "tpu": ["jax[tpu]==0.6.2"],
         "icons": _ICONS,
+        # The last Ray that accepts that protobuf; with its dashboard, which also takes jobs.
+        "ray": ["ray[default]==2.48.0"],
         "dev": [
             *_ICONS,
             "hypothesis==6.148.2",
@@ -60,6 +62,7 @@ setuptools.setup(
             "pytest==9.0.1",
             "pytest-timeout==2.4.0",
             "pytest-xdist==3.8.0",
+            "ray==2.48.0",
             "ruff==0.14.6",
         ],
     },

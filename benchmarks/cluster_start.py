@@ -2,17 +2,19 @@
 
 Command:
     sudo .venv/bin/python benchmarks/cluster_start.py --workdir=runs/cluster [--seeds=0,1,2] [--local=0,1,2]
+    .venv/bin/python benchmarks/cluster_start.py --engine=ray --workdir=runs/ray [--seeds=… --local=…]
 
-Starts a Slurm of three nodes on this machine (`tests/launch/slurm_cluster.py`), and
+Starts a Slurm of three nodes on this machine (`tests/launch/slurm_cluster.py`), or a
+Ray of three (`tests/launch/ray_machines.py`), and
 
 - trains the demonstration's ClassAct for a few updates on its three nodes, and as
   local processes, each three times, and says when what had happened: seconds from
   the command to each stage, and the first update;
-- trains the whole of it once for each seed of `--seeds` on Slurm, and of `--local` as
+- trains the whole of it once for each seed of `--seeds` there, and of `--local` as
   local processes, and prints the final accuracies.
 
-The hosts of this Slurm share the machine's cores, so the seconds are what the
-launcher and Slurm add, not what more hosts save.
+The hosts share the machine's cores, so the seconds are what the launcher and the
+cluster add, not what more hosts save.
 """
 
 import argparse
@@ -31,16 +33,16 @@ import figures
 import training_runs
 
 sys.path.insert(0, str(training_runs.ROOT / "tests" / "launch"))
+import ray_machines
 import slurm_cluster
 
 _STARTS = 3
 _POLL_SECONDS = 0.02
 _STEPS = 5
-_CLUSTER = [
-    "--launch=slurm",
-    "--config.cluster.hosts=3",
-    "--config.cluster.learner.partition=accelerator",
-]
+_CLUSTER = {
+    "slurm": (slurm_cluster.SlurmCluster, "accelerator"),
+    "ray": (ray_machines.Machines, "trainer"),
+}
 _FINAL = "eval/test/top1"
 
 
@@ -48,7 +50,8 @@ def main() -> int:
     """Measures both; returns the exit status."""
     options = _options()
     figures.exit_on_sigterm()
-    reason = slurm_cluster.missing()
+    engine = options.engine
+    reason = slurm_cluster.missing() if engine == "slurm" else ""
     if reason:
         print(reason, file=sys.stderr)
         return 1
@@ -60,8 +63,14 @@ def main() -> int:
         reference = workdir / "reference"
         _train(dict(os.environ), "reference", reference)
     scored = [f"--config.reference.checkpoint={reference.absolute()}"]
-    with tempfile.TemporaryDirectory() as folder, slurm_cluster.SlurmCluster(folder) as cluster:
-        kinds = {"slurm": (cluster.environment, _CLUSTER), "processes": (dict(os.environ), [])}
+    make_cluster, partition = _CLUSTER[engine]
+    placed = [
+        f"--launch={engine}",
+        "--config.cluster.hosts=3",
+        f"--config.cluster.learner.partition={partition}",
+    ]
+    with tempfile.TemporaryDirectory() as folder, make_cluster(folder) as cluster:
+        kinds = {engine: (cluster.environment, placed), "processes": (dict(os.environ), [])}
         for kind, (environment, launch) in kinds.items():
             stages = [
                 _start(environment, workdir / f"{kind}_start_{index}", [*scored, *launch])
@@ -69,7 +78,7 @@ def main() -> int:
             ]
             _print_stages(kind, stages)
         for kind, (environment, launch) in kinds.items():
-            seeds = options.seeds if kind == "slurm" else options.local
+            seeds = options.local if kind == "processes" else options.seeds
             for seed in filter(None, seeds.split(",")):
                 run = workdir / f"{kind}_{seed}"
                 _train(environment, "classact", run, *scored, *launch, f"--config.seed={seed}")
@@ -85,8 +94,9 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/cluster"), help="emptied")
+    parser.add_argument("--engine", choices=_CLUSTER, default="slurm")
     parser.add_argument("--reference", type=pathlib.Path, help="the demo's, if it is trained already")
-    parser.add_argument("--seeds", default="0", help="of the whole runs on Slurm")
+    parser.add_argument("--seeds", default="0", help="of the whole runs on the cluster")
     parser.add_argument("--local", default="0", help="of the whole runs as local processes")
     return parser.parse_args()
 

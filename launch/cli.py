@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 USAGE = """usage: classact COMMAND …
 
   train     --config=FILE.py --workdir=DIR [--config.FIELD=VALUE …]
-            [--launch=processes|threads|slurm|synchronous]
+            [--launch=processes|threads|slurm|ray|synchronous]
             trains one model; see experiments/configs/ for configurations
   evaluate  --workdir=DIR --evaluator=accuracy|retrieval|zero_shot [--data=SOURCE --name=NAME …]
             joins a running experiment, or takes a finished one's last checkpoint

@@ -31,6 +31,9 @@ from classact.launch.outcome import TaskEnd
 from classact.launch.ports import PortTakenError, held
 from classact.launch.task import Task
 
+KILL = object()
+"""Put on the events of `run_task`, it ends the task at once."""
+
 # How often the task's resident size is looked at.
 _SAMPLE_SECONDS = 1.0
 
@@ -77,7 +80,7 @@ def run_task(
     Args:
       task: what to run, here.
       events: whatever is put on it asks the task to stop. An `Interrupt` is told to
-        the engine, as `Ended.signal`, and a second one ends the task.
+        the engine, as `Ended.signal`, and a second one, or `KILL`, ends the task.
       stop_notice: seconds from asking it to stop to ending it.
 
     Returns:
@@ -103,11 +106,11 @@ def _run(task: Task, events: queue.SimpleQueue[Any], stop_notice: float) -> Fini
                 return Finished(dataclasses.replace(event, signal=asked), process.end)
             if isinstance(event, Interrupt):
                 signals.append(event.signal)
-            if deadline is None:
+            if event is KILL or len(signals) > 1:
+                process.kill()
+            elif deadline is None:
                 deadline = time.monotonic() + stop_notice
                 process.terminate()
-            elif len(signals) > 1:
-                process.kill()
         if deadline is not None and time.monotonic() > deadline:
             process.kill()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from classact.launch.outcome import LaunchError
 
 LOOPBACK = "127.0.0.1"
-_FIRST_PORT = 10_000
+_FIRST_PORT = 20_000  # Below are those that `ray start` gives to its workers.
 _CONNECT_SECONDS = 2.0
 
 

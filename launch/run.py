@@ -16,7 +16,17 @@ from typing import Any
 from classact.data import source, specs
 from classact.experiments import curves, ledger
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
-from classact.launch import evaluators, parts, processes, program, slurm, slurm_info, slurm_job, threads
+from classact.launch import (
+    evaluators,
+    parts,
+    processes,
+    program,
+    ray_cluster,
+    slurm,
+    slurm_info,
+    slurm_job,
+    threads,
+)
 from classact.launch.interrupts import interrupts_to
 from classact.launch.outcome import LaunchError, Outcome
 from classact.launch.ports import LoopbackPorts
@@ -27,7 +37,7 @@ from classact.launch.tasks import endpoints, make_tasks
 from classact.nodes import checkpoints
 from classact.selection import policies
 
-LAUNCHES = ("processes", "threads", "slurm", "synchronous")
+LAUNCHES = ("processes", "threads", "slurm", "ray", "synchronous")
 _VERSIONS = ("dm-launchpad", "dm-reverb", "tensorflow-cpu", "jax", "flax", "optax", "dm-haiku", "numpy")
 
 
@@ -155,6 +165,14 @@ def _run_program(prepared: Prepared, engine: str, signals: queue.SimpleQueue[Any
 
     if engine == "threads":
         return threads.run_threads(built, until=until, on_start=write_endpoints)
+    if engine == "ray":
+        return ray_cluster.run_actors(
+            built,
+            config.cluster,
+            workdir,
+            until=until,
+            on_start=lambda: write_endpoints(endpoints(built)),
+        )
     job_id = slurm_info.own_job_id()
     if engine == "slurm" and job_id is not None:
         return slurm.run_steps(

@@ -150,6 +150,15 @@ def test_a_task_that_does_not_stop_is_ended_after_the_notice(tmp_path):
     assert found[0].end.killed and "SIGKILL" in found[0].ended.crash.message
 
 
+def test_a_task_can_be_ended_at_once(tmp_path):
+    events = queue.SimpleQueue()
+    events.put("stop")
+    events.put(on_host.KILL)
+    finished = on_host.run_task(task_of(tmp_path, DEAF), events)
+    assert finished.end.killed and finished.end.exit_status in (-signal.SIGKILL, -signal.SIGTERM)
+    assert finished.ended.signal is None
+
+
 def test_a_port_that_is_taken_here_is_a_crash_before_the_start(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
