@@ -1,7 +1,7 @@
 """The whole system on one page: which nodes there are, and who talks to whom.
 
 For each data set: its replay, its inference servers with their run loops. One
-learner; any number of evaluators.
+learner, on one host or on several; any number of evaluators.
 """
 
 import pathlib
@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import launchpad as lp
+from launchpad import address as lp_address
 
 from classact.experiments.config import DataSetConfig, ExperimentConfig
 from classact.launch import factories, rpc
 from classact.launch.parts import DataShape
-from classact.launch.replay_node import ReplayNode
+from classact.launch.replay_node import AddressHandle, ReplayNode
 from classact.selection import policies
 
 LEARNER = "learner"
@@ -49,13 +50,22 @@ def build_program(
     followers = sum(item.inference.servers for item in config.data_sets.values())
     followers += len(config.evaluation.evaluators)
     with program.group(LEARNER):
+        # Of several hosts that train together the first one serves; the others find it,
+        # as it finds itself, by an address of its own.
+        coordinator = lp_address.Address("coordinator")
+        several = {"coordinator": AddressHandle(coordinator)} if config.mesh.hosts > 1 else {}
         learner_node = lp.CourierNode(
             build.learner,
             *replays.values(),
+            **several,
             courier_kwargs={"thread_pool_size": _LEARNER_RPC_THREADS + followers},
         )
+        if several:
+            learner_node.allocate_address(coordinator)
         learner = program.add_node(learner_node)
         learner.set_client_kwargs(call_timeout=rpc.CALL_SECONDS)
+        for host in range(1, config.mesh.hosts):
+            program.add_node(lp.PyClassNode(build.learner, *replays.values(), host=host, **several))
 
     for data_set, own in config.data_sets.items():
         _add_actors(program, build, data_set, own, learner, replays[data_set])

@@ -76,7 +76,7 @@ def _addresses(workdir: pathlib.Path) -> dict[str, str]:
         name = label.replace("/", "-")
         # Inference servers of a data set are numbered from 0; the others are one.
         numbered = name.startswith("inference-")
-        for index, address in enumerate(several):
+        for index, address in enumerate(several if numbered else several[:1]):
             addresses[f"{name}-{index}" if numbered else name] = address
     return addresses
 
