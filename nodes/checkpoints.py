@@ -33,6 +33,10 @@ class Checkpointer:
         import orbax.checkpoint as ocp
 
         self._ocp = ocp
+        # By default each copy of an array writes a part of it, for which this Orbax
+        # needs a newer JAX than this Python has.
+        handler = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
+        ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
