@@ -117,6 +117,7 @@ class Factories:
             checkpoints.Checkpointer(self.workdir / "checkpoints"),
             statistics,
             mesh,
+            mesh_lib.any_host(mesh) if hosts > 1 and mesh is not None else None,
         )
 
     def inference(

@@ -121,6 +121,7 @@ class Learner:
         checkpointer: "checkpoints.Checkpointer | None" = None,
         replay_statistics: Mapping[str, Callable[[], Mapping[str, float]]] | None = None,
         mesh: jax.sharding.Mesh | None = None,
+        any_host: Callable[[bool], Any] | None = None,
     ) -> None:
         """Builds the learner; `run` starts it.
 
@@ -139,6 +140,7 @@ class Learner:
             replay_statistics: by data set what gives the size and the counts of its
                 table, asked for at every line of metrics.
             mesh: the devices that `state` and the batches are on; None: one.
+            any_host: of `mesh.any_host`; None: there is one host.
         """
         self._config = config
         self._trained = trained
@@ -151,7 +153,7 @@ class Learner:
         self._checkpointer = checkpointer
         self._replay_statistics = dict(replay_statistics or {})
         self._store = parameters.ParameterStore(functools.partial(mesh_lib.first_copy, mesh))
-        self._hosts = _Hosts(mesh) if jax.process_count() > 1 and mesh is not None else None
+        self._hosts = _Hosts(any_host) if any_host is not None else None
         self._reports = threading.Condition()
         self._last_report = dict.fromkeys(config.evaluators, -1)
 
@@ -311,9 +313,9 @@ class _Hosts:
     result.
     """
 
-    def __init__(self, mesh: jax.sharding.Mesh) -> None:
-        self._any_host = mesh_lib.any_host(mesh)
-        self._told: collections.deque[jax.Array] = collections.deque()
+    def __init__(self, any_host: Callable[[bool], Any]) -> None:
+        self._any_host = any_host
+        self._told: collections.deque[Any] = collections.deque()
         self._last: _Drawn | None = None
 
     def agree(self, drawn: _Drawn | None) -> _Drawn | None:
@@ -330,7 +332,7 @@ class _Hosts:
 
     def part(self) -> None:
         """Blocks until all hosts have called it: JAX ends a host whose others are gone."""
-        self._any_host(True).block_until_ready()
+        bool(self._any_host(True))
 
 
 class SuperBatches:

@@ -1,26 +1,29 @@
 """What the tests of many devices train, in one process or in several.
 
-    python -m tests.nodes.mesh_cases OUT HOSTS HOST COORDINATOR
+    python mesh_cases.py OUT HOSTS HOST COORDINATOR CASE…
 
-trains every case on all devices and leaves its parameters in OUT; those of one
-device, which they are compared with, come from the same functions.
+trains cases on all devices and leaves in OUT what became of them; what one device
+makes of them, with which that is compared, comes from the same functions.
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
+import threading
 from typing import Any
 
 import jax
 import numpy as np
 
 from classact.models import registry, text, transformer, two_tower
+from classact.nodes import inference_server, scoring, training
 from classact.nodes import mesh as mesh_lib
-from classact.nodes import training
-from classact.selection import contrastive, losses
+from classact.selection import contrastive, losses, policies
 
 STEPS, BATCH, CLASSES, IMAGE, LENGTH, VOCABULARY = 20, 32, 10, (8, 8, 1), 6, 50
-SUPER_BATCH = 2 * BATCH
+# Of an inference server; no multiple of eight.
+SCORED, REQUEST = 12, 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,19 +66,28 @@ def batch(seed: int, size: int) -> dict[str, np.ndarray]:
     return {"image": image.astype(np.uint8), "label": label, "text": tokens}
 
 
-def train(case: Case, mesh: Any, order: Any = None) -> dict[str, Any]:
-    """The parameters after `STEPS` updates of this host's share of the batches, and the last metrics.
+@functools.cache
+def make_update(case: Case, mesh: Any) -> Any:
+    """The case's update, compiled once."""
+    task = contrastive.Contrastive(mesh=mesh) if case.task == "contrastive" else losses.Classification()
+    return training.make_update(trained(case.task), task, mesh, case.accumulation)
+
+
+def train(case: Case, mesh: Any, order: Any = None) -> tuple[Any, float]:
+    """Makes `STEPS` updates of this host's share of the batches.
 
     Args:
         case: what is trained.
         mesh: the devices; None: one.
         order: of the examples of a batch; None: as they are.
+
+    Returns:
+        The parameters and the last metrics; the share of the parameters and moments
+        that the first device holds.
     """
-    models = trained(case.task)
     fields = ("image", "text") if case.task == "contrastive" else ("image", "label")
-    task = contrastive.Contrastive(mesh=mesh) if case.task == "contrastive" else losses.Classification()
-    update = training.make_update(models, task, mesh, case.accumulation)
-    state = training.init_state(models, 0, mesh)
+    update = make_update(case, mesh)
+    state = training.init_state(trained(case.task), 0, mesh)
     hosts, host = jax.process_count(), jax.process_index()
     join = mesh_lib.concatenator(mesh)
 
@@ -87,22 +99,42 @@ def train(case: Case, mesh: Any, order: Any = None) -> dict[str, Any]:
 
     for step in range(STEPS):
         sub, older = placed(step), placed(step + 1000)
+        before = jax.tree.leaves(state.models)
         state, metrics = update(state, {"data": sub}, {"data": join([older, sub])})
-    return {
-        "params": jax.device_get(mesh_lib.first_copy(mesh, state.variables())),
-        "metrics": jax.device_get(metrics),
-        "state": state,
-    }
+        assert all(array.is_deleted() for array in before), "the state is donated"
+    arrays = [array for model in state.models.values() for array in jax.tree.leaves(model)]
+    held = sum(array.addressable_data(0).nbytes for array in arrays) / sum(array.nbytes for array in arrays)
+    return jax.device_get((mesh_lib.first_copy(mesh, state.variables()), metrics)), held
 
 
-def main(out: str, hosts: str, host: str, coordinator: str) -> None:
-    """Trains every case; see the module's docstring."""
+def score(mesh: Any) -> np.ndarray:
+    """What an inference server on these devices answers; a score depends on the whole request."""
+    models = trained("contrastive")
+    model = models["learner"].model
+    scorer = scoring.make_scorer(
+        policies.get("easy_reference"), contrastive.Contrastive(act="infonce"), {"reference": model}
+    )
+    stop = threading.Event()
+    fixed = {"reference": jax.device_get(model.init(jax.random.key(0)))}
+    server = inference_server.InferenceServer(scorer, fixed, None, {}, SCORED, stop, mesh=mesh)
+    request = {name: array for name, array in batch(0, REQUEST).items() if name != "label"}
+    values = server.score(request).values
+    stop.set()
+    return values
+
+
+def main(out: str, hosts: str, host: str, coordinator: str, *names: str) -> None:
+    """Trains cases; see the module's docstring."""
+    folder = pathlib.Path(out)
     if int(hosts) > 1:
         mesh_lib.join_hosts(coordinator, int(hosts), int(host))
-    for name, case in CASES.items():
-        found = train(case, mesh_lib.make_mesh(case.fsdp))
-        leaves = jax.tree.leaves((found["params"], found["metrics"]))
-        np.savez(pathlib.Path(out) / f"{name}-{host}.npz", *leaves)
+        last = int(host) == int(hosts) - 1
+        ask = mesh_lib.any_host(mesh_lib.make_mesh())
+        assert [bool(ask(said)) for said in (False, last, False)] == [False, True, False]
+    for name in names:
+        values, held = train(CASES[name], mesh_lib.make_mesh(CASES[name].fsdp))
+        np.savez(folder / f"{name}-{host}.npz", held, *jax.tree.leaves(values))
+    np.save(folder / f"scores-{host}.npy", score(mesh_lib.local_mesh()))
 
 
 if __name__ == "__main__":
