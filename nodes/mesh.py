@@ -134,7 +134,10 @@ def everywhere(mesh: Optional[Mesh], tree: Tree) -> Tree:
 
 
 def gather(mesh: Optional[Mesh], params: Tree) -> Tree:
-    """Inside a jitted function: the whole parameters on every device."""
+    """Inside a jitted function: the whole parameters on every device, for one model's update.
+
+    Between updates a device holds only its part of them and of the optimiser's moments.
+    """
     if mesh is None or mesh.shape[FSDP_AXIS] == 1:
         return params
     return jax.lax.with_sharding_constraint(params, replicated(mesh))

@@ -1,6 +1,5 @@
 """The learner on data that a test hands it."""
 
-import dataclasses
 import threading
 import time
 
@@ -380,9 +379,14 @@ class TestHosts:
 
     @pytest.fixture
     def hosts(self, setup):
-        def make(*makes, **config):
+        def make(*makes, evaluators=(), **config):
             together = Together(len(makes))
-            return [setup(make=make, any_host=together.of(host), **config) for host, make in enumerate(makes)]
+            # The first host alone waits for evaluators.
+            waits = [evaluators, *[()] * (len(makes) - 1)]
+            return [
+                setup(make=make, any_host=together.of(host), evaluators=waits[host], **config)
+                for host, make in enumerate(makes)
+            ]
 
         return make
 
@@ -415,8 +419,7 @@ class TestHosts:
         assert self.run(made) == [0, 0]
 
     def test_none_leaves_before_the_evaluators_last_report(self, hosts):
-        first, second = hosts(sampled, sampled)
-        first.learner._config = dataclasses.replace(first.learner._config, evaluators=("test",))
+        first, second = hosts(sampled, sampled, evaluators=("test",))
         threads = [threading.Thread(target=made.learner.run, daemon=True) for made in (first, second)]
         for thread in threads:
             thread.start()
