@@ -195,10 +195,9 @@ class InferenceServer:
             }
         # For scores in which the other examples of a batch have a part.
         batch = {**batch, "valid": np.arange(self._batch_size) < size}
-        if self._mesh is not None:
-            batch = mesh_lib.place(self._mesh, batch)
         step, variables = self._variables()
-        return _Running(requests, step, self._score_batch(variables, batch))
+        placed = mesh_lib.place(self._mesh, batch) if self._mesh is not None else batch
+        return _Running(requests, step, self._score_batch(variables, placed))
 
     def _finish(self, running: "_Running", statistics: "_Statistics") -> None:
         """Waits for a batch's scores and answers its requests."""

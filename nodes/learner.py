@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from classact.nodes import checkpoints, parameters, training
+from classact.nodes import checkpoints, hosts, parameters, training
 from classact.nodes import mesh as mesh_lib
 from classact.nodes import metrics as metrics_lib
 from classact.nodes.inference_server import scoring_fields
@@ -68,6 +68,10 @@ def corrupted_share(batch: Mapping[str, np.ndarray]) -> float | None:
     if "clean_label" in batch:
         return float(np.mean(batch["label"] != batch["clean_label"]))
     return None
+
+
+# The next batch and super-batch of each data set.
+_Drawn = tuple[dict[str, Sampled], dict[str, dict[str, jax.Array]]]
 
 
 class Dataset(Protocol):
@@ -153,7 +157,7 @@ class Learner:
         self._checkpointer = checkpointer
         self._replay_statistics = dict(replay_statistics or {})
         self._store = parameters.ParameterStore(functools.partial(mesh_lib.first_copy, mesh))
-        self._hosts = _Hosts(any_host) if any_host is not None else None
+        self._hosts = hosts.Hosts[_Drawn](any_host) if any_host is not None else None
         self._reports = threading.Condition()
         self._last_report = dict.fromkeys(config.evaluators, -1)
 
@@ -188,7 +192,7 @@ class Learner:
         Raises:
             NonFiniteLossError: naming the step; on every host.
             NoDataError: if a data set delivers nothing for `no_data_seconds`; it
-                names the data set. Other hosts then wait in their next update until
+                names the data set. Other hosts fail in their next update, or wait in it until
                 the engine stops them.
             TimeoutError: if an evaluator's last report does not come.
         """
@@ -265,7 +269,7 @@ class Learner:
                     found[f"replay/{data_set}/{name}"] = value
         return dict(found)
 
-    def _draw(self, interval: "_Interval") -> "_Drawn | None":
+    def _draw(self, interval: "_Interval") -> _Drawn | None:
         """The next batch and super-batch of each data set; None when stopped."""
         sampled: dict[str, Sampled] = {}
         super_batches: dict[str, dict[str, jax.Array]] = {}
@@ -297,42 +301,6 @@ class Learner:
                         "see the logs of the run loops and inference servers"
                     ) from None
         return None
-
-
-# The next batch and super-batch of each data set.
-_Drawn = tuple[dict[str, Sampled], dict[str, dict[str, jax.Array]]]
-
-
-class _Hosts:
-    """Makes several hosts leave after the same update.
-
-    An update waits for all hosts, so none may leave by itself. With each update a
-    host tells whether it is stopped, and reads what all told with the last one, so
-    that it does not wait. One that is stopped without a new batch trains once or
-    twice more on its last one: the run is over, and its parameters are nobody's
-    result.
-    """
-
-    def __init__(self, any_host: Callable[[bool], Any]) -> None:
-        self._any_host = any_host
-        self._told: collections.deque[Any] = collections.deque()
-        self._last: _Drawn | None = None
-
-    def agree(self, drawn: _Drawn | None) -> _Drawn | None:
-        """What to train on, given what was drawn (None: stopped); None if all leave.
-
-        Blocks until every host has called it as often as this one, but for the last
-        call; the first time, when there is no last batch, also for that.
-        """
-        self._told.append(self._any_host(drawn is None))
-        if (self._last is None or len(self._told) > 1) and bool(self._told.popleft()):
-            return None
-        self._last = drawn or self._last
-        return self._last
-
-    def part(self) -> None:
-        """Blocks until all hosts have called it: JAX ends a host whose others are gone."""
-        bool(self._any_host(True))
 
 
 class SuperBatches:

@@ -153,9 +153,9 @@ def _initial(trained: Mapping[str, TrainedModel], seed: int) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), jax.random.fold_in(key, 0), models)
 
 
-def _sharding(trained: Mapping[str, TrainedModel], mesh: jax.sharding.Mesh) -> TrainState:
+def _sharding(trained: Mapping[str, TrainedModel], mesh: jax.sharding.Mesh) -> Any:
     """Where a state's arrays lie: parameters and moments split, all else on every device."""
-    whole = mesh_lib.replicated(mesh)
+    whole: Any = mesh_lib.replicated(mesh)
     shapes = jax.eval_shape(lambda: _initial(trained, 0))
     models = {
         name: ModelState(
