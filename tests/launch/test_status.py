@@ -39,7 +39,8 @@ def test_every_node_has_its_step_age_and_rate(workdir, monkeypatch):
         {"step": 90, "time": 88.0, "run_loop/examples": 1000},
         {"step": 155, "time": 98.0, "run_loop/examples": 3000},
     )
-    endpoints = {"learner": ["h:1"], "replay/a": ["h:2"], "inference/a": ["h:3", "h:4"]}
+    # Behind the learner's is where its hosts find each other.
+    endpoints = {"learner": ["h:1", "h:9"], "replay/a": ["h:2"], "inference/a": ["h:3", "h:4"]}
     (workdir / "endpoints.json").write_text(json.dumps(endpoints))
     headline, rows = printed(workdir)
     assert "unfinished | step 160/1,000" in headline
