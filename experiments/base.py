@@ -76,9 +76,18 @@ def get_config() -> ml_collections.ConfigDict:
             "label_smoothing": 0.1,
             "patch_size": 8,
             # `text_model`: of a contrastive task's text tower; empty: of the size
-            # of the image tower, a ViT.
+            # of the image tower, a ViT. `options` of the family, for ViTs "pool",
+            # and "dtype" and "remat", which a text tower follows; as an argument
+            # --config.learner.options="{'dtype': 'bfloat16', 'remat': True}".
             "learner": {"model": "vit_mu_6_1", "text_model": "", "options": {}},
             "scorer": {"model": "vit_mu_2_1", "text_model": "", "options": {}},
+            # The learner's devices. `hosts`: processes that train together, each on
+            # all devices that it sees; `fsdp`: devices of a host that share one copy
+            # of the parameters, the rest of the devices is data parallel.
+            # `gradient_accumulation`: parts of a batch that go through the device one
+            # after another.
+            "mesh": {"hosts": 1, "fsdp": 1},
+            "gradient_accumulation": 1,
             # The contrastive task (A.3). `loss`: "infonce" or "sigmoid"; `act_loss`:
             # "dot" (Eq. 9) or "infonce"; `tokenizer`: "icons", "clip" or "file:PATH";
             # `templates` make captions of class names where a source has only labels.

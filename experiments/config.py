@@ -199,6 +199,19 @@ class ClusterConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """The learner's devices; see `experiments/base.py`."""
+
+    hosts: int
+    fsdp: int
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            _require(value >= 1, f"mesh.{field.name}", value, "at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
 class DataSetConfig:
     """One data set to train on: its source, its selection, its nodes; see `experiments/base.py`."""
 
@@ -266,6 +279,8 @@ class ExperimentConfig(DataSetConfig):
     patch_size: int
     learner: ModelConfig
     scorer: ModelConfig
+    mesh: MeshConfig
+    gradient_accumulation: int
     contrastive: ContrastiveConfig
     evaluation: EvaluationConfig
     log_every: int
@@ -276,7 +291,7 @@ class ExperimentConfig(DataSetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "patch_size", "log_every"):
+        for name in ("steps", "patch_size", "log_every", "gradient_accumulation"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("seed", "data_seed", "checkpoint_every"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
@@ -336,6 +351,8 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         only = _resolve_data_set(_part(config))
         data_sets = {_source_name(only.train_data): only}
         summary = {field.name: getattr(only, field.name) for field in dataclasses.fields(DataSetConfig)}
+    for name, data_set in data_sets.items():
+        _check_shares(config, f"data_sets.{name}." if config.data_sets else "", data_set)
     return dataclasses.replace(
         config,
         **summary,
@@ -345,6 +362,35 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         scorer=_with_text_model("scorer", config.scorer, config.task),
         evaluation=_with_evaluators(config, data_sets),
     )
+
+
+def _check_shares(config: ExperimentConfig, prefix: str, data_set: DataSetConfig) -> None:
+    """Each host reads an equal share of every batch, and trains on it in equal parts."""
+    hosts, parts = config.mesh.hosts, config.gradient_accumulation
+    batches = {"batch_size": data_set.batch_size}
+    if data_set.reference.super_batch:
+        batches["reference.super_batch"] = data_set.reference.super_batch
+        # The stream is read in whole super-batches of what is scored.
+        _require(
+            data_set.super_batch_size % hosts == 0,
+            f"{prefix}batch_size / (1 - filter_ratio)",
+            data_set.super_batch_size,
+            f"divisible by mesh.hosts={hosts}",
+        )
+    for name, size in batches.items():
+        _require(
+            size % (hosts * parts) == 0,
+            f"{prefix}{name}",
+            size,
+            f"divisible by mesh.hosts={hosts} times gradient_accumulation={parts}",
+        )
+    shards = data_set.replay.shards
+    read = {"batch_size": data_set.batch_size}
+    if data_set.reference.super_batch:
+        read["batch_size / (1 - filter_ratio)"] = data_set.super_batch_size
+    for name, size in read.items():
+        accepted = f"divisible by mesh.hosts={hosts} times replay.shards={shards}: each host reads of each"
+        _require(size % (hosts * shards) == 0, f"{prefix}{name}", size, accepted)
 
 
 def _part(config: ExperimentConfig) -> DataSetConfig:

@@ -176,7 +176,8 @@ class Learner:
 
     def _connected(self, timeout: float) -> rpc.LearnerClient:
         if self._client is None:
-            (address,) = json.loads((self._workdir / "endpoints.json").read_text())["learner"]
+            # Of several hosts the first one answers; behind it is where they find each other.
+            address, *_ = json.loads((self._workdir / "endpoints.json").read_text())["learner"]
             self._client = rpc.LearnerClient(courier.Client(address, call_timeout=timeout + _CALL_SECONDS))
         return self._client
 

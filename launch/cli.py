@@ -166,7 +166,7 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
     from classact.launch.outcome import LaunchError
 
     try:
-        prepared = run_lib.prepare(config_lib.resolve(fields), workdir)
+        prepared = run_lib.prepare(config_lib.resolve(fields), workdir, engine)
     except (config_lib.ConfigError, DataError) as error:
         raise UsageError(str(error)) from None
     try:

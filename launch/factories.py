@@ -5,6 +5,7 @@ TensorFlow or JAX if its node uses neither (5 s and 400 MB, 1 s and 150 MB).
 """
 
 import dataclasses
+import functools
 import pathlib
 import threading
 from collections.abc import Mapping, Sequence
@@ -75,48 +76,71 @@ class Factories:
             super_batch=own.reference.super_batch // shards,
         )
 
-    def learner(self, *replays: Sequence[str]) -> "learner.Learner":
-        """Builds the learner; `replays` are the shards' addresses of each data set, in their order."""
+    def learner(self, *replays: Sequence[str], host: int = 0, coordinator: str = "") -> "learner.Learner":
+        """Builds the learner, or one host's part of it; may block until all hosts do.
+
+        Args:
+            *replays: the addresses of each data set's shards, in the order of the data sets.
+            host: which of the hosts that train together.
+            coordinator: where the first of them listens for the others.
+        """
         from classact.nodes import checkpoints, learner, training
+        from classact.nodes import mesh as mesh_lib
         from classact.replay import dataset
 
         config = self.config
+        hosts = config.mesh.hosts
+        if hosts > 1:
+            mesh_lib.join_hosts(coordinator, hosts, host)
+        mesh = mesh_lib.make_mesh(config.mesh.fsdp)
+        parts.check_batches(config, mesh)
         stop = lp.stop_event()
         trained = parts.trained_models(config, self._shape)
         addresses = dict(zip(config.data_sets, replays, strict=True))
 
         def sampled(data_set: str, table: str, batch_size: int) -> dataset.ReplayDataset:
             return dataset.ReplayDataset(
-                addresses[data_set], table, self.data[data_set].codec, batch_size, stop, learner.to_device
+                addresses[data_set],
+                table,
+                self.data[data_set].codec,
+                # An item is sampled once, so that no two hosts read the same.
+                batch_size // hosts,
+                stop,
+                functools.partial(learner.to_device, mesh=mesh),
             )
 
         super_batches = {
             name: learner.SuperBatches(
-                sampled(name, STREAM_TABLE, own.super_batch_size), own.reference.super_batch
+                sampled(name, STREAM_TABLE, own.super_batch_size), own.reference.super_batch, mesh
             )
             for name, own in config.data_sets.items()
             if own.reference.super_batch
         }
+        first = host == 0
         statistics = {
-            name: dataset.TableStatistics(shards, EXAMPLES_TABLE) for name, shards in addresses.items()
+            name: dataset.TableStatistics(shards, EXAMPLES_TABLE)
+            for name, shards in addresses.items()
+            if first
         }
         return learner.Learner(
             learner.LearnerConfig(
                 steps=config.steps,
                 log_every=config.log_every,
                 checkpoint_every=config.checkpoint_every,
-                evaluators=tuple(config.evaluation.evaluators),
+                evaluators=tuple(config.evaluation.evaluators) if first else (),
                 no_data_seconds=config.no_data_seconds,
             ),
             trained,
-            training.make_update(trained, parts.make_task(config)),
-            training.init_state(trained, config.seed),
+            training.make_update(trained, parts.make_task(config, mesh), mesh, config.gradient_accumulation),
+            training.init_state(trained, config.seed, mesh),
             {name: sampled(name, EXAMPLES_TABLE, own.batch_size) for name, own in config.data_sets.items()},
             super_batches,
             stop,
-            MetricsWriter(self.workdir, "learner"),
+            MetricsWriter(self.workdir, "learner") if first else None,
             checkpoints.Checkpointer(self.workdir / "checkpoints"),
             statistics,
+            mesh,
+            mesh_lib.any_host(mesh) if hosts > 1 and mesh is not None else None,
         )
 
     def inference(
@@ -139,7 +163,9 @@ class Factories:
     ) -> "inference_node.InferenceNode":
         """Builds an inference server, the program's own or one that joins, with its run loops."""
         from classact.nodes import inference_node, inference_server, parameters, scoring
+        from classact.nodes import mesh as mesh_lib
 
+        mesh = mesh_lib.local_mesh()
         config, own = self.config, self.config.data_sets[data_set]
         policy = policies.get(own.policy)
         models = parts.role_models(config, own, self.data[data_set])
@@ -147,7 +173,8 @@ class Factories:
         roles = {name: role for name, role in roles.items() if name in policy.published_models}
         follower = None
         if roles:
-            follower = parameters.Follower(learner, tuple(roles), stop)
+            place = functools.partial(mesh_lib.everywhere, mesh)
+            follower = parameters.Follower(learner, tuple(roles), stop, place=place)
         server = inference_server.InferenceServer(
             scoring.make_scorer(policy, parts.make_task(config), models),
             parts.fixed_variables(own),
@@ -157,6 +184,7 @@ class Factories:
             stop,
             MetricsWriter(self.workdir, f"inference-{name}"),
             own.inference.max_wait_seconds,
+            mesh=mesh,
         )
         loops = [self.make_run_loop(data_set, replays, server.score, reader, stop) for reader in readers]
         return inference_node.InferenceNode(server, loops, stop)

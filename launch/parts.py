@@ -18,7 +18,7 @@ from classact.experiments.config import (
     ExperimentConfig,
     ModelConfig,
 )
-from classact.models import cost, registry, text, two_tower
+from classact.models import cost, registry, text, transformer, two_tower
 from classact.nodes import checkpoints, training
 from classact.replay import records
 from classact.selection import contrastive, losses, policies
@@ -125,8 +125,12 @@ def make_tokenizer(config: ExperimentConfig) -> tokenizer_lib.Tokenizer:
     return tokenizer_lib.load_tokenizer(config.contrastive.tokenizer, config.contrastive.context_length)
 
 
-def make_task(config: ExperimentConfig) -> losses.Task:
+def make_task(config: ExperimentConfig, mesh: jax.sharding.Mesh | None = None) -> losses.Task:
     """Builds the task: its losses.
+
+    Args:
+        config: of the run.
+        mesh: the devices of those who train with it; None: one.
 
     Raises:
         ConfigError: for an unknown loss.
@@ -134,9 +138,32 @@ def make_task(config: ExperimentConfig) -> losses.Task:
     if config.task == "classification":
         return losses.Classification(config.label_smoothing)
     try:
-        return contrastive.Contrastive(config.contrastive.loss, config.contrastive.act_loss)
+        return contrastive.Contrastive(config.contrastive.loss, config.contrastive.act_loss, mesh)
     except ValueError as error:
         raise ConfigError(f"contrastive: {error}") from None
+
+
+def check_batches(config: ExperimentConfig, mesh: jax.sharding.Mesh | None) -> None:
+    """Checks that the learner's devices can share every batch and micro-batch evenly.
+
+    Raises:
+        ConfigError: naming the field, the number of devices and what would do.
+    """
+    devices = mesh.size if mesh is not None else 1
+    for name, own in config.data_sets.items():
+        sizes = {"batch_size": (own.batch_size, devices * config.gradient_accumulation)}
+        if own.reference.super_batch:
+            # The window of the stream grows by what is scored.
+            sizes["batch_size / (1 - filter_ratio)"] = (own.super_batch_size, devices)
+            sizes["reference.super_batch"] = (
+                own.reference.super_batch, devices * config.gradient_accumulation
+            )  # fmt: skip
+        for field, (size, divisor) in sizes.items():
+            if size % divisor:
+                raise ConfigError(
+                    f"{field}={size!r} of {name}: must be divisible by {divisor}: the learner has "
+                    f"{devices} devices, and gradient_accumulation={config.gradient_accumulation}"
+                )
 
 
 def make_model(model: ModelConfig, config: ExperimentConfig, data: DataShape) -> registry.Model:
@@ -161,7 +188,15 @@ def make_model(model: ModelConfig, config: ExperimentConfig, data: DataShape) ->
     except ValueError as error:
         raise ConfigError(f"model {model.model!r} for {data.name} {data.image_shape}: {error}") from None
     texts = text.TextTransformer(
-        size, data.vocab_size, own.context_length, data.end_id, own.embedding_size, own.causal
+        size,
+        data.vocab_size,
+        own.context_length,
+        data.end_id,
+        own.embedding_size,
+        own.causal,
+        # The image tower has accepted them.
+        transformer.DTYPES[model.options.get("dtype", "float32")],
+        bool(model.options.get("remat", False)),
     )
     if own.loss == "sigmoid":
         return two_tower.build(image, texts, two_tower.SIGMOID_SCALE, two_tower.SIGMOID_BIAS)

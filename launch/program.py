@@ -1,8 +1,8 @@
 """The whole system on one page: which nodes there are, and who talks to whom.
 
 For each data set: its replay, one server or several shards; its inference servers
-with their run loops, spread over the shards. One learner, which reads from all; any
-number of evaluators. More evaluators and actors may join a running program from
+with their run loops, spread over the shards. One learner, on one host or on several,
+which reads from all; any number of evaluators. More evaluators and actors may join a running program from
 outside (`attach`, `attach_actors`); they are no part of it.
 """
 
@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import launchpad as lp
+from launchpad import address as lp_address
 
 from classact.experiments.config import DataSetConfig, ExperimentConfig
 from classact.launch import factories, rpc
 from classact.launch.parts import DataShape
-from classact.launch.replay_node import ReplayNode
+from classact.launch.replay_node import AddressHandle, ReplayNode
 from classact.selection import policies
 
 LEARNER = "learner"
@@ -53,13 +54,22 @@ def build_program(
     followers = sum(item.inference.servers for item in config.data_sets.values())
     followers += len(config.evaluation.evaluators)
     with program.group(LEARNER):
+        # Of several hosts that train together the first one serves; the others find it,
+        # as it finds itself, by an address of its own.
+        coordinator = lp_address.Address("coordinator")
+        several = {"coordinator": AddressHandle(coordinator)} if config.mesh.hosts > 1 else {}
         learner_node = lp.CourierNode(
             build.learner,
             *replays.values(),
+            **several,
             courier_kwargs={"thread_pool_size": _LEARNER_RPC_THREADS + followers},
         )
+        if several:
+            learner_node.allocate_address(coordinator)
         learner = program.add_node(learner_node)
         learner.set_client_kwargs(call_timeout=rpc.CALL_SECONDS)
+        for host in range(1, config.mesh.hosts):
+            program.add_node(lp.PyClassNode(build.learner, *replays.values(), host=host, **several))
 
     for data_set, own in config.data_sets.items():
         _add_actors(program, build, data_set, own, learner, replays[data_set])

@@ -12,7 +12,7 @@ from launchpad.nodes import base
 from classact.replay.config import TableConfig
 
 
-class ReplayHandle(base.Handle[str]):
+class AddressHandle(base.Handle[str]):
     """Dereferences to the server's `host:port`."""
 
     def __init__(self, address: lp_address.Address) -> None:
@@ -41,9 +41,9 @@ class ReplayNode(lp.PyNode):
         self._address = lp_address.Address("reverb")
         self.allocate_address(self._address)
 
-    def create_handle(self) -> ReplayHandle:
+    def create_handle(self) -> AddressHandle:
         """Returns a handle that gives other nodes the address."""
-        return self._track_handle(ReplayHandle(self._address))
+        return self._track_handle(AddressHandle(self._address))
 
     def run(self) -> None:
         """Serves until the program's stop event."""

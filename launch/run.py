@@ -38,6 +38,7 @@ from classact.nodes import checkpoints
 from classact.selection import policies
 
 LAUNCHES = ("processes", "threads", "slurm", "ray", "synchronous")
+_ONE_PROCESS = ("threads", "synchronous")
 _VERSIONS = ("dm-launchpad", "dm-reverb", "tensorflow-cpu", "jax", "flax", "optax", "dm-haiku", "numpy")
 
 
@@ -50,16 +51,27 @@ class Prepared:
     data: Mapping[str, parts.DataShape]
 
 
-def prepare(config: ExperimentConfig, workdir: pathlib.Path) -> Prepared:
+def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Prepared:
     """Checks all that can be checked before any process starts.
 
     Opens the data sets, shapes the models (without computing), reads the
     reference. Writes nothing.
 
+    Args:
+        config: the resolved configuration.
+        workdir: the run directory, new.
+        engine: one of `LAUNCHES`.
+
     Raises:
         ConfigError: for a field that cannot be run, or a work directory in use.
         source.DataError: for data that is missing, damaged or of the wrong kind.
     """
+    if engine in _ONE_PROCESS and config.mesh.hosts > 1:
+        raise ConfigError(
+            f"mesh.hosts={config.mesh.hosts}: must be 1 with --launch={engine}, which is one process"
+        )
+    if engine == "synchronous" and config.mesh.fsdp > 1:
+        raise ConfigError(f"mesh.fsdp={config.mesh.fsdp}: must be 1 with --launch={engine}, for one device")
     if (workdir / "config.json").exists():
         raise ConfigError(f"workdir={str(workdir)!r} holds a run already: name another one")
     if workdir.exists() and not workdir.is_dir():

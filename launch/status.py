@@ -76,9 +76,11 @@ def _addresses(workdir: pathlib.Path) -> dict[str, str]:
     addresses = {}
     for label, several in found.items():
         name = label.replace("/", "-")
+        # Behind the learner's address is where its hosts find each other.
+        servers = several[:1] if label == "learner" else several
         # Inference servers are numbered even if there is only one, the others as their logs are.
-        numbered = name.startswith("inference-") or len(several) > 1
-        for index, address in enumerate(several):
+        numbered = name.startswith("inference-") or len(servers) > 1
+        for index, address in enumerate(servers):
             addresses[f"{name}-{index}" if numbered else name] = address
     return addresses
 

@@ -76,6 +76,7 @@ def _train(
         parts.trained_models(config, shape),
         steps=config.steps,
         seed=config.seed,
+        accumulation=config.gradient_accumulation,
         on_step=on_step,
     )
 

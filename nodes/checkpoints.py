@@ -8,6 +8,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 if TYPE_CHECKING:
     from classact.nodes import training
@@ -32,11 +33,19 @@ class Checkpointer:
         import orbax.checkpoint as ocp
 
         self._ocp = ocp
+        # By default each copy of an array writes a part of it, for which this Orbax
+        # needs a newer JAX than this Python has.
+        handler = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
+        ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def save(self, step: int, state: "training.TrainState") -> None:
-        """Saves a state; blocks only while it is copied to the host."""
+        """Saves a state; blocks only while it is copied to the host.
+
+        Of several hosts that share the state every one must call it: each writes its
+        part, and it blocks until all have called it.
+        """
         args = self._ocp.args
         items = {name: args.StandardSave(model.variables) for name, model in state.models.items()}
         rest = {
@@ -80,13 +89,15 @@ def load_model(directory: pathlib.Path, name: str = "learner") -> dict[str, Any]
         raise CheckpointError(f"no complete checkpoint in {directory}")
     path = directory.absolute() / str(max(steps)) / name
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            restored = checkpointer.restore(path)
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            saved = checkpointer.metadata(path).item_metadata.tree
+            # As numpy: the devices that the arrays were on may not be here.
+            whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+            restored = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=whole))
     # Orbax and TensorStore raise many kinds for damaged files; all mean the same here.
     except Exception as error:
         raise CheckpointError(f"checkpoint {path} is damaged or incomplete: {_first_line(error)}") from error
-    variables = jax.device_get(restored)
-    return {"params": variables["params"], "state": variables.get("state") or {}}
+    return {"params": restored["params"], "state": restored.get("state") or {}}
 
 
 def _steps(directory: pathlib.Path) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from classact.nodes import mesh as mesh_lib
 from classact.nodes import metrics as metrics_lib
 from classact.nodes import parameters, scoring
 
@@ -58,6 +59,7 @@ class InferenceServer:
         max_wait_seconds: float = 0.005,
         first_parameters_seconds: float = 300.0,
         log_every: int = 200,
+        mesh: jax.sharding.Mesh | None = None,
     ) -> None:
         """Starts the computing thread.
 
@@ -67,19 +69,24 @@ class InferenceServer:
             fixed: variables by role of the models that never change.
             follower: of the models that the learner trains; None if there are none.
             roles: role by the name under which the learner publishes a model.
-            batch_size: examples per computation.
+            batch_size: examples per computation; with several devices rounded up to
+                a multiple of their number.
             stop: ends the server.
             metrics: where to write `inference/*`; None: nowhere.
             max_wait_seconds: how long a part-filled batch waits for more.
             first_parameters_seconds: how long to wait for the learner's first
                 parameters before failing.
             log_every: batches between two lines of metrics.
+            mesh: this process's devices, over which a batch is split; the models are
+                whole on each. None: one device.
         """
         self._score_batch = score_batch
-        self._fixed = {role: jax.device_put(variables) for role, variables in fixed.items()}
+        self._mesh = mesh
+        self._fixed = mesh_lib.everywhere(mesh, fixed)
         self._follower = follower
         self._roles = dict(roles)
-        self._batch_size = batch_size
+        devices = mesh.size if mesh is not None else 1
+        self._batch_size = -(-batch_size // devices) * devices
         self._stop = stop
         self._metrics = metrics
         self._max_wait_seconds = max_wait_seconds
@@ -189,7 +196,8 @@ class InferenceServer:
         # For scores in which the other examples of a batch have a part.
         batch = {**batch, "valid": np.arange(self._batch_size) < size}
         step, variables = self._variables()
-        return _Running(requests, step, self._score_batch(variables, batch))
+        placed = mesh_lib.place(self._mesh, batch) if self._mesh is not None else batch
+        return _Running(requests, step, self._score_batch(variables, placed))
 
     def _finish(self, running: "_Running", statistics: "_Statistics") -> None:
         """Waits for a batch's scores and answers its requests."""

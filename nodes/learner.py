@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from classact.nodes import checkpoints, parameters, training
+from classact.nodes import checkpoints, hosts, parameters, training
+from classact.nodes import mesh as mesh_lib
 from classact.nodes import metrics as metrics_lib
 from classact.nodes.inference_server import scoring_fields
 
@@ -32,11 +33,12 @@ class Sampled(NamedTuple):
     """A sampled batch: what the models need on the device, the rest on the host.
 
     Attributes:
-        batch: arrays on the device, `[B, ...]`.
+        batch: arrays on the devices of all hosts, `[B, ...]`.
         size: B.
-        scored_step: int64[B], learner step of the parameters that scored each.
-        corrupted: share of labels or captions that a noise wrapper changed; None
-            if the data set's truth is unknown.
+        scored_step: int64[B / hosts], learner step of the parameters that scored each
+            of this host's.
+        corrupted: share of this host's labels or captions that a noise wrapper
+            changed; None if the data set's truth is unknown.
     """
 
     batch: dict[str, jax.Array]
@@ -45,8 +47,8 @@ class Sampled(NamedTuple):
     corrupted: float | None
 
 
-def to_device(batch: Mapping[str, np.ndarray]) -> Sampled:
-    """Starts moving a batch of the replay to the device; used as its `transfer`."""
+def to_device(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh | None = None) -> Sampled:
+    """Starts moving this host's share of a batch to its devices; used as the replay's `transfer`."""
     # The views into Reverb's records are not aligned: made contiguous here, in
     # the reading thread.
     needed = {
@@ -54,9 +56,9 @@ def to_device(batch: Mapping[str, np.ndarray]) -> Sampled:
         for name, array in scoring_fields(batch).items()
         if name not in ("score", "scored_step")
     }
-    return Sampled(
-        jax.device_put(needed), len(batch["id"]), np.array(batch["scored_step"]), corrupted_share(batch)
-    )
+    placed = mesh_lib.place(mesh, needed)
+    size = len(next(iter(placed.values())))
+    return Sampled(placed, size, np.array(batch["scored_step"]), corrupted_share(batch))
 
 
 def corrupted_share(batch: Mapping[str, np.ndarray]) -> float | None:
@@ -66,6 +68,10 @@ def corrupted_share(batch: Mapping[str, np.ndarray]) -> float | None:
     if "clean_label" in batch:
         return float(np.mean(batch["label"] != batch["clean_label"]))
     return None
+
+
+# The next batch and super-batch of each data set.
+_Drawn = tuple[dict[str, Sampled], dict[str, dict[str, jax.Array]]]
 
 
 class Dataset(Protocol):
@@ -100,7 +106,11 @@ class LearnerConfig:
 
 
 class Learner:
-    """Runs updates until its last step; its public methods are also its RPCs."""
+    """Runs updates until its last step; its public methods are also its RPCs.
+
+    Of several hosts that train together each has one, and all make the same updates.
+    Only the first is asked for parameters, writes metrics and waits for evaluators.
+    """
 
     def __init__(
         self,
@@ -111,9 +121,11 @@ class Learner:
         sub_batches: Mapping[str, Dataset],
         super_batches: "Mapping[str, SuperBatches]",
         stop: threading.Event,
-        metrics: metrics_lib.MetricsWriter,
+        metrics: metrics_lib.MetricsWriter | None,
         checkpointer: "checkpoints.Checkpointer | None" = None,
         replay_statistics: Mapping[str, Callable[[], Mapping[str, float]]] | None = None,
+        mesh: jax.sharding.Mesh | None = None,
+        any_host: Callable[[bool], Any] | None = None,
     ) -> None:
         """Builds the learner; `run` starts it.
 
@@ -126,11 +138,14 @@ class Learner:
             super_batches: IID super-batches of those data sets that a model
                 learns so from.
             stop: ends `run` early.
-            metrics: where to write `train/*`, `selection/*` and `replay/*`.
+            metrics: where to write `train/*`, `selection/*` and `replay/*`; None:
+                nowhere.
             checkpointer: saves the state; None: nothing is saved.
             replay_statistics: by data set what gives the size and the counts of its
                 table, and as `<part>/<name>` those of its parts; asked for at every
                 line of metrics.
+            mesh: the devices that `state` and the batches are on; None: one.
+            any_host: of `mesh.any_host`; None: there is one host.
         """
         self._config = config
         self._trained = trained
@@ -142,7 +157,8 @@ class Learner:
         self._metrics = metrics
         self._checkpointer = checkpointer
         self._replay_statistics = dict(replay_statistics or {})
-        self._store = parameters.ParameterStore()
+        self._store = parameters.ParameterStore(functools.partial(mesh_lib.first_copy, mesh))
+        self._hosts = hosts.Hosts[_Drawn](any_host) if any_host is not None else None
         self._reports = threading.Condition()
         self._last_report = dict.fromkeys(config.evaluators, -1)
 
@@ -172,21 +188,24 @@ class Learner:
     def run(self) -> None:
         """Trains to the last step, publishes it, and waits for the last evaluations.
 
-        Returns early when stopped.
+        Returns early when stopped; all hosts then return after the same update.
 
         Raises:
-            NonFiniteLossError: naming the step.
+            NonFiniteLossError: naming the step; on every host.
             NoDataError: if a data set delivers nothing for `no_data_seconds`; it
-                names the data set and what its replay says is missing.
+                names the data set and what its replay says is missing. Other hosts fail in
+                their next update, or wait in it until the engine stops them.
             TimeoutError: if an evaluator's last report does not come.
         """
         step = 0
         self._store.offer(step, self._state.variables())
         interval = _Interval(tuple(self._sub_batches))
         in_flight: collections.deque[tuple[int, training.Metrics]] = collections.deque()
-        while step < self._config.steps and not self._stop.is_set():
+        while step < self._config.steps:
             started = time.monotonic()
-            drawn = self._draw(interval)
+            drawn = None if self._stop.is_set() else self._draw(interval)
+            if self._hosts is not None:
+                drawn = self._hosts.agree(drawn)
             if drawn is None:
                 break
             sampled, super_batches = drawn
@@ -202,7 +221,7 @@ class Learner:
             if len(in_flight) > 1:
                 interval.add_metrics(*_checked(in_flight.popleft()))
             interval.add_times(trained_from - started, time.monotonic() - trained_from)
-            if step % self._config.log_every == 0 or step == self._config.steps:
+            if self._metrics and (step % self._config.log_every == 0 or step == self._config.steps):
                 self._metrics.write(step, {**interval.pop(), **self._tables()})
             every = self._config.checkpoint_every
             # The last step is saved at the end.
@@ -212,6 +231,8 @@ class Learner:
             _checked(item)
         if step == self._config.steps:
             self._finish(step)
+        if self._hosts is not None:
+            self._hosts.part()
 
     def close(self) -> None:
         """Ends the threads; `stop` must be set."""
@@ -251,9 +272,7 @@ class Learner:
                     found[f"replay/{data_set}/{name}"] = value
         return dict(found)
 
-    def _draw(
-        self, interval: "_Interval"
-    ) -> tuple[dict[str, Sampled], dict[str, dict[str, jax.Array]]] | None:
+    def _draw(self, interval: "_Interval") -> _Drawn | None:
         """The next batch and super-batch of each data set; None when stopped."""
         sampled: dict[str, Sampled] = {}
         super_batches: dict[str, dict[str, jax.Array]] = {}
@@ -296,15 +315,18 @@ class SuperBatches:
     example is part of several super-batches.
     """
 
-    def __init__(self, dataset: Dataset, size: int) -> None:
+    def __init__(self, dataset: Dataset, size: int, mesh: jax.sharding.Mesh | None = None) -> None:
         """Builds the window.
 
         Args:
             dataset: of the stream table, whose batches divide `size`.
             size: examples of a super-batch.
+            mesh: the devices that the batches are on; None: one. On several the
+                examples of a super-batch are in no order.
         """
         self._dataset = dataset
         self._size = size
+        self._concatenate = mesh_lib.concatenator(mesh)
         self._window: collections.deque[dict[str, jax.Array]] = collections.deque()
         self._held = 0
 
@@ -320,16 +342,11 @@ class SuperBatches:
                 break
         chunks = list(self._window)
         self._held -= len(jax.tree.leaves(self._window.popleft())[0])
-        return chunks[0] if len(chunks) == 1 else _concatenate(chunks)
+        return chunks[0] if len(chunks) == 1 else self._concatenate(chunks)
 
     def close(self) -> None:
         """Waits for the data set's threads."""
         self._dataset.close()
-
-
-@jax.jit
-def _concatenate(chunks: list[dict[str, jax.Array]]) -> dict[str, jax.Array]:
-    return jax.tree.map(lambda *arrays: jax.numpy.concatenate(arrays), *chunks)
 
 
 def _checked(item: tuple[int, training.Metrics]) -> tuple[int, dict[str, float]]:

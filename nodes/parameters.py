@@ -8,7 +8,7 @@ RPC and keeps bfloat16.
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import flax.serialization
@@ -68,7 +68,14 @@ class ParameterStore:
     slow client skips versions: the newest wins.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_host: Callable[[Variables], Variables] = lambda models: models) -> None:
+        """Starts the copying thread.
+
+        Args:
+            on_host: gives the models on devices of this host alone, without waiting;
+                applied to those that are copied.
+        """
+        self._on_host = on_host
         self._condition = threading.Condition()
         # Requests in progress: (name, smallest step that would satisfy it).
         self._wanted: list[tuple[str, int]] = []
@@ -103,7 +110,7 @@ class ParameterStore:
         chosen = {name: model for name, model in models.items() if everything or name in names}
         if not chosen and not final:
             return
-        copies = _copy(chosen)
+        copies = _copy(self._on_host(chosen))
         with self._condition:
             # Overtakes a copy that has not begun: who waited for it still waits,
             # so this one has the same models.
@@ -169,7 +176,7 @@ class ParameterStore:
 
 
 class Follower:
-    """Keeps the newest parameters of some models on this process's device.
+    """Keeps the newest parameters of some models on this process's devices.
 
     Its thread polls the learner; `latest` never waits once the first version is
     there.
@@ -181,6 +188,7 @@ class Follower:
         names: Sequence[str],
         stop: threading.Event,
         poll_seconds: float = 5.0,
+        place: Callable[[Variables], Variables] = jax.device_put,
     ) -> None:
         """Starts following.
 
@@ -189,8 +197,10 @@ class Follower:
             names: models to follow.
             stop: ends the thread, within `poll_seconds`.
             poll_seconds: how long one request may wait.
+            place: moves a model to where it is used.
         """
         self._source = source
+        self._place = place
         self._names = tuple(names)
         self._stop = stop
         self._poll_seconds = poll_seconds
@@ -240,7 +250,7 @@ class Follower:
                 continue
             step, finished, payload = response
             if payload:
-                variables = {name: jax.device_put(decode(data)) for name, data in payload.items()}
+                variables = {name: self._place(decode(data)) for name, data in payload.items()}
                 with self._condition:
                     self._latest = (step, variables)
                     self._updated_at = time.monotonic()

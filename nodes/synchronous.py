@@ -48,6 +48,7 @@ def train(
     *,
     steps: int,
     seed: int,
+    accumulation: int = 1,
     on_step: Callable[
         [int, training.TrainState, Mapping[str, jax.Array], Mapping[str, Batch]], None
     ] = lambda *_: None,
@@ -60,6 +61,7 @@ def train(
         trained: models to train, by name.
         steps: updates.
         seed: of the initial parameters and the sampling.
+        accumulation: micro-batches of a batch, see `training.make_update`.
         on_step: called after each update with its number, the state, the metrics
             (still on the device) and the sub-batches. The state's buffers are
             donated to the next update.
@@ -69,7 +71,7 @@ def train(
     """
     rng = np.random.default_rng(seed)
     select = {name: _selector(item, task, trained, rng) for name, item in data_sets.items()}
-    update = training.make_update(trained, task)
+    update = training.make_update(trained, task, accumulation=accumulation)
     state = training.init_state(trained, seed)
     for step in range(1, steps + 1):
         read = {name: next(item.stream) for name, item in data_sets.items()}

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from classact.models import registry
+from classact.nodes import mesh as mesh_lib
 from classact.selection import losses
 
 Batch = Mapping[str, Any]
@@ -124,13 +125,23 @@ class TrainState:
         return {name: model.variables for name, model in self.models.items()}
 
 
-def init_state(trained: Mapping[str, TrainedModel], seed: int) -> TrainState:
+def init_state(
+    trained: Mapping[str, TrainedModel], seed: int, mesh: jax.sharding.Mesh | None = None
+) -> TrainState:
     """Initialises all models; each name has its own random key.
 
     Args:
         trained: by name.
         seed: of the run.
+        mesh: devices that the state is spread over; it is made there, and never
+            whole on one of them. None: one device.
     """
+    if mesh is None:
+        return _initial(trained, seed)
+    return jax.jit(lambda: _initial(trained, seed), out_shardings=_sharding(trained, mesh))()
+
+
+def _initial(trained: Mapping[str, TrainedModel], seed: int) -> TrainState:
     key = jax.random.key(seed)
     models = {}
     for name, item in trained.items():
@@ -142,8 +153,26 @@ def init_state(trained: Mapping[str, TrainedModel], seed: int) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), jax.random.fold_in(key, 0), models)
 
 
+def _sharding(trained: Mapping[str, TrainedModel], mesh: jax.sharding.Mesh) -> Any:
+    """Where a state's arrays lie: parameters and moments split, all else on every device."""
+    whole: Any = mesh_lib.replicated(mesh)
+    shapes = jax.eval_shape(lambda: _initial(trained, 0))
+    models = {
+        name: ModelState(
+            mesh_lib.split(mesh, model.params),
+            jax.tree.map(lambda _: whole, model.state),
+            mesh_lib.split(mesh, model.opt_state),
+        )
+        for name, model in shapes.models.items()
+    }
+    return TrainState(whole, whole, models)
+
+
 def make_update(
-    trained: Mapping[str, TrainedModel], task: losses.Task
+    trained: Mapping[str, TrainedModel],
+    task: losses.Task,
+    mesh: jax.sharding.Mesh | None = None,
+    accumulation: int = 1,
 ) -> Callable[[TrainState, Batches, Batches], tuple[TrainState, Metrics]]:
     """Builds the jitted update of every trained model.
 
@@ -155,9 +184,20 @@ def make_update(
     data sets never meet in one ℓ_learn, nor in the statistics of a BatchNorm,
     which is updated by one after the other.
 
+    With `accumulation` a batch is cut into micro-batches, which go through the model
+    one after another, and whose gradients and metrics are averaged. Where the loss is
+    a mean over examples that is the gradient of the whole batch. It is another one
+    where examples meet: in a contrastive loss a pair's negatives are those of its
+    micro-batch, and a BatchNorm normalises each micro-batch by itself and updates its
+    running statistics after each.
+
     Args:
         trained: by name, "learner" among them.
         task: gives ℓ_learn and the metrics.
+        mesh: the devices, which compute what one would but for the order of sums:
+            each on its own rows of every batch. None: one device.
+        accumulation: micro-batches of a batch; it divides every batch (and each
+            device's rows of it).
 
     Returns:
         `update(state, sub_batches, super_batches) -> (state, metrics)`, batches by
@@ -167,14 +207,16 @@ def make_update(
     """
     optimizers = {name: item.optimizer.make() for name, item in trained.items()}
 
-    def update_model(
-        name: str, current: ModelState, batches: Batches, rng: jax.Array
-    ) -> tuple[ModelState, jax.Array, dict[str, Metrics]]:
-        item = trained[name]
+    def differentiate(
+        item: TrainedModel, params: Any, state: Any, batches: Batches, rng: jax.Array
+    ) -> tuple[Any, Any, tuple[jax.Array, dict[str, Metrics]]]:
+        """The gradients, the state afterwards, and (loss, metrics by data set)."""
         total = sum(item.weights.values())
+        before = state
 
         def loss_of(params: Any) -> tuple[jax.Array, tuple[Any, dict[str, Metrics]]]:
-            state, loss, found = current.state, jnp.zeros(()), {}
+            state, loss, found = before, jnp.zeros(()), {}
+            params = mesh_lib.gather(mesh, params)
             for index, (data_set, weight) in enumerate(item.weights.items()):
                 batch = batches[data_set]
                 outputs, state = item.model.apply(
@@ -185,7 +227,30 @@ def make_update(
                 found[data_set] = {"loss": own, **task.metrics(outputs, batch)}
             return loss, (state, found)
 
-        (loss, (state, found)), gradients = jax.value_and_grad(loss_of, has_aux=True)(current.params)
+        (loss, (state, found)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+        return mesh_lib.scatter(mesh, gradients), state, (loss, found)
+
+    def accumulate(
+        item: TrainedModel, params: Any, state: Any, batches: Batches, rng: jax.Array
+    ) -> tuple[Any, Any, tuple[jax.Array, dict[str, Metrics]]]:
+        """The same from one micro-batch after another."""
+
+        def add(carry: Any, micro: Any) -> Any:
+            (index, batches), (gradients, state) = micro, carry
+            more, state, found = differentiate(item, params, state, batches, jax.random.fold_in(rng, index))
+            return (jax.tree.map(jnp.add, gradients, more), state), found
+
+        cut = mesh_lib.micro_batches(mesh, {name: batches[name] for name in item.weights}, accumulation)
+        zeros = mesh_lib.scatter(mesh, jax.tree.map(jnp.zeros_like, params))
+        (gradients, state), found = jax.lax.scan(add, (zeros, state), (jnp.arange(accumulation), cut))
+        gradients = jax.tree.map(lambda array: array / accumulation, gradients)
+        return gradients, state, jax.tree.map(lambda values: jnp.mean(values, axis=0), found)
+
+    def update_model(
+        name: str, current: ModelState, batches: Batches, rng: jax.Array
+    ) -> tuple[ModelState, jax.Array, dict[str, Metrics]]:
+        compute = differentiate if accumulation == 1 else accumulate
+        gradients, state, (loss, found) = compute(trained[name], current.params, current.state, batches, rng)
         changes, opt_state = optimizers[name].update(gradients, current.opt_state, current.params)
         return ModelState(optax.apply_updates(current.params, changes), state, opt_state), loss, found
 
@@ -208,7 +273,10 @@ def make_update(
                 metrics[f"train/{name}_loss"] = loss
         return TrainState(state.step + 1, state.rng, models), metrics
 
-    return jax.jit(update, donate_argnums=0)
+    if mesh is None:
+        return jax.jit(update, donate_argnums=0)
+    out = (_sharding(trained, mesh), mesh_lib.replicated(mesh))
+    return jax.jit(update, donate_argnums=0, out_shardings=out)
 
 
 def _learner_metrics(loss: jax.Array, by_data_set: Mapping[str, Metrics]) -> Metrics:

@@ -16,8 +16,6 @@ from classact.selection.losses import Batch, Outputs
 # loss(queries [b, D], keys [B, D], index of each query's own key int32[b], scale, bias) -> float32[b]
 RowLoss = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
-DATA_AXIS = "data"
-
 
 def softmax_rows(
     queries: jax.Array, keys: jax.Array, own: jax.Array, scale: jax.Array, bias: jax.Array
@@ -56,9 +54,10 @@ class Contrastive:
         Args:
             learn: ℓ_learn, a key of `LEARN_LOSSES`.
             act: ℓ_act, one of `ACT_LOSSES`.
-            mesh: devices over whose axis `DATA_AXIS` a batch is sharded. Each then
-                holds its rows of the similarity matrix only, [B / devices, B],
-                against the gathered embeddings of all. None: one device.
+            mesh: devices over all of whose axes, in their order, a batch is sharded.
+                Each then holds its rows of the similarity matrix only,
+                [B / devices, B], against the gathered embeddings of all. None: one
+                device.
 
         Raises:
             ValueError: for an unknown name.
@@ -100,9 +99,10 @@ class Contrastive:
             return self._mean(image, text, outputs["scale"], outputs["bias"])
 
         def local_mean(*local: jax.Array) -> jax.Array:
-            return jax.lax.pmean(self._mean(*local, axis=DATA_AXIS), DATA_AXIS)
+            return jax.lax.pmean(self._mean(*local, axes=axes), axes)
 
-        rows, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
+        axes = self._mesh.axis_names
+        rows, whole = PartitionSpec(axes), PartitionSpec()
         sharded = shard_map(local_mean, self._mesh, in_specs=(rows, rows, whole, whole), out_specs=whole)
         return sharded(image, text, outputs["scale"], outputs["bias"])
 
@@ -119,14 +119,14 @@ class Contrastive:
         scale: jax.Array,
         bias: jax.Array,
         *,
-        axis: str | None = None,
+        axes: tuple[str, ...] = (),
     ) -> jax.Array:
         """The mean over this device's rows, against the keys of all devices."""
-        first = jax.lax.axis_index(axis) * len(image) if axis else 0
+        first = jax.lax.axis_index(axes) * len(image) if axes else 0
         own = first + jnp.arange(len(image))
 
         def of_all(local: jax.Array) -> jax.Array:
-            return jax.lax.all_gather(local, axis, tiled=True) if axis else local
+            return jax.lax.all_gather(local, axes, tiled=True) if axes else local
 
         loss = self._rows(image, of_all(text), own, scale, bias).mean()
         if not self._symmetric:

@@ -118,6 +118,20 @@ def start(folder, name, *arguments):
     )
 
 
+def start_hosts(folder, name, *arguments):
+    """A learner on two hosts of two devices each, without scores: the learner is what differs."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    fields = ["--config.mesh.hosts=2", "--config.mesh.fsdp=2", "--launch=processes", *arguments]
+    with (folder / f"{name}.out").open("w") as log:
+        return subprocess.Popen(
+            command(folder / name, *fields),
+            env={**environment(folder), **flags},
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+        )
+
+
 def start_evaluator(folder, name, *arguments):
     log = (folder / f"{name}.evaluators.out").open("a")
     arguments = [*CLASSACT, "evaluate", f"--workdir={folder / name}", *arguments]
@@ -373,6 +387,41 @@ def test_actors_join_a_running_experiment_and_leave_at_any_time(place):
     assert all("selection/staleness_steps" in line for line in lines)
     last = lines[-1]
     assert 0.5 * (last["replay/inserts"] - 1024) < last["replay/samples"] < 0.5 * last["replay/inserts"] + 1
+
+
+def test_a_learner_on_two_hosts_is_one_learner(place):
+    running = start_hosts(place, "hosts", "--config.steps=40", "--config.checkpoint_every=25")
+    assert running.wait(timeout=280) == 0, (place / "hosts.out").read_text()
+    assert result_of(place, "hosts")["status"] == "completed"
+    assert [line["step"] for line in lines_of(place, "hosts", "learner")] == [10, 20, 30, 40]
+    last = lines_of(place, "hosts", "learner")[-1]
+    assert last["train/examples"] == 10 * 32
+    # Both hosts read: what was sampled is what was trained on, but for what is read ahead.
+    assert last["replay/samples"] >= 40 * 32
+    names = {path.name for path in (place / "hosts" / "metrics").iterdir()}
+    assert names == {"learner.jsonl", "evaluator-test.jsonl", "run_loop-digits-0.jsonl"}
+    assert {path.name for path in (place / "hosts" / "logs").glob("learner*")} == {
+        "learner-0.log", "learner-1.log"
+    }  # fmt: skip
+    own = lines_of(place, "hosts", "evaluator-test")[-1]
+    assert own["step"] == 40 and own["eval/test/top1"] > 0.3
+    # One device reads what four have written.
+    done = start_evaluator(place, "hosts", "--name=after", "--evaluator=accuracy")
+    assert done.wait(timeout=60) == 0
+    (line,) = lines_of(place, "hosts", "evaluator-after")
+    assert (line["step"], line["eval/after/top1"]) == (40, pytest.approx(own["eval/test/top1"]))
+
+
+def test_a_signal_stops_both_hosts(place):
+    process = start_hosts(place, "stopped_hosts", "--config.steps=100000")
+    wait_for_line(place, "stopped_hosts", process)
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    # No host waits for the other until the engine kills it, after 8 seconds.
+    assert time.monotonic() - started < 8
+    assert not processes_of(place / "stopped_hosts")
+    assert result_of(place, "stopped_hosts")["status"] == "interrupted"
 
 
 @pytest.mark.parametrize("launch", ["threads", "synchronous"])

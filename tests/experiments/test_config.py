@@ -82,6 +82,9 @@ def fields(**changes):
         ("cluster__learner__cpus", 0),
         ("cluster__replay__gpus", -1),
         ("cluster__inference__memory_gb", INF),
+        ("mesh__hosts", 0),
+        ("mesh__fsdp", 0),
+        ("gradient_accumulation", 0),
         ("task", "regression"),
         ("weight", 0.0),
         ("caption_noise", -0.1),
@@ -95,6 +98,37 @@ def test_a_bad_value_is_refused_by_its_field(field, value):
     with pytest.raises(config.ConfigError) as caught:
         config.resolve(fields(**{field: value}))
     assert str(caught.value).startswith(f"{field.replace('__', '.')}=")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"batch_size": 60, "mesh__hosts": 8}, r"^batch_size=60: .*mesh\.hosts=8"),
+        ({"batch_size": 60, "mesh__hosts": 4, "gradient_accumulation": 2}, r"^batch_size=60: .*tion=2"),
+        (
+            {"batch_size": 60, "mesh__hosts": 4, "replay__shards": 2, "inference__run_loops": 2},
+            r"^batch_size=60: .*mesh\.hosts=4 times replay\.shards=2",
+        ),
+        # Batches of 60 are well, but of the stream 66 examples are read at a time.
+        (
+            {"policy": "classact_online", "batch_size": 60, "filter_ratio": 0.09, "mesh__hosts": 4},
+            r"^batch_size / \(1 - filter_ratio\)=66: .*mesh\.hosts=4",
+        ),
+        (
+            {"policy": "classact_online", "batch_size": 8, "filter_ratio": 0.2, "gradient_accumulation": 8,
+             "reference__super_batch": 20},
+            r"^reference\.super_batch=20: .*gradient_accumulation=8",
+        ),
+    ],
+)  # fmt: skip
+def test_every_host_reads_equal_shares_in_equal_parts(changes, named):
+    with pytest.raises(config.ConfigError, match=named):
+        config.resolve(fields(**changes))
+
+
+def test_several_hosts_divide_the_defaults():
+    found = config.resolve(fields(policy="classact_online", mesh__hosts=4, gradient_accumulation=2))
+    assert found.mesh == config.MeshConfig(hosts=4, fsdp=1)
 
 
 @pytest.mark.parametrize("name", ["policy", "steps"])

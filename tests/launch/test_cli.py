@@ -79,6 +79,12 @@ BAD = {
         ["--config.policy=classact", "--config.reference.checkpoint=nowhere"],
         ["reference.checkpoint='nowhere'", "no run directory"],
     ),
+    "several hosts as threads": (
+        ["--launch=threads", "--config.mesh.hosts=2"],
+        ["mesh.hosts=2", "--launch=threads", "one process"],
+    ),
+    "several hosts in one loop": (["--launch=synchronous", "--config.mesh.hosts=2"], ["mesh.hosts=2"]),
+    "parameters split in one loop": (["--launch=synchronous", "--config.mesh.fsdp=2"], ["mesh.fsdp=2"]),
     "an argument too many": (["steps=3"], ["steps=3", "--config.FIELD=VALUE"]),
 }
 
@@ -268,6 +274,13 @@ def test_overrides_reach_the_run(workdir, nothing_starts):
     assert prepared.workdir == workdir
     assert (prepared.config.steps, prepared.config.threads.learner) == (7, 2)
     assert prepared.config.train_data == "digits"
+
+
+def test_options_of_a_model_reach_the_run(workdir, nothing_starts):
+    options = "{'dtype': 'bfloat16', 'remat': True}"
+    assert train(workdir, f"--config.learner.options={options}") == 0
+    ((prepared, _),) = nothing_starts
+    assert prepared.config.learner.options == {"dtype": "bfloat16", "remat": True}
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 2), (["--help"], 0), (["help"], 0)])

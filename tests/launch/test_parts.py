@@ -4,6 +4,8 @@ import dataclasses
 import json
 import shutil
 
+import jax
+import numpy as np
 import pytest
 
 from classact.experiments import base, config
@@ -204,3 +206,51 @@ def test_the_trained_reference_has_twice_the_learning_rate(digits):
 def test_a_model_that_cannot_be_built_is_named(digits, change, match):
     with pytest.raises(config.ConfigError, match=match):
         parts.make_models(resolved(**change), digits)
+
+
+def test_both_towers_compute_as_the_options_say():
+    settings = {"task": "contrastive", "train_data": "icon_pairs", "patch_size": 8}
+    half = {"dtype": "bfloat16", "remat": True}
+    plain, chosen = (resolved(**settings, learner__options=options) for options in ({}, half))
+    shape = parts.data_shape(plain, open_train(**settings))
+    models = [parts.make_models(item, shape)["learner"] for item in (plain, chosen)]
+    variables = models[0].init(jax.random.key(0))
+    assert all(array.dtype == np.float32 for array in jax.tree.leaves(models[1].init(jax.random.key(0))))
+    rng = np.random.default_rng(0)
+    images = {"image": rng.integers(0, 256, (4, *shape.image_shape), dtype=np.uint8)}
+    texts = {"text": np.full((4, plain.contrastive.context_length), shape.end_id, np.int32)}
+    for batch, name in ((images, "image_embedding"), (texts, "text_embedding")):
+
+        def embed(params, model, batch=batch, name=name):
+            return model.apply({"params": params, "state": {}}, batch, train=True)[0][name].sum()
+
+        values = [float(embed(variables["params"], model)) for model in models]
+        assert values[0] != values[1] and values[1] == pytest.approx(values[0], abs=0.3)
+        trace = jax.make_jaxpr(jax.grad(embed), static_argnums=1)
+        traced = [str(trace(variables["params"], model)) for model in models]
+        assert ["bf16" in text for text in traced] == ["remat" in text for text in traced] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"batch_size": 20}, "batch_size=20 of digits: must be divisible by 8: .* 8 devices"),
+        ({"batch_size": 24, "gradient_accumulation": 2}, "batch_size=24 of digits: must be divisible by 16"),
+        ({"policy": "classact_online", "batch_size": 8, "filter_ratio": 0.2}, "filter_ratio.*=10 of digits"),
+        (
+            {"policy": "classact_online", "batch_size": 32, "filter_ratio": 0.2, "gradient_accumulation": 4,
+             "reference__super_batch": 40},
+            r"reference\.super_batch=40 of digits: must be divisible by 32",
+        ),
+        ({"batch_size": 64}, None),
+    ],
+)  # fmt: skip
+def test_devices_share_every_batch_evenly(changes, named):
+    chosen = resolved(**changes)
+    parts.check_batches(chosen, None)
+    eight = jax.sharding.AbstractMesh((8, 1), ("data", "fsdp"))
+    if named is None:
+        parts.check_batches(chosen, eight)
+        return
+    with pytest.raises(config.ConfigError, match=named):
+        parts.check_batches(chosen, eight)

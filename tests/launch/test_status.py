@@ -40,7 +40,8 @@ def test_every_node_has_its_step_age_and_rate(workdir, monkeypatch):
         {"step": 155, "time": 98.0, "run_loop/examples": 3000},
     )
     write(workdir, "inference-a-joined-vm-1f-0", {"step": 150, "inference/examples_per_second": 7.0})
-    endpoints = {"learner": ["h:1"], "replay/a": ["h:2"], "inference/a": ["h:3", "h:4"]}
+    # Behind the learner's is where its hosts find each other.
+    endpoints = {"learner": ["h:1", "h:9"], "replay/a": ["h:2"], "inference/a": ["h:3", "h:4"]}
     endpoints["replay/b"] = ["h:5", "g:5"]
     (workdir / "endpoints.json").write_text(json.dumps(endpoints))
     headline, rows = printed(workdir)

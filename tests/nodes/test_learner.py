@@ -48,7 +48,7 @@ class Dataset:
 class Setup:
     """A learner with a linear model, its store, and its files."""
 
-    def __init__(self, model, workdir, make=sampled, super_batches=None, task=None, **config):
+    def __init__(self, model, workdir, make=sampled, super_batches=None, task=None, any_host=None, **config):
         self.stop = threading.Event()
         optimizer = training.OptimizerConfig(0.05, steps=1000, warmup_steps=0)
         trained = {"learner": training.TrainedModel(model, optimizer, {"digits": 1.0})}
@@ -70,6 +70,7 @@ class Setup:
             self.metrics,
             self.checkpointer,
             {"digits": lambda: {"size": 5.0, "inserts": 40.0, "samples": 20.0}},
+            any_host=any_host,
         )
 
     def close(self):
@@ -344,3 +345,95 @@ def test_a_client_never_holds_up_the_updates(setup):
     for client in clients:
         client.join(SOON)  # The last step releases them.
         assert not client.is_alive()
+
+
+class Together:
+    """`mesh.any_host` among threads: a call counts once all have made it."""
+
+    def __init__(self, hosts):
+        self._hosts = hosts
+        self._condition = threading.Condition()
+        self._said = {}
+
+    def of(self, host):
+        calls = iter(range(10**6))
+
+        def ask(own):
+            number = next(calls)
+            with self._condition:
+                self._said.setdefault(number, {})[host] = own
+                self._condition.notify_all()
+            return Answer(self, number)
+
+        return ask
+
+    def read(self, number):
+        with self._condition:
+            assert self._condition.wait_for(lambda: len(self._said[number]) == self._hosts, SOON)
+            return any(self._said[number].values())
+
+
+class Answer:
+    def __init__(self, together, number):
+        self._together, self._number = together, number
+
+    def __bool__(self):
+        return self._together.read(self._number)
+
+
+class TestHosts:
+    """Two learners that stand for two hosts: what they compute does not matter here."""
+
+    @pytest.fixture
+    def hosts(self, setup):
+        def make(*makes, evaluators=(), **config):
+            together = Together(len(makes))
+            # The first host alone waits for evaluators.
+            waits = [evaluators, *[()] * (len(makes) - 1)]
+            return [
+                setup(make=make, any_host=together.of(host), evaluators=waits[host], **config)
+                for host, make in enumerate(makes)
+            ]
+
+        return make
+
+    def run(self, hosts):
+        threads = [threading.Thread(target=made.learner.run, daemon=True) for made in hosts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(SOON)
+            assert not thread.is_alive()
+        return [int(made.learner._state.step) for made in hosts]
+
+    def test_they_reach_the_last_step_together(self, hosts):
+        assert self.run(hosts(sampled, sampled)) == [6, 6]
+
+    def test_one_that_is_stopped_while_it_waits_holds_nobody_up(self, hosts):
+        def starved(number):
+            if number == 3:
+                made[1].stop.set()
+                return None
+            return sampled(number)
+
+        made = hosts(sampled, starved, steps=10**6)
+        first, second = self.run(made)
+        # Not more than the two updates in which the other one could not know.
+        assert 3 < first == second <= 5
+
+    def test_none_begins_if_one_is_stopped_before_its_first_batch(self, hosts):
+        made = hosts(sampled, lambda number: made[1].stop.set())
+        assert self.run(made) == [0, 0]
+
+    def test_none_leaves_before_the_evaluators_last_report(self, hosts):
+        first, second = hosts(sampled, sampled, evaluators=("test",))
+        threads = [threading.Thread(target=made.learner.run, daemon=True) for made in (first, second)]
+        for thread in threads:
+            thread.start()
+        assert first.learner.get_parameters(["learner"], 5, SOON)[0] == 6
+        threads[1].join(0.5)
+        assert threads[1].is_alive()
+        first.learner.report_evaluation("test", 6)
+        for thread in threads:
+            thread.join(SOON)
+            assert not thread.is_alive()

@@ -162,6 +162,33 @@ def test_donated_buffers_do_not_break_a_published_version(store, monkeypatch):
     assert float(changed["params"]["w"][0]) == 6.0
 
 
+def test_only_what_is_copied_is_brought_to_the_hosts_own_devices():
+    seen = []
+
+    def on_host(models):
+        seen.append(set(models))
+        return jax.tree.map(lambda array: array + 10.0, models)
+
+    store = parameters.ParameterStore(on_host)
+    store.offer(0, {"learner": model(1.0), "online": model(2.0)})
+    assert value_of(store.get(("online",), -1, SOON).payload, "online") == 12.0
+    # Nobody waits for this one, and the last has everything.
+    store.offer(1, {"learner": model(1.0)})
+    store.offer(2, {"learner": model(3.0)}, final=True)
+    assert value_of(store.get(("learner",), 1, SOON).payload) == 13.0
+    assert seen == [{"learner", "online"}, {"learner"}]
+    store.close()
+
+
+def test_a_follower_places_what_arrives(store):
+    stop = threading.Event()
+    store.offer(0, {"learner": model(4.0)}, final=True)
+    placed = parameters.Follower(
+        Source(store), ("learner",), stop, place=lambda tree: jax.tree.map(lambda array: array + 1, tree)
+    )
+    assert float(placed.latest(SOON)[1]["learner"]["params"]["w"][0]) == 5.0
+
+
 def wait_for_step(follower, step):
     deadline = time.monotonic() + SOON
     while follower.latest(SOON)[0] < step:

@@ -8,7 +8,7 @@ import pytest
 
 from classact.models import registry
 from classact.nodes import training
-from classact.selection import losses
+from classact.selection import contrastive, losses
 
 ONE = {"digits": 1.0}
 
@@ -185,6 +185,58 @@ def test_running_statistics_are_updated_and_keys_differ_by_step():
     np.testing.assert_allclose(state.models["learner"].state["mean"], 0.19 * mean, rtol=1e-5)
     # The parameters barely moved: the loss changed by the random numbers.
     assert abs(float(first["train/loss"]) - float(second["train/loss"])) > 1e-4
+
+
+@pytest.mark.parametrize("parts", [2, 6])
+def test_micro_batches_give_the_whole_batchs_gradient(linear_model, parts):
+    weights = {"noisy": 1.0, "clean": 3.0}
+    trained = {
+        "learner": training.TrainedModel(linear_model, config(clip_norm=0.01), weights),
+        "reference": training.TrainedModel(linear_model, config(), weights, on_super_batch=True),
+    }
+    sub = {"noisy": batch(12, seed=1), "clean": batch(6, seed=2)}
+    found = {}
+    for accumulation in (1, parts):
+        update = training.make_update(trained, losses.Classification(0.1), accumulation=accumulation)
+        found[accumulation] = update(training.init_state(trained, 0), sub, sub)
+    whole, cut = (
+        jax.tree.leaves((state.variables(), [model.opt_state for model in state.models.values()], metrics))
+        for state, metrics in found.values()
+    )
+    for a, b in zip(whole, cut, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
+
+
+def test_a_micro_batch_has_its_own_negatives():
+    rng = np.random.default_rng(0)
+    pairs = {name: rng.normal(size=(4, 2)).astype(np.float32) for name in ("image", "text")}
+
+    def apply(variables, data, *, train, rng=None):
+        outputs = {f"{name}_embedding": data[name] * variables["params"]["w"] for name in ("image", "text")}
+        return {**outputs, "scale": jnp.float32(1.0), "bias": jnp.float32(0.0)}, variables["state"]
+
+    model = registry.Model("pairs", lambda key: {"params": {"w": jnp.ones(2)}, "state": {}}, apply)
+    trained = {"learner": training.TrainedModel(model, config(), ONE)}
+    task = contrastive.Contrastive()
+    _, metrics = training.make_update(trained, task, accumulation=2)(
+        training.init_state(trained, 0), {"digits": pairs}, {}
+    )
+    # Every second example goes together.
+    expected = [
+        task.learn_loss({**apply({"params": {"w": 1.0}, "state": {}}, part, train=True)[0]}, part)
+        for part in ({name: array[first::2] for name, array in pairs.items()} for first in range(2))
+    ]
+    assert float(metrics["train/loss"]) == pytest.approx(float(np.mean(expected)), rel=1e-5)
+
+
+def test_running_statistics_follow_each_micro_batch():
+    trained = {"learner": training.TrainedModel(batch_norm(), config(learning_rate=1e-9), ONE)}
+    data = batch()
+    pixels = data["image"].reshape(6, -1) / 255.0
+    update = training.make_update(trained, losses.Classification(0.1), accumulation=2)
+    state, _ = update(training.init_state(trained, 0), {"digits": data}, {})
+    expected = 0.9 * 0.1 * pixels[0::2].mean(0) + 0.1 * pixels[1::2].mean(0)
+    np.testing.assert_allclose(state.models["learner"].state["mean"], expected, rtol=1e-5)
 
 
 def test_haiku_batch_norm_is_updated():

@@ -103,15 +103,16 @@ import re
 import jax, numpy as np
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from classact.selection.contrastive import DATA_AXIS, Contrastive
+from classact.selection.contrastive import Contrastive
 from tests.selection.test_contrastive import make_outputs
 
 assert jax.device_count() == 8
-mesh = Mesh(np.array(jax.devices()), (DATA_AXIS,))
+axes = ("data", "fsdp")
+mesh = Mesh(np.array(jax.devices()).reshape(4, 2), axes)
 outputs = make_outputs(size=64, width=16)
 for loss in ("infonce", "sigmoid"):
     expected = jax.value_and_grad(lambda o: Contrastive(loss).learn_loss(o, {}))(outputs)
-    rows = NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+    rows = NamedSharding(mesh, PartitionSpec(axes))
     placed = {k: jax.device_put(v, rows) if v.ndim else v for k, v in outputs.items()}
     step = jax.jit(jax.value_and_grad(lambda o: Contrastive(loss, mesh=mesh).learn_loss(o, {})))
     found = step(placed)

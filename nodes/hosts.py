@@ -1,0 +1,45 @@
+"""How the hosts of one learner leave together."""
+
+import collections
+from collections.abc import Callable
+from typing import Any, Generic, Optional, TypeVar
+
+# What a host trains on in one update.
+Drawn = TypeVar("Drawn")
+
+
+class Hosts(Generic[Drawn]):
+    """Makes several hosts leave after the same update.
+
+    An update waits for all hosts, so none may leave by itself. With each update a
+    host tells whether it is stopped, and reads what all told with the last one, so
+    that it does not wait. One that is stopped without a new batch trains once or
+    twice more on its last one: the run is over, and its parameters are nobody's
+    result.
+    """
+
+    def __init__(self, any_host: Callable[[bool], Any]) -> None:
+        """Starts with the first update.
+
+        Args:
+            any_host: of `mesh.any_host`.
+        """
+        self._any_host = any_host
+        self._told: collections.deque[Any] = collections.deque()
+        self._last: Optional[Drawn] = None
+
+    def agree(self, drawn: Optional[Drawn]) -> Optional[Drawn]:
+        """What to train on, given what was drawn (None: stopped); None if all leave.
+
+        Blocks until every host has called it as often as this one, but for the last
+        call; the first time, when there is no last batch, also for that.
+        """
+        self._told.append(self._any_host(drawn is None))
+        if (self._last is None or len(self._told) > 1) and bool(self._told.popleft()):
+            return None
+        self._last = self._last if drawn is None else drawn
+        return self._last
+
+    def part(self) -> None:
+        """Blocks until all hosts have called it: JAX ends a host whose others are gone."""
+        bool(self._any_host(True))

@@ -1,0 +1,143 @@
+"""What the tests of many devices train, in one process or in several.
+
+    python mesh_cases.py OUT HOSTS HOST COORDINATOR CASE…
+
+trains cases on all devices and leaves in OUT what became of them; what one device
+makes of them, with which that is compared, comes from the same functions.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import sys
+import threading
+from typing import Any
+
+import jax
+import numpy as np
+
+from classact.models import registry, text, transformer, two_tower
+from classact.nodes import inference_server, scoring, training
+from classact.nodes import mesh as mesh_lib
+from classact.selection import contrastive, losses, policies
+
+STEPS, BATCH, CLASSES, IMAGE, LENGTH, VOCABULARY = 20, 32, 10, (8, 8, 1), 6, 50
+# Of an inference server; no multiple of eight.
+SCORED, REQUEST = 12, 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is trained, on how many parts of the parameters and of the batch."""
+
+    task: str = "classification"
+    fsdp: int = 1
+    accumulation: int = 1
+
+
+# Few, since each is compiled.
+CASES = {
+    "data_parallel": Case(),
+    "split_by_four_and_accumulated": Case(fsdp=4, accumulation=2),
+    "contrastive_split_by_two": Case("contrastive", fsdp=2),
+}
+
+
+def trained(task: str) -> dict[str, training.TrainedModel]:
+    """The learner, and for classification the reference of Algorithm 2."""
+    image = registry.create("vit_mu_1_1", num_classes=CLASSES, image_shape=IMAGE, patch_size=4)
+    optimizer = training.OptimizerConfig(1e-3, steps=100, warmup_steps=0, clip_norm=1.0)
+    if task == "contrastive":
+        texts = text.TextTransformer(transformer.SIZES["mu_1_1"], VOCABULARY, LENGTH, 1, CLASSES)
+        return {"learner": training.TrainedModel(two_tower.build(image, texts), optimizer, {"data": 1.0})}
+    return {
+        "learner": training.TrainedModel(image, optimizer, {"data": 1.0}),
+        "reference": training.TrainedModel(image, optimizer, {"data": 1.0}, on_super_batch=True),
+    }
+
+
+def batch(seed: int, size: int) -> dict[str, np.ndarray]:
+    """Random examples with something to learn: the label shows in the brightness."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, CLASSES, size).astype(np.int32)
+    image = rng.integers(0, 100, (size, *IMAGE)) + 15 * label[:, None, None, None]
+    tokens = rng.integers(2, VOCABULARY, (size, LENGTH)).astype(np.int32)
+    tokens[:, -1] = 1
+    return {"image": image.astype(np.uint8), "label": label, "text": tokens}
+
+
+@functools.cache
+def make_update(case: Case, mesh: Any) -> Any:
+    """The case's update, compiled once."""
+    task = contrastive.Contrastive(mesh=mesh) if case.task == "contrastive" else losses.Classification()
+    return training.make_update(trained(case.task), task, mesh, case.accumulation)
+
+
+def train(case: Case, mesh: Any, order: Any = None) -> tuple[Any, float]:
+    """Makes `STEPS` updates of this host's share of the batches.
+
+    Args:
+        case: what is trained.
+        mesh: the devices; None: one.
+        order: of the examples of a batch; None: as they are.
+
+    Returns:
+        The parameters and the last metrics; the share of the parameters and moments
+        that the first device holds.
+    """
+    fields = ("image", "text") if case.task == "contrastive" else ("image", "label")
+    update = make_update(case, mesh)
+    state = training.init_state(trained(case.task), 0, mesh)
+    hosts, host = jax.process_count(), jax.process_index()
+    join = mesh_lib.concatenator(mesh)
+
+    def placed(seed: int) -> dict[str, jax.Array]:
+        whole = batch(seed, BATCH)
+        share = BATCH // hosts
+        mine = {name: whole[name] if order is None else whole[name][order] for name in fields}
+        return mesh_lib.place(mesh, {n: a[host * share : (host + 1) * share] for n, a in mine.items()})
+
+    for step in range(STEPS):
+        sub, older = placed(step), placed(step + 1000)
+        before = jax.tree.leaves_with_path(state.models)
+        state, metrics = update(state, {"data": sub}, {"data": join([older, sub])})
+    jax.block_until_ready(state.models)
+    kept = [jax.tree_util.keystr(path) for path, array in before if not array.is_deleted()]
+    assert not kept, f"not donated: {kept}"
+    arrays = [array for model in state.models.values() for array in jax.tree.leaves(model)]
+    held = sum(array.addressable_data(0).nbytes for array in arrays) / sum(array.nbytes for array in arrays)
+    return jax.device_get((mesh_lib.first_copy(mesh, state.variables()), metrics)), held
+
+
+def score(mesh: Any) -> np.ndarray:
+    """What an inference server on these devices answers; a score depends on the whole request."""
+    models = trained("contrastive")
+    model = models["learner"].model
+    scorer = scoring.make_scorer(
+        policies.get("easy_reference"), contrastive.Contrastive(act="infonce"), {"reference": model}
+    )
+    stop = threading.Event()
+    fixed = {"reference": jax.device_get(model.init(jax.random.key(0)))}
+    server = inference_server.InferenceServer(scorer, fixed, None, {}, SCORED, stop, mesh=mesh)
+    request = {name: array for name, array in batch(0, REQUEST).items() if name != "label"}
+    values = server.score(request).values
+    stop.set()
+    return values
+
+
+def main(out: str, hosts: str, host: str, coordinator: str, *names: str) -> None:
+    """Trains cases; see the module's docstring."""
+    folder = pathlib.Path(out)
+    if int(hosts) > 1:
+        mesh_lib.join_hosts(coordinator, int(hosts), int(host))
+        last = int(host) == int(hosts) - 1
+        ask = mesh_lib.any_host(mesh_lib.make_mesh())
+        assert [bool(ask(said)) for said in (False, last, False)] == [False, True, False]
+    for name in names:
+        values, held = train(CASES[name], mesh_lib.make_mesh(CASES[name].fsdp))
+        np.savez(folder / f"{name}-{host}.npz", held, *jax.tree.leaves(values))
+    np.save(folder / f"scores-{host}.npy", score(mesh_lib.local_mesh()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

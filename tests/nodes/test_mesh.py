@@ -1,0 +1,125 @@
+"""Eight virtual devices, in one process and in two, train what one device does."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from classact.nodes import mesh as mesh_lib
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import mesh_cases
+
+# Compiles in half the time, and computes the same.
+_QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def start(folder, *names, devices, hosts=1, host=0, coordinator=""):
+    """A process with that many devices and one compute thread, as a learner node has by default."""
+    flags = f"--xla_force_host_platform_device_count={devices} {_QUICK}"
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "NPROC": "1"}
+    arguments = [mesh_cases.__file__, folder, hosts, host, coordinator, *names]
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(*processes):
+    for process in processes:
+        said, _ = process.communicate(timeout=280)
+        assert process.returncode == 0, said
+
+
+def load(path):
+    """(share of the state on the first device, values)."""
+    with np.load(path) as file:
+        held, *values = (file[name] for name in file.files)
+    return float(held), values
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """By task: the arrays of one device, and what it makes of batches in three other orders."""
+    found = {}
+    rng = np.random.default_rng(0)
+    for task in ("classification", "contrastive"):
+        case = mesh_cases.Case(task)
+        orders = (None, *(rng.permutation(mesh_cases.BATCH) for _ in range(3)))
+        found[task] = [jax.tree.leaves(mesh_cases.train(case, None, order)[0]) for order in orders]
+    return found
+
+
+def assert_equal_to_one_device(one_device, task, arrays):
+    """Up to a few times what another order of the same examples changes.
+
+    Both only change in which order numbers of float32 are summed, and Adam makes that
+    larger where a gradient is nearly 0: it divides by the gradient's size. That may be a
+    single number anywhere, so one tolerance is for the largest difference in all arrays,
+    and a finer one for the root mean square in each. 1e-6 is the rounding of the numbers
+    themselves, which are up to about 10.
+    """
+    expected, *permuted = one_device[task]
+    largest = max(np.abs(a - b).max() for other in permuted for a, b in zip(expected, other, strict=True))
+    # Far less than the 20 times 1e-3 by which training moves the parameters.
+    assert 0 < largest < 1e-3
+    for index, (wanted, found) in enumerate(zip(expected, arrays, strict=True)):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=4 * largest)
+        mean = max(_root_mean_square(wanted - other[index]) for other in permuted)
+        assert _root_mean_square(wanted - found) < 10 * max(mean, 1e-6)
+
+
+def _root_mean_square(array):
+    return np.sqrt(np.mean(np.square(array)))
+
+
+@pytest.fixture(scope="module")
+def eight_devices(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("eight")
+    wait_for(start(folder, *mesh_cases.CASES, devices=8))
+    return folder
+
+
+@pytest.mark.parametrize("name", mesh_cases.CASES)
+def test_eight_devices_train_what_one_does(eight_devices, one_device, name):
+    case = mesh_cases.CASES[name]
+    held, values = load(eight_devices / f"{name}-0.npz")
+    assert_equal_to_one_device(one_device, case.task, values)
+    # All but the small arrays is split.
+    assert 1 / case.fsdp <= held < 1 / case.fsdp + 0.1 * (case.fsdp > 1) + 1e-6
+
+
+def test_an_inference_server_uses_eight_devices(eight_devices):
+    expected = mesh_cases.score(None)
+    assert expected.shape == (mesh_cases.REQUEST,) and np.ptp(expected) > 0.01
+    np.testing.assert_allclose(np.load(eight_devices / "scores-0.npy"), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_of_four_devices_do_too(tmp_path, one_device):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
+    names = ("data_parallel", "contrastive_split_by_two")
+    several = {"devices": 4, "hosts": 2, "coordinator": coordinator}
+    wait_for(*(start(tmp_path, *names, **several, host=host) for host in range(2)))
+    for name in names:
+        (_, first), (_, second) = (load(tmp_path / f"{name}-{host}.npz") for host in range(2))
+        # Each host has the whole of the parameters.
+        for a, b in zip(first, second, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert_equal_to_one_device(one_device, mesh_cases.CASES[name].task, first)
+
+
+def test_one_device_needs_no_mesh():
+    assert jax.device_count() == 1
+    assert mesh_lib.make_mesh() is None and mesh_lib.local_mesh() is None
+    params = {"w": np.ones(3)}
+    assert mesh_lib.first_copy(None, params) is params
+
+
+def test_devices_that_cannot_be_shared_evenly_are_named():
+    with pytest.raises(ValueError, match=r"mesh\.fsdp=3: must divide .* 1 a host"):
+        mesh_lib.make_mesh(3)
