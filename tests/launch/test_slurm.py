@@ -47,9 +47,9 @@ from classact.selection import policies
 broken = policies.Policy("broken", online="learner", score=lambda online, reference: online["loss"] * jnp.nan)
 """
 # All of it takes three minutes on two idle cores.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1200)
 # What a loaded machine may take to start a program's processes and compile.
-SECONDS = 240
+SECONDS = 400
 
 reason = slurm_cluster.missing()
 on_slurm = pytest.mark.skipif(bool(reason), reason=reason or "Slurm is here")
