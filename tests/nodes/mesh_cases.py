@@ -35,12 +35,15 @@ class Case:
     accumulation: int = 1
 
 
-# Few, since each is compiled.
 CASES = {
     "data_parallel": Case(),
+    "contrastive": Case("contrastive"),
     "split_by_four_and_accumulated": Case(fsdp=4, accumulation=2),
     "contrastive_split_by_two": Case("contrastive", fsdp=2),
 }
+# Few, since each is compiled.
+ONE_HOST = ("data_parallel", "split_by_four_and_accumulated", "contrastive_split_by_two")
+SEVERAL_HOSTS = ("data_parallel", "contrastive")
 
 
 def trained(task: str) -> dict[str, training.TrainedModel]:
@@ -97,9 +100,12 @@ def train(case: Case, mesh: Any, order: Any = None) -> tuple[Any, float]:
         mine = {name: whole[name] if order is None else whole[name][order] for name in fields}
         return mesh_lib.place(mesh, {n: a[host * share : (host + 1) * share] for n, a in mine.items()})
 
+    metrics = None
     for step in range(STEPS):
         sub, older = placed(step), placed(step + 1000)
         before = jax.tree.leaves_with_path(state.models)
+        # At most one update ahead, as the learner.
+        jax.block_until_ready(metrics)
         state, metrics = update(state, {"data": sub}, {"data": join([older, sub])})
     jax.block_until_ready(state.models)
     kept = [jax.tree_util.keystr(path) for path, array in before if not array.is_deleted()]

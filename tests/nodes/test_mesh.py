@@ -79,11 +79,11 @@ def _root_mean_square(array):
 @pytest.fixture(scope="module")
 def eight_devices(tmp_path_factory):
     folder = tmp_path_factory.mktemp("eight")
-    wait_for(start(folder, *mesh_cases.CASES, devices=8))
+    wait_for(start(folder, *mesh_cases.ONE_HOST, devices=8))
     return folder
 
 
-@pytest.mark.parametrize("name", mesh_cases.CASES)
+@pytest.mark.parametrize("name", mesh_cases.ONE_HOST)
 def test_eight_devices_train_what_one_does(eight_devices, one_device, name):
     case = mesh_cases.CASES[name]
     held, values = load(eight_devices / f"{name}-0.npz")
@@ -102,7 +102,7 @@ def test_two_processes_of_four_devices_do_too(tmp_path, one_device):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
-    names = ("data_parallel", "contrastive_split_by_two")
+    names = mesh_cases.SEVERAL_HOSTS
     several = {"devices": 4, "hosts": 2, "coordinator": coordinator}
     wait_for(*(start(tmp_path, *names, **several, host=host) for host in range(2)))
     for name in names:
@@ -111,6 +111,13 @@ def test_two_processes_of_four_devices_do_too(tmp_path, one_device):
         for a, b in zip(first, second, strict=True):
             np.testing.assert_array_equal(a, b)
         assert_equal_to_one_device(one_device, mesh_cases.CASES[name].task, first)
+
+
+def test_several_hosts_of_cpus_do_not_split_parameters(monkeypatch):
+    monkeypatch.setattr(jax, "local_device_count", lambda: 4)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"mesh\.fsdp=2: must be 1 on the CPUs of several hosts"):
+        mesh_lib.make_mesh(2)
 
 
 def test_one_device_needs_no_mesh():
