@@ -13,8 +13,8 @@ and so on for each part of `PARTS`; `--config.seed=1` for another seed. 30 % of 
 captions are shuffled, on top of what is wrong with them by nature.
 
 Result to expect (BUILD_NOTES.md has all of it): zero-shot top-1 on icons-50 of 3 % without
-and 12 % with selection on the noisy pairs, by either reference; on the clean ones 29 %,
-33 % with the noisy and 38 % with the clean reference, in 33 % fewer updates.
+and 12 % with selection on the noisy pairs, by either reference; on the clean ones 28 %,
+33 % with the noisy and 37 % with the clean reference, in 38 % fewer updates.
 """
 
 import ml_collections
