@@ -104,7 +104,7 @@ class _Setting:
         import jax
 
         from classact.data import stream
-        from classact.experiments import config as config_lib
+        from classact.experiments import resolution
         from classact.experiments.configs import demo
         from classact.launch import parts
         from classact.nodes import scoring
@@ -114,7 +114,7 @@ class _Setting:
         fields = demo.get_config("classact")
         fields.train_data = options.train_data or fields.train_data
         fields.patch_size = options.patch_size or fields.patch_size
-        self._config = config_lib.resolve(fields.to_dict())
+        self._config = resolution.resolve(fields.to_dict())
         (own,) = self._config.data_sets.values()
         self._source = parts.open_train_source(self._config, own)
         self._data = parts.data_shape(self._config, self._source)

@@ -15,7 +15,8 @@ from typing import Any
 
 import courier
 
-from classact.experiments.config import ConfigError, EvaluatorConfig, ExperimentConfig, resolve
+from classact.experiments.config import ConfigError, EvaluatorConfig, ExperimentConfig
+from classact.experiments.resolution import resolve
 from classact.launch import evaluators, parts, rpc
 from classact.models import registry
 from classact.nodes import checkpoints, evaluator

@@ -161,13 +161,14 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
         UsageError: if a check fails; no process has started and nothing is written.
     """
     from classact.data.source import DataError
-    from classact.experiments import config as config_lib
+    from classact.experiments import resolution
+    from classact.experiments.config import ConfigError
     from classact.launch import run as run_lib
     from classact.launch.outcome import LaunchError
 
     try:
-        prepared = run_lib.prepare(config_lib.resolve(fields), workdir, engine)
-    except (config_lib.ConfigError, DataError) as error:
+        prepared = run_lib.prepare(resolution.resolve(fields), workdir, engine)
+    except (ConfigError, DataError) as error:
         raise UsageError(str(error)) from None
     try:
         outcome = run_lib.run(prepared, engine)

@@ -15,7 +15,8 @@ of the labels wrong.
 
 Result to expect: uniform ends at 84.0 %. Fewer updates to get there, mean of seeds
 0 to 2: easy_reference 19 %, rho 14 %, classact 8 %; classact_online gets there with two
-seeds of three (9 %), hard_learner with none (83.1 %). Seeds differ by up to 16 points: BUILD_NOTES.md has them all.
+seeds of three (9 %), hard_learner with none (83.1 %). Seeds differ by up to 16 points:
+BUILD_NOTES.md has them all.
 """
 
 import ml_collections

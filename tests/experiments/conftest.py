@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from classact.experiments import base
-from classact.experiments import config as config_lib
+from classact.experiments import base, resolution
 from classact.experiments.configs import demo_clip
 from classact.experiments.ledger import run_ledger
 from classact.selection import policies
@@ -21,7 +20,7 @@ def resolved(base_config=None, **changes):
     fields = (base_config or base.get_config()).to_dict()
     for name, value in changes.items():
         fields[name] = {**fields[name], **value} if isinstance(value, dict) else value
-    return json.loads(json.dumps(config_lib.resolve(fields).to_dict()))
+    return json.loads(json.dumps(resolution.resolve(fields).to_dict()))
 
 
 def write_pairs_run(path, part, seed=0, **options):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from classact.experiments import base, config
+from classact.experiments import base, config, resolution
 from classact.experiments.configs import classification, demo
 
 NAN, INF = float("nan"), float("inf")
@@ -96,7 +96,7 @@ def fields(**changes):
 )
 def test_a_bad_value_is_refused_by_its_field(field, value):
     with pytest.raises(config.ConfigError) as caught:
-        config.resolve(fields(**{field: value}))
+        resolution.resolve(fields(**{field: value}))
     assert str(caught.value).startswith(f"{field.replace('__', '.')}=")
 
 
@@ -123,11 +123,11 @@ def test_a_bad_value_is_refused_by_its_field(field, value):
 )  # fmt: skip
 def test_every_host_reads_equal_shares_in_equal_parts(changes, named):
     with pytest.raises(config.ConfigError, match=named):
-        config.resolve(fields(**changes))
+        resolution.resolve(fields(**changes))
 
 
 def test_several_hosts_divide_the_defaults():
-    found = config.resolve(fields(policy="classact_online", mesh__hosts=4, gradient_accumulation=2))
+    found = resolution.resolve(fields(policy="classact_online", mesh__hosts=4, gradient_accumulation=2))
     assert found.mesh == config.MeshConfig(hosts=4, fsdp=1)
 
 
@@ -136,36 +136,36 @@ def test_a_missing_field_is_named(name):
     given = fields()
     del given[name]
     with pytest.raises(config.ConfigError, match=f"missing field {name}"):
-        config.resolve(given)
+        resolution.resolve(given)
 
 
 def test_an_unknown_field_is_named():
     with pytest.raises(config.ConfigError, match=r"unknown field replay\.size"):
-        config.resolve(fields(replay__size=3))
+        resolution.resolve(fields(replay__size=3))
 
 
 def test_the_nearest_policy_is_named():
     with pytest.raises(config.ConfigError, match="did you mean classact"):
-        config.resolve(fields(policy="clasact"))
+        resolution.resolve(fields(policy="clasact"))
 
 
 def test_a_policy_with_a_fixed_reference_asks_for_it():
     with pytest.raises(config.ConfigError, match=r"reference\.checkpoint=''.*run directory"):
-        config.resolve(fields(policy="classact"))
+        resolution.resolve(fields(policy="classact"))
 
 
 @pytest.mark.parametrize("policy", ["rho", "classact_ho"])
 def test_a_held_out_reference_asks_for_the_rest(policy):
     given = {"policy": policy, "reference__checkpoint": "runs/r"}
     with pytest.raises(config.ConfigError, match=r"train_split='all'.*'rest'"):
-        config.resolve(fields(**given))
+        resolution.resolve(fields(**given))
     with pytest.raises(config.ConfigError, match=r"held_out=0\.0.*above 0"):
-        config.resolve(fields(**given, train_split="rest"))
-    assert config.resolve(fields(**given, train_split="rest", held_out=0.2)).held_out == 0.2
+        resolution.resolve(fields(**given, train_split="rest"))
+    assert resolution.resolve(fields(**given, train_split="rest", held_out=0.2)).held_out == 0.2
 
 
 def test_defaults_are_filled_in():
-    found = config.resolve(fields(policy="hard_learner", batch_size=32, filter_ratio=0.75, steps=200))
+    found = resolution.resolve(fields(policy="hard_learner", batch_size=32, filter_ratio=0.75, steps=200))
     assert found.super_batch_size == 128
     assert found.warmup_steps == 20
     assert found.replay.capacity == 4 * 128
@@ -176,7 +176,7 @@ def test_defaults_are_filled_in():
 
 
 def test_what_is_set_stays():
-    found = config.resolve(
+    found = resolution.resolve(
         fields(
             policy="hard_learner",
             warmup_steps=0,
@@ -191,12 +191,12 @@ def test_what_is_set_stays():
 
 
 def test_a_run_loop_that_is_a_node_is_alone():
-    found = config.resolve(fields(policy="hard_learner", inference__run_loops_as_nodes=True))
+    found = resolution.resolve(fields(policy="hard_learner", inference__run_loops_as_nodes=True))
     assert found.inference.run_loops == 1
 
 
 def test_uniform_filters_nothing():
-    found = config.resolve(fields(filter_ratio=0.5, batch_size=64))
+    found = resolution.resolve(fields(filter_ratio=0.5, batch_size=64))
     assert found.filter_ratio == 0.0
     assert found.super_batch_size == 64
     assert found.replay.capacity == 4 * 64
@@ -204,7 +204,7 @@ def test_uniform_filters_nothing():
 
 @pytest.mark.parametrize(("wanted", "expected"), [(0, 640), (100, 128), (640, 640), (641, 768)])
 def test_the_super_batch_is_a_multiple_of_what_is_read(wanted, expected):
-    found = config.resolve(fields(policy="classact_online", reference__super_batch=wanted))
+    found = resolution.resolve(fields(policy="classact_online", reference__super_batch=wanted))
     assert found.reference.super_batch == expected
 
 
@@ -216,11 +216,11 @@ class TestShards:
         return fields(**{**four, **changes})
 
     def test_the_capacity_is_of_all_together(self):
-        assert config.resolve(self.fields()).replay.capacity == 4 * 120
+        assert resolution.resolve(self.fields()).replay.capacity == 4 * 120
         # Of 150 examples read per update, a shard gets up to 38.
-        found = config.resolve(self.fields(filter_ratio=0.6))
+        found = resolution.resolve(self.fields(filter_ratio=0.6))
         assert found.replay.capacity == 4 * 4 * 38
-        assert config.resolve(self.fields(replay__capacity=244)).replay.capacity == 244
+        assert resolution.resolve(self.fields(replay__capacity=244)).replay.capacity == 244
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -238,12 +238,12 @@ class TestShards:
     )
     def test_one_that_would_starve_is_refused(self, changes, message):
         with pytest.raises(config.ConfigError, match=message):
-            config.resolve(self.fields(**changes))
+            resolution.resolve(self.fields(**changes))
 
     def test_a_run_from_before_there_were_shards_has_one(self):
         given = fields()
         given["replay"] = {"capacity": 0}
-        assert config.resolve(given).replay.shards == 1
+        assert resolution.resolve(given).replay.shards == 1
 
 
 class TestDataSets:
@@ -260,21 +260,21 @@ class TestDataSets:
         return config_dict.to_dict()
 
     def test_each_is_resolved(self):
-        found = config.resolve(self.two())
+        found = resolution.resolve(self.two())
         noisy, clean = found.data_sets["noisy"], found.data_sets["clean"]
         assert (noisy.policy, noisy.super_batch_size, noisy.temperature) == ("hard_learner", 192, 0.1)
         assert (clean.policy, clean.super_batch_size, clean.train_data) == ("uniform", 32, "digits")
         assert noisy.inference.batch_size == 192
-        assert config.resolve(json.loads(json.dumps(found.to_dict()))) == found
+        assert resolution.resolve(json.loads(json.dumps(found.to_dict()))) == found
 
     def test_the_runs_own_fields_sum_them_up(self):
-        found = config.resolve(self.two())
+        found = resolution.resolve(self.two())
         assert found.policy == "uniform+hard_learner"  # In the order of their names.
         assert found.batch_size == 128
         assert found.super_batch_size == 192 + 32
 
     def test_without_any_there_is_one_by_the_sources_name(self):
-        found = config.resolve(fields(train_data="icons?classes=9"))
+        found = resolution.resolve(fields(train_data="icons?classes=9"))
         assert list(found.data_sets) == ["icons"]
         assert found.data_sets["icons"].batch_size == found.batch_size
 
@@ -306,13 +306,13 @@ class TestDataSets:
     )
     def test_a_bad_value_is_refused_by_its_data_set(self, changes, message):
         with pytest.raises(config.ConfigError, match=message):
-            config.resolve(self.two(**changes))
+            resolution.resolve(self.two(**changes))
 
     def test_a_name_that_is_no_name(self):
         given = self.two()
         given["data_sets"]["a/b"] = given["data_sets"].pop("clean")
         with pytest.raises(config.ConfigError, match="data_sets='a/b'"):
-            config.resolve(given)
+            resolution.resolve(given)
 
 
 def contrastive(**changes):
@@ -320,51 +320,51 @@ def contrastive(**changes):
 
 
 def test_a_text_tower_has_the_size_of_the_image_tower():
-    found = config.resolve(contrastive(scorer__text_model="text_mu_1_1"))
+    found = resolution.resolve(contrastive(scorer__text_model="text_mu_1_1"))
     assert (found.learner.text_model, found.scorer.text_model) == ("text_mu_6_1", "text_mu_1_1")
     with pytest.raises(
         config.ConfigError, match=r"learner\.text_model='': must be .*haiku_resnet18 is no ViT"
     ):
-        config.resolve(contrastive(learner__model="haiku_resnet18"))
+        resolution.resolve(contrastive(learner__model="haiku_resnet18"))
 
 
 def test_the_task_decides_the_evaluator():
-    (classified,) = config.resolve(fields(eval_data="digits")).evaluation.evaluators.items()
+    (classified,) = resolution.resolve(fields(eval_data="digits")).evaluation.evaluators.items()
     assert classified == ("test", config.EvaluatorConfig("accuracy", "digits"))
-    (retrieved,) = config.resolve(contrastive()).evaluation.evaluators.items()
+    (retrieved,) = resolution.resolve(contrastive()).evaluation.evaluators.items()
     assert retrieved == ("retrieval", config.EvaluatorConfig("retrieval", "icons"))
 
 
 def test_evaluators_are_named_and_of_the_tasks_kinds():
     named = {"zero_shot": {"kind": "zero_shot", "data": "digits", "templates": "icons"}}
-    found = config.resolve(contrastive(evaluation__evaluators=named))
+    found = resolution.resolve(contrastive(evaluation__evaluators=named))
     assert found.evaluation.evaluators == {
         "zero_shot": config.EvaluatorConfig("zero_shot", "digits", "icons")
     }
     with pytest.raises(config.ConfigError, match=r"evaluators\.zero_shot\.kind='zero_shot'.*classification"):
-        config.resolve(fields(evaluation__evaluators=named))
+        resolution.resolve(fields(evaluation__evaluators=named))
 
 
 def test_whole_numbers_pass_as_floats():
-    found = config.resolve(fields(temperature=2))
+    found = resolution.resolve(fields(temperature=2))
     assert found.temperature == 2.0
     assert isinstance(found.temperature, float)
 
 
 def test_the_resolved_configuration_resolves_to_itself():
-    found = config.resolve(fields(policy="classact_online", learner__options={"pool": "mean"}))
+    found = resolution.resolve(fields(policy="classact_online", learner__options={"pool": "mean"}))
     stored = json.loads(json.dumps(found.to_dict()))
     assert stored["learner"] == {"model": "vit_mu_6_1", "text_model": "", "options": {"pool": "mean"}}
-    assert config.resolve(stored) == found
+    assert resolution.resolve(stored) == found
 
 
 @pytest.mark.parametrize("part", ["reference", "uniform", "classact"])
 def test_the_demonstrations_parts_resolve(part):
-    found = config.resolve(demo.get_config(part).to_dict())
+    found = resolution.resolve(demo.get_config(part).to_dict())
     assert found.policy == ("classact" if part == "classact" else "uniform")
     if part == "reference":
         assert found.learner.model == found.scorer.model
 
 
 def test_the_generic_configuration_resolves():
-    assert config.resolve(classification.get_config().to_dict()).policy == "uniform"
+    assert resolution.resolve(classification.get_config().to_dict()).policy == "uniform"

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from classact.experiments import config as config_lib
+from classact.experiments import resolution
 from classact.experiments.configs import demo_clip, icons_table2
 from classact.selection import policies
 
@@ -23,7 +23,7 @@ PARTS = [
 def test_a_configuration_resolves(name, part):
     module = importlib.import_module(f"classact.experiments.configs.{name}")
     fields = (module.get_config(part) if part else module.get_config()).to_dict()
-    resolved = config_lib.resolve(fields)
+    resolved = resolution.resolve(fields)
     assert resolved.steps > 0
     assert "Command" in module.__doc__
     if part in policies.names():

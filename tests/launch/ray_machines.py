@@ -90,12 +90,12 @@ def run_cluster(folder):
 
 def cluster_config(**changes):
     """The defaults, with changes of fields by kind of node."""
-    from classact.experiments import base, config
+    from classact.experiments import base, resolution
 
     fields = {**base.get_config().to_dict(), "policy": "uniform"}
     for kind, changed in changes.items():
         fields["cluster"][kind].update(changed)
-    return config.resolve(fields).cluster
+    return resolution.resolve(fields).cluster
 
 
 def launch(workdir, port):

@@ -9,7 +9,8 @@ import pytest
 
 from classact.data.source import DataError
 from classact.experiments import base
-from classact.experiments.config import ConfigError, EvaluatorConfig, resolve
+from classact.experiments.config import ConfigError, EvaluatorConfig
+from classact.experiments.resolution import resolve
 from classact.launch import attach
 from classact.nodes import checkpoints, parameters
 

@@ -11,7 +11,7 @@ import pytest
 
 from classact.data import stream
 from classact.experiments import base
-from classact.experiments.config import resolve
+from classact.experiments.resolution import resolve
 from classact.launch import attach, attach_actors, parts
 from classact.launch.attach import AttachError
 

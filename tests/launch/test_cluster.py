@@ -1,7 +1,7 @@
 import dataclasses
 
 from classact.experiments import base
-from classact.experiments.config import resolve
+from classact.experiments.resolution import resolve
 from classact.launch.cluster import needs_of, resources_of_kinds
 from classact.launch.placement import Needs
 

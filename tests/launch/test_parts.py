@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from classact.experiments import base, config
+from classact.experiments import base, config, resolution
 from classact.launch import parts
 from classact.nodes import checkpoints, training
 
@@ -26,7 +26,7 @@ def resolved(**changes):
     for name, value in {**defaults, **changes}.items():
         group, _, inner = name.rpartition("__")
         (fields[group] if group else fields)[inner] = value
-    return config.resolve(fields)
+    return resolution.resolve(fields)
 
 
 def only(chosen):

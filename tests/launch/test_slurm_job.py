@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classact.experiments import base
-from classact.experiments.config import resolve
+from classact.experiments.resolution import resolve
 from classact.launch import slurm_job
 from classact.launch.cluster import needs_of
 from classact.launch.outcome import LaunchError

@@ -1,0 +1,276 @@
+"""From nested dicts, as configuration files give them, to a checked `ExperimentConfig`."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, get_args, get_type_hints
+
+from classact.experiments.config import (
+    NAME,
+    ConfigError,
+    DataSetConfig,
+    EvaluationConfig,
+    EvaluatorConfig,
+    ExperimentConfig,
+    ModelConfig,
+    require,
+)
+from classact.selection import policies
+
+_CAPACITY = 4  # Of a replay table by default, in super-batches.
+
+
+def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
+    """Builds the configuration from nested dicts, and fills in what is left open.
+
+    Args:
+        fields: every field of `experiments/base.py`.
+
+    Raises:
+        ConfigError: for a missing or unknown field or a value that cannot be run.
+    """
+    config: ExperimentConfig = _build(ExperimentConfig, fields, "")
+    if config.data_sets:
+        data_sets = {}
+        for name, data_set in sorted(config.data_sets.items()):
+            require(bool(NAME.fullmatch(name)), "data_sets", name, "named by a-z, 0-9 and _")
+            try:
+                data_sets[name] = _resolve_data_set(data_set)
+            except ConfigError as error:
+                raise ConfigError(f"data_sets.{name}.{error}") from None
+        summary = _summary(data_sets)
+    else:
+        only = _resolve_data_set(_part(config))
+        data_sets = {_source_name(only.train_data): only}
+        summary = {field.name: getattr(only, field.name) for field in dataclasses.fields(DataSetConfig)}
+    for name, data_set in data_sets.items():
+        _check_shares(config, f"data_sets.{name}." if config.data_sets else "", data_set)
+    return dataclasses.replace(
+        config,
+        **summary,
+        data_sets=data_sets,
+        warmup_steps=config.warmup_steps if config.warmup_steps >= 0 else config.steps // 10,
+        learner=_with_text_model("learner", config.learner, config.task),
+        scorer=_with_text_model("scorer", config.scorer, config.task),
+        evaluation=_with_evaluators(config, data_sets),
+    )
+
+
+def _check_shares(config: ExperimentConfig, prefix: str, data_set: DataSetConfig) -> None:
+    """Each host reads an equal share of every batch, and trains on it in equal parts."""
+    hosts, parts = config.mesh.hosts, config.gradient_accumulation
+    batches = {"batch_size": data_set.batch_size}
+    if data_set.reference.super_batch:
+        batches["reference.super_batch"] = data_set.reference.super_batch
+        # The stream is read in whole super-batches of what is scored.
+        require(
+            data_set.super_batch_size % hosts == 0,
+            f"{prefix}batch_size / (1 - filter_ratio)",
+            data_set.super_batch_size,
+            f"divisible by mesh.hosts={hosts}",
+        )
+    for name, size in batches.items():
+        require(
+            size % (hosts * parts) == 0,
+            f"{prefix}{name}",
+            size,
+            f"divisible by mesh.hosts={hosts} times gradient_accumulation={parts}",
+        )
+    shards = data_set.replay.shards
+    read = {"batch_size": data_set.batch_size}
+    if data_set.reference.super_batch:
+        read["batch_size / (1 - filter_ratio)"] = data_set.super_batch_size
+    for name, size in read.items():
+        accepted = f"divisible by mesh.hosts={hosts} times replay.shards={shards}: each host reads of each"
+        require(size % (hosts * shards) == 0, f"{prefix}{name}", size, accepted)
+
+
+def _part(config: ExperimentConfig) -> DataSetConfig:
+    """The run's own fields of a data set."""
+    return DataSetConfig(**{f.name: getattr(config, f.name) for f in dataclasses.fields(DataSetConfig)})
+
+
+def _source_name(spec: str) -> str:
+    """The name of a source, without its path and options."""
+    return spec.split(":")[0].split("?")[0]
+
+
+def _summary(data_sets: Mapping[str, DataSetConfig]) -> dict[str, Any]:
+    """What the run's own fields say of several data sets."""
+    every = list(data_sets.values())
+    batch_size = sum(item.batch_size for item in every)
+    return {
+        "policy": "+".join(dict.fromkeys(item.policy for item in every)),
+        "train_data": "+".join(item.train_data for item in every),
+        "batch_size": batch_size,
+        "filter_ratio": 1.0 - batch_size / sum(item.super_batch_size for item in every),
+    }
+
+
+def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
+    policy = _checked_policy(config)
+    if not policy.scores:
+        # Nothing to filter by: every example that is read is trained on.
+        config = dataclasses.replace(config, filter_ratio=0.0)
+    examples = config.super_batch_size
+    shards = config.replay.shards
+    # What a super-batch takes: each shard's part of it, rounded up.
+    room = shards * math.ceil(examples / shards)
+    capacity = config.replay.capacity or _CAPACITY * room
+    # While one thread beside a server writes, the other's batch is scored.
+    as_nodes = config.inference.run_loops_as_nodes or not policy.scores
+    run_loops = config.inference.run_loops or (1 if as_nodes else 2)
+    server_batch = config.inference.batch_size or examples
+    super_batch = 0
+    if policy.reference == "trained":
+        # Whole reads of the stream make up a super-batch.
+        wanted = config.reference.super_batch or 10 * config.batch_size
+        super_batch = math.ceil(wanted / examples) * examples
+    require(capacity >= 2 * room, "replay.capacity", capacity, f"at least two super-batches, {2 * room}")
+    _check_shards(config, capacity, config.inference.servers * run_loops, bool(super_batch))
+    require(
+        server_batch >= examples,
+        "inference.batch_size",
+        server_batch,
+        f"at least one super-batch, {examples} (0: just that)",
+    )
+    return dataclasses.replace(
+        config,
+        replay=dataclasses.replace(config.replay, capacity=capacity),
+        inference=dataclasses.replace(
+            config.inference, batch_size=server_batch, run_loops=run_loops, run_loops_as_nodes=as_nodes
+        ),
+        reference=dataclasses.replace(config.reference, super_batch=super_batch),
+    )
+
+
+def _check_shards(config: DataSetConfig, capacity: int, run_loops: int, streamed: bool) -> None:
+    """Checks that every shard gets its part of all that is written and read."""
+    shards, examples = config.replay.shards, config.super_batch_size
+    if shards == 1:
+        return
+    require(
+        shards <= run_loops,
+        "replay.shards",
+        shards,
+        f"at most {run_loops}, as many as there are run loops (inference.servers · inference.run_loops): "
+        "each writes to one shard",
+    )
+    require(
+        config.batch_size % shards == 0,
+        "batch_size",
+        config.batch_size,
+        f"a multiple of replay.shards={shards}: a batch has equally many examples of each",
+    )
+    require(
+        capacity % shards == 0,
+        "replay.capacity",
+        capacity,
+        f"a multiple of replay.shards={shards}: it is that of all shards together",
+    )
+    require(
+        not streamed or examples % shards == 0,
+        "replay.shards",
+        shards,
+        f"a divisor of the {examples} examples that are read per update, batch_size / (1 − filter_ratio): "
+        f"policy {config.policy!r} takes equally many of each shard's stream",
+    )
+
+
+def _checked_policy(config: DataSetConfig) -> policies.Policy:
+    """The policy, with the reference that it asks for."""
+    try:
+        policy = policies.get(config.policy)
+    except ValueError as error:
+        raise ConfigError(f"policy={config.policy!r}: {error}") from None
+    checkpoint = config.reference.checkpoint
+    if policy.reference != "fixed":
+        if checkpoint:
+            raise ConfigError(
+                f"reference.checkpoint={checkpoint!r}: policy {config.policy!r} uses no fixed reference"
+            )
+        return policy
+    require(
+        bool(checkpoint),
+        "reference.checkpoint",
+        checkpoint,
+        f"the run directory of a pretrained reference: policy {config.policy!r} scores with one",
+    )
+    if policy.reference_data == "held_out":
+        require(
+            config.train_split == "rest",
+            "train_split",
+            config.train_split,
+            f"'rest' with policy {config.policy!r}: its reference learned from the held-out part",
+        )
+    return policy
+
+
+def _with_text_model(field: str, model: ModelConfig, task: str) -> ModelConfig:
+    if task == "classification":
+        require(not model.text_model, f"{field}.text_model", model.text_model, "empty with this task")
+    elif not model.text_model:
+        require(
+            model.model.startswith("vit_"),
+            f"{field}.text_model",
+            model.text_model,
+            f"the name of a text tower, such as 'text_mu_6_1': {model.model} is no ViT to take its size from",
+        )
+        return dataclasses.replace(model, text_model=model.model.replace("vit_", "text_", 1))
+    return model
+
+
+def _with_evaluators(config: ExperimentConfig, data_sets: Mapping[str, DataSetConfig]) -> EvaluationConfig:
+    first = next(iter(data_sets.values())).train_data
+    evaluators = dict(config.evaluation.evaluators)
+    if not evaluators:
+        name, kind = ("test", "accuracy") if config.task == "classification" else ("retrieval", "retrieval")
+        evaluators[name] = EvaluatorConfig(kind, config.eval_data)
+    evaluators = {
+        name: dataclasses.replace(item, data=item.data or config.eval_data or first)
+        for name, item in evaluators.items()
+    }
+    return dataclasses.replace(config.evaluation, evaluators=evaluators)
+
+
+def _build(kind: type, fields: Mapping[str, Any], prefix: str) -> Any:
+    """Builds a dataclass from a dict, and the dataclasses in it."""
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.')}={fields!r}: must be a group of fields")
+    hints = get_type_hints(kind)
+    optional = {f.name for f in dataclasses.fields(kind) if _has_default(f)}
+    missing = sorted(set(hints) - set(fields) - optional)
+    unknown = sorted(set(fields) - set(hints))
+    if missing or unknown:
+        raise ConfigError(
+            "; ".join(
+                [f"missing field {prefix}{name}" for name in missing]
+                + [f"unknown field {prefix}{name}" for name in unknown]
+            )
+        )
+    return kind(**{name: _value(hints[name], value, prefix + name) for name, value in fields.items()})
+
+
+def _has_default(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _value(hint: Any, value: Any, field: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, f"{field}.")  # type: ignore[arg-type]
+    if hint in (int, float, str, bool):
+        return _scalar(hint, value, field)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{field}={value!r}: must be a group of fields")
+    item = get_args(hint)[1]
+    if dataclasses.is_dataclass(item):
+        return {name: _build(item, entry, f"{field}.{name}.") for name, entry in value.items()}  # type: ignore[arg-type]
+    return dict(value)
+
+
+def _scalar(hint: type, value: Any, field: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{field}={value!r}: must be of type {hint.__name__}")
+    return value
