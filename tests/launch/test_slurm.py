@@ -77,6 +77,14 @@ def command(workdir, *arguments):
     ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def hangups_end_what_is_started():
+    """What started the tests, `nohup` for instance, may have left SIGHUP ignored; children inherit it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @contextlib.contextmanager
 def launched(cluster, place, name, *arguments):
     """A run by submission; whatever happens, the launcher ends with the context."""
