@@ -89,11 +89,12 @@ def load_model(directory: pathlib.Path, name: str = "learner") -> dict[str, Any]
         raise CheckpointError(f"no complete checkpoint in {directory}")
     path = directory.absolute() / str(max(steps)) / name
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            saved = checkpointer.metadata(path).item_metadata.tree
-            # As numpy: the devices that the arrays were on may not be here.
-            whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-            restored = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=whole))
+        # Without Orbax's `Checkpointer`, which warns of a file that only whole checkpoints have.
+        handler = ocp.PyTreeCheckpointHandler()
+        # As numpy: the devices that the arrays were on may not be here.
+        whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(path).tree)
+        restored = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=whole))
+        handler.close()
     # Orbax and TensorStore raise many kinds for damaged files; all mean the same here.
     except Exception as error:
         raise CheckpointError(f"checkpoint {path} is damaged or incomplete: {_first_line(error)}") from error

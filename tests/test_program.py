@@ -359,7 +359,8 @@ def test_actors_join_a_running_experiment_and_leave_at_any_time(place):
     joined = []
     for process, output in commands:
         wait_until(lambda: " starts; " in output.read_text(), process, output)  # noqa: B023
-        joined.append(output.read_text().split()[0].removeprefix("inference-"))
+        (line,) = (line for line in output.read_text().splitlines() if " starts; " in line)
+        joined.append(line.split()[0].removeprefix("inference-"))
     assert len(set(joined)) == 3
     for (process, output), actor in zip(commands, joined, strict=True):
         ready = (place / name / "metrics" / f"run_loop-{actor}.jsonl").exists

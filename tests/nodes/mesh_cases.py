@@ -128,6 +128,8 @@ def score(mesh: Any) -> np.ndarray:
     request = {name: array for name, array in batch(0, REQUEST).items() if name != "label"}
     values = server.score(request).values
     stop.set()
+    # A thread that is in C++ when the interpreter ends would abort the process.
+    server.wait()
     return values
 
 
