@@ -148,6 +148,8 @@ def test_a_task_that_does_not_stop_is_ended_after_the_notice(tmp_path):
     events.put("stop")
     thread.join(30)
     assert found[0].end.killed and "SIGKILL" in found[0].ended.crash.message
+    # Looked at while it was deaf, so certainly as the whole interpreter that it is.
+    assert found[0].end.peak_bytes > 1e6
 
 
 def test_a_task_can_be_ended_at_once(tmp_path):
