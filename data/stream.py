@@ -1,10 +1,11 @@
 """An endless, resumable stream of IID batches over a source."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 import numpy as np
 
+from classact.data.shares import Remainder
 from classact.data.source import Batch, DataError, Source
 
 MAX_SKIPPED_SHARE = 0.01
@@ -18,9 +19,18 @@ class IIDStream(Iterator[Batch]):
     they read all of it. A batch may straddle two epochs. Damaged examples that
     the source leaves out are made up for by the following ones.
 
+    A stream goes on from the last cursors of its readers. As many readers as
+    before continue each from its own. Another number of readers is a new
+    generation: what all the earlier ones left unread of the epochs they had begun
+    is dealt out among the new ones, epoch by epoch in the order of the
+    permutation, and then whole epochs follow; see `shares`. Each reader finds
+    this from the cursors alone. An example that was read after the last cursor is
+    read again.
+
     `next` reads in the calling thread and blocks as long as the source does. The
     stream holds 8 bytes per example of its share (while it shuffles, 8 per
-    example of the source). It isn't safe to share between threads.
+    example of the source, or up to 25 in an epoch that an earlier generation
+    began). It isn't safe to share between threads.
 
     Args:
         source: what to read.
@@ -28,11 +38,14 @@ class IIDStream(Iterator[Batch]):
         seed: of the permutations.
         reader: which reader this is, 0 to num_readers − 1.
         num_readers: how many split the stream.
-        cursor: where to go on, from `IIDStream.cursor` of a stream of the same
-            source, seed and readers; the batch size may differ.
+        cursors: where to go on: the last of every reader of the newest generation
+            that has given one (`newest_cursors` finds them), from streams of the
+            same source and seed; the batch size may differ. A reader without one
+            has read nothing in its generation. None or empty: at the start.
 
     Raises:
-        ValueError: for a bad argument, or a cursor of another stream.
+        ValueError: for a bad argument, or cursors of another stream, or of readers
+            that don't belong together.
     """
 
     def __init__(
@@ -42,7 +55,7 @@ class IIDStream(Iterator[Batch]):
         seed: int,
         reader: int = 0,
         num_readers: int = 1,
-        cursor: Optional[Mapping[str, Any]] = None,
+        cursors: Optional[Sequence[Mapping[str, Any]]] = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected at least 1")
@@ -59,16 +72,16 @@ class IIDStream(Iterator[Batch]):
             )
         self._source = source
         self._batch_size = batch_size
-        self._identity = {
-            "seed": seed,
-            "reader": reader,
-            "num_readers": num_readers,
-            "num_examples": source.num_examples,
-        }
-        self._epoch, self._position, self._skipped = 0, 0, 0
-        self._order = self._permutation(0)
-        if cursor is not None:
-            self._restore(cursor)
+        self._seed = seed
+        self._reader = reader
+        self._num_readers = num_readers
+        self._generation = 0
+        self._remainder = Remainder(source.num_examples)
+        own = self._continue(cursors) if cursors else None
+        if own is None:
+            own = {"epoch": self._remainder.epoch, "position": 0, "skipped": 0}
+        self._epoch, self._position, self._skipped = own["epoch"], own["position"], own["skipped"]
+        self._order = self._share(self._epoch)
 
     def __next__(self) -> Batch:
         """Returns the next batch: every field of the source with exactly `batch_size` rows.
@@ -91,53 +104,154 @@ class IIDStream(Iterator[Batch]):
 
     @property
     def epoch(self) -> float:
-        """How many times the stream has been through its share; fractional."""
-        return self._epoch + self._position / len(self._order)
+        """How many times the stream has been through its share; fractional.
+
+        What earlier generations read of an epoch counts as read.
+        """
+        unread = len(self._order) - self._position
+        return self._epoch + (self._whole_share - unread) / self._whole_share
 
     @property
-    def cursor(self) -> dict[str, int]:
-        """Where the stream is, as JSON-able numbers; valid between two calls of `next`."""
+    def cursor(self) -> dict[str, Any]:
+        """Where the stream is, JSON-able; valid between two calls of `next`.
+
+        "remainder" is what its generation began with, the same for all readers of it
+        and from beginning to end; `shares.Remainder` says how long it can be.
+        """
         return {
-            **self._identity,
+            "seed": self._seed,
+            "reader": self._reader,
+            "num_readers": self._num_readers,
+            "num_examples": self._source.num_examples,
+            "generation": self._generation,
+            "remainder": self._remainder.as_json(),
             "epoch": self._epoch,
             "position": self._position,
             "skipped": self._skipped,
         }
 
+    @property
+    def _whole_share(self) -> int:
+        """How many examples of an epoch this reader reads if nobody has before."""
+        return len(range(self._reader, self._source.num_examples, self._num_readers))
+
     def _read(self, rows: int) -> Batch:
         """Reads up to `rows` examples of the current epoch."""
-        if self._position == len(self._order):
+        # Of an epoch begun by others, nothing may be left for this reader.
+        while self._position == len(self._order):
             self._epoch, self._position, self._skipped = self._epoch + 1, 0, 0
-            self._order = self._permutation(self._epoch)
+            self._order = self._share(self._epoch)
         indices = self._order[self._position : self._position + rows]
         part = self._source.batch(indices)
         self._position += len(indices)
         self._skipped += len(indices) - len(part["id"])
         # One is always let pass: with several readers, a share can be so small
-        # that a single damaged example is more than 1 % of it.
-        if self._skipped > max(1.0, MAX_SKIPPED_SHARE * len(self._order)):
+        # that a single damaged example is more than 1 % of it. So can what is left of
+        # one, which therefore may have as many as a whole share.
+        if self._skipped > max(1.0, MAX_SKIPPED_SHARE * self._whole_share):
             raise DataError(
                 f"{self._source.name}: {self._skipped} of {self._position} examples of epoch "
                 f"{self._epoch} are damaged; more than {MAX_SKIPPED_SHARE:.0%} of an epoch stops the run"
             )
         return part
 
-    def _permutation(self, epoch: int) -> np.ndarray:
-        """This reader's share of an epoch, in order: int64[about num_examples / num_readers]."""
-        rng = np.random.default_rng([self._identity["seed"], epoch])
-        order = rng.permutation(self._identity["num_examples"])
-        return order[self._identity["reader"] :: self._identity["num_readers"]].copy()
+    def _share(self, epoch: int) -> np.ndarray:
+        """What this reader reads of an epoch, in order: int64[about num_examples / num_readers]."""
+        rng = np.random.default_rng([self._seed, epoch])
+        order = self._remainder.unread(rng.permutation(self._source.num_examples), epoch)
+        return order[self._reader :: self._num_readers].copy()
 
-    def _restore(self, cursor: Mapping[str, Any]) -> None:
-        for field, value in self._identity.items():
-            if cursor.get(field) != value:
+    def _continue(self, cursors: Sequence[Mapping[str, Any]]) -> Optional[Mapping[str, Any]]:
+        """Takes over, or begins, the generation; returns this reader's own cursor if it has one."""
+        for field, value in (("seed", self._seed), ("num_examples", self._source.num_examples)):
+            for cursor in cursors:
+                if cursor.get(field) != value:
+                    raise ValueError(
+                        f"cursor has {field}={cursor.get(field)}, but the stream over {self._source.name} "
+                        f"has {value}: a stream can only be continued with the same source and seed"
+                    )
+        _check_together(cursors)
+        of_reader = {cursor["reader"]: cursor for cursor in cursors}
+        if len(of_reader) < len(cursors):
+            raise ValueError(
+                f"cursors have reader={[cursor['reader'] for cursor in cursors]}: expected one a reader"
+            )
+        generation, num_readers = cursors[0]["generation"], cursors[0]["num_readers"]
+        remainder = Remainder.from_json(self._source.num_examples, cursors[0].get("remainder"))
+        for cursor in cursors:
+            _check_place(cursor, remainder)
+        if num_readers == self._num_readers:
+            self._generation, self._remainder = generation, remainder
+            return of_reader.get(self._reader)
+        start = {"epoch": remainder.epoch, "position": 0}
+        ends = (of_reader.get(reader, start) for reader in range(num_readers))
+        self._generation = generation + 1
+        self._remainder = remainder.after([(end["epoch"], end["position"]) for end in ends])
+        return None
+
+
+def newest_cursors(cursors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Picks, from cursors of one stream, those from which it goes on.
+
+    These are the ones of the newest generation: it began with all that the older ones
+    left, so theirs are stale, even those of readers that it doesn't have. A reader of it
+    without a cursor has read nothing yet, and what its generation began with is in the
+    others' cursors.
+
+    Args:
+        cursors: of any readers and generations, in any order.
+
+    Returns:
+        At most one for each reader, the furthest, by reader.
+
+    Raises:
+        ValueError: if they are of different streams, or those of the newest generation
+            don't belong together: the stream was continued twice from the same place,
+            with different numbers of readers.
+    """
+    found = [dict(cursor) for cursor in cursors]
+    _check_equal(found, ("seed", "num_examples"))
+    for cursor in found:
+        _check_number(cursor, "generation", 0)
+    newest = max((cursor["generation"] for cursor in found), default=0)
+    found = [cursor for cursor in found if cursor["generation"] == newest]
+    _check_together(found)
+    found.sort(key=lambda cursor: (cursor["epoch"], cursor["position"]))
+    furthest = {cursor["reader"]: cursor for cursor in found}
+    return [furthest[reader] for reader in sorted(furthest)]
+
+
+def _check_together(cursors: Sequence[Mapping[str, Any]]) -> None:
+    """Raises a ValueError unless the cursors may be of one set of readers."""
+    _check_equal(cursors, ("generation", "num_readers", "remainder"))
+    for cursor in cursors:
+        _check_number(cursor, "generation", 0)
+        _check_number(cursor, "num_examples", 1)
+        _check_number(cursor, "num_readers", 1, cursor["num_examples"])
+        _check_number(cursor, "reader", 0, cursor["num_readers"] - 1)
+        _check_number(cursor, "epoch", 0)
+        _check_number(cursor, "position", 0)
+
+
+def _check_place(cursor: Mapping[str, Any], remainder: Remainder) -> None:
+    """Raises a ValueError unless the cursor's reader can be where it says."""
+    _check_number(cursor, "epoch", remainder.epoch)
+    share = len(range(cursor["reader"], remainder.size(cursor["epoch"]), cursor["num_readers"]))
+    _check_number(cursor, "position", 0, share)
+    _check_number(cursor, "skipped", 0, cursor["position"])
+
+
+def _check_equal(cursors: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> None:
+    for field in fields:
+        for cursor in cursors:
+            if cursor.get(field) != cursors[0].get(field):
                 raise ValueError(
-                    f"cursor has {field}={cursor.get(field)}, but the stream over {self._source.name} has "
-                    f"{value}: a stream can only be continued with the same source, seed and readers"
+                    f"cursors have {field}={cursors[0].get(field)} and {field}={cursor.get(field)}: "
+                    "expected those of one set of readers"
                 )
-        for field, limit in (("epoch", None), ("position", len(self._order)), ("skipped", len(self._order))):
-            place = cursor.get(field)
-            if not isinstance(place, int) or place < 0 or (limit is not None and place > limit):
-                raise ValueError(f"cursor has {field}={place}: not what IIDStream.cursor gives")
-        self._epoch, self._position, self._skipped = cursor["epoch"], cursor["position"], cursor["skipped"]
-        self._order = self._permutation(self._epoch)
+
+
+def _check_number(cursor: Mapping[str, Any], field: str, least: int, most: Optional[int] = None) -> None:
+    value = cursor.get(field)
+    if not isinstance(value, int) or value < least or (most is not None and value > most):
+        raise ValueError(f"cursor has {field}={value}: not what IIDStream.cursor gives")

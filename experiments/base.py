@@ -122,7 +122,9 @@ def get_config() -> ml_collections.ConfigDict:
             # one pair a caption}. Empty: "test" (accuracy) or "retrieval" on `eval_data`.
             "evaluation": {"every": 50, "batch_size": 250, "evaluators": {}},
             "log_every": 25,
-            "checkpoint_every": 0,
+            # Updates between checkpoints, from which a run goes on that was interrupted;
+            # 0: only at the end, or when it is stopped.
+            "checkpoint_every": 250,
             "no_data_seconds": 300.0,
             # Compute threads of each node with `--launch=processes`; 0: one per core.
             "threads": {"learner": 1, "inference": 1, "evaluator": 1, "replay": 1, "run_loop": 1},

@@ -291,8 +291,11 @@ class ExperimentConfig(DataSetConfig):
         super().__post_init__()
         for name in ("steps", "patch_size", "log_every", "gradient_accumulation"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("seed", "data_seed", "checkpoint_every"):
+        for name in ("seed", "data_seed"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        every = self.checkpoint_every
+        # With each checkpoint the learner draws the batches of its next two updates.
+        require(every == 0 or every >= 3, "checkpoint_every", every, "0 (only at the end) or at least 3")
         for name in ("learning_rate", "no_data_seconds"):
             value = getattr(self, name)
             require(math.isfinite(value) and value > 0, name, value, "a finite number above 0")

@@ -159,10 +159,17 @@ class Learner:
             EndedError: if nobody answers and the run has ended, or `stop` is set.
             AttachError: if nobody answers for two minutes.
         """
+        return self._ask(timeout, lambda client: client.get_parameters(names, newer_than, timeout))
+
+    def get_step(self) -> int:
+        """See `Learner.get_step`; asks again, and raises, as `get_parameters`."""
+        return self._ask(_CALL_SECONDS, lambda client: client.get_step())
+
+    def _ask(self, timeout: float, ask: Callable[[rpc.LearnerClient], Any]) -> Any:
         silent_since = time.monotonic()
         while True:
             try:
-                return self._connected(timeout).get_parameters(names, newer_than, timeout)
+                return ask(self._connected(timeout))
             except (rpc.RpcError, FileNotFoundError) as error:
                 if self._stop.is_set() or has_ended(self._workdir):
                     raise EndedError("the experiment has ended") from None

@@ -6,6 +6,7 @@ TensorFlow or JAX if its node uses neither (5 s and 400 MB, 1 s and 150 MB).
 
 import dataclasses
 import functools
+import json
 import pathlib
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import launchpad as lp
 
+from classact.experiments import curves
 from classact.experiments.config import ExperimentConfig
 from classact.launch import evaluators, parts, rpc
 from classact.nodes.metrics import MetricsWriter
+from classact.replay import folders
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 from classact.selection import policies, priorities
 
 if TYPE_CHECKING:
-    from classact.nodes import evaluator, inference_node, learner
+    import jax
+
+    from classact.nodes import batches, checkpoints, evaluator, inference_node, learner
     from classact.nodes.parameters import ParameterSource
     from classact.nodes.run_loop import RunLoop
 
@@ -76,17 +81,23 @@ class Factories:
             super_batch=own.reference.super_batch // shards,
         )
 
+    def replay_folders(self, data_set: str) -> list[pathlib.Path]:
+        """Where the tables of each shard of a data set are saved."""
+        return folders.shard_folders(self.workdir, data_set, self.config.data_sets[data_set].replay.shards)
+
     def learner(self, *replays: Sequence[str], host: int = 0, coordinator: str = "") -> "learner.Learner":
-        """Builds the learner, or one host's part of it; may block until all hosts do.
+        """Builds the learner, or one host's part of it, as the newest checkpoint left it.
+
+        May block until all hosts do.
 
         Args:
             *replays: the addresses of each data set's shards, in the order of the data sets.
             host: which of the hosts that train together.
             coordinator: where the first of them listens for the others.
         """
-        from classact.nodes import checkpoints, learner, training
+        from classact.nodes import checkpoints, cursors, learner, saving, training
         from classact.nodes import mesh as mesh_lib
-        from classact.replay import dataset
+        from classact.replay import dataset, snapshots
 
         config = self.config
         hosts = config.mesh.hosts
@@ -94,54 +105,105 @@ class Factories:
             mesh_lib.join_hosts(coordinator, hosts, host)
         mesh = mesh_lib.make_mesh(config.mesh.fsdp)
         parts.check_batches(config, mesh)
-        stop = lp.stop_event()
         trained = parts.trained_models(config, self._shape)
+        state = training.init_state(trained, config.seed, mesh)
+        checkpointer = checkpoints.Checkpointer(self.workdir / "checkpoints")
+        data_state = checkpoints.DataState()
+        restored = checkpointer.restore(state)
+        if restored is not None:
+            state, data_state = restored
         addresses = dict(zip(config.data_sets, replays, strict=True))
-
-        def sampled(data_set: str, table: str, batch_size: int) -> dataset.ReplayDataset:
-            return dataset.ReplayDataset(
-                addresses[data_set],
-                table,
-                self.data[data_set].codec,
-                # An item is sampled once, so that no two hosts read the same.
-                batch_size // hosts,
-                stop,
-                functools.partial(learner.to_device, mesh=mesh),
-            )
-
-        super_batches = {
-            name: learner.SuperBatches(
-                sampled(name, STREAM_TABLE, own.super_batch_size), own.reference.super_batch, mesh
-            )
-            for name, own in config.data_sets.items()
-            if own.reference.super_batch
-        }
+        batches = self._batches(addresses, data_state, mesh)
         first = host == 0
+        # Of several hosts none knows what the others have read ahead.
+        whole = hosts == 1
+        saver = saving.Saver(
+            checkpointer,
+            cursors.Cursors(data_state.cursors),
+            batches if whole else None,
+            {
+                name: snapshots.Snapshots(shards, self.replay_folders(name))
+                for name, shards in addresses.items()
+                if whole
+            },
+        )
         statistics = {
             name: dataset.TableStatistics(shards, EXAMPLES_TABLE)
             for name, shards in addresses.items()
             if first
         }
+        evaluating = tuple(config.evaluation.evaluators) if first else ()
         return learner.Learner(
             learner.LearnerConfig(
                 steps=config.steps,
                 log_every=config.log_every,
                 checkpoint_every=config.checkpoint_every,
-                evaluators=tuple(config.evaluation.evaluators) if first else (),
-                no_data_seconds=config.no_data_seconds,
+                evaluators=evaluating,
             ),
             trained,
             training.make_update(trained, parts.make_task(config, mesh), mesh, config.gradient_accumulation),
-            training.init_state(trained, config.seed, mesh),
-            {name: sampled(name, EXAMPLES_TABLE, own.batch_size) for name, own in config.data_sets.items()},
-            super_batches,
-            stop,
+            state,
+            batches,
+            lp.stop_event(),
             MetricsWriter(self.workdir, "learner") if first else None,
-            checkpoints.Checkpointer(self.workdir / "checkpoints"),
+            saver,
             statistics,
             mesh,
             mesh_lib.any_host(mesh) if hosts > 1 and mesh is not None else None,
+            {name: self._evaluated(name) for name in evaluating},
         )
+
+    def _batches(
+        self,
+        addresses: Mapping[str, Sequence[str]],
+        data_state: "checkpoints.DataState",
+        mesh: "jax.sharding.Mesh | None",
+    ) -> "batches.Batches":
+        """Starts reading the tables of all data sets, after what an earlier process had read ahead."""
+        from classact.nodes import batches
+        from classact.replay import dataset
+
+        config = self.config
+        stop_reading = threading.Event()
+
+        def sampled(data_set: str, table: str, batch_size: int, window: int = 0) -> dataset.ReplayDataset:
+            return dataset.ReplayDataset(
+                addresses[data_set],
+                table,
+                self.data[data_set].codec,
+                # An item is sampled once, so that no two hosts read the same.
+                batch_size // config.mesh.hosts,
+                stop_reading,
+                functools.partial(batches.to_device, mesh=mesh),
+                remembered=batches.REMEMBERED + window,
+                first=data_state.read_ahead.get(f"{data_set}.{table}"),
+            )
+
+        return batches.Batches(
+            {name: sampled(name, EXAMPLES_TABLE, own.batch_size) for name, own in config.data_sets.items()},
+            {
+                name: batches.SuperBatches(
+                    sampled(
+                        name,
+                        STREAM_TABLE,
+                        own.super_batch_size,
+                        own.reference.super_batch // own.super_batch_size,
+                    ),
+                    own.reference.super_batch,
+                    mesh,
+                )
+                for name, own in config.data_sets.items()
+                if own.reference.super_batch
+            },
+            lp.stop_event(),
+            config.no_data_seconds,
+            stop_reading,
+        )
+
+    def _evaluated(self, name: str) -> int:
+        """The last step that an evaluator has measured, in this process or an earlier one; -1: none."""
+        lines = curves.history(curves.read_metrics(self.workdir / "metrics" / f"evaluator-{name}.jsonl"))
+        return lines[-1]["step"] if lines else -1
 
     def inference(
         self, data_set: str, learner: Any, replays: Sequence[str], index: int, run_loops: int
@@ -150,7 +212,8 @@ class Factories:
         first = index * self.config.data_sets[data_set].inference.run_loops
         readers = [self._own_reader(data_set, first + i) for i in range(run_loops)]
         client = rpc.LearnerClient(learner)
-        return self.inference_node(data_set, f"{data_set}-{index}", client, replays, readers, lp.stop_event())
+        stop = lp.stop_event()
+        return self.inference_node(data_set, f"{data_set}-{index}", client, replays, readers, stop, client)
 
     def inference_node(
         self,
@@ -160,8 +223,12 @@ class Factories:
         replays: Sequence[str],
         readers: Sequence[Reader],
         stop: threading.Event,
+        progress: rpc.LearnerClient | None = None,
     ) -> "inference_node.InferenceNode":
-        """Builds an inference server, the program's own or one that joins, with its run loops."""
+        """Builds an inference server, the program's own or one that joins, with its run loops.
+
+        `progress`: see `make_run_loop`.
+        """
         from classact.nodes import inference_node, inference_server, parameters, scoring
         from classact.nodes import mesh as mesh_lib
 
@@ -186,14 +253,19 @@ class Factories:
             own.inference.max_wait_seconds,
             mesh=mesh,
         )
-        loops = [self.make_run_loop(data_set, replays, server.score, reader, stop) for reader in readers]
+        loops = [
+            self.make_run_loop(data_set, replays, server.score, reader, stop, progress) for reader in readers
+        ]
         return inference_node.InferenceNode(server, loops, stop)
 
-    def run_loop(self, data_set: str, replays: Sequence[str], server: Any, index: int) -> "RunLoop":
+    def run_loop(
+        self, data_set: str, learner: Any, replays: Sequence[str], server: Any, index: int
+    ) -> "RunLoop":
         """Builds run loop `index` as a node; `server` is None for a policy without scores."""
         score = rpc.InferenceClient(server) if server is not None else None
         reader = self._own_reader(data_set, index)
-        return self.make_run_loop(data_set, replays, score, reader, lp.stop_event())
+        client = rpc.LearnerClient(learner)
+        return self.make_run_loop(data_set, replays, score, reader, lp.stop_event(), client)
 
     def evaluator(self, learner: Any, name: str) -> "evaluator.Evaluator":
         """Builds an evaluator."""
@@ -207,6 +279,7 @@ class Factories:
             config.evaluation.every,
             lp.stop_event(),
             MetricsWriter(self.workdir, f"evaluator-{name}"),
+            evaluated=max(self._evaluated(name), 0),
         )
 
     def _own_reader(self, data_set: str, index: int) -> Reader:
@@ -217,7 +290,13 @@ class Factories:
         return Reader(f"{data_set}-{index}", self.config.seed, index, own.servers * own.run_loops, shown)
 
     def make_run_loop(
-        self, data_set: str, replays: Sequence[str], score: Any, reader: Reader, stop: threading.Event
+        self,
+        data_set: str,
+        replays: Sequence[str],
+        score: Any,
+        reader: Reader,
+        stop: threading.Event,
+        progress: rpc.LearnerClient | None = None,
     ) -> "RunLoop":
         """Builds a run loop, the program's own or one that joins.
 
@@ -228,15 +307,24 @@ class Factories:
             score: asks an inference server; None for IID data.
             reader: what it reads.
             stop: ends it.
+            progress: knows where the data set's readers are, and is told how far this one
+                gets; None: it begins an epoch of its own. Blocks until it answers.
         """
         from classact.data import stream
-        from classact.nodes import run_loop
+        from classact.nodes import cursors, run_loop
         from classact.replay import writer
 
         config, own = self.config, self.config.data_sets[data_set]
         source = parts.open_train_source(config, own)
         return run_loop.RunLoop(
-            stream.IIDStream(source, own.super_batch_size, reader.seed, reader.reader, reader.num_readers),
+            stream.IIDStream(
+                source,
+                own.super_batch_size,
+                reader.seed,
+                reader.reader,
+                reader.num_readers,
+                json.loads(progress.get_cursors(data_set)) if progress is not None else None,
+            ),
             score,
             writer.ReplayWriter(
                 replays[reader.reader % len(replays)],
@@ -251,4 +339,5 @@ class Factories:
             extremes_path=self.workdir / "scored_images.npz" if reader.shown else None,
             class_names=source.class_names or (),
             decode=parts.make_tokenizer(config).decode if config.task == "contrastive" else None,
+            report_cursor=cursors.Reporter(progress, data_set, stop) if progress is not None else None,
         )

@@ -43,12 +43,12 @@ def build_program(
     program = lp.Program("classact")
 
     replays = {}
-    for data_set, own in config.data_sets.items():
+    for data_set in config.data_sets:
         tables, record_bytes = build.table_config(data_set), data[data_set].codec.num_bytes
         with program.group(f"replay/{data_set}"):
             replays[data_set] = [
-                program.add_node(ReplayNode(tables, record_bytes, str(checkpoints)))
-                for checkpoints in _shard_folders(workdir / "replay" / data_set, own.replay.shards)
+                program.add_node(ReplayNode(tables, record_bytes, folder))
+                for folder in build.replay_folders(data_set)
             ]
 
     followers = sum(item.inference.servers for item in config.data_sets.values())
@@ -80,10 +80,6 @@ def build_program(
     return program
 
 
-def _shard_folders(folder: pathlib.Path, shards: int) -> list[pathlib.Path]:
-    return [folder] if shards == 1 else [folder / str(shard) for shard in range(shards)]
-
-
 def _add_actors(
     program: lp.Program,
     build: factories.Factories,
@@ -107,4 +103,4 @@ def _add_actors(
         with program.group(f"run_loop/{data_set}"):
             for index in range(own.inference.servers * own.inference.run_loops):
                 asked = servers[index % len(servers)] if servers else None
-                program.add_node(lp.PyClassNode(build.run_loop, data_set, replays, asked, index))
+                program.add_node(lp.PyClassNode(build.run_loop, data_set, learner, replays, asked, index))

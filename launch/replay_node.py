@@ -5,6 +5,8 @@ program is built, its server is never stopped, and without a checkpointer it
 leaves a temporary directory; this one avoids all three.
 """
 
+import pathlib
+
 import launchpad as lp
 from launchpad import address as lp_address
 from launchpad.nodes import base
@@ -26,18 +28,18 @@ class AddressHandle(base.Handle[str]):
 class ReplayNode(lp.PyNode):
     """Runs one Reverb server until the program stops."""
 
-    def __init__(self, tables: TableConfig, record_bytes: int, checkpoint_directory: str) -> None:
+    def __init__(self, tables: TableConfig, record_bytes: int, folder: pathlib.Path) -> None:
         """Describes the server; it starts in the node's own process.
 
         Args:
             tables: of the data set.
             record_bytes: size of one packed example.
-            checkpoint_directory: where the server keeps its checkpoints.
+            folder: where the tables are saved and found again.
         """
         super().__init__(self.run)
         self._tables = tables
         self._record_bytes = record_bytes
-        self._checkpoint_directory = checkpoint_directory
+        self._folder = folder
         self._address = lp_address.Address("reverb")
         self.allocate_address(self._address)
 
@@ -50,4 +52,4 @@ class ReplayNode(lp.PyNode):
         from classact.replay import tables
 
         port = lp_address.get_port_from_address(self._address.resolve())
-        tables.serve(self._tables, self._record_bytes, port, self._checkpoint_directory, lp.stop_event())
+        tables.serve(self._tables, self._record_bytes, port, self._folder, lp.stop_event())

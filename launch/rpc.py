@@ -29,7 +29,7 @@ def _call(method: Any, *arguments: Any) -> Any:
 
 
 class LearnerClient:
-    """The learner as evaluators and inference servers see it; calls time out."""
+    """The learner as the other nodes see it; calls time out."""
 
     def __init__(self, client: Any) -> None:
         """Takes the Courier client that the learner's handle gives."""
@@ -41,9 +41,21 @@ class LearnerClient:
         """See `Learner.get_parameters`."""
         return _call(self._client.get_parameters, list(names), newer_than, timeout)
 
+    def get_step(self) -> int:
+        """See `Learner.get_step`."""
+        return int(_call(self._client.get_step))
+
     def report_evaluation(self, evaluator: str, step: int) -> None:
         """See `Learner.report_evaluation`."""
         _call(self._client.report_evaluation, evaluator, step)
+
+    def report_cursor(self, data_set: str, cursor: str) -> None:
+        """See `Learner.report_cursor`."""
+        _call(self._client.report_cursor, data_set, cursor)
+
+    def get_cursors(self, data_set: str) -> str:
+        """See `Learner.get_cursors`."""
+        return str(_call(self._client.get_cursors, data_set))
 
 
 class InferenceClient:

@@ -9,6 +9,7 @@ import pathlib
 import platform
 import queue
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from classact.launch import (
     processes,
     program,
     ray_cluster,
+    resume,
     slurm,
     slurm_info,
     slurm_job,
@@ -49,6 +51,7 @@ class Prepared:
     config: ExperimentConfig
     workdir: pathlib.Path
     data: Mapping[str, parts.DataShape]
+    earlier: resume.Earlier | None = None
 
 
 def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Prepared:
@@ -59,11 +62,12 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
 
     Args:
         config: the resolved configuration.
-        workdir: the run directory, new.
+        workdir: the run directory; one that holds a run of the same configuration lets
+            that run go on.
         engine: one of `LAUNCHES`.
 
     Raises:
-        ConfigError: for a field that cannot be run, or a work directory in use.
+        ConfigError: for a field that cannot be run, or a work directory with another run.
         source.DataError: for data that is missing, damaged or of the wrong kind.
     """
     if engine in _ONE_PROCESS and config.mesh.hosts > 1:
@@ -72,10 +76,14 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         )
     if engine == "synchronous" and config.mesh.fsdp > 1:
         raise ConfigError(f"mesh.fsdp={config.mesh.fsdp}: must be 1 with --launch={engine}, for one device")
-    if (workdir / "config.json").exists():
-        raise ConfigError(f"workdir={str(workdir)!r} holds a run already: name another one")
     if workdir.exists() and not workdir.is_dir():
         raise ConfigError(f"workdir={str(workdir)!r} is not a directory")
+    earlier = resume.earlier(config, workdir)
+    if engine == "synchronous" and earlier is not None and not earlier.completed:
+        raise ConfigError(
+            f"workdir={str(workdir)!r} holds a run, and --launch=synchronous cannot go on with one: "
+            "name another workdir"
+        )
     data = {name: _checked_data_set(config, name, own) for name, own in config.data_sets.items()}
     shape = _common_shape(data)
     try:
@@ -92,7 +100,7 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         parts.check_reference(config, own, shape)
     for evaluator in config.evaluation.evaluators.values():
         evaluators.make_measure(config, evaluator, shape)
-    return Prepared(config, workdir.absolute(), data)
+    return Prepared(config, workdir.absolute(), data, earlier)
 
 
 def _checked_data_set(config: ExperimentConfig, name: str, own: DataSetConfig) -> parts.DataShape:
@@ -122,7 +130,7 @@ def _common_shape(data: Mapping[str, parts.DataShape]) -> parts.DataShape:
 
 
 def run(prepared: Prepared, engine: str) -> Outcome:
-    """Runs an experiment; blocks until it has ended.
+    """Runs an experiment, from its newest checkpoint on if there is one; blocks until it has ended.
 
     On this machine, unless `engine` is a cluster's. "slurm" outside a job submits one,
     which then calls this again.
@@ -138,11 +146,22 @@ def run(prepared: Prepared, engine: str) -> Outcome:
         LaunchError: if it cannot be started; the work directory may be used again.
     """
     config, workdir = prepared.config, prepared.workdir
+    if prepared.earlier is not None and prepared.earlier.completed:
+        return Outcome("completed", message=f"it had reached its last step, {config.steps}, before")
     if engine == "slurm" and slurm_info.own_job_id() is None:
         groups = program.build_program(config, workdir, prepared.data).groups
         with Progress(workdir, config.steps):
             return slurm_job.run_job(config, workdir, groups)
     workdir.mkdir(parents=True, exist_ok=True)
+    with resume.locked(workdir):
+        if prepared.earlier is not None:
+            step = resume.prepare_files(config, workdir)
+            print(f"classact: the run in {workdir} goes on from step {step}", file=sys.stderr, flush=True)
+        return _run_here(prepared, engine)
+
+
+def _run_here(prepared: Prepared, engine: str) -> Outcome:
+    config, workdir = prepared.config, prepared.workdir
     _write_json(workdir / "config.json", {**config.to_dict(), **_provenance(engine, prepared.data)})
     started = time.monotonic()
     signals: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -156,14 +175,21 @@ def run(prepared: Prepared, engine: str) -> Outcome:
                 else:
                     outcome = _run_program(prepared, engine, signals)
         except LaunchError:
-            (workdir / "config.json").unlink()
-            with contextlib.suppress(OSError):  # Something else is in it.
-                workdir.rmdir()
+            if prepared.earlier is None:
+                resume.forget(workdir)
             raise
         outcome = _verified(outcome, config, workdir)
+        if outcome.status == "completed":
+            resume.remove_tables(workdir)
         # Of this process in all; where there are tasks, these are others.
         cpu_seconds = time.process_time() + (outcome.cpu_seconds if outcome.tasks else 0.0)
-        _write_result(prepared, outcome, time.monotonic() - started, cpu_seconds)
+        before = prepared.earlier or resume.Earlier()
+        _write_result(
+            prepared,
+            outcome,
+            before.wall_seconds + time.monotonic() - started,
+            before.cpu_seconds + cpu_seconds,
+        )
     return outcome
 
 
@@ -287,7 +313,7 @@ def _ledger(prepared: Prepared, steps: int, learner_lines: list[dict[str, Any]])
 
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    return curves.read_metrics(path) if path.exists() else []
+    return curves.history(curves.read_metrics(path))
 
 
 def _scalars(lines: list[dict[str, Any]]) -> dict[str, float]:

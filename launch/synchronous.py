@@ -17,7 +17,8 @@ from classact.experiments.config import DataSetConfig, ExperimentConfig
 from classact.launch import evaluators, parts
 from classact.launch.interrupts import Interrupt, interrupts_to
 from classact.launch.outcome import Outcome
-from classact.nodes import checkpoints, learner, synchronous, training
+from classact.nodes import batches as batches_lib
+from classact.nodes import checkpoints, synchronous, training
 from classact.nodes.metrics import MetricsWriter
 from classact.selection import policies
 
@@ -115,7 +116,7 @@ class _Recorder:
         batches: Mapping[str, Mapping[str, np.ndarray]],
     ) -> None:
         self._losses.append(metrics)
-        shares = [learner.corrupted_share(batch) for batch in batches.values()]
+        shares = [batches_lib.corrupted_share(batch) for batch in batches.values()]
         self._corrupted += [share for share in shares if share is not None]
         if step % self._config.log_every == 0:
             self._write(step)

@@ -1,10 +1,18 @@
 """Checkpoints of a run, through Orbax: one item per model, one for the rest.
 
+`<directory>/<step>/` appears whole or not at all: Orbax writes under a temporary name
+and renames. What was damaged later is found on reading; `restore` then sets it aside, as
+`damaged-<step>`, and takes the one before it.
+
 Orbax is imported where it is used: it takes seconds, and most processes only
 ask which step is the newest.
 """
 
+import dataclasses
+import json
+import logging
 import pathlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -14,17 +22,35 @@ if TYPE_CHECKING:
     from classact.nodes import training
 
 _REST = "optimizers"
+# Where each data set's stream was, as JSON.
+_CURSORS = "cursors"
+# Records that were read of the tables and not yet trained on.
+_READ_AHEAD = "read_ahead"
 
 
 class CheckpointError(ValueError):
     """A checkpoint is missing or cannot be read."""
 
 
+@dataclasses.dataclass(frozen=True)
+class DataState:
+    """How far the data had been used when a state was saved.
+
+    Attributes:
+        cursors: of every run loop that reported one, by data set.
+        read_ahead: packed records that had left a table but were not yet trained on, or
+            of which the learner keeps a window: uint8[n, bytes] by "<data set>.<table>".
+    """
+
+    cursors: Mapping[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
+    read_ahead: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
 class Checkpointer:
-    """Saves train states under `<directory>/<step>/`, in the background."""
+    """Saves train states under `<directory>/<step>/`, in the background, and reads them back."""
 
     def __init__(self, directory: pathlib.Path, keep: int = 3) -> None:
-        """Opens the directory.
+        """Opens the directory, and removes what an earlier process left unfinished there.
 
         Args:
             directory: made if it does not exist.
@@ -33,30 +59,97 @@ class Checkpointer:
         import orbax.checkpoint as ocp
 
         self._ocp = ocp
+        self._directory = directory.absolute()
+        self._keep = keep
         # By default each copy of an array writes a part of it, for which this Orbax
         # needs a newer JAX than this Python has.
         handler = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
         ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        self._manager = self._open()
 
-    def save(self, step: int, state: "training.TrainState") -> None:
-        """Saves a state; blocks only while it is copied to the host.
+    def _open(self) -> Any:
+        options = self._ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True)
+        return self._ocp.CheckpointManager(self._directory, options=options)
+
+    def save(self, step: int, state: "training.TrainState", data: DataState | None = None) -> None:
+        """Saves a state; blocks only while it is copied to the host, and for the save before it.
 
         Of several hosts that share the state every one must call it: each writes its
         part, and it blocks until all have called it.
+
+        Raises:
+            OSError, ValueError: if the disk refused this checkpoint or the one before it.
         """
         args = self._ocp.args
         items = {name: args.StandardSave(model.variables) for name, model in state.models.items()}
-        rest = {
-            "step": state.step,
-            "rng": jax.random.key_data(state.rng),
-            "opt_states": {name: jax.tree.leaves(model.opt_state) for name, model in state.models.items()},
+        items[_REST] = args.StandardSave(_rest(state))
+        data = data or DataState()
+        items[_CURSORS] = args.JsonSave({name: list(cursors) for name, cursors in data.cursors.items()})
+        # Orbax saves neither empty trees nor empty arrays.
+        ahead = {name: records for name, records in data.read_ahead.items() if records.size}
+        if ahead:
+            items[_READ_AHEAD] = args.StandardSave(ahead)
+        self._manager.save(step, args=args.Composite(**items))
+
+    def restore(self, state: "training.TrainState") -> "tuple[training.TrainState, DataState] | None":
+        """Reads the newest sound checkpoint; a damaged one is set aside, with a warning.
+
+        Args:
+            state: of the same models, on the devices where the restored one shall be;
+                its values do not matter.
+
+        Returns:
+            The state and what it had used of the data; None if there is no checkpoint.
+
+        Raises:
+            CheckpointError: if there are checkpoints, and all are damaged or of other models.
+        """
+        steps = sorted(_steps(self._directory), reverse=True)
+        for step in steps:
+            try:
+                return self._restore(step, state)
+            # Orbax and TensorStore raise many kinds for damaged files; all mean the same here.
+            except Exception as error:
+                logging.warning("checkpoint %d cannot be restored: %s", step, _first_line(error))
+                set_aside(self._directory, step)
+                # It remembers the steps that it has seen.
+                self._manager.close()
+                self._manager = self._open()
+        if steps:
+            raise CheckpointError(f"none of the checkpoints {steps} in {self._directory} can be restored")
+        return None
+
+    def _restore(self, step: int, state: "training.TrainState") -> "tuple[training.TrainState, DataState]":
+        args = self._ocp.args
+        items = {name: args.StandardRestore(_shapes(model.variables)) for name, model in state.models.items()}
+        items[_REST] = args.StandardRestore(_shapes(_rest(state)))
+        items[_CURSORS] = args.JsonRestore()
+        found = self._manager.restore(step, args=args.Composite(**items))
+        rest = found[_REST]
+        models = {
+            name: dataclasses.replace(
+                model,
+                params=found[name]["params"],
+                state=found[name]["state"],
+                opt_state=jax.tree.unflatten(jax.tree.structure(model.opt_state), rest["opt_states"][name]),
+            )
+            for name, model in state.models.items()
         }
-        self._manager.save(step, args=args.Composite(**items, **{_REST: args.StandardSave(rest)}))
+        restored = dataclasses.replace(
+            state, step=rest["step"], rng=jax.random.wrap_key_data(rest["rng"]), models=models
+        )
+        return restored, DataState(found[_CURSORS] or {}, _read_ahead(self._directory / str(step)))
+
+    def kept(self) -> list[int]:
+        """Steps of the checkpoints that are there, the one that is being written included."""
+        return list(self._manager.all_steps())
 
     def wait(self) -> None:
-        """Blocks until everything saved is on disk."""
+        """Blocks until everything saved is on disk.
+
+        Raises:
+            OSError, ValueError: if the disk refused it.
+        """
         self._manager.wait_until_finished()
 
     def close(self) -> None:
@@ -64,9 +157,39 @@ class Checkpointer:
         self._manager.close()
 
 
+def _rest(state: "training.TrainState") -> dict[str, Any]:
+    return {
+        "step": state.step,
+        "rng": jax.random.key_data(state.rng),
+        "opt_states": {name: jax.tree.leaves(model.opt_state) for name, model in state.models.items()},
+    }
+
+
+def _shapes(tree: Any) -> Any:
+    """What to restore, and on which devices."""
+    return jax.tree.map(
+        lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding), tree
+    )
+
+
+def _read_ahead(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    path = folder / _READ_AHEAD
+    return _load(path) if path.exists() else {}
+
+
 def latest_step(directory: pathlib.Path) -> int | None:
     """The step of the newest complete checkpoint, or None."""
     return max(_steps(directory), default=None)
+
+
+def set_aside(directory: pathlib.Path, step: int) -> None:
+    """Renames a checkpoint so that nobody takes it, to `damaged-<step>`, or with a number after it."""
+    number, aside = 0, directory / f"damaged-{step}"
+    while aside.exists():
+        number, aside = number + 1, directory / f"damaged-{step}-{number + 1}"
+    # Another host may have been faster.
+    if (directory / str(step)).exists():
+        (directory / str(step)).rename(aside)
 
 
 def load_model(directory: pathlib.Path, name: str = "learner") -> dict[str, Any]:
@@ -82,23 +205,46 @@ def load_model(directory: pathlib.Path, name: str = "learner") -> dict[str, Any]
     Raises:
         CheckpointError: if there is none or it is damaged.
     """
-    import orbax.checkpoint as ocp
-
     steps = _steps(directory)
     if not steps:
         raise CheckpointError(f"no complete checkpoint in {directory}")
     path = directory.absolute() / str(max(steps)) / name
     try:
-        # Without Orbax's `Checkpointer`, which warns of a file that only whole checkpoints have.
-        handler = ocp.PyTreeCheckpointHandler()
-        # As numpy: the devices that the arrays were on may not be here.
-        whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(path).tree)
-        restored = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=whole))
-        handler.close()
+        restored = _load(path)
     # Orbax and TensorStore raise many kinds for damaged files; all mean the same here.
     except Exception as error:
         raise CheckpointError(f"checkpoint {path} is damaged or incomplete: {_first_line(error)}") from error
     return {"params": restored["params"], "state": restored.get("state") or {}}
+
+
+def check(directory: pathlib.Path, step: int) -> None:
+    """Reads a whole checkpoint, item after item, and forgets it.
+
+    Raises:
+        CheckpointError: if something in it is damaged.
+    """
+    folder = directory.absolute() / str(step)
+    try:
+        for item in sorted(path for path in folder.iterdir() if path.is_dir()):
+            if item.name == _CURSORS:
+                json.loads((item / "metadata").read_text())
+            else:
+                _load(item)
+    # As in `load_model`.
+    except Exception as error:
+        raise CheckpointError(f"checkpoint {folder} is damaged: {_first_line(error)}") from error
+
+
+def _load(path: pathlib.Path) -> Any:
+    """Reads one item as numpy arrays: the devices that they were on may not be here."""
+    import orbax.checkpoint as ocp
+
+    # Without Orbax's `Checkpointer`, which warns of a file that only whole checkpoints have.
+    handler = ocp.PyTreeCheckpointHandler()
+    whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(path).tree)
+    restored = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=whole))
+    handler.close()
+    return restored
 
 
 def _steps(directory: pathlib.Path) -> list[int]:

@@ -42,6 +42,7 @@ class Evaluator:
         stop: threading.Event,
         metrics: metrics_lib.MetricsWriter,
         poll_seconds: float = 5.0,
+        evaluated: int = 0,
     ) -> None:
         """Builds the evaluator; `run` starts it.
 
@@ -53,6 +54,7 @@ class Evaluator:
             stop: ends `run`, within `poll_seconds` and one evaluation.
             metrics: where to write.
             poll_seconds: how long one request to the learner may wait.
+            evaluated: the last step that an earlier process has measured.
         """
         self._name = name
         self._measure = measure
@@ -61,14 +63,18 @@ class Evaluator:
         self._stop = stop
         self._metrics = metrics
         self._poll_seconds = poll_seconds
+        self._evaluated = evaluated
 
     def run(self) -> None:
         """Evaluates until the learner has finished or the stop signal."""
-        evaluated = 0
+        evaluated = self._evaluated
         while not self._stop.is_set():
             due = (evaluated // self._every + 1) * self._every
             response = self._learner.get_parameters(("learner",), due - 1, self._poll_seconds)
             if response is None:
+                # A learner that went back to a checkpoint is measured again from there.
+                step = self._learner.get_step()
+                evaluated = min(evaluated, step) if step >= 0 else evaluated
                 continue
             step, finished, payload = response
             if not payload and finished and step > evaluated:

@@ -3,85 +3,28 @@
 import collections
 import dataclasses
 import functools
+import json
+import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
-import numpy as np
 
-from classact.nodes import checkpoints, hosts, parameters, training
+from classact.nodes import batches as batches_lib
+from classact.nodes import hosts, parameters, saving, training
 from classact.nodes import mesh as mesh_lib
 from classact.nodes import metrics as metrics_lib
-from classact.nodes.inference_server import scoring_fields
+from classact.nodes.errors import FatalError
 
-# Longest single wait for a batch, between two looks at the stop signal.
+# Longest single wait, between two looks at the stop signal.
 _POLL_SECONDS = 1.0
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(FatalError):
     """The loss became NaN or infinite."""
-
-
-class NoDataError(RuntimeError):
-    """The replay delivered nothing for too long."""
-
-
-class Sampled(NamedTuple):
-    """A sampled batch: what the models need on the device, the rest on the host.
-
-    Attributes:
-        batch: arrays on the devices of all hosts, `[B, ...]`.
-        size: B.
-        scored_step: int64[B / hosts], learner step of the parameters that scored each
-            of this host's.
-        corrupted: share of this host's labels or captions that a noise wrapper
-            changed; None if the data set's truth is unknown.
-    """
-
-    batch: dict[str, jax.Array]
-    size: int
-    scored_step: np.ndarray
-    corrupted: float | None
-
-
-def to_device(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh | None = None) -> Sampled:
-    """Starts moving this host's share of a batch to its devices; used as the replay's `transfer`."""
-    # The views into Reverb's records are not aligned: made contiguous here, in
-    # the reading thread.
-    needed = {
-        name: np.ascontiguousarray(array)
-        for name, array in scoring_fields(batch).items()
-        if name not in ("score", "scored_step")
-    }
-    placed = mesh_lib.place(mesh, needed)
-    size = len(next(iter(placed.values())))
-    return Sampled(placed, size, np.array(batch["scored_step"]), corrupted_share(batch))
-
-
-def corrupted_share(batch: Mapping[str, np.ndarray]) -> float | None:
-    """The share of a batch that a noise wrapper changed; None if the truth is unknown."""
-    if "corrupted" in batch:
-        return float(np.mean(batch["corrupted"]))
-    if "clean_label" in batch:
-        return float(np.mean(batch["label"] != batch["clean_label"]))
-    return None
-
-
-# The next batch and super-batch of each data set.
-_Drawn = tuple[dict[str, Sampled], dict[str, dict[str, jax.Array]]]
-
-
-class Dataset(Protocol):
-    """What the learner needs of `replay.dataset.ReplayDataset`."""
-
-    def next(self, timeout: float) -> Sampled:
-        """The next batch; raises TimeoutError after `timeout` seconds."""
-
-    def close(self) -> None:
-        """Waits for its threads."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +34,9 @@ class LearnerConfig:
     Attributes:
         steps: updates to make.
         log_every: updates between two lines of metrics.
-        checkpoint_every: updates between checkpoints; 0: only at the end.
+        checkpoint_every: updates between checkpoints, more than `batches.READ_AHEAD`; 0:
+            only at the end, or when stopped.
         evaluators: names of the evaluators whose last report the run waits for.
-        no_data_seconds: the run fails when no batch comes for so long.
         final_evaluation_seconds: how long the last reports may take.
     """
 
@@ -101,7 +44,6 @@ class LearnerConfig:
     log_every: int = 20
     checkpoint_every: int = 0
     evaluators: tuple[str, ...] = ()
-    no_data_seconds: float = 300.0
     final_evaluation_seconds: float = 600.0
 
 
@@ -118,14 +60,14 @@ class Learner:
         trained: Mapping[str, training.TrainedModel],
         update: Callable[..., Any],
         state: training.TrainState,
-        sub_batches: Mapping[str, Dataset],
-        super_batches: "Mapping[str, SuperBatches]",
+        batches: batches_lib.Batches,
         stop: threading.Event,
         metrics: metrics_lib.MetricsWriter | None,
-        checkpointer: "checkpoints.Checkpointer | None" = None,
+        saver: saving.Saver | None = None,
         replay_statistics: Mapping[str, Callable[[], Mapping[str, float]]] | None = None,
         mesh: jax.sharding.Mesh | None = None,
         any_host: Callable[[bool], Any] | None = None,
+        reported: Mapping[str, int] | None = None,
     ) -> None:
         """Builds the learner; `run` starts it.
 
@@ -133,34 +75,32 @@ class Learner:
             config: lengths and intervals.
             trained: the models by name.
             update: of `training.make_update`; donates the state.
-            state: to begin with.
-            sub_batches: prioritized batches by data set.
-            super_batches: IID super-batches of those data sets that a model
-                learns so from.
+            state: to begin with, at whatever step.
+            batches: of all data sets.
             stop: ends `run` early.
             metrics: where to write `train/*`, `selection/*` and `replay/*`; None:
                 nowhere.
-            checkpointer: saves the state; None: nothing is saved.
+            saver: saves the state; None: nothing is saved.
             replay_statistics: by data set what gives the size and the counts of its
                 table, and as `<part>/<name>` those of its parts; asked for at every
                 line of metrics.
             mesh: the devices that `state` and the batches are on; None: one.
             any_host: of `mesh.any_host`; None: there is one host.
+            reported: last steps that evaluators have reported to an earlier process.
         """
         self._config = config
         self._trained = trained
         self._update = update
         self._state = state
-        self._sub_batches = dict(sub_batches)
-        self._super_batches = dict(super_batches)
+        self._batches = batches
         self._stop = stop
         self._metrics = metrics
-        self._checkpointer = checkpointer
+        self._saver = saver
         self._replay_statistics = dict(replay_statistics or {})
         self._store = parameters.ParameterStore(functools.partial(mesh_lib.first_copy, mesh))
-        self._hosts = hosts.Hosts[_Drawn](any_host) if any_host is not None else None
+        self._hosts = hosts.Hosts[batches_lib.Drawn](any_host) if any_host is not None else None
         self._reports = threading.Condition()
-        self._last_report = dict.fromkeys(config.evaluators, -1)
+        self._last_report = {**dict.fromkeys(config.evaluators, -1), **(reported or {})}
 
     def get_parameters(
         self, names: Sequence[str], newer_than: int, timeout: float
@@ -179,56 +119,45 @@ class Learner:
         found = self._store.get(tuple(names), newer_than, timeout)
         return None if found is None else (found.step, found.finished, dict(found.payload))
 
+    def get_step(self) -> int:
+        """RPC: the step of the newest parameters."""
+        return self._store.step
+
     def report_evaluation(self, evaluator: str, step: int) -> None:
         """RPC: an evaluator tells that its metrics of a step are written."""
         with self._reports:
             self._last_report[evaluator] = max(step, self._last_report.get(evaluator, -1))
             self._reports.notify_all()
 
+    def report_cursor(self, data_set: str, cursor: str) -> None:
+        """RPC: a run loop tells where it is, as JSON: all before it is in the tables."""
+        if self._saver is not None:
+            self._saver.cursors.put(data_set, json.loads(cursor))
+
+    def get_cursors(self, data_set: str) -> str:
+        """RPC: from where a data set's run loops go on, a JSON list of cursors."""
+        return json.dumps(self._saver.cursors.get(data_set) if self._saver is not None else [])
+
     def run(self) -> None:
         """Trains to the last step, publishes it, and waits for the last evaluations.
 
-        Returns early when stopped; all hosts then return after the same update.
+        Returns early when stopped, with its state saved; all hosts then return after the
+        same update.
 
         Raises:
             NonFiniteLossError: naming the step; on every host.
-            NoDataError: if a data set delivers nothing for `no_data_seconds`; it
-                names the data set and what its replay says is missing. Other hosts fail in
+            NoDataError: if a data set delivers nothing for too long; other hosts fail in
                 their next update, or wait in it until the engine stops them.
             TimeoutError: if an evaluator's last report does not come.
         """
-        step = 0
-        self._store.offer(step, self._state.variables())
-        interval = _Interval(tuple(self._sub_batches))
-        in_flight: collections.deque[tuple[int, training.Metrics]] = collections.deque()
-        while step < self._config.steps:
-            started = time.monotonic()
-            drawn = None if self._stop.is_set() else self._draw(interval)
-            if self._hosts is not None:
-                drawn = self._hosts.agree(drawn)
-            if drawn is None:
-                break
-            sampled, super_batches = drawn
-            trained_from = time.monotonic()
-            self._state, step_metrics = self._update(
-                self._state, {name: item.batch for name, item in sampled.items()}, super_batches
-            )
-            step += 1
-            self._store.offer(step, self._state.variables())
-            in_flight.append((step, step_metrics))
-            interval.add(step, sampled)
-            # One update behind: the device always has work while the host waits.
-            if len(in_flight) > 1:
-                interval.add_metrics(*_checked(in_flight.popleft()))
-            interval.add_times(trained_from - started, time.monotonic() - trained_from)
-            if self._metrics and (step % self._config.log_every == 0 or step == self._config.steps):
-                self._metrics.write(step, {**interval.pop(), **self._tables()})
-            every = self._config.checkpoint_every
-            # The last step is saved at the end.
-            if self._checkpointer and every and step % every == 0 and step < self._config.steps:
-                self._checkpointer.save(step, self._state)
-        for item in in_flight:
-            _checked(item)
+        step = int(self._state.step)
+        self._store.offer(step, self._state.variables(), final=step == self._config.steps)
+        try:
+            step = self._train(step)
+            if step < self._config.steps and self._saver:
+                self._saver.save_stopped(step, self._state)
+        finally:
+            self._batches.close()
         if step == self._config.steps:
             self._finish(step)
         if self._hosts is not None:
@@ -237,16 +166,52 @@ class Learner:
     def close(self) -> None:
         """Ends the threads; `stop` must be set."""
         self._store.close()
-        for sub_batches in self._sub_batches.values():
-            sub_batches.close()
-        for super_batches in self._super_batches.values():
-            super_batches.close()
+        self._batches.close()
+
+    def _train(self, step: int) -> int:
+        """Makes updates until the last step, or until stopped; returns the step."""
+        interval = _Interval(self._batches.data_sets)
+        in_flight: collections.deque[tuple[int, training.Metrics]] = collections.deque()
+        while step < self._config.steps:
+            started = time.monotonic()
+            drawn = None if self._stop.is_set() else self._batches.draw(interval.add_wait)
+            if self._hosts is not None:
+                drawn = self._hosts.agree(drawn)
+            if drawn is None:
+                break
+            trained_from = time.monotonic()
+            self._state, step_metrics = self._update(
+                self._state,
+                {name: item.batch for name, item in drawn.sub_batches.items()},
+                drawn.super_batches,
+            )
+            step += 1
+            if step < self._config.steps:
+                self._store.offer(step, self._state.variables())
+            in_flight.append((step, step_metrics))
+            interval.add(step, drawn.sub_batches)
+            # One update behind: the device always has work while the host waits.
+            if len(in_flight) > 1:
+                interval.add_metrics(*_checked(in_flight.popleft()))
+            interval.add_times(trained_from - started, time.monotonic() - trained_from)
+            if self._metrics and (step % self._config.log_every == 0 or step == self._config.steps):
+                self._metrics.write(step, {**interval.pop(), **self._tables()})
+            every = self._config.checkpoint_every
+            # The last step is saved at the end.
+            if self._saver and every and step % every == 0 and step < self._config.steps:
+                # Nothing that is not finite is saved.
+                while in_flight:
+                    interval.add_metrics(*_checked(in_flight.popleft()))
+                interval.add_save(self._saver.save(step, self._state))
+        for item in in_flight:
+            _checked(item)
+        return step
 
     def _finish(self, step: int) -> None:
+        """Saves the last step before anybody can measure it, and waits for the evaluators."""
+        if self._saver:
+            self._saver.save_finished(step, self._state)
         self._store.offer(step, self._state.variables(), final=True)
-        if self._checkpointer:
-            self._checkpointer.save(step, self._state)
-            self._checkpointer.wait()
         deadline = time.monotonic() + self._config.final_evaluation_seconds
         with self._reports:
             while not self._stop.is_set():
@@ -264,89 +229,19 @@ class Learner:
         """The tables' sums, and as `replay/<data set>/…` each one's of several, and their parts'."""
         found: dict[str, float] = collections.defaultdict(float)
         for data_set, ask in self._replay_statistics.items():
-            for name, value in ask().items():
+            try:
+                statistics = ask()
+            # It will be back, or no batch will come; training goes on meanwhile.
+            except RuntimeError as error:
+                logging.warning("the tables of %s were not counted: %s", data_set, error)
+                continue
+            for name, value in statistics.items():
                 of_part = "/" in name
                 if not of_part:
                     found[f"replay/{name}"] += value
                 if of_part or len(self._replay_statistics) > 1:
                     found[f"replay/{data_set}/{name}"] = value
         return dict(found)
-
-    def _draw(self, interval: "_Interval") -> _Drawn | None:
-        """The next batch and super-batch of each data set; None when stopped."""
-        sampled: dict[str, Sampled] = {}
-        super_batches: dict[str, dict[str, jax.Array]] = {}
-        for name, dataset in self._sub_batches.items():
-            started = time.monotonic()
-            read = functools.partial(self._next, name)
-            found = read(dataset)
-            if found is None:
-                return None
-            sampled[name] = found
-            if name in self._super_batches:
-                super_batch = self._super_batches[name].next(read)
-                if super_batch is None:
-                    return None
-                super_batches[name] = super_batch
-            interval.add_wait(name, time.monotonic() - started)
-        return sampled, super_batches
-
-    def _next(self, data_set: str, dataset: Dataset) -> Sampled | None:
-        """The next batch of a data set; None when stopped."""
-        deadline = time.monotonic() + self._config.no_data_seconds
-        while not self._stop.is_set():
-            try:
-                return dataset.next(_POLL_SECONDS)
-            except TimeoutError as error:
-                if time.monotonic() > deadline:
-                    raise NoDataError(
-                        f"the replay of {data_set} delivered no batch for {self._config.no_data_seconds} s "
-                        f"({error}); see the logs of the run loops and inference servers"
-                    ) from None
-        return None
-
-
-class SuperBatches:
-    """The IID super-batch of Algorithm 2: the last examples of the stream.
-
-    Every update takes as many new examples as were scored for it and trains on
-    the newest `size`. With a filter ratio of 1 − b/size that is exactly one fresh
-    super-batch per update, as in the paper; with a smaller filter ratio each
-    example is part of several super-batches.
-    """
-
-    def __init__(self, dataset: Dataset, size: int, mesh: jax.sharding.Mesh | None = None) -> None:
-        """Builds the window.
-
-        Args:
-            dataset: of the stream table, whose batches divide `size`.
-            size: examples of a super-batch.
-            mesh: the devices that the batches are on; None: one. On several the
-                examples of a super-batch are in no order.
-        """
-        self._dataset = dataset
-        self._size = size
-        self._concatenate = mesh_lib.concatenator(mesh)
-        self._window: collections.deque[dict[str, jax.Array]] = collections.deque()
-        self._held = 0
-
-    def next(self, read: Callable[[Dataset], Sampled | None]) -> dict[str, jax.Array] | None:
-        """Returns the next super-batch, or None when `read` does."""
-        while True:
-            sampled = read(self._dataset)
-            if sampled is None:
-                return None
-            self._window.append(sampled.batch)
-            self._held += sampled.size
-            if self._held >= self._size:
-                break
-        chunks = list(self._window)
-        self._held -= len(jax.tree.leaves(self._window.popleft())[0])
-        return chunks[0] if len(chunks) == 1 else self._concatenate(chunks)
-
-    def close(self) -> None:
-        """Waits for the data set's threads."""
-        self._dataset.close()
 
 
 def _checked(item: tuple[int, training.Metrics]) -> tuple[int, dict[str, float]]:
@@ -370,7 +265,7 @@ class _Interval:
         self._sums: dict[str, float] = collections.defaultdict(float)
         self._values: dict[str, list[float]] = collections.defaultdict(list)
 
-    def add(self, step: int, sampled: Mapping[str, Sampled]) -> None:
+    def add(self, step: int, sampled: Mapping[str, batches_lib.Sampled]) -> None:
         for data_set, item in sampled.items():
             self._sums["train/examples"] += item.size
             values = {}
@@ -398,6 +293,9 @@ class _Interval:
     def add_times(self, waited: float, stepped: float) -> None:
         self._sums["train/data_wait_seconds"] += waited
         self._sums["train/step_seconds"] += stepped
+
+    def add_save(self, seconds: float) -> None:
+        self._sums["train/save_seconds"] += seconds
 
     def pop(self) -> dict[str, float]:
         line: dict[str, float] = dict(self._sums)

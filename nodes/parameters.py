@@ -6,6 +6,7 @@ end. Parameters travel as bytes (flax's msgpack), which is faster than arrays ov
 RPC and keeps bfloat16.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,8 @@ import jax.numpy as jnp
 Variables = Any
 # A model is followed for so long after a client asked for its next version.
 _FOLLOWED_SECONDS = 30.0
+# Between two tries to reach the learner.
+_RETRY_SECONDS = 1.0
 
 
 class Parameters(NamedTuple):
@@ -52,6 +55,9 @@ class ParameterSource(Protocol):
         self, names: Sequence[str], newer_than: int, timeout: float
     ) -> tuple[int, bool, dict[str, bytes]] | None:
         """Returns parameters newer than a step, or None after `timeout` seconds."""
+
+    def get_step(self) -> int:
+        """Returns the step of the learner's newest parameters."""
 
 
 @jax.jit
@@ -117,6 +123,12 @@ class ParameterStore:
             self._pending = (step, copies, final)
             self._condition.notify_all()
 
+    @property
+    def step(self) -> int:
+        """The last step that was offered; -1: none."""
+        with self._condition:
+            return self._offered
+
     def get(self, names: Sequence[str], newer_than: int, timeout: float) -> Parameters | None:
         """Waits for parameters newer than `newer_than`.
 
@@ -179,7 +191,8 @@ class Follower:
     """Keeps the newest parameters of some models on this process's devices.
 
     Its thread polls the learner; `latest` never waits once the first version is
-    there.
+    there. A learner that is gone is waited for, and one that went back to a checkpoint is
+    followed back.
     """
 
     def __init__(
@@ -189,6 +202,7 @@ class Follower:
         stop: threading.Event,
         poll_seconds: float = 5.0,
         place: Callable[[Variables], Variables] = jax.device_put,
+        unreachable_seconds: float = 300.0,
     ) -> None:
         """Starts following.
 
@@ -198,12 +212,14 @@ class Follower:
             stop: ends the thread, within `poll_seconds`.
             poll_seconds: how long one request may wait.
             place: moves a model to where it is used.
+            unreachable_seconds: how long a learner may refuse requests.
         """
         self._source = source
         self._place = place
         self._names = tuple(names)
         self._stop = stop
         self._poll_seconds = poll_seconds
+        self._unreachable_seconds = unreachable_seconds
         self._condition = threading.Condition()
         self._latest: tuple[int, dict[str, Variables]] | None = None
         self._error: Exception | None = None
@@ -236,16 +252,24 @@ class Follower:
 
     def _follow(self) -> None:
         step = -1
+        reached = time.monotonic()
         while not self._stop.is_set():
             try:
                 response = self._source.get_parameters(self._names, step, self._poll_seconds)
-            except (RuntimeError, OSError, ValueError) as error:
-                if self._stop.is_set():
+                if response is None and self._source.get_step() < step:
+                    step = -1
+            except (RuntimeError, OSError) as error:
+                if time.monotonic() - reached > self._unreachable_seconds:
+                    self._fail(error)
                     return
-                with self._condition:
-                    self._error = error
-                    self._condition.notify_all()
+                logging.warning("asking the learner for parameters again: %s", error)
+                self._stop.wait(_RETRY_SECONDS)
+                continue
+            # It has an answer, and would not have another one.
+            except ValueError as error:
+                self._fail(error)
                 return
+            reached = time.monotonic()
             if response is None:
                 continue
             step, finished, payload = response
@@ -257,3 +281,8 @@ class Follower:
                     self._condition.notify_all()
             if finished:
                 return
+
+    def _fail(self, error: Exception) -> None:
+        with self._condition:
+            self._error = error
+            self._condition.notify_all()

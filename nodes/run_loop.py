@@ -1,5 +1,6 @@
 """The run loop: reads examples, has them scored, writes them to replay (A.6)."""
 
+import collections
 import pathlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from classact.nodes import metrics as metrics_lib
+from classact.nodes.errors import FatalError
 from classact.nodes.inference_server import Scores, scoring_fields
 from classact.selection import priorities
 
@@ -16,12 +18,27 @@ Batch = Mapping[str, np.ndarray]
 ScoreFn = Callable[[Batch], Scores]
 
 
-class NonFiniteScoresError(RuntimeError):
+class NonFiniteScoresError(FatalError):
     """Too many scores were NaN or infinite."""
+
+
+class Stream(Protocol):
+    """What a run loop reads: `data.stream.IIDStream`."""
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Batches without end."""
+
+    @property
+    def cursor(self) -> dict[str, Any]:
+        """Where it is, between two batches."""
 
 
 class Writer(Protocol):
     """What a run loop needs of the replay."""
+
+    @property
+    def max_pending(self) -> int:
+        """Examples that may be unconfirmed when `write` returns."""
 
     def write(self, batch: Batch, priorities: np.ndarray, keep: np.ndarray) -> int:
         """Inserts the kept examples; may block until the stop signal."""
@@ -35,7 +52,7 @@ class RunLoop:
 
     def __init__(
         self,
-        stream: Iterator[dict[str, np.ndarray]],
+        stream: Stream,
         score: ScoreFn | None,
         writer: Writer,
         config: priorities.PriorityConfig,
@@ -46,6 +63,7 @@ class RunLoop:
         extremes_path: pathlib.Path | None = None,
         class_names: Sequence[str] = (),
         decode: Callable[[np.ndarray], list[str]] | None = None,
+        report_cursor: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         """Builds the loop; `run` starts it.
 
@@ -63,6 +81,7 @@ class RunLoop:
                 lowest scores among the last ones, as `.npz`, at the end.
             class_names: goes with them, if there are any.
             decode: makes captions of `text`, int32[B, L], to go with them.
+            report_cursor: told where the stream was, when all before is in the tables.
         """
         self._stream = stream
         self._score = score
@@ -75,6 +94,11 @@ class RunLoop:
         self._extremes = None
         if extremes_path is not None and score is not None:
             self._extremes = _Extremes(extremes_path, class_names, decode)
+        self._report_cursor = report_cursor
+        # Cursors of which some example may not be in the tables yet, each with how many
+        # examples had been written up to it.
+        self._unreported: collections.deque[tuple[int, dict[str, Any]]] = collections.deque()
+        self._written = 0
         self._examples = 0
         self._nonfinite = 0
         self._saturated = 0
@@ -125,9 +149,22 @@ class RunLoop:
             "score": scores.values.astype(np.float32),
             "scored_step": np.full(len(found.keep), scores.step, np.int64),
         }
-        self._writer.write(scored, found.values, found.keep)
+        self._written += self._writer.write(scored, found.values, found.keep)
+        self._report()
         if self._extremes is not None:
             self._extremes.add(scored, found.keep)
+
+    def _report(self) -> None:
+        # A writer that is stopped leaves examples out.
+        if self._report_cursor is None or self._stop.is_set():
+            return
+        self._unreported.append((self._written, self._stream.cursor))
+        confirmed = self._written - self._writer.max_pending
+        newest = None
+        while self._unreported and self._unreported[0][0] <= confirmed:
+            _, newest = self._unreported.popleft()
+        if newest is not None:
+            self._report_cursor(newest)
 
     def _log(self, step: int, scores: np.ndarray) -> None:
         if self._metrics is None:

@@ -1,5 +1,7 @@
 """The learner's side of the replay: an iterator over a table's sampled batches."""
 
+import collections
+import logging
 import queue
 import threading
 import time
@@ -16,6 +18,8 @@ from classact.replay import records
 # the stop signal is looked at in between.
 _SAMPLE_SECONDS = 2.0
 _SIGNATURE_SECONDS = 60
+# Between two tries to reach a server that is gone.
+_RETRY_SECONDS = 1.0
 
 Batch = dict[str, np.ndarray]
 
@@ -59,6 +63,8 @@ class ReplayDataset:
         stop: threading.Event,
         transfer: Callable[[Batch], Any] = lambda batch: batch,
         max_in_flight: int | None = None,
+        remembered: int = 0,
+        first: np.ndarray | None = None,
     ) -> None:
         """Starts reading.
 
@@ -73,6 +79,9 @@ class ReplayDataset:
             max_in_flight: items that the C++ sampler of a shard may hold; default: an
                 eighth of the batch, and no more than half of the shard's part of it.
                 (With an eighth of a part of 16, a server spends twice the time per item.)
+            remembered: how many of the last batches `recent` gives.
+            first: uint8[n · batch_size, bytes], records of batches to give before the
+                first one that is read: of `recent` of an earlier process.
 
         Raises:
             ValueError: if the batch cannot be taken in equal parts.
@@ -89,6 +98,14 @@ class ReplayDataset:
         self._transfer = transfer
         self._max_in_flight = max_in_flight or max(1, min(batch_size // 8, self._part_size // 2))
         self._queue: queue.Queue[Any] = queue.Queue()
+        # What the last batches were made of.
+        self._recent: collections.deque[np.ndarray] = collections.deque(maxlen=remembered)
+        self._first = collections.deque(
+            np.split(first, len(first) // batch_size) if first is not None else ()
+        )
+        self._failure = ""
+        # By shard what a time-out has cut short.
+        self._rests = [np.empty((0, codec.num_bytes), np.uint8) for _ in addresses]
         # The parts of the next batch by shard, until it has been taken; then each
         # thread reads its part of the one after it.
         self._parts: dict[int, np.ndarray] = {}
@@ -112,19 +129,35 @@ class ReplayDataset:
                 part is missing.
             RuntimeError: if a reading thread failed.
         """
+        if self._first:
+            records = self._first.popleft()
+            self._recent.append(records)
+            return self._transfer(self._codec.unpack(records))
         try:
             item = self._queue.get(timeout=timeout)
         except queue.Empty:
             raise ReplayTimeoutError(
-                f"no batch from table {self._table!r} at {self._late()} in {timeout} s"
+                f"no batch from table {self._table!r} at {self._late()} in {timeout} s{self._failure}"
             ) from None
         if isinstance(item, Exception):
             raise item
+        records, batch = item
+        self._recent.append(records)
         with self._turn:
             self._parts.clear()
             self._taken += 1
             self._turn.notify_all()
-        return item
+        return batch
+
+    def recent(self, batches: int) -> np.ndarray:
+        """Returns the records of the last batches that `next` gave, uint8[batches · batch_size, bytes].
+
+        Fewer if it has not given so many; raises ValueError if they are not remembered.
+        """
+        if batches > (self._recent.maxlen or 0):
+            raise ValueError(f"batches={batches}: only the last {self._recent.maxlen} are remembered")
+        chosen = list(self._recent)[-batches:] if batches else []
+        return np.concatenate(chosen) if chosen else np.empty((0, self._codec.num_bytes), np.uint8)
 
     def close(self, timeout: float = 2 * _SAMPLE_SECONDS) -> None:
         """Waits for the reading threads to end; call it after setting `stop`."""
@@ -141,14 +174,22 @@ class ReplayDataset:
 
     def _read(self, shard: int) -> None:
         address = self._addresses[shard]
-        try:
-            for rows in self._full_parts(address):
-                self._hand_in(shard, rows)
-        except (tf.errors.OpError, reverb.ReverbError, ValueError, RuntimeError) as error:
-            if not self._stop.is_set():
+        while not self._stop.is_set():
+            try:
+                for rows in self._full_parts(shard):
+                    self._hand_in(shard, rows)
+            # A signature that does not fit, which no other try would cure.
+            except ValueError as error:
                 failure = RuntimeError(f"reading table {self._table!r} at {address} failed")
                 failure.__cause__ = error
                 self._queue.put(failure)
+                return
+            # What the server or the network did; the caller of `next` waits as long as it likes.
+            except (tf.errors.OpError, reverb.ReverbError, RuntimeError) as error:
+                if not self._stop.is_set():
+                    self._failure = f"; the last try failed: {error}"
+                    logging.warning("reading table %r at %s again after: %s", self._table, address, error)
+                    self._stop.wait(_RETRY_SECONDS)
 
     def _hand_in(self, shard: int, rows: np.ndarray) -> None:
         """Adds a part to the next batch; the last makes it whole. Blocks until it is taken, or `stop`."""
@@ -157,24 +198,19 @@ class ReplayDataset:
             self._parts[shard] = rows
             complete = len(self._parts) == len(self._addresses)
         if complete:
-            self._queue.put(self._transfer(self._whole()))
+            # Views of the only shard's records, or a copy of all shards'.
+            parts = [self._parts[shard] for shard in range(len(self._addresses))]
+            records = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            self._queue.put((records, self._transfer(self._codec.unpack(records))))
         with self._turn:
             while not self._stop.is_set() and self._taken == taken:
                 self._turn.wait(timeout=0.5)
 
-    def _whole(self) -> Batch:
-        """The next batch: views of the only shard's records, or a copy of all shards'."""
-        parts = [self._codec.unpack(self._parts[shard]) for shard in range(len(self._addresses))]
-        if len(parts) == 1:
-            return parts[0]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _full_parts(self, address: str) -> Iterator[np.ndarray]:
+    def _full_parts(self, shard: int) -> Iterator[np.ndarray]:
         """Yields a shard's uint8[batch_size / K, N]; what a time-out cut short is kept, not lost."""
-        rest = np.empty((0, self._codec.num_bytes), np.uint8)
         while not self._stop.is_set():
             dataset = reverb.TrajectoryDataset.from_table_signature(
-                address,
+                self._addresses[shard],
                 self._table,
                 max_in_flight_samples_per_worker=self._max_in_flight,
                 num_workers_per_iterator=1,
@@ -185,10 +221,12 @@ class ReplayDataset:
             for rows in batches.as_numpy_iterator():
                 if self._stop.is_set():
                     return
+                rest = self._rests[shard]
                 rows = np.concatenate([rest, rows]) if len(rest) else rows
-                if len(rows) >= self._part_size:
+                whole = len(rows) >= self._part_size
+                self._rests[shard] = rows[self._part_size :] if whole else rows
+                if whole:
                     yield rows[: self._part_size]
-                rest = rows[self._part_size :] if len(rows) >= self._part_size else rows
 
 
 def _options() -> tf.data.Options:

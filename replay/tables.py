@@ -1,10 +1,12 @@
 """The Reverb tables of one shard of a data set."""
 
+import pathlib
 import threading
 
 import reverb
 import tensorflow as tf
 
+from classact.replay import snapshots
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 
 
@@ -66,16 +68,15 @@ def make_tables(config: TableConfig, record_bytes: int) -> list[reverb.Table]:
 
 
 def serve(
-    config: TableConfig, record_bytes: int, port: int, checkpoint_directory: str, stop: threading.Event
+    config: TableConfig, record_bytes: int, port: int, folder: pathlib.Path, stop: threading.Event
 ) -> None:
     """Serves the tables on a port; blocks until `stop`.
 
-    Without a checkpointer of its own Reverb would make a temporary directory.
+    Begins with what `snapshots.Snapshots` saved last in the folder, and empty if there
+    is nothing.
     """
     server = reverb.Server(
-        make_tables(config, record_bytes),
-        port=port,
-        checkpointer=reverb.checkpointers.DefaultCheckpointer(checkpoint_directory),
+        make_tables(config, record_bytes), port=port, checkpointer=snapshots.checkpointer(folder)
     )
     stop.wait()
     server.stop()

@@ -1,6 +1,8 @@
 """Writes scored examples into the tables of a data set."""
 
+import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,11 +14,21 @@ from classact.replay import records
 _FLUSH_SECONDS = 0.5
 # Items that may be unconfirmed while more are appended. Reverb logs a warning for
 # every ten items above about fifty.
-_MAX_PENDING = 24
+MAX_PENDING = 24
+# Between two tries to reach a server that is gone.
+_RETRY_SECONDS = 1.0
+
+
+class ReplayUnreachableError(RuntimeError):
+    """The replay server was gone for too long."""
 
 
 class ReplayWriter:
-    """Inserts each example of a batch as one item per table. Not thread-safe."""
+    """Inserts each example of a batch as one item per table. Not thread-safe.
+
+    A server that is gone is waited for. What it had not confirmed is inserted again
+    when it is back, so some examples, `MAX_PENDING` items at most, may then be there twice.
+    """
 
     def __init__(
         self,
@@ -24,6 +36,7 @@ class ReplayWriter:
         codec: records.RecordCodec,
         tables: Sequence[str],
         stop: threading.Event,
+        unreachable_seconds: float = 300.0,
     ) -> None:
         """Opens a stream to the server.
 
@@ -33,11 +46,18 @@ class ReplayWriter:
             tables: names of the tables that every example goes to; the data is
                 sent and stored once.
             stop: ends a blocked `write`.
+            unreachable_seconds: how long `write` waits for a server that refuses it.
         """
         self._codec = codec
         self._tables = tuple(tables)
         self._stop = stop
-        self._writer = reverb.Client(address).trajectory_writer(num_keep_alive_refs=1)
+        self._unreachable_seconds = unreachable_seconds
+        self._client = reverb.Client(address)
+        self._address = address
+        self._open()
+
+    def _open(self) -> None:
+        self._writer = self._client.trajectory_writer(num_keep_alive_refs=1)
         # `TrajectoryWriter.append` keeps a Python history of every column, which
         # costs as much as the insertion itself (BUILD_NOTES.md); an item of one
         # step needs none, so the C++ writer beneath is called.
@@ -62,15 +82,40 @@ class ReplayWriter:
         if not np.all(np.isfinite(priorities[chosen])) or np.any(priorities[chosen] < 0):
             raise ValueError("a priority is negative or not finite: it would stop the replay table for ever")
         rows = self._codec.pack(batch)
-        chunk = _MAX_PENDING // len(self._tables)
+        chunk = MAX_PENDING // len(self._tables)
         for start in range(0, len(chosen), chunk):
-            for index in chosen[start : start + chunk]:
-                reference = self._stream.Append([rows[index]])
-                for table in self._tables:
-                    priority = float(priorities[index]) if table == self._tables[0] else 1.0
-                    self._stream.CreateItem(table, priority, [reference], [True])
-            self.flush(_MAX_PENDING)
+            self._write_chunk(rows, priorities, chosen[start : start + chunk])
         return len(chosen)
+
+    def _write_chunk(self, rows: np.ndarray, priorities: np.ndarray, chosen: np.ndarray) -> None:
+        """Inserts a few examples; again and again while the server is gone, until `stop`."""
+        deadline: float | None = None
+        while not self._stop.is_set():
+            try:
+                for index in chosen:
+                    reference = self._stream.Append([rows[index]])
+                    for table in self._tables:
+                        priority = float(priorities[index]) if table == self._tables[0] else 1.0
+                        self._stream.CreateItem(table, priority, [reference], [True])
+                self.flush(MAX_PENDING)
+                return
+            # Reverb's errors have no common class but this one.
+            except (RuntimeError, reverb.ReverbError) as error:
+                now = time.monotonic()
+                deadline = deadline or now + self._unreachable_seconds
+                if now > deadline:
+                    raise ReplayUnreachableError(
+                        f"the replay at {self._address} refused inserts for "
+                        f"{self._unreachable_seconds} s: {error}"
+                    ) from error
+                logging.warning("inserting again, the replay at %s refused: %s", self._address, error)
+                self._stop.wait(_RETRY_SECONDS)
+                self._open()
+
+    @property
+    def max_pending(self) -> int:
+        """Examples that may be unconfirmed when `write` returns."""
+        return MAX_PENDING // len(self._tables)
 
     def flush(self, max_pending: int = 0) -> None:
         """Blocks until at most `max_pending` items are unconfirmed, or until `stop`."""

@@ -1,3 +1,5 @@
+import collections
+import copy
 import itertools
 import json
 
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from classact.data.noise import with_label_noise
 from classact.data.source import ArraySource, DataError, SourceView
-from classact.data.stream import IIDStream
+from classact.data.stream import IIDStream, newest_cursors
 
 
 def source_of(count):
@@ -68,7 +70,7 @@ def test_a_restored_stream_goes_on_identically(data, count, before, batch_size, 
     stream = IIDStream(source, batch_size, **arguments)
     read(stream, before) if before else None
     cursor = json.loads(json.dumps(stream.cursor))
-    restored = IIDStream(source, batch_size, **arguments, cursor=cursor)
+    restored = IIDStream(source, batch_size, **arguments, cursors=[cursor])
     for _ in range(5):
         expected, actual = next(stream), next(restored)
         assert expected.keys() == actual.keys()
@@ -126,7 +128,7 @@ def test_damaged_examples_are_made_up_for_and_resumption_still_holds():
     assert len(ids) == 20 * 64
     for epoch in range(4):
         assert sorted(ids[epoch * 298 : (epoch + 1) * 298].tolist()) == sorted(set(range(300)) - {17, 170})
-    restored = IIDStream(source, 64, seed=0, cursor=stream.cursor)
+    restored = IIDStream(source, 64, seed=0, cursors=[stream.cursor])
     assert read(restored, 5).tolist() == read(stream, 5).tolist()
 
 
@@ -145,7 +147,7 @@ def test_counting_of_damage_goes_on_after_a_restore():
     while stream.cursor["skipped"] < 3:
         next(stream)
     with pytest.raises(DataError, match="4 of"):
-        read(IIDStream(source, 1, seed=0, cursor=stream.cursor), 300)
+        read(IIDStream(source, 1, seed=0, cursors=[stream.cursor]), 300)
 
 
 @pytest.mark.parametrize(
@@ -169,16 +171,247 @@ def test_bad_arguments_are_refused(change, message):
     "change",
     [
         {"seed": 1},
-        {"reader": 1},
-        {"num_readers": 3},
+        {"reader": 2},
+        {"num_readers": 0},
+        {"num_readers": 11},
         {"num_examples": 11},
+        {"generation": -1},
+        {"generation": None},
         {"epoch": -1},
         {"position": 6},
         {"position": 1.5},
         {"skipped": None},
+        {"skipped": 3},
+        {"remainder": None},
+        {"remainder": {"epoch": 0, "start": 10, "sets": []}},
+        {"remainder": {"epoch": 0, "start": 0, "sets": [[]]}},
+        {"remainder": {"epoch": 0, "start": 0, "sets": [[[0]]]}},
+        {"remainder": {"epoch": 0, "start": 0, "sets": [[[0, "1"]]]}},
+        {"remainder": {"epoch": 0, "sets": []}},
+        {"remainder": {"epoch": 1, "start": 0, "sets": []}, "epoch": 0},
     ],
 )
 def test_a_cursor_of_another_stream_is_refused(change):
-    good = IIDStream(source_of(10), 2, seed=0, reader=0, num_readers=2).cursor
-    with pytest.raises(ValueError, match=f"cursor has {next(iter(change))}="):
-        IIDStream(source_of(10), 2, seed=0, reader=0, num_readers=2, cursor={**good, **change})
+    stream = IIDStream(source_of(10), 2, seed=0, reader=0, num_readers=2)
+    next(stream)
+    field = list(change)[-1]
+    with pytest.raises(ValueError, match=f"cursor has {field}="):
+        IIDStream(source_of(10), 2, seed=0, reader=0, num_readers=2, cursors=[{**stream.cursor, **change}])
+
+
+def begin(count, seed, readers, cursors=None):
+    """All readers of a stream, reading one example at a time."""
+    return [IIDStream(source_of(count), 1, seed, reader, readers, cursors) for reader in range(readers)]
+
+
+def take(stream, examples):
+    """Reads (epoch, index), one example at a time."""
+    taken = []
+    for _ in range(examples):
+        (index,) = next(stream)["id"].tolist()
+        taken.append((stream.cursor["epoch"], index))
+    return taken
+
+
+def take_before(stream, epoch, most=None):
+    """Reads what is left to a reader before an epoch, or only some of it."""
+    taken = []
+    while len(taken) != most and take(copy.copy(stream), 1)[0][0] < epoch:
+        taken += take(stream, 1)
+    return taken
+
+
+class Dealer:
+    """What readers should read, from lists of what is left of every epoch."""
+
+    def __init__(self, count, seed):
+        self.count, self.seed = count, seed
+        self.gone, self.readers = set(), 0
+
+    def begin(self, readers):
+        """Deals anew if the number of readers has changed."""
+        if readers != self.readers:
+            self.readers, left = readers, frozenset(self.gone)
+            self.hands = [self.hand(reader, left) for reader in range(readers)]
+
+    def hand(self, reader, gone):
+        readers = self.readers
+        for epoch in itertools.count():
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.count).tolist()
+            left = [(epoch, index) for index in order if (epoch, index) not in gone]
+            yield from left[reader::readers]
+
+    def take(self, reader, examples):
+        taken = list(itertools.islice(self.hands[reader], examples))
+        self.gone.update(taken)
+        return taken
+
+
+@st.composite
+def histories(draw):
+    """(examples of the source, how many the readers of one generation after another read)."""
+    count = draw(st.integers(1, 30))
+    generations = []
+    for _ in range(draw(st.integers(1, 6))):
+        readers = draw(st.integers(1, min(count, 6)))
+        # Often about as many each, so that holes are filled; sometimes far apart.
+        most = draw(st.sampled_from([3, 10, 3 * count]))
+        least = draw(st.integers(0, most))
+        generations.append(draw(st.lists(st.integers(least, most), min_size=readers, max_size=readers)))
+    return count, generations
+
+
+def last_cursors(data, streams):
+    """As a caller has them: in any order, through JSON, some that have read nothing missing."""
+    cursors = [json.loads(json.dumps(stream.cursor)) for stream in streams]
+    known = [
+        cursor
+        for cursor in cursors
+        if (cursor["epoch"], cursor["position"]) != (cursor["remainder"]["epoch"], 0)
+        or data.draw(st.booleans())
+    ]
+    return data.draw(st.permutations(known or cursors))
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), history=histories(), seed=seeds)
+def test_readers_of_any_numbers_read_every_epoch_once(data, history, seed):
+    count, generations = history
+    seen, cursors = [], None
+    for reads in generations:
+        streams = begin(count, seed, len(reads), cursors)
+        for stream, examples in zip(streams, reads, strict=True):
+            seen += take(stream, examples)
+        cursors = last_cursors(data, streams)
+    epochs = max((epoch for epoch, _ in seen), default=0) + 1
+    readers = data.draw(st.integers(1, min(count, 6)))
+    for stream in begin(count, seed, readers, cursors):
+        seen += take_before(stream, epochs)
+    assert collections.Counter(seen) == collections.Counter(itertools.product(range(epochs), range(count)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), history=histories(), seed=seeds, batch_size=st.integers(1, 9))
+def test_what_is_left_is_dealt_out_in_the_order_of_the_permutations(data, history, seed, batch_size):
+    count, generations = history
+    source, dealer, cursors = source_of(count), Dealer(count, seed), None
+    for reads in generations:
+        readers = len(reads)
+        dealer.begin(readers)
+        streams = [IIDStream(source, batch_size, seed, reader, readers, cursors) for reader in range(readers)]
+        for reader, (stream, batches) in enumerate(zip(streams, reads, strict=True)):
+            ids = read(stream, batches).tolist() if batches else []
+            assert ids == [index for _, index in dealer.take(reader, batches * batch_size)]
+        cursors = last_cursors(data, streams)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), history=histories(), seed=seeds)
+def test_a_reader_that_restarts_alone_goes_on_where_it_was(data, history, seed):
+    """Whatever else the caller has: stale cursors, and none of those that never gave one."""
+    count, generations = history
+    everything, cursors = [], None
+    for reads in generations:
+        streams = begin(count, seed, len(reads), cursors)
+        for stream, examples in zip(streams, reads, strict=True):
+            take(stream, examples)
+            everything.append(stream.cursor)
+        cursors = newest_cursors(everything)
+        for reader, stream in enumerate(streams):
+            again = IIDStream(source_of(count), 1, seed, reader, len(reads), cursors)
+            assert again.cursor == stream.cursor
+            assert take(again, 5) == take(stream, 5)
+
+
+def test_a_reader_without_a_cursor_learns_its_part_from_another():
+    olds = begin(50, 3, 4)
+    for old in olds:
+        take(old, 5)
+    cursors = [old.cursor for old in olds]
+    first, second = begin(50, 3, 2, cursors)
+    take(first, 2)
+    # `second` ends before it has given a cursor, and `first` has: or neither has.
+    for known in [*cursors, first.cursor], cursors:
+        again = IIDStream(source_of(50), 1, 3, 1, 2, newest_cursors(known))
+        assert again.cursor == second.cursor
+    assert take(again, 15) == take(second, 15)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), count=st.integers(7, 30), epochs=st.integers(1, 3), seed=seeds)
+def test_the_cursor_is_plain_again_when_the_begun_epochs_are_read(data, count, epochs, seed):
+    cursors, numbers = None, st.integers(1, 6)
+    for _ in range(data.draw(st.integers(1, 4))):
+        streams = begin(count, seed, data.draw(numbers), cursors)
+        for stream in streams:
+            take_before(stream, epochs, data.draw(st.integers(0, count)))
+        cursors = [stream.cursor for stream in streams]
+    streams = begin(count, seed, data.draw(numbers), cursors)
+    for stream in streams:
+        take_before(stream, epochs)
+    cursors = [stream.cursor for stream in streams]
+    expected = {"epoch": epochs, "start": 0, "sets": []}
+    for stream in begin(count, seed, len(streams) + 1, cursors):
+        cursor = stream.cursor
+        assert (cursor["remainder"], cursor["epoch"], cursor["position"]) == (expected, epochs, 0)
+
+
+def test_the_epoch_counts_what_earlier_readers_have_read():
+    old = IIDStream(source_of(40), 10, seed=0)
+    next(old)
+    for stream in begin(40, 0, 2, [old.cursor]):
+        assert stream.epoch == 0.25
+        take(stream, 5)
+        assert stream.epoch == 0.5
+
+
+def test_what_is_left_may_have_as_many_damaged_examples_as_a_whole_share():
+    order = np.random.default_rng([0, 0]).permutation(600)
+    old = IIDStream(source_of(600), 590, seed=0)
+    next(old)
+    # The ten that are left are dealt out to two, whose whole shares would be 300.
+    few = Damaged(source_of(600), order[-3:])
+    ids = [next(IIDStream(few, 5, 0, reader, 2, [old.cursor]))["id"].tolist() for reader in range(2)]
+    assert [ids[0][:4], ids[1][:3]] == [order[[590, 592, 594, 596]].tolist(), order[[591, 593, 595]].tolist()]
+    many = Damaged(source_of(600), order[-8:])
+    with pytest.raises(DataError, match="4 of 5 examples of epoch 0 are damaged"):
+        next(IIDStream(many, 5, 0, 0, 2, [old.cursor]))
+
+
+def test_the_newest_generation_wins_with_the_furthest_cursor_of_each_reader():
+    old = begin(20, 0, 3)
+    stale = [stream.cursor for stream in old]
+    streams = begin(20, 0, 2, stale)
+    early = [stream.cursor for stream in streams]
+    for stream in streams:
+        take(stream, 15)
+    late = [stream.cursor for stream in streams]
+    assert newest_cursors([late[1], *stale, *early, late[0]]) == late
+    assert newest_cursors(iter([stale[2], early[1], stale[1]])) == [early[1]]
+    assert newest_cursors(stale[::-1]) == stale
+    assert newest_cursors([]) == []
+
+
+def test_cursors_that_do_not_belong_together_are_refused():
+    old = begin(20, 0, 3)
+    take(old[0], 1)
+    two, four = (begin(20, 0, readers, [old[0].cursor])[0].cursor for readers in (2, 4))
+    plain, other = old[1].cursor, IIDStream(source_of(20), 1, seed=1).cursor
+    moved = {**two, "reader": 1, "remainder": {"epoch": 0, "start": 1, "sets": []}}
+    for cursors, field in [
+        ([two, four], "num_readers"),
+        ([two, moved], "remainder"),
+        ([two, {**two, "generation": 2}], "generation"),
+        ([plain, plain], "reader"),
+    ]:
+        with pytest.raises(ValueError, match=f"cursors have {field}="):
+            IIDStream(source_of(20), 1, 0, cursors=cursors)
+    for cursors, field in [
+        ([two, four], "num_readers"),
+        ([two, moved], "remainder"),
+        ([plain, other], "seed"),
+    ]:
+        with pytest.raises(ValueError, match=f"cursors have {field}="):
+            newest_cursors([plain, *cursors])
+    with pytest.raises(ValueError, match="cursor has generation=None"):
+        newest_cursors([{"seed": 0}])

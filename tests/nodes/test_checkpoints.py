@@ -1,5 +1,6 @@
 """What is saved comes back, and what is damaged is said to be."""
 
+import dataclasses
 import functools
 
 import jax
@@ -101,3 +102,99 @@ def test_a_damaged_checkpoint_is_an_error(save, linear_model, damage):
             path.unlink()
     with pytest.raises(checkpoints.CheckpointError, match="learner is damaged or incomplete"):
         checkpoints.load_model(directory)
+
+
+def trained_of(model):
+    optimizer = training.OptimizerConfig(0.1, steps=10, warmup_steps=0)
+    return {"learner": training.TrainedModel(model, optimizer, {"digits": 1.0})}
+
+
+def state_at(trained, step, seed=0):
+    """A state that differs from a new one in all its parts."""
+    state = training.init_state(trained, seed)
+    changed = jax.tree.map(lambda array: array + step, state.models)
+    return dataclasses.replace(state, step=jax.numpy.int32(step), rng=jax.random.key(step), models=changed)
+
+
+def assert_equal(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    assert int(found.step) == int(expected.step)
+    np.testing.assert_array_equal(jax.random.key_data(found.rng), jax.random.key_data(expected.rng))
+    jax.tree.map(np.testing.assert_array_equal, found.models, expected.models)
+
+
+@pytest.fixture
+def saved(tmp_path, linear_model):
+    """A directory with the checkpoints 3 and 7, the trained models, and how to open it again."""
+    trained = trained_of(linear_model)
+    checkpointer = checkpoints.Checkpointer(tmp_path)
+    for step in (3, 7):
+        data = checkpoints.DataState(
+            {"digits": [{"reader": 0, "position": step}]},
+            {"digits.examples": np.full((4, 5), step, np.uint8), "digits.stream": np.empty((0, 5), np.uint8)},
+        )
+        checkpointer.save(step, state_at(trained, step), data)
+    checkpointer.close()
+    return tmp_path, trained
+
+
+def restored(directory, trained):
+    checkpointer = checkpoints.Checkpointer(directory)
+    found = checkpointer.restore(training.init_state(trained, 5))
+    kept = checkpointer.kept()
+    checkpointer.close()
+    return found, kept
+
+
+def test_a_whole_state_comes_back_with_what_it_had_used_of_the_data(saved):
+    directory, trained = saved
+    (state, data), kept = restored(directory, trained)
+    assert_equal(state, state_at(trained, 7))
+    assert data.cursors == {"digits": [{"reader": 0, "position": 7}]}
+    assert set(data.read_ahead) == {"digits.examples"}
+    np.testing.assert_array_equal(data.read_ahead["digits.examples"], np.full((4, 5), 7, np.uint8))
+    assert kept == [3, 7]
+
+
+def test_without_checkpoints_there_is_nothing_to_restore(tmp_path, linear_model):
+    assert restored(tmp_path, trained_of(linear_model)) == (None, [])
+
+
+def damage(folder):
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_size > 100:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(saved, caplog):
+    directory, trained = saved
+    checkpoints.check(directory, 7)
+    damage(directory / "7")
+    with pytest.raises(checkpoints.CheckpointError, match="7 is damaged"):
+        checkpoints.check(directory, 7)
+    (state, data), kept = restored(directory, trained)
+    assert_equal(state, state_at(trained, 3))
+    assert data.cursors["digits"][0]["position"] == 3
+    assert kept == [3]
+    assert "checkpoint 7 cannot be restored" in caplog.text
+    assert (directory / "damaged-7").is_dir()
+    # Its step is free again.
+    checkpointer = checkpoints.Checkpointer(directory)
+    checkpointer.save(7, state_at(trained, 7))
+    checkpointer.close()
+    checkpoints.check(directory, 7)
+
+
+def test_if_all_are_damaged_that_is_an_error(saved):
+    directory, trained = saved
+    damage(directory)
+    with pytest.raises(checkpoints.CheckpointError, match=r"none of the checkpoints \[7, 3\]"):
+        restored(directory, trained)
+
+
+def test_what_is_set_aside_twice_gets_a_number(tmp_path):
+    for _ in range(3):
+        (tmp_path / "7").mkdir()
+        checkpoints.set_aside(tmp_path, 7)
+    checkpoints.set_aside(tmp_path, 7)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged-7", "damaged-7-1", "damaged-7-2"]

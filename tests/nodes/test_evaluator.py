@@ -35,14 +35,17 @@ class Learner:
         payload = {"learner": parameters.encode({"step": np.float32(self._now)})}
         return self._now, self._now == self._last, payload
 
+    def get_step(self):
+        return self._now
+
     def report_evaluation(self, name, step):
         self.reports.append((name, step))
 
 
-def run(learner, tmp_path, read_metrics, every=10):
+def run(learner, tmp_path, read_metrics, every=10, evaluated=0):
     lines = metrics.MetricsWriter(tmp_path, "evaluator-test")
     measure = lambda variables: {"top1": float(variables["step"]) / 1000}  # noqa: E731
-    evaluator.Evaluator("test", measure, learner, every, threading.Event(), lines).run()
+    evaluator.Evaluator("test", measure, learner, every, threading.Event(), lines, evaluated=evaluated).run()
     found = read_metrics(lines.path)
     for line in found:
         assert line["eval/test/top1"] == pytest.approx(line["step"] / 1000)
@@ -59,6 +62,24 @@ def test_it_skips_multiples_when_it_is_late(tmp_path, read_metrics):
     # While it measured step 10, the learner came to 37, then to 41.
     learner = Learner([0, 10, 37, 41, 50], last=50)
     assert run(learner, tmp_path, read_metrics) == [10, 37, 41, 50]
+
+
+def test_it_goes_on_after_what_an_earlier_process_has_measured(tmp_path, read_metrics):
+    learner = Learner(range(31), last=30)
+    assert run(learner, tmp_path, read_metrics, evaluated=20) == [30]
+    assert learner.reports == [("test", 30)]
+
+
+def test_what_was_measured_before_the_learner_went_back_is_measured_again(tmp_path, read_metrics):
+    class WentBack(Learner):
+        def get_parameters(self, names, newer_than, timeout):
+            if not self.requests:
+                self.requests.append(newer_than)
+                self._now = 10
+                return None
+            return super().get_parameters(names, newer_than, timeout)
+
+    assert run(WentBack(range(11, 31), last=30), tmp_path, read_metrics, evaluated=20) == [20, 30]
 
 
 def test_the_last_step_is_evaluated_once_though_it_is_no_multiple(tmp_path, read_metrics):

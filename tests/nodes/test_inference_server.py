@@ -133,6 +133,9 @@ def test_scores_have_the_step_of_the_followed_parameters(make_server, stop):
         def get_parameters(self, names, newer_than, timeout):
             return store.get(names, newer_than, timeout)
 
+        def get_step(self):
+            return store.step
+
     store.offer(0, {"learner": {"w": np.float32(2.0)}})
     follower = parameters.Follower(Source(), ("learner",), stop, poll_seconds=0.2)
     server = make_server(Scorer(), follower=follower, roles={"learner": "online"})
@@ -172,6 +175,9 @@ def test_parameters_that_do_not_come_are_an_error(make_server, stop):
     class Silent:
         def get_parameters(self, names, newer_than, timeout):
             stop.wait(timeout)
+
+        def get_step(self):
+            return -1
 
     follower = parameters.Follower(Silent(), ("online",), stop, poll_seconds=0.1)
     server = make_server(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from classact.nodes import learner, metrics, parameters, training
+from classact.nodes import batches, checkpoints, cursors, learner, metrics, parameters, saving, training
 from classact.selection import losses
 
 SOON = 20.0
@@ -25,7 +25,7 @@ def sampled(number=0, size=4, scored_step=0, label=None):
     }
     if label is not None:
         batch["clean_label"] = np.zeros(size, np.int32)
-    return learner.to_device(batch)
+    return batches.to_device(batch)
 
 
 class Dataset:
@@ -41,6 +41,9 @@ class Dataset:
         self.read += 1
         return item
 
+    def recent(self, number):
+        return np.arange(self.read - number, self.read)[:, None]
+
     def close(self):
         self.closed = True
 
@@ -48,7 +51,17 @@ class Dataset:
 class Setup:
     """A learner with a linear model, its store, and its files."""
 
-    def __init__(self, model, workdir, make=sampled, super_batches=None, task=None, any_host=None, **config):
+    def __init__(
+        self,
+        model,
+        workdir,
+        make=sampled,
+        super_batches=None,
+        task=None,
+        any_host=None,
+        no_data_seconds=300.0,
+        **config,
+    ):
         self.stop = threading.Event()
         optimizer = training.OptimizerConfig(0.05, steps=1000, warmup_steps=0)
         trained = {"learner": training.TrainedModel(model, optimizer, {"digits": 1.0})}
@@ -59,16 +72,21 @@ class Setup:
         self.metrics = metrics.MetricsWriter(workdir, "learner")
         self.dataset = Dataset(make)
         self.checkpointer = Checkpointer()
+        self.batches = batches.Batches(
+            {"digits": self.dataset},
+            {"digits": super_batches} if super_batches else {},
+            self.stop,
+            no_data_seconds,
+        )
         self.learner = learner.Learner(
             learner.LearnerConfig(**{"steps": 6, "log_every": 3, **config}),
             trained,
             training.make_update(trained, task or losses.Classification(0.1)),
             training.init_state(trained, 0),
-            {"digits": self.dataset},
-            {"digits": super_batches} if super_batches else {},
+            self.batches,
             self.stop,
             self.metrics,
-            self.checkpointer,
+            saving.Saver(self.checkpointer, cursors.Cursors(), self.batches, {"digits": self.checkpointer}),
             {"digits": lambda: {"size": 5.0, "inserts": 40.0, "samples": 20.0}},
             any_host=any_host,
         )
@@ -82,9 +100,14 @@ class Checkpointer:
     def __init__(self):
         self.saved, self.waited = [], False
 
-    def save(self, step, state):
-        assert int(state.step) == step
-        self.saved.append(step)
+    def save(self, step, state, data=None):
+        if isinstance(state, training.TrainState):
+            assert int(state.step) == step
+            self.saved.append(step)
+            self.data = data
+
+    def kept(self):
+        return self.saved
 
     def wait(self):
         self.waited = True
@@ -163,7 +186,7 @@ def test_a_loss_that_is_not_finite_names_its_step(setup, bad):
 
 def test_no_data_is_an_error(setup):
     made = setup(make=lambda number: sampled() if number < 2 else None, no_data_seconds=0.2)
-    with pytest.raises(learner.NoDataError, match=r"digits.*0\.2 s \(nothing there\).*run loops"):
+    with pytest.raises(batches.NoDataError, match=r"digits.*0\.2 s \(nothing there\).*run loops"):
         made.learner.run()
     assert made.dataset.read == 2
 
@@ -175,7 +198,7 @@ class TestSeveralDataSets:
     def build(self, linear_model, tmp_path):
         stops = []
 
-        def make(datasets, **config):
+        def make(datasets, no_data_seconds=300.0, **config):
             stop = threading.Event()
             stops.append(stop)
             optimizer = training.OptimizerConfig(0.05, steps=1000, warmup_steps=0)
@@ -187,8 +210,7 @@ class TestSeveralDataSets:
                 trained,
                 training.make_update(trained, losses.Classification(0.1)),
                 training.init_state(trained, 0),
-                datasets,
-                {},
+                batches.Batches(datasets, {}, stop, no_data_seconds),
                 stop,
                 metrics.MetricsWriter(tmp_path, "learner"),
                 replay_statistics={
@@ -226,11 +248,11 @@ class TestSeveralDataSets:
 
     def test_the_one_that_delivers_nothing_is_named(self, build):
         datasets = {"noisy": Dataset(sampled), "clean": Dataset(lambda number: None)}
-        with pytest.raises(learner.NoDataError, match="replay of clean delivered no batch"):
+        with pytest.raises(batches.NoDataError, match="replay of clean delivered no batch"):
             build(datasets, no_data_seconds=0.2).run()
 
 
-def test_stop_ends_it_early_and_without_a_last_checkpoint(setup):
+def test_stop_ends_it_early_and_saves_what_it_has(setup):
     def make(number):
         if number == 2:
             made.stop.set()
@@ -238,8 +260,14 @@ def test_stop_ends_it_early_and_without_a_last_checkpoint(setup):
 
     made = setup(make=make)
     made.learner.run()
-    assert made.dataset.read <= 3
-    assert made.checkpointer.saved == []
+    assert made.checkpointer.saved == [int(made.learner._state.step)]
+    assert made.checkpointer.waited
+    # What had left the tables by then goes with it: two batches, not trained on.
+    assert made.dataset.read == made.checkpointer.saved[0] + 2
+    np.testing.assert_array_equal(
+        made.checkpointer.data.read_ahead["digits.examples"][:, 0],
+        np.arange(made.dataset.read - 2, made.dataset.read),
+    )
 
 
 def test_stop_ends_it_while_it_waits_for_data(setup):
@@ -252,15 +280,17 @@ def test_stop_ends_it_while_it_waits_for_data(setup):
 
 
 def test_checkpoints_are_taken_at_multiples_and_at_the_end(setup):
-    made = setup(steps=5, checkpoint_every=2)
+    made = setup(steps=7, checkpoint_every=3)
     made.learner.run()
-    assert made.checkpointer.saved == [2, 4, 5]
+    assert made.checkpointer.saved == [3, 6, 7]
+    # What is drawn for a checkpoint is trained on afterwards.
+    assert made.dataset.read == 8
 
 
 def test_the_last_step_is_not_saved_twice(setup):
-    made = setup(steps=4, checkpoint_every=2)
+    made = setup(steps=6, checkpoint_every=3)
     made.learner.run()
-    assert made.checkpointer.saved == [2, 4]
+    assert made.checkpointer.saved == [3, 6]
 
 
 def test_it_waits_for_the_evaluators_last_report(setup):
@@ -303,30 +333,30 @@ def test_to_device_keeps_on_the_host_what_no_model_reads():
 
 
 def chunk(number, size=4):
-    return learner.Sampled({"x": jnp.arange(number * size, (number + 1) * size)}, size, np.zeros(size), None)
+    return batches.Sampled({"x": jnp.arange(number * size, (number + 1) * size)}, size, np.zeros(size), None)
 
 
 @pytest.mark.parametrize(("size", "overlap"), [(4, 0), (12, 8)])
 def test_the_super_batch_is_a_window_of_the_stream(size, overlap):
-    windows = learner.SuperBatches(Dataset(chunk), size)
+    windows = batches.SuperBatches(Dataset(chunk), size)
     read = lambda dataset: dataset.next(1.0)  # noqa: E731
     for number in range(5):
         found = windows.next(read)["x"]
         # Four new examples each time, after the first, and the newest of all.
         np.testing.assert_array_equal(found, np.arange(number * 4, number * 4 + size))
-    assert windows._dataset.read == (overlap + 5 * 4) // 4
+    assert windows.dataset.read == (overlap + 5 * 4) // 4
 
 
 def test_a_window_without_data_is_none():
-    windows = learner.SuperBatches(Dataset(chunk), 12)
+    windows = batches.SuperBatches(Dataset(chunk), 12)
     assert windows.next(lambda dataset: None) is None
 
 
 def test_the_reference_learns_from_the_super_batch(setup, read_metrics):
-    super_batches = learner.SuperBatches(Dataset(sampled), 12)
+    super_batches = batches.SuperBatches(Dataset(sampled), 12)
     made = setup(super_batches=super_batches)
     made.learner.run()
-    assert super_batches._dataset.read == 6 + 2
+    assert super_batches.dataset.read == 6 + 2
     assert "train/reference_loss" in read_metrics(made.metrics.path)[-1]
     assert set(made.learner.get_parameters(["learner", "reference"], 5, SOON)[2]) == {"learner", "reference"}
 

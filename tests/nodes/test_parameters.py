@@ -37,6 +37,9 @@ class Source:
     def get_parameters(self, names, newer_than, timeout):
         return self._store.get(names, newer_than, timeout)
 
+    def get_step(self):
+        return self._store.step
+
 
 def in_thread(function):
     """Runs a function in a thread; `result()` waits for its answer."""
@@ -225,15 +228,53 @@ def test_a_follower_without_parameters_says_so(store):
     assert not follower._thread.is_alive()
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("gone"), ConnectionError("gone"), ValueError("no such model")]
-)
-def test_a_follower_reports_that_the_learner_is_gone(error):
-    class Gone:
-        def get_parameters(self, names, newer_than, timeout):
-            raise error
+class Failing(Source):
+    """A learner that cannot be reached a few times, or never."""
 
-    follower = parameters.Follower(Gone(), ("learner",), threading.Event())
+    def __init__(self, store, error, times):
+        super().__init__(store)
+        self._error, self._times = error, times
+
+    def get_parameters(self, names, newer_than, timeout):
+        self._times -= 1
+        if self._times >= 0:
+            raise self._error
+        return super().get_parameters(names, newer_than, timeout)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("gone"), ConnectionError("gone")])
+def test_a_follower_waits_for_a_learner_that_is_gone(store, error):
+    stop = threading.Event()
+    store.offer(3, {"learner": model(3.0)})
+    follower = parameters.Follower(Failing(store, error, times=2), ("learner",), stop, poll_seconds=0.1)
+    assert follower.latest(SOON)[0] == 3
+    stop.set()
+
+
+@pytest.mark.parametrize(
+    ("error", "patience"),
+    [(RuntimeError("gone"), 0.0), (ConnectionError("gone"), 0.0), (ValueError("no"), 99.0)],
+)
+def test_a_follower_reports_that_it_has_waited_long_enough(store, error, patience):
+    source = Failing(store, error, times=10**6)
+    follower = parameters.Follower(source, ("learner",), threading.Event(), unreachable_seconds=patience)
     with pytest.raises(RuntimeError, match="cannot follow") as caught:
         follower.latest(SOON)
     assert caught.value.__cause__ is error
+
+
+def test_a_follower_goes_back_with_the_learner(store):
+    source = Source(store)
+    stop = threading.Event()
+    store.offer(9, {"learner": model(9.0)})
+    follower = parameters.Follower(source, ("learner",), stop, poll_seconds=0.1)
+    wait_for_step(follower, 9)
+    # Another process, which has its checkpoint of step 4.
+    source._store = restarted = parameters.ParameterStore()
+    restarted.offer(4, {"learner": model(4.0)})
+    deadline = time.monotonic() + SOON
+    while follower.latest(SOON)[0] != 4:
+        assert time.monotonic() < deadline
+    assert float(follower.latest(SOON)[1]["learner"]["params"]["w"][0]) == 4.0
+    stop.set()
+    restarted.close()

@@ -26,8 +26,22 @@ def batches(count=None):
         }
 
 
+class Stream:
+    """Batches with a cursor: how many were read."""
+
+    def __init__(self, count):
+        self._batches, self.cursor = batches(count), {"read": 0}
+
+    def __iter__(self):
+        for batch in self._batches:
+            self.cursor = {"read": self.cursor["read"] + 1}
+            yield batch
+
+
 class Writer:
     """Keeps what is inserted; sets `stop` after so many batches."""
+
+    max_pending = 0
 
     def __init__(self, stop=None, batches=0):
         self.ids, self.priorities, self.batches, self.closed = [], [], [], False
@@ -175,3 +189,30 @@ def test_the_extreme_examples_are_left_behind(stop, tmp_path):
     np.testing.assert_array_equal(found["id"], found["score"])
     assert found["image"].shape == (80, 2, 2, 1)
     assert found["class_names"].tolist() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("max_pending", "reported"), [(0, [1, 2, 3, 4, 5]), (1, [1, 2, 3, 4]), (SIZE, [1, 2, 3, 4]), (25, [1, 2])]
+)
+def test_a_cursor_is_reported_when_all_before_it_is_in_the_tables(stop, max_pending, reported):
+    writer, found = Writer(), []
+    writer.max_pending = max_pending
+    loop = run_loop.RunLoop(
+        Stream(5), score_by_label, writer, PriorityConfig(1.0, 0.0), stop, report_cursor=found.append
+    )
+    loop.run()
+    assert [cursor["read"] for cursor in found] == reported
+
+
+def test_a_batch_that_a_stop_has_cut_short_is_not_reported(stop):
+    found = []
+    loop = run_loop.RunLoop(
+        Stream(5),
+        score_by_label,
+        Writer(stop, batches=3),
+        PriorityConfig(1.0, 0.0),
+        stop,
+        report_cursor=found.append,
+    )
+    loop.run()
+    assert [cursor["read"] for cursor in found] == [1, 2]

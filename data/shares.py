@@ -1,0 +1,143 @@
+"""How the readers of a stream share its epochs, also after their number has changed.
+
+Within an epoch, the examples that nobody has read, in the order of the epoch's
+permutation, are dealt out like cards: reader r of R takes every R-th of them, from
+the r-th on. Readers that begin together are a set. When a run goes on with another
+number of readers, a new set begins, and what the earlier sets left of each epoch is
+dealt out anew. A set's shares of an epoch are disjoint and together all that was
+left of it, so every example of an epoch is read by one reader of one set.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+# Where a reader is: (epoch, position). It has read its shares of all earlier epochs, and
+# the first `position` examples of its share of this one.
+Place = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Remainder:
+    """What earlier sets of readers have left unread, of every epoch; nothing is read at first.
+
+    Its length doesn't depend on the number of examples, but on the number of readers.
+    A set ends with holes: unread examples before the furthest one that was read. At a
+    change of numbers, earlier sets are forgotten if the last one filled their holes, or
+    they have read nothing since the beginning of the earliest epoch with an unread
+    example; those that had begun a later epoch are kept until that is the earliest. So
+    there is more than one set only if numbers change faster than holes are filled, and
+    at most those since the earliest unfinished epoch began: two integers a reader.
+
+    Attributes:
+        num_examples: of the source.
+        epoch: the earliest with an unread example.
+        start: how many examples at this epoch's beginning have been read, whoever read them.
+        sets: where the readers of each set ended that still matters, the oldest first.
+    """
+
+    num_examples: int
+    epoch: int = 0
+    start: int = 0
+    sets: tuple[tuple[Place, ...], ...] = ()
+
+    def size(self, epoch: int) -> int:
+        """How many examples of an epoch, at least `self.epoch`, are unread."""
+        size = self.num_examples - self._first(epoch)
+        for places in self.sets:
+            size -= sum(_reads(places, epoch, size))
+        return size
+
+    def unread(self, permutation: np.ndarray, epoch: int) -> np.ndarray:
+        """Leaves out of an epoch's permutation, int64[num_examples], what has been read.
+
+        Needs up to 17 bytes per example besides the permutation; may return a view of it.
+        """
+        order = permutation[self._first(epoch) :]
+        for places in self.sets:
+            reads = _reads(places, epoch, len(order))
+            if not any(reads):
+                continue
+            kept = np.ones(len(order), bool)
+            for reader, read in enumerate(reads):
+                kept[reader : reader + read * len(reads) : len(reads)] = False
+            order = order[kept]
+        return order
+
+    def after(self, places: Sequence[Place]) -> "Remainder":
+        """What is left once the readers that shared this remainder have come to `places`."""
+        left = dataclasses.replace(self, sets=(*self.sets, tuple(places)))
+        epoch = min(at for at, _ in places)
+        while not left.size(epoch):
+            epoch += 1
+        return left._shortened(epoch)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same in numbers, lists and a dict, without the number of examples."""
+        sets = [[list(place) for place in places] for places in self.sets]
+        return {"epoch": self.epoch, "start": self.start, "sets": sets}
+
+    @classmethod
+    def from_json(cls, num_examples: int, value: Any) -> "Remainder":
+        """Reads what `as_json` gives; raises a ValueError for anything else."""
+        wrong = f"cursor has remainder={value}: not what IIDStream.cursor gives"
+        try:
+            epoch, start = value["epoch"], value["start"]
+            sets = tuple(tuple((at, position) for at, position in places) for places in value["sets"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(wrong) from error
+        numbers = [epoch, start, *itertools.chain.from_iterable(itertools.chain.from_iterable(sets))]
+        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise ValueError(wrong)
+        if start >= num_examples or not all(sets):
+            raise ValueError(wrong)
+        return cls(num_examples, epoch, start, sets)
+
+    def _first(self, epoch: int) -> int:
+        """Where in an epoch's permutation the first example is that may be unread."""
+        return self.start if epoch == self.epoch else 0
+
+    def _shortened(self, epoch: int) -> "Remainder":
+        """The same remainder, from its earliest epoch with unread examples on, in fewer numbers.
+
+        Follows the epoch through the sets. Before each of them, what is unread in the
+        order of the permutation is some `holes`, and then all from `tail` on. What every
+        reader of a set has read in full rounds of the dealing is the beginning of
+        that. If it covers the holes, then what is left is one end of the permutation
+        dealt out to this set, whatever the earlier ones did. They may still matter to
+        later epochs if they have read of them.
+        """
+        start = tail = self._first(epoch)
+        holes = 0
+        sets: list[tuple[Place, ...]] = []
+        for places in self.sets:
+            reads = _reads(places, epoch, self.num_examples - tail + holes)
+            rounds = min(reads)
+            earlier = itertools.chain.from_iterable(sets)
+            if rounds * len(places) >= holes and all(at <= epoch for at, _ in earlier):
+                start = tail = tail + rounds * len(places) - holes
+                holes = 0
+                sets = []
+                places = tuple((at, position - rounds * (at == epoch)) for at, position in places)
+                reads = [read - rounds for read in reads]
+            furthest = max(
+                (reader + (read - 1) * len(places) + 1 for reader, read in enumerate(reads) if read),
+                default=0,
+            )
+            tail += max(furthest - holes, 0)
+            holes = max(furthest, holes) - sum(reads)
+            if any(place > (epoch, 0) for place in places):
+                sets.append(places)
+        return Remainder(self.num_examples, epoch, start, tuple(sets))
+
+
+def _reads(places: Sequence[Place], epoch: int, size: int) -> list[int]:
+    """How many of an epoch's `size` unread examples each reader of a set has read."""
+    shares = (len(range(reader, size, len(places))) for reader in range(len(places)))
+    return [
+        share if at > epoch else position if at == epoch else 0
+        for share, (at, position) in zip(shares, places, strict=True)
+    ]

@@ -1,0 +1,269 @@
+"""What the learner trains on: the next batch, and super-batch, of each data set."""
+
+import collections
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from classact.nodes import mesh as mesh_lib
+from classact.nodes.errors import FatalError
+from classact.nodes.inference_server import scoring_fields
+
+# Longest single wait for a batch, between two looks at the stop signal.
+_POLL_SECONDS = 1.0
+# What has left the tables and is not yet drawn is in the next two batches of a table,
+# see `replay.dataset.ReplayDataset`.
+READ_AHEAD = 2
+# Batches of a table whose records are needed when a state is saved: those that were read
+# ahead at the last time, if there was one just before, and those that are read ahead now.
+REMEMBERED = 2 * READ_AHEAD
+
+
+class NoDataError(FatalError):
+    """The replay delivered nothing for too long."""
+
+
+class Sampled(NamedTuple):
+    """A sampled batch: what the models need on the device, the rest on the host.
+
+    Attributes:
+        batch: arrays on the devices of all hosts, `[B, ...]`.
+        size: B.
+        scored_step: int64[B / hosts], learner step of the parameters that scored each
+            of this host's.
+        corrupted: share of this host's labels or captions that a noise wrapper
+            changed; None if the data set's truth is unknown.
+    """
+
+    batch: dict[str, jax.Array]
+    size: int
+    scored_step: np.ndarray
+    corrupted: float | None
+
+
+class Drawn(NamedTuple):
+    """What one update is made from, by data set."""
+
+    sub_batches: dict[str, Sampled]
+    super_batches: dict[str, dict[str, jax.Array]]
+
+
+def to_device(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh | None = None) -> Sampled:
+    """Starts moving this host's share of a batch to its devices; used as the replay's `transfer`."""
+    # The views into Reverb's records are not aligned: made contiguous here, in
+    # the reading thread.
+    needed = {
+        name: np.ascontiguousarray(array)
+        for name, array in scoring_fields(batch).items()
+        if name not in ("score", "scored_step")
+    }
+    placed = mesh_lib.place(mesh, needed)
+    size = len(next(iter(placed.values())))
+    return Sampled(placed, size, np.array(batch["scored_step"]), corrupted_share(batch))
+
+
+def corrupted_share(batch: Mapping[str, np.ndarray]) -> float | None:
+    """The share of a batch that a noise wrapper changed; None if the truth is unknown."""
+    if "corrupted" in batch:
+        return float(np.mean(batch["corrupted"]))
+    if "clean_label" in batch:
+        return float(np.mean(batch["label"] != batch["clean_label"]))
+    return None
+
+
+class Dataset(Protocol):
+    """What the learner needs of `replay.dataset.ReplayDataset`."""
+
+    def next(self, timeout: float) -> Sampled:
+        """The next batch; raises TimeoutError after `timeout` seconds."""
+
+    def recent(self, batches: int) -> np.ndarray:
+        """The records of the last batches that `next` gave."""
+
+    def close(self) -> None:
+        """Waits for its threads."""
+
+
+class SuperBatches:
+    """The IID super-batch of Algorithm 2: the last examples of the stream.
+
+    Every update takes as many new examples as were scored for it and trains on
+    the newest `size`. With a filter ratio of 1 − b/size that is exactly one fresh
+    super-batch per update, as in the paper; with a smaller filter ratio each
+    example is part of several super-batches.
+    """
+
+    def __init__(self, dataset: Dataset, size: int, mesh: jax.sharding.Mesh | None = None) -> None:
+        """Builds the window.
+
+        Args:
+            dataset: of the stream table, whose batches divide `size`.
+            size: examples of a super-batch.
+            mesh: the devices that the batches are on; None: one. On several the
+                examples of a super-batch are in no order.
+        """
+        self.dataset = dataset
+        self._size = size
+        self._concatenate = mesh_lib.concatenator(mesh)
+        self._window: collections.deque[dict[str, jax.Array]] = collections.deque()
+        self._held = 0
+
+    @property
+    def kept(self) -> int:
+        """Batches of the stream that are part of the next super-batch as well."""
+        return len(self._window)
+
+    def next(self, read: Callable[[Dataset], Sampled | None]) -> dict[str, jax.Array] | None:
+        """Returns the next super-batch, or None when `read` does."""
+        while True:
+            sampled = read(self.dataset)
+            if sampled is None:
+                return None
+            self._window.append(sampled.batch)
+            self._held += sampled.size
+            if self._held >= self._size:
+                break
+        chunks = list(self._window)
+        self._held -= len(jax.tree.leaves(self._window.popleft())[0])
+        return chunks[0] if len(chunks) == 1 else self._concatenate(chunks)
+
+    def close(self) -> None:
+        """Waits for the data set's threads."""
+        self.dataset.close()
+
+
+class Batches:
+    """Draws from all data sets, each at its own rate, and knows what it has read ahead."""
+
+    def __init__(
+        self,
+        sub_batches: Mapping[str, Dataset],
+        super_batches: Mapping[str, SuperBatches],
+        stop: threading.Event,
+        no_data_seconds: float = 300.0,
+        stop_reading: threading.Event | None = None,
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            sub_batches: prioritized batches by data set.
+            super_batches: IID super-batches of those data sets that a model learns so from.
+            stop: ends the waiting of `draw`.
+            no_data_seconds: how long a data set may deliver nothing.
+            stop_reading: ends the datasets' threads; set by `close`. Another event than
+                `stop`, since a stopped learner still reads what has left the tables.
+        """
+        self._sub_batches = dict(sub_batches)
+        self._super_batches = dict(super_batches)
+        self._stop = stop
+        self._no_data_seconds = no_data_seconds
+        self._stop_reading = stop_reading or threading.Event()
+        # Each with how many batches its datasets had given when it was complete.
+        self._ahead: collections.deque[tuple[Drawn, collections.Counter[Any]]] = collections.deque()
+        self._given: collections.Counter[Any] = collections.Counter()
+        self._taken: collections.Counter[Any] = collections.Counter()
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """Names of the data sets."""
+        return tuple(self._sub_batches)
+
+    def draw(self, waited: Callable[[str, float], None] = lambda *_: None) -> Drawn | None:
+        """Returns what the next update is made from; None when stopped.
+
+        Args:
+            waited: told for each data set how many seconds it took.
+
+        Raises:
+            NoDataError: if a data set delivers nothing for `no_data_seconds`; it
+                names the data set and what its replay says is missing.
+        """
+        if not self._ahead:
+            drawn = self._draw(waited, None)
+            if drawn is None:
+                return None
+            self._ahead.append((drawn, self._given.copy()))
+        drawn, self._taken = self._ahead.popleft()
+        return drawn
+
+    def read_ahead(self, seconds: float | None = None) -> dict[str, dict[str, np.ndarray]]:
+        """Draws what the next two updates are made from, before they are asked for.
+
+        Of what has left the tables when this is called all is then drawn. So what it
+        returns, and what the tables held at that moment, is what a later process needs to
+        go on without a gap; what it drew after that moment is in both.
+
+        Args:
+            seconds: how long to wait at most, stopped or not; None: as long as `draw`.
+
+        Returns:
+            Records by data set and table ("examples", "stream"): of what was drawn and
+            not yet trained on, and of a super-batch's window.
+
+        Raises:
+            NoDataError: as `draw`.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        for _ in range(READ_AHEAD):
+            drawn = self._draw(lambda *_: None, deadline)
+            if drawn is None:
+                break
+            self._ahead.append((drawn, self._given.copy()))
+        untrained = self._given - self._taken
+        records = {
+            name: {"examples": dataset.recent(untrained[name, "examples"])}
+            for name, dataset in self._sub_batches.items()
+        }
+        for name, windows in self._super_batches.items():
+            # The first of the super-batches that were drawn ahead begins so far back.
+            records[name]["stream"] = windows.dataset.recent(len(self._ahead) + windows.kept)
+        return records
+
+    def close(self) -> None:
+        """Ends the datasets' threads, and waits for them for some seconds."""
+        self._stop_reading.set()
+        for sub_batches in self._sub_batches.values():
+            sub_batches.close()
+        for super_batches in self._super_batches.values():
+            super_batches.close()
+
+    def _draw(self, waited: Callable[[str, float], None], deadline: float | None) -> Drawn | None:
+        drawn = Drawn({}, {})
+        for name, dataset in self._sub_batches.items():
+            started = time.monotonic()
+            sampled = self._next((name, "examples"), dataset, deadline)
+            if sampled is None:
+                return None
+            drawn.sub_batches[name] = sampled
+            if name in self._super_batches:
+                super_batch = self._super_batches[name].next(
+                    lambda stream, key=(name, "stream"): self._next(key, stream, deadline)
+                )
+                if super_batch is None:
+                    return None
+                drawn.super_batches[name] = super_batch
+            waited(name, time.monotonic() - started)
+        return drawn
+
+    def _next(self, key: tuple[str, str], dataset: Dataset, deadline: float | None) -> Sampled | None:
+        """The next batch of a table; None when stopped, or after the deadline if there is one."""
+        started = time.monotonic()
+        while not (self._stop.is_set() if deadline is None else time.monotonic() > deadline):
+            try:
+                sampled = dataset.next(
+                    _POLL_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
+                )
+            except TimeoutError as error:
+                if time.monotonic() > started + self._no_data_seconds:
+                    raise NoDataError(
+                        f"the replay of {key[0]} delivered no batch for {self._no_data_seconds} s "
+                        f"({error}); see the logs of the run loops and inference servers"
+                    ) from None
+            else:
+                self._given[key] += 1
+                return sampled
+        return None

@@ -1,0 +1,108 @@
+"""When and with what the learner saves its state, so that nothing of the data is lost."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from classact.nodes import batches as batches_lib
+from classact.nodes import checkpoints, training
+from classact.nodes import cursors as cursors_lib
+
+# How long a learner that is asked to stop waits for what it reads ahead.
+_STOP_SECONDS = 2.0
+
+
+class Snapshots(Protocol):
+    """What is needed of `replay.snapshots.Snapshots`."""
+
+    def save(self, step: int, kept: Sequence[int]) -> None:
+        """Saves a data set's tables; raises RuntimeError if that fails."""
+
+
+class Saver:
+    """Saves a state together with where the data is.
+
+    In this order: the run loops' cursors, the tables, what has left the tables and is not
+    yet trained on, the models. So an example that a run loop had passed is in one of the
+    tables, or was read ahead, or was trained on, or was evicted: none is lost. Repeated
+    is what run loops wrote between their report and the saving of the tables (their last
+    two batches, and what they write while the tables are saved), and what is read ahead after it
+    (up to two batches of each table).
+    """
+
+    def __init__(
+        self,
+        checkpointer: checkpoints.Checkpointer,
+        cursors: cursors_lib.Cursors,
+        batches: batches_lib.Batches | None = None,
+        snapshots: Mapping[str, Snapshots] | None = None,
+    ) -> None:
+        """Saves nothing yet.
+
+        Args:
+            checkpointer: of the models.
+            cursors: of the run loops.
+            batches: what the learner draws from; None: what was read ahead is not saved.
+            snapshots: of the tables by data set; where there are none, a run that is
+                resumed begins with empty tables.
+        """
+        self.cursors = cursors
+        self._checkpointer = checkpointer
+        self._batches = batches
+        self._snapshots = dict(snapshots or {})
+
+    def save(self, step: int, state: training.TrainState, read_seconds: float | None = None) -> float:
+        """Saves a state in the middle of a run.
+
+        Blocks until the tables are on disk and two batches of each are drawn (see
+        `Batches.read_ahead`), and while the models are copied to the host.
+
+        Args:
+            step: of the state.
+            state: what to save.
+            read_seconds: how long to wait for these batches at most; None: as long as it takes.
+
+        Returns:
+            Seconds that it took.
+
+        Raises:
+            OSError, ValueError: if the disk refused this checkpoint or the one before it.
+        """
+        started = time.monotonic()
+        cursors = self.cursors.all()
+        read_ahead: dict[str, np.ndarray] = {}
+        if self._batches is not None and self._save_tables(step):
+            found = self._batches.read_ahead(read_seconds)
+            read_ahead = {
+                f"{data_set}.{table}": records
+                for data_set, tables in found.items()
+                for table, records in tables.items()
+            }
+        self._checkpointer.save(step, state, checkpoints.DataState(cursors, read_ahead))
+        return time.monotonic() - started
+
+    def save_stopped(self, step: int, state: training.TrainState) -> None:
+        """Saves a state at which the run is stopped; blocks until it is on disk."""
+        if step not in self._checkpointer.kept():
+            self.save(step, state, _STOP_SECONDS)
+        self._checkpointer.wait()
+
+    def save_finished(self, step: int, state: training.TrainState) -> None:
+        """Saves the last state, for which no data is needed; blocks until it is on disk."""
+        if step not in self._checkpointer.kept():
+            self._checkpointer.save(step, state)
+        self._checkpointer.wait()
+
+    def _save_tables(self, step: int) -> bool:
+        """Saves all data sets' tables; False if one could not be saved: then that is what is lost."""
+        kept = self._checkpointer.kept()
+        try:
+            for snapshots in self._snapshots.values():
+                snapshots.save(step, kept)
+        except RuntimeError as error:
+            logging.warning("checkpoint %d goes without tables: %s", step, error)
+            return False
+        return True
