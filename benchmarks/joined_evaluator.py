@@ -66,7 +66,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
 
         phase("before")
         random.seed(options.seed)
-        _sleep_until(time.monotonic() + random.uniform(0.0, 10.0))
+        training_runs.sleep_until(time.monotonic() + random.uniform(0.0, 10.0))
         with _evaluator(workdir, "first", options.every) as first:
             _wait_for_file(workdir / "metrics" / "evaluator-first.jsonl")
             phase("evaluator joined")
@@ -102,12 +102,12 @@ class _Lines:
         while not any(line["step"] >= step for line in self.since(0.0)):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self._path}: step {step} was not reached in {_WAIT_SECONDS} s")
-            _sleep_until(time.monotonic() + 0.5)
+            training_runs.sleep_until(time.monotonic() + 0.5)
 
 
 def _phase(name: str, seconds: float, lines: _Lines, learner: psutil.Process) -> list[Figure]:
     began, cpu = time.time(), learner.cpu_times()
-    _sleep_until(time.monotonic() + seconds)
+    training_runs.sleep_until(time.monotonic() + seconds)
     spent = learner.cpu_times()
     # The first line's interval began before the phase.
     found = lines.since(began)[1:]
@@ -157,12 +157,7 @@ def _wait_for_file(path: pathlib.Path) -> None:
     while not (path.exists() and path.stat().st_size):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{path} was not written in {_WAIT_SECONDS} s")
-        _sleep_until(time.monotonic() + 0.5)
-
-
-def _sleep_until(moment: float) -> None:
-    """Lets a time pass that is itself what is measured."""
-    time.sleep(max(0.0, moment - time.monotonic()))
+        training_runs.sleep_until(time.monotonic() + 0.5)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -168,6 +168,11 @@ class Training:
         cpu = self._usage.ru_utime + self._usage.ru_stime
         return TrainingRun(self._workdir, tuple(samples), cpu, wall)
 
+    def resident_bytes(self) -> tuple[int, int]:
+        """Resident sizes now: of the launcher, and of all processes together."""
+        sizes = self._sample(-1).resident_bytes
+        return sizes[LAUNCHER], sum(sizes.values())
+
     def _sample(self, step: int) -> Sample:
         now = time.monotonic()
         cpu, resident = {}, {}
@@ -183,7 +188,7 @@ class Training:
 
     def _name(self, process: psutil.Process) -> str:
         if process.pid not in self._names:
-            self._names[process.pid] = LAUNCHER if process == self._root else _node_name(process.cmdline())
+            self._names[process.pid] = LAUNCHER if process == self._root else node_name(process.cmdline())
         return self._names[process.pid]
 
 
@@ -200,12 +205,18 @@ def train(
         return training.watch()
 
 
-def _node_name(command: Sequence[str]) -> str:
+def node_name(command: Sequence[str]) -> str:
+    """The node that a process runs, by its command line; "other" for any other process."""
     files = [found[1] for part in command if (found := _TASK_FILE.search(part))]
     indices = [found[1] for part in command if (found := _TASK_INDEX.search(part))]
     if not files:
         return "other"
     return files[0] if indices in ([], ["0"]) else f"{files[0]}-{indices[0]}"
+
+
+def sleep_until(moment: float) -> None:
+    """Lets a time pass that is itself part of a measurement; `moment` of the monotonic clock."""
+    time.sleep(max(0.0, moment - time.monotonic()))
 
 
 class _StepReader:

@@ -125,6 +125,9 @@ def get_config() -> ml_collections.ConfigDict:
             # Updates between checkpoints, from which a run goes on that was interrupted;
             # 0: only at the end, or when it is stopped.
             "checkpoint_every": 250,
+            # Whether to write which examples each update was made from, by their ids, to
+            # `trained_examples.jsonl` (of several hosts: the first one's).
+            "record_examples": False,
             "no_data_seconds": 300.0,
             # Compute threads of each node with `--launch=processes`; 0: one per core.
             "threads": {"learner": 1, "inference": 1, "evaluator": 1, "replay": 1, "run_loop": 1},

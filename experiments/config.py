@@ -283,6 +283,7 @@ class ExperimentConfig(DataSetConfig):
     evaluation: EvaluationConfig
     log_every: int
     checkpoint_every: int
+    record_examples: bool
     no_data_seconds: float
     threads: ThreadsConfig
     cluster: ClusterConfig

@@ -7,6 +7,7 @@ TensorFlow or JAX if its node uses neither (5 s and 400 MB, 1 s and 150 MB).
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ import launchpad as lp
 from classact.experiments import curves
 from classact.experiments.config import ExperimentConfig
 from classact.launch import evaluators, parts, rpc
-from classact.nodes.metrics import MetricsWriter
+from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.replay import folders
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 from classact.selection import policies, priorities
@@ -119,7 +120,7 @@ class Factories:
         whole = hosts == 1
         saver = saving.Saver(
             checkpointer,
-            cursors.Cursors(data_state.cursors),
+            cursors.Cursors(data_state.cursors, {name: self._table_batches(name) for name in addresses}),
             batches if whole else None,
             {
                 name: snapshots.Snapshots(shards, self.replay_folders(name))
@@ -151,6 +152,9 @@ class Factories:
             mesh,
             mesh_lib.any_host(mesh) if hosts > 1 and mesh is not None else None,
             {name: self._evaluated(name) for name in evaluating},
+            ExampleRecorder(self.workdir / "trained_examples.jsonl")
+            if config.record_examples and first
+            else None,
         )
 
     def _batches(
@@ -199,6 +203,15 @@ class Factories:
             config.no_data_seconds,
             stop_reading,
         )
+
+    def _table_batches(self, data_set: str) -> int:
+        """How many batches of one run loop may be in a data set's tables and in what reads them."""
+        from classact.nodes import batches
+
+        own = self.config.data_sets[data_set]
+        held = own.replay.capacity + own.reference.super_batch
+        # The writer's unfinished batch, and one that it has not reported yet.
+        return math.ceil(held / own.super_batch_size) + batches.READ_AHEAD + 2
 
     def _evaluated(self, name: str) -> int:
         """The last step that an evaluator has measured, in this process or an earlier one; -1: none."""

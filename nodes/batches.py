@@ -37,12 +37,14 @@ class Sampled(NamedTuple):
             of this host's.
         corrupted: share of this host's labels or captions that a noise wrapper
             changed; None if the data set's truth is unknown.
+        ids: int64[B / hosts], which examples this host's are.
     """
 
     batch: dict[str, jax.Array]
     size: int
     scored_step: np.ndarray
     corrupted: float | None
+    ids: np.ndarray
 
 
 class Drawn(NamedTuple):
@@ -63,7 +65,9 @@ def to_device(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh | None = 
     }
     placed = mesh_lib.place(mesh, needed)
     size = len(next(iter(placed.values())))
-    return Sampled(placed, size, np.array(batch["scored_step"]), corrupted_share(batch))
+    return Sampled(
+        placed, size, np.array(batch["scored_step"]), corrupted_share(batch), np.array(batch["id"])
+    )
 
 
 def corrupted_share(batch: Mapping[str, np.ndarray]) -> float | None:

@@ -5,6 +5,7 @@ started again, or a run that is resumed, repeats what was written after the last
 and leaves nothing out.
 """
 
+import collections
 import json
 import logging
 import threading
@@ -21,25 +22,58 @@ _RETRY_SECONDS = 1.0
 class Cursors:
     """The last cursors of each data set's run loops. Any number of threads may use it."""
 
-    def __init__(self, known: Mapping[str, Iterable[Cursor]] | None = None) -> None:
-        """Begins with those of a checkpoint."""
+    def __init__(
+        self,
+        known: Mapping[str, Iterable[Cursor]] | None = None,
+        table_batches: Mapping[str, int] | None = None,
+    ) -> None:
+        """Begins with those of a checkpoint.
+
+        Args:
+            known: of the checkpoint.
+            table_batches: by data set how many of a run loop's batches its tables, and
+                what reads them, may hold.
+        """
         self._lock = threading.Lock()
-        self._found = {data_set: list(cursors) for data_set, cursors in (known or {}).items()}
+        self._known = {data_set: list(cursors) for data_set, cursors in (known or {}).items()}
+        self._table_batches = dict(table_batches or {})
+        # By data set and reader, the newest last.
+        self._reported: dict[str, dict[int, collections.deque[Cursor]]] = {}
 
     def put(self, data_set: str, cursor: Cursor) -> None:
-        """Takes a run loop's newest cursor in place of its last one."""
+        """Takes a run loop's newest cursor."""
         with self._lock:
-            self._found[data_set] = stream.newest_cursors([*self._found.get(data_set, []), cursor])
+            found = self._reported.setdefault(data_set, {})
+            for reader, old in list(found.items()):
+                # Readers that began with what these had left.
+                if old[-1]["generation"] < cursor["generation"]:
+                    del found[reader]
+            kept = 1 + self._table_batches.get(data_set, 0)
+            found.setdefault(cursor["reader"], collections.deque(maxlen=kept)).append(cursor)
 
     def get(self, data_set: str) -> list[Cursor]:
-        """What a stream of the data set is continued from."""
+        """What a stream of the data set is continued from, if its tables are still there."""
         with self._lock:
-            return list(self._found.get(data_set, []))
+            newest = [reported[-1] for reported in self._reported.get(data_set, {}).values()]
+            return stream.newest_cursors([*self._known.get(data_set, []), *newest])
 
     def all(self) -> dict[str, list[Cursor]]:
-        """All of them, by data set."""
+        """As `get`, of all data sets."""
+        return {data_set: self.get(data_set) for data_set in {**self._known, **self._reported}}
+
+    def all_before_tables(self) -> dict[str, list[Cursor]]:
+        """From where all data sets are continued if what their tables hold is lost."""
         with self._lock:
-            return {data_set: list(cursors) for data_set, cursors in self._found.items()}
+            found = {}
+            for data_set in {**self._known, **self._reported}:
+                # Who has not reported so often is taken to be where it began.
+                before = [
+                    reported[0]
+                    for reported in self._reported.get(data_set, {}).values()
+                    if len(reported) == reported.maxlen
+                ]
+                found[data_set] = stream.newest_cursors([*self._known.get(data_set, []), *before])
+            return found
 
 
 class CursorSource(Protocol):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from classact.nodes import batches as batches_lib
 from classact.nodes import hosts, parameters, saving, training
@@ -68,6 +69,7 @@ class Learner:
         mesh: jax.sharding.Mesh | None = None,
         any_host: Callable[[bool], Any] | None = None,
         reported: Mapping[str, int] | None = None,
+        record: Callable[[int, Mapping[str, np.ndarray]], None] | None = None,
     ) -> None:
         """Builds the learner; `run` starts it.
 
@@ -87,6 +89,7 @@ class Learner:
             mesh: the devices that `state` and the batches are on; None: one.
             any_host: of `mesh.any_host`; None: there is one host.
             reported: last steps that evaluators have reported to an earlier process.
+            record: told for each update the ids that it was made from, by data set.
         """
         self._config = config
         self._trained = trained
@@ -97,6 +100,7 @@ class Learner:
         self._metrics = metrics
         self._saver = saver
         self._replay_statistics = dict(replay_statistics or {})
+        self._record = record
         self._store = parameters.ParameterStore(functools.partial(mesh_lib.first_copy, mesh))
         self._hosts = hosts.Hosts[batches_lib.Drawn](any_host) if any_host is not None else None
         self._reports = threading.Condition()
@@ -186,6 +190,8 @@ class Learner:
                 drawn.super_batches,
             )
             step += 1
+            if self._record:
+                self._record(step, {name: item.ids for name, item in drawn.sub_batches.items()})
             if step < self._config.steps:
                 self._store.offer(step, self._state.variables())
             in_flight.append((step, step_metrics))

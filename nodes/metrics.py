@@ -125,6 +125,27 @@ class MetricsWriter:
         self.close()
 
 
+class ExampleRecorder:
+    """Appends to a file which examples each update was made from, one JSON line an update."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        """Opens the file.
+
+        Raises:
+            OSError: if it cannot be made.
+        """
+        self._lines = _open_for_lines(path)
+
+    def __call__(self, step: int, ids: Mapping[str, np.ndarray]) -> None:
+        """Writes `{"step": int, "<data set>": [ids]}`; a run that went back repeats steps.
+
+        Raises:
+            OSError: if the disk refuses the line.
+        """
+        record = {"step": step, **{data_set: array.tolist() for data_set, array in ids.items()}}
+        self._lines.write((json.dumps(record) + "\n").encode())
+
+
 def _open_for_lines(path: pathlib.Path) -> Any:
     """Opens a file for unbuffered appending, at the start of a line."""
     file = open(path, "ab", buffering=0)  # noqa: SIM115 (its owner closes it)

@@ -47,7 +47,8 @@ class Saver:
             cursors: of the run loops.
             batches: what the learner draws from; None: what was read ahead is not saved.
             snapshots: of the tables by data set; where there are none, a run that is
-                resumed begins with empty tables.
+                resumed begins with empty tables, and its run loops so far back that they
+                read again what the tables held.
         """
         self.cursors = cursors
         self._checkpointer = checkpointer
@@ -72,9 +73,12 @@ class Saver:
             OSError, ValueError: if the disk refused this checkpoint or the one before it.
         """
         started = time.monotonic()
+        # Before the tables are saved, so that what is between is repeated and not left out.
         cursors = self.cursors.all()
         read_ahead: dict[str, np.ndarray] = {}
-        if self._batches is not None and self._save_tables(step):
+        if self._batches is None or not self._save_tables(step):
+            cursors = self.cursors.all_before_tables()
+        else:
             found = self._batches.read_ahead(read_seconds)
             read_ahead = {
                 f"{data_set}.{table}": records
@@ -97,7 +101,7 @@ class Saver:
         self._checkpointer.wait()
 
     def _save_tables(self, step: int) -> bool:
-        """Saves all data sets' tables; False if one could not be saved: then that is what is lost."""
+        """Saves all data sets' tables; False if one could not be saved."""
         kept = self._checkpointer.kept()
         try:
             for snapshots in self._snapshots.values():

@@ -28,6 +28,10 @@ class ReplayTimeoutError(TimeoutError):
     """No batch came within the time that the caller wanted to wait."""
 
 
+class _TransferError(Exception):
+    """The caller's `transfer` failed."""
+
+
 class ReplayDataset:
     """Batches of a table, read ahead by a thread per shard through Reverb's C++ dataset.
 
@@ -178,10 +182,10 @@ class ReplayDataset:
             try:
                 for rows in self._full_parts(shard):
                     self._hand_in(shard, rows)
-            # A signature that does not fit, which no other try would cure.
-            except ValueError as error:
+            # No other try would cure that.
+            except (_TransferError, ValueError) as error:
                 failure = RuntimeError(f"reading table {self._table!r} at {address} failed")
-                failure.__cause__ = error
+                failure.__cause__ = error.__cause__ if isinstance(error, _TransferError) else error
                 self._queue.put(failure)
                 return
             # What the server or the network did; the caller of `next` waits as long as it likes.
@@ -201,7 +205,12 @@ class ReplayDataset:
             # Views of the only shard's records, or a copy of all shards'.
             parts = [self._parts[shard] for shard in range(len(self._addresses))]
             records = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            self._queue.put((records, self._transfer(self._codec.unpack(records))))
+            try:
+                batch = self._transfer(self._codec.unpack(records))
+            # Whatever it was: it must not be taken for the server's.
+            except Exception as error:
+                raise _TransferError from error
+            self._queue.put((records, batch))
         with self._turn:
             while not self._stop.is_set() and self._taken == taken:
                 self._turn.wait(timeout=0.5)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from classact.nodes import batches, checkpoints, cursors, learner, metrics, parameters, saving, training
+from classact.nodes import batches, cursors, learner, metrics, parameters, saving, training
 from classact.selection import losses
 
 SOON = 20.0
@@ -333,7 +333,9 @@ def test_to_device_keeps_on_the_host_what_no_model_reads():
 
 
 def chunk(number, size=4):
-    return batches.Sampled({"x": jnp.arange(number * size, (number + 1) * size)}, size, np.zeros(size), None)
+    return batches.Sampled(
+        {"x": jnp.arange(number * size, (number + 1) * size)}, size, np.zeros(size), None, np.zeros(size)
+    )
 
 
 @pytest.mark.parametrize(("size", "overlap"), [(4, 0), (12, 8)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reverb
 
-from classact.replay import dataset, records, tables, writer
+from classact.replay import dataset, records, snapshots, tables, writer
 
 EXAMPLE = {"id": np.zeros(1, np.int64), "image": np.zeros((1, 2, 2, 1), np.uint8)}
 
@@ -14,14 +14,28 @@ EXAMPLE = {"id": np.zeros(1, np.int64), "image": np.zeros((1, 2, 2, 1), np.uint8
 class Replay:
     """A server with writers and readers, closed together."""
 
-    def __init__(self, config):
+    def __init__(self, config, folder=None):
         self.config = config
+        self._folder = folder
         self.codec = records.RecordCodec(EXAMPLE)
         self.stop = threading.Event()
-        self._server = reverb.Server(tables.make_tables(config, self.codec.num_bytes))
+        self._server = self._serve(None)
         self.address = f"localhost:{self._server.port}"
         self.client = reverb.Client(self.address)
         self._opened = []
+
+    def _serve(self, port):
+        checkpointer = snapshots.checkpointer(self._folder) if self._folder is not None else None
+        return reverb.Server(
+            tables.make_tables(self.config, self.codec.num_bytes), port=port, checkpointer=checkpointer
+        )
+
+    def restart(self, while_down=lambda: None):
+        """Ends the server, and starts it again on its port as another process would."""
+        port = self._server.port
+        self._server.stop()
+        while_down()
+        self._server = self._serve(port)
 
     def writer(self):
         opened = writer.ReplayWriter(self.address, self.codec, self.config.table_names, self.stop)
@@ -50,8 +64,8 @@ class Replay:
 def make_replay():
     opened = []
 
-    def make(config):
-        opened.append(Replay(config))
+    def make(config, folder=None):
+        opened.append(Replay(config, folder))
         return opened[-1]
 
     yield make

@@ -1,0 +1,184 @@
+"""A run that is saved, killed and resumed has trained on every example of the epoch."""
+
+import collections
+import json
+import threading
+
+import numpy as np
+import pytest
+import reverb
+
+from classact.data import source, stream
+from classact.nodes import batches, checkpoints, cursors, run_loop, saving, training
+from classact.replay import config as replay_config
+from classact.replay import dataset, records, snapshots, tables, writer
+from classact.selection import priorities
+
+EXAMPLES, BATCH, READ = 600, 8, 20
+EXAMPLES_TABLE = replay_config.EXAMPLES_TABLE
+
+
+def ten_by_ten():
+    """A data set whose examples are told apart by their ids."""
+    images = np.zeros((EXAMPLES, 1, 1, 1), np.uint8)
+    return source.ArraySource("numbers", images, np.zeros(EXAMPLES, np.int64), 1)
+
+
+class Session:
+    """A server, run loops and a learner without a model, from the newest checkpoint on."""
+
+    def __init__(self, folder, linear_model, readers, super_batch=0):
+        self.readers = readers
+        self._folder = folder
+        self._stop = threading.Event()
+        optimizer = training.OptimizerConfig(0.1, steps=1000, warmup_steps=0)
+        trained = {"learner": training.TrainedModel(linear_model, optimizer, {"numbers": 1.0})}
+        self._state = training.init_state(trained, 0)
+        self._checkpointer = checkpoints.Checkpointer(folder / "checkpoints")
+        data = checkpoints.DataState()
+        if restored := self._checkpointer.restore(self._state):
+            self._state, data = restored
+        self.cursors = cursors.Cursors(data.cursors)
+        self.step = int(self._state.step)
+        example = {**ten_by_ten().batch(np.arange(1)), "score": np.zeros(1), "scored_step": np.zeros(1)}
+        self._codec = records.RecordCodec({name: example[name] for name in ("id", "image", "label")})
+        self._tables = replay_config.TableConfig(BATCH, 1.0, 64, super_batch)
+        self._server = reverb.Server(
+            tables.make_tables(self._tables, self._codec.num_bytes),
+            checkpointer=snapshots.checkpointer(folder / "replay"),
+        )
+        address = f"localhost:{self._server.port}"
+        self._batches = self._make_batches(address, data, super_batch)
+        self._saver = saving.Saver(
+            self._checkpointer,
+            self.cursors,
+            self._batches,
+            {"numbers": snapshots.Snapshots([address], [folder / "replay"])},
+        )
+        self._threads = [
+            threading.Thread(target=self._run_loop(address, reader).run, daemon=True)
+            for reader in range(readers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _make_batches(self, address, data, super_batch):
+        reading = threading.Event()
+
+        def table(name, window=0):
+            return dataset.ReplayDataset(
+                [address],
+                name,
+                self._codec,
+                BATCH,
+                reading,
+                self._sampled,
+                remembered=batches.REMEMBERED + window,
+                first=data.read_ahead.get(f"numbers.{name}"),
+            )
+
+        windows = {}
+        if super_batch:
+            windows["numbers"] = batches.SuperBatches(
+                table(replay_config.STREAM_TABLE, super_batch // BATCH), super_batch
+            )
+        return batches.Batches({"numbers": table(EXAMPLES_TABLE)}, windows, self._stop, 30.0, reading)
+
+    @staticmethod
+    def _sampled(batch):
+        return batches.Sampled({"id": np.array(batch["id"])}, BATCH, np.zeros(BATCH), None, batch["id"])
+
+    def _run_loop(self, address, reader):
+        return run_loop.RunLoop(
+            stream.IIDStream(
+                ten_by_ten(),
+                READ,
+                0,
+                reader,
+                self.readers,
+                json.loads(json.dumps(self.cursors.get("numbers"))),
+            ),
+            None,
+            writer.ReplayWriter(address, self._codec, self._tables.table_names, self._stop),
+            priorities.PriorityConfig(1.0, 0.0),
+            self._stop,
+            report_cursor=lambda cursor: self.cursors.put("numbers", cursor),
+        )
+
+    def train(self, updates):
+        """Returns the ids of each update's batch, and of its super-batch."""
+        drawn = [self._batches.draw() for _ in range(updates)]
+        self.step += updates
+        return (
+            [item.sub_batches["numbers"].batch["id"] for item in drawn],
+            [np.asarray(item.super_batches["numbers"]["id"]) for item in drawn if item.super_batches],
+        )
+
+    def save(self):
+        state = self._state.replace(step=np.int32(self.step))
+        self._saver.save(self.step, state)
+        self._checkpointer.wait()
+
+    def kill(self):
+        """Ends everything without another word."""
+        self._stop.set()
+        self._batches.close()
+        for thread in self._threads:
+            thread.join(20)
+        self._server.stop()
+        self._checkpointer.close()
+
+
+@pytest.mark.parametrize("readers", [(2, 2, 2), (1, 3, 2)])
+def test_no_example_of_an_epoch_is_lost_and_few_are_repeated(tmp_path, linear_model, readers):
+    trained = []
+    for number in readers:
+        session = Session(tmp_path, linear_model, number)
+        trained += session.train(14)[0]
+        session.save()
+        # What comes now is undone: the run is killed before the next checkpoint.
+        session.train(5)
+        session.kill()
+    session = Session(tmp_path, linear_model, 2)
+    assert session.step == 3 * 14
+    counts = collections.Counter(np.concatenate(trained).tolist())
+    # What is read of the second epoch begins only when the first is in the tables.
+    while len(counts) < EXAMPLES:
+        counts.update(np.concatenate(session.train(1)[0]).tolist())
+        assert session.step * BATCH < 2 * EXAMPLES
+    session.kill()
+    # For each of three checkpoints: two batches read ahead, and two of each run loop.
+    repeated = session.step * BATCH - EXAMPLES
+    assert repeated <= 3 * (2 * BATCH + 3 * 2 * READ)
+
+
+def test_a_super_batch_goes_on_with_its_window(tmp_path, linear_model):
+    session = Session(tmp_path, linear_model, 1, super_batch=5 * BATCH)
+    before = session.train(9)[1]
+    session.save()
+    after = session.train(2)[1]
+    session.kill()
+    session = Session(tmp_path, linear_model, 1, super_batch=5 * BATCH)
+    again = session.train(2)[1]
+    np.testing.assert_array_equal(again, after)
+    assert len(np.intersect1d(again[0], before[-1])) == 4 * BATCH
+    # Neither table runs dry, however often a run is resumed.
+    for _ in range(3):
+        session.save()
+        session.kill()
+        session = Session(tmp_path, linear_model, 1, super_batch=5 * BATCH)
+        session.train(20)
+    session.kill()
+
+
+def test_a_checkpoint_without_its_tables_is_still_one(tmp_path, linear_model, caplog):
+    session = Session(tmp_path, linear_model, 1)
+    session.train(3)
+    session._server.stop()
+    session.save()
+    session.kill()
+    assert "checkpoint 3 goes without tables" in caplog.text
+    session = Session(tmp_path, linear_model, 1)
+    assert session.step == 3
+    session.train(3)
+    session.kill()

@@ -1,0 +1,160 @@
+"""Tables that were saved come back, and writers and readers outlive their server."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from classact.replay import dataset, folders, snapshots
+from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
+
+QUEUE = TableConfig(batch_size=8, samples_per_insert=1.0, capacity=64)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def replay(make_replay, tmp_path):
+    return make_replay(QUEUE, tmp_path / "0")
+
+
+@pytest.fixture
+def save(replay, tmp_path):
+    saved = snapshots.Snapshots([replay.address], [tmp_path / "0"])
+    return lambda step, kept=(): saved.save(step, kept)
+
+
+def test_a_server_begins_with_what_was_saved_last(replay, save, write_all):
+    write_all(replay, np.arange(8))
+    save(3)
+    write_all(replay, np.arange(8, 24))
+    save(5, kept=[3])
+    write_all(replay, np.arange(24, 32))
+    replay.restart()
+    reader = replay.dataset(EXAMPLES_TABLE)
+    np.testing.assert_array_equal(np.concatenate([reader.next(20)["id"] for _ in range(3)]), np.arange(24))
+    # What was inserted after it is gone.
+    with pytest.raises(dataset.ReplayTimeoutError):
+        reader.next(1.0)
+
+
+def test_the_ratio_goes_on_where_it_was(make_replay, tmp_path, feed):
+    config = TableConfig(batch_size=8, samples_per_insert=0.5, capacity=64, super_batch=32)
+    replay = make_replay(config, tmp_path)
+    feed(replay)
+    readers = [replay.dataset(EXAMPLES_TABLE), replay.dataset(STREAM_TABLE, 16)]
+    for _ in range(20):
+        for reader in readers:
+            reader.next(20)
+    snapshots.Snapshots([replay.address], [tmp_path]).save(20, [])
+    replay.restart()
+    for _ in range(20):
+        for reader in readers:
+            reader.next(20)
+    found = replay.statistics(EXAMPLES_TABLE)
+    ahead = found["inserts"] * 0.5 - found["samples"]
+    assert abs(ahead) < 32 + 0.5 * (config.capacity + 2 * config.super_batch + 4 * 16)
+
+
+def test_tables_of_other_steps_are_removed(replay, save, tmp_path):
+    for step, kept in ((3, ()), (5, (3,)), (8, (5,))):
+        save(step, kept)
+    assert names(tmp_path / "0") == ["5", "8", "new"]
+    assert sorted(folders.steps(tmp_path / "0")) == [5, 8]
+    folders.keep(tmp_path / "0", [5])
+    assert names(tmp_path / "0") == ["5", "new"]
+    # Again at the same step: the newer one counts.
+    save(5)
+    assert names(tmp_path / "0") == ["5", "new"]
+
+
+def test_what_was_not_finished_does_not_count(replay, save, tmp_path, write_all):
+    write_all(replay, np.arange(8))
+    save(3)
+    (tmp_path / "0" / "9").mkdir()
+    assert folders.steps(tmp_path / "0") == [3]
+    replay.restart()
+    np.testing.assert_array_equal(replay.dataset(EXAMPLES_TABLE).next(20)["id"], np.arange(8))
+
+
+def test_all_shards_are_saved_or_the_failure_is_named(make_replay, tmp_path):
+    shards = [make_replay(QUEUE, tmp_path / str(shard)) for shard in range(2)]
+    addresses = [shard.address for shard in shards]
+    saved = snapshots.Snapshots(addresses, [tmp_path / "0", tmp_path / "1"], timeout=20)
+    saved.save(4, [])
+    assert [folders.steps(tmp_path / str(shard)) for shard in range(2)] == [[4], [4]]
+
+    def fails():
+        with pytest.raises(snapshots.SnapshotError, match=addresses[1]) as caught:
+            saved.save(6, [4])
+        assert addresses[0] not in str(caught.value)
+
+    shards[1].restart(while_down=fails)
+
+
+def test_a_writer_goes_on_when_its_server_is_back(replay, batch_of):
+    out = replay.writer()
+    ones = np.ones(8), np.ones(8, bool)
+    out.write(batch_of(np.arange(8)), *ones)
+    wrote = threading.Event()
+
+    def write():
+        for first in range(8, 80, 8):
+            out.write(batch_of(np.arange(first, first + 8)), *ones)
+        out.flush()
+        wrote.set()
+
+    thread = threading.Thread(target=write, daemon=True)
+    replay.restart(while_down=thread.start)
+    reader = replay.dataset(EXAMPLES_TABLE)
+    found = set()
+    while not set(range(32, 72)) <= found:
+        found |= set(reader.next(60)["id"].tolist())
+    assert wrote.wait(60)
+
+
+def test_a_reader_goes_on_when_its_server_is_back(replay, save, write_all):
+    reader = replay.dataset(EXAMPLES_TABLE)
+    write_all(replay, np.arange(16))
+    np.testing.assert_array_equal(reader.next(20)["id"], np.arange(8))
+
+    def is_late():
+        # One batch had been read ahead.
+        reader.next(20)
+        with pytest.raises(dataset.ReplayTimeoutError):
+            reader.next(3.0)
+
+    replay.restart(while_down=is_late)
+    write_all(replay, np.arange(100, 116))
+    found = np.concatenate([reader.next(60)["id"] for _ in range(2)])
+    np.testing.assert_array_equal(found, np.arange(100, 116))
+
+
+def test_what_was_read_ahead_is_in_the_next_two_batches(make_replay, feed):
+    replay = make_replay(QUEUE)
+    feed(replay)
+    reader = replay.dataset(EXAMPLES_TABLE, remembered=4)
+    given = [reader.next(20)["id"] for _ in range(5)]
+    before = np.concatenate(given)
+    table = replay.statistics(EXAMPLES_TABLE)
+    assert table["samples"] <= len(before) + 2 * 8
+    given += [reader.next(20)["id"] for _ in range(2)]
+    recent = replay.codec.unpack(reader.recent(3))["id"]
+    np.testing.assert_array_equal(recent, np.concatenate(given[-3:]))
+    with pytest.raises(ValueError, match="only the last 4"):
+        reader.recent(5)
+    assert len(reader.recent(0)) == 0
+
+
+def test_what_an_earlier_process_had_read_comes_first(make_replay, feed, batch_of):
+    replay = make_replay(QUEUE)
+    feed(replay, first=100)
+    earlier = replay.codec.pack(batch_of(np.arange(16)))
+    reader = replay.dataset(EXAMPLES_TABLE, remembered=2, first=earlier)
+    found = [reader.next(20)["id"] for _ in range(3)]
+    np.testing.assert_array_equal(np.concatenate(found), [*range(16), *range(100, 108)])
+    np.testing.assert_array_equal(
+        replay.codec.unpack(reader.recent(2))["id"], [*range(8, 16), *range(100, 108)]
+    )
