@@ -50,7 +50,7 @@ def serving(tables: Mapping[str, tuple[TableConfig, Schema]]) -> Iterator[Served
     """
     with ports.LoopbackPorts() as free, tempfile.TemporaryDirectory() as folder:
         port = free()
-        with _process(_serve, port, folder, dict(tables)) as pid:
+        with process_of(_serve, port, folder, dict(tables)) as pid:
             yield Served(f"{ports.LOOPBACK}:{port}", pid)
 
 
@@ -67,12 +67,21 @@ def reading(addresses: Sequence[str], tables: Mapping[str, Any], batch_size: int
     Yields:
         The reader's process id.
     """
-    with _process(_read, list(addresses), dict(tables), batch_size) as pid:
+    with process_of(_read, list(addresses), dict(tables), batch_size) as pid:
         yield pid
 
 
 @contextlib.contextmanager
-def _process(target: Callable[..., None], *arguments: Any) -> Iterator[int]:
+def process_of(target: Callable[..., None], *arguments: Any) -> Iterator[int]:
+    """Runs a function in a process of its own until the block ends; yields its process id.
+
+    Args:
+        target: called with a pipe, for `until_closed`, and the arguments.
+        *arguments: can be pickled.
+
+    Raises:
+        TimeoutError: if it is not ready in time.
+    """
     # Spawned: Reverb and TensorFlow must not be forked. A pipe and not an event: it
     # also tells each side that the other one has died.
     context = multiprocessing.get_context("spawn")
@@ -96,7 +105,7 @@ def _process(target: Callable[..., None], *arguments: Any) -> Iterator[int]:
             process.join()
 
 
-def _until_closed(link: Connection) -> None:
+def until_closed(link: Connection) -> None:
     """Tells the other side that all is ready; blocks until it closes the pipe."""
     link.send("ready")
     with contextlib.suppress(EOFError, ConnectionResetError):
@@ -112,7 +121,7 @@ def _serve(
     made = [_table(name, config, schema) for name, (config, schema) in tables.items()]
     server = reverb.Server(made, port=port, checkpointer=checkpointer)
     reverb.Client(f"{ports.LOOPBACK}:{port}").server_info(timeout=int(_READY_SECONDS))
-    _until_closed(link)
+    until_closed(link)
     server.stop()
 
 
@@ -154,7 +163,7 @@ def _read(link: Connection, addresses: Sequence[str], tables: Mapping[str, Any],
         else:
             source = dataset.ReplayDataset(addresses, name, codec, batch_size, ended)
             threading.Thread(target=_read_classact, args=(source, ended), daemon=True).start()
-    _until_closed(link)
+    until_closed(link)
     ended.set()
     # The bare readers' threads stand inside C++: they end with the process.
     os._exit(0)
