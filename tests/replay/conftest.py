@@ -1,11 +1,14 @@
 """An in-process Reverb server with the tables of a data set."""
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
 import pytest
 import reverb
 
+from classact.launch import ports
 from classact.replay import dataset, records, snapshots, tables, writer
 
 EXAMPLE = {"id": np.zeros(1, np.int64), "image": np.zeros((1, 2, 2, 1), np.uint8)}
@@ -30,11 +33,10 @@ class Replay:
             tables.make_tables(self.config, self.codec.num_bytes), port=port, checkpointer=checkpointer
         )
 
-    def restart(self, while_down=lambda: None):
-        """Ends the server, and starts it again on its port as another process would."""
+    def restart(self):
+        """Ends the server, and starts it again on its port."""
         port = self._server.port
         self._server.stop()
-        while_down()
         self._server = self._serve(port)
 
     def writer(self):
@@ -58,6 +60,57 @@ class Replay:
         for opened in self._opened:
             opened.close()
         self._server.stop()
+
+
+class RemoteServer:
+    """A server process of its own, as in a run: clients of a server in their process go past gRPC."""
+
+    def __init__(self, config, port, folder):
+        self.port = port
+        self._config, self._folder = config, folder
+        self.start()
+
+    def start(self):
+        program = (
+            "import pathlib, threading; from classact.replay import tables; "
+            "from classact.replay.config import TableConfig; "
+            f"tables.serve({self._config!r}, {records.RecordCodec(EXAMPLE).num_bytes}, {self.port}, "
+            f"pathlib.Path({str(self._folder)!r}), threading.Event())"
+        )
+        self._process = subprocess.Popen([sys.executable, "-c", program])
+
+    def stop(self):
+        self._process.kill()
+        self._process.wait()
+
+
+class RemoteReplay(Replay):
+    """The same with a server that can die and come back."""
+
+    def _serve(self, port):
+        with ports.LoopbackPorts() as free:
+            return RemoteServer(self.config, port or free(), self._folder)
+
+    def wait(self):
+        self.client.server_info(timeout=60)
+
+    def restart(self, while_down=lambda: None):
+        self._server.stop()
+        while_down()
+        self._server.start()
+
+
+@pytest.fixture
+def make_remote_replay():
+    opened = []
+
+    def make(config, folder):
+        opened.append(RemoteReplay(config, folder))
+        return opened[-1]
+
+    yield make
+    for replay in opened:
+        replay.close()
 
 
 @pytest.fixture

@@ -29,20 +29,21 @@ def save(replay, tmp_path):
 def test_a_server_begins_with_what_was_saved_last(replay, save, write_all):
     write_all(replay, np.arange(8))
     save(3)
-    write_all(replay, np.arange(8, 24))
+    write_all(replay, np.arange(8, 16))
     save(5, kept=[3])
-    write_all(replay, np.arange(24, 32))
+    # The limiter lets in no more than 18 that nobody takes.
+    write_all(replay, np.arange(16, 18))
     replay.restart()
     reader = replay.dataset(EXAMPLES_TABLE)
-    np.testing.assert_array_equal(np.concatenate([reader.next(20)["id"] for _ in range(3)]), np.arange(24))
+    np.testing.assert_array_equal(np.concatenate([reader.next(20)["id"] for _ in range(2)]), np.arange(16))
     # What was inserted after it is gone.
     with pytest.raises(dataset.ReplayTimeoutError):
         reader.next(1.0)
 
 
-def test_the_ratio_goes_on_where_it_was(make_replay, tmp_path, feed):
+def test_the_ratio_goes_on_where_it_was(make_remote_replay, tmp_path, feed):
     config = TableConfig(batch_size=8, samples_per_insert=0.5, capacity=64, super_batch=32)
-    replay = make_replay(config, tmp_path)
+    replay = make_remote_replay(config, tmp_path)
     feed(replay)
     readers = [replay.dataset(EXAMPLES_TABLE), replay.dataset(STREAM_TABLE, 16)]
     for _ in range(20):
@@ -79,8 +80,11 @@ def test_what_was_not_finished_does_not_count(replay, save, tmp_path, write_all)
     np.testing.assert_array_equal(replay.dataset(EXAMPLES_TABLE).next(20)["id"], np.arange(8))
 
 
-def test_all_shards_are_saved_or_the_failure_is_named(make_replay, tmp_path):
-    shards = [make_replay(QUEUE, tmp_path / str(shard)) for shard in range(2)]
+def test_all_shards_are_saved_or_the_failure_is_named(make_replay, make_remote_replay, tmp_path):
+    shards = [
+        make(QUEUE, tmp_path / str(shard)) for shard, make in enumerate((make_replay, make_remote_replay))
+    ]
+    shards[1].wait()
     addresses = [shard.address for shard in shards]
     saved = snapshots.Snapshots(addresses, [tmp_path / "0", tmp_path / "1"], timeout=20)
     saved.save(4, [])
@@ -94,7 +98,8 @@ def test_all_shards_are_saved_or_the_failure_is_named(make_replay, tmp_path):
     shards[1].restart(while_down=fails)
 
 
-def test_a_writer_goes_on_when_its_server_is_back(replay, batch_of):
+def test_a_writer_goes_on_when_its_server_is_back(make_remote_replay, tmp_path, batch_of):
+    replay = make_remote_replay(QUEUE, tmp_path)
     out = replay.writer()
     ones = np.ones(8), np.ones(8, bool)
     out.write(batch_of(np.arange(8)), *ones)
@@ -115,21 +120,23 @@ def test_a_writer_goes_on_when_its_server_is_back(replay, batch_of):
     assert wrote.wait(60)
 
 
-def test_a_reader_goes_on_when_its_server_is_back(replay, save, write_all):
+def test_a_reader_goes_on_when_its_server_is_back(make_remote_replay, tmp_path, write_all):
+    replay = make_remote_replay(QUEUE, tmp_path)
     reader = replay.dataset(EXAMPLES_TABLE)
     write_all(replay, np.arange(16))
     np.testing.assert_array_equal(reader.next(20)["id"], np.arange(8))
 
     def is_late():
-        # One batch had been read ahead.
-        reader.next(20)
         with pytest.raises(dataset.ReplayTimeoutError):
-            reader.next(3.0)
+            # It may have read another one ahead.
+            for _ in range(2):
+                reader.next(3.0)
 
     replay.restart(while_down=is_late)
     write_all(replay, np.arange(100, 116))
-    found = np.concatenate([reader.next(60)["id"] for _ in range(2)])
-    np.testing.assert_array_equal(found, np.arange(100, 116))
+    found = set()
+    while not set(range(100, 108)) <= found:
+        found |= set(reader.next(60)["id"].tolist())
 
 
 def test_what_was_read_ahead_is_in_the_next_two_batches(make_replay, feed):
