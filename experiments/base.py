@@ -129,15 +129,26 @@ def get_config() -> ml_collections.ConfigDict:
             # `trained_examples.jsonl` (of several hosts: the first one's).
             "record_examples": False,
             "no_data_seconds": 300.0,
+            # A node that died is started again, each at most `restarts_per_hour` times
+            # within an hour (0: never; nor with `--launch=threads` or `synchronous`,
+            # which are one process). `stop_notice_seconds`: from asking a run to stop to
+            # killing what is left; the learner saves its state in it, which takes a large
+            # model longer than this. A second signal does not wait. `synchronous` ends
+            # after the update that it is at.
+            "restarts_per_hour": 10,
+            "stop_notice_seconds": 8.0,
             # Compute threads of each node with `--launch=processes`; 0: one per core.
             "threads": {"learner": 1, "inference": 1, "evaluator": 1, "replay": 1, "run_loop": 1},
             # What each node has of a cluster's host (`--launch=slurm`, `--launch=ray`),
             # by kind; it computes with as many threads as it has CPUs. `memory_gb` 0:
             # not limited; `partition` "": any. `hosts` 0: as few as have room.
             # `sbatch`: more options for a job that is submitted, "--account=… --time=…".
+            # `requeue`: lets Slurm start that job again after a preemption or the loss of
+            # its first host.
             "cluster": {
                 "hosts": 0,
                 "sbatch": "",
+                "requeue": False,
                 **{
                     kind: {"cpus": 1, "memory_gb": 0.0, "gpus": 0, "partition": ""}
                     for kind in ("learner", "inference", "evaluator", "replay", "run_loop")

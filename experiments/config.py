@@ -172,6 +172,7 @@ class ClusterConfig:
     evaluator: NodeConfig
     replay: NodeConfig
     run_loop: NodeConfig
+    requeue: bool = False
 
     def __post_init__(self) -> None:
         require(self.hosts >= 0, "cluster.hosts", self.hosts, "at least 0 (0: as few as have room)")
@@ -287,17 +288,19 @@ class ExperimentConfig(DataSetConfig):
     no_data_seconds: float
     threads: ThreadsConfig
     cluster: ClusterConfig
+    restarts_per_hour: int = 10
+    stop_notice_seconds: float = 8.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("steps", "patch_size", "log_every", "gradient_accumulation"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("seed", "data_seed"):
+        for name in ("seed", "data_seed", "restarts_per_hour"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         every = self.checkpoint_every
         # With each checkpoint the learner draws the batches of its next two updates.
         require(every == 0 or every >= 3, "checkpoint_every", every, "0 (only at the end) or at least 3")
-        for name in ("learning_rate", "no_data_seconds"):
+        for name in ("learning_rate", "no_data_seconds", "stop_notice_seconds"):
             value = getattr(self, name)
             require(math.isfinite(value) and value > 0, name, value, "a finite number above 0")
         for name in ("weight_decay", "clip_norm"):

@@ -12,7 +12,10 @@ from classact.selection import policies
 
 # Runs that differ in nothing else are the seeds of one experiment. A reference of its
 # own for each seed is part of that, as long as these differ by their seeds alone too.
-_WITHIN_GROUP = ("seed", "data_seed", "git_commit", "versions", "started", "threads")
+_WITHIN_GROUP = (
+    "seed", "data_seed", "git_commit", "versions", "started", "threads", "restarts_per_hour",
+    "stop_notice_seconds",
+)  # fmt: skip
 # What makes no difference to a run that scores nothing.
 _OF_SCORING = ("temperature", "score_shift", "scorer", "max_nonfinite_share")
 _CHECKPOINT = "reference.checkpoint"

@@ -26,7 +26,9 @@ from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch import attach, factories, joined_actor, parts, ports, processes, resources, tasks
 from classact.launch.attach import AttachError
+from classact.launch.engine import Patience
 from classact.launch.outcome import Outcome
+from classact.launch.restarts import Restarts
 from classact.selection import policies
 
 _POLL_SECONDS = 1.0
@@ -189,8 +191,9 @@ def _call_name() -> str:
 def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], None]) -> Outcome:
     """Runs actors on this machine until their experiment ends; blocks, in the main thread.
 
-    They are watched and ended as `run_processes` does it: one that crashes ends all,
-    a signal stops them within ten seconds, and none outlives this process.
+    They are watched and ended as `run_processes` does it: one that dies is started again
+    as the experiment's own nodes are, or ends all; a signal stops them within the
+    experiment's notice, and none outlives this process.
 
     Args:
         joining: of `prepare`.
@@ -220,7 +223,14 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
             for task in made:
                 report(f"{task.name} starts; its log: {task.log_path}")
 
-        outcome = processes.run_processes(made, until=joining.labels, on_start=say_what_has_started)
+        config = joining.build.config
+        outcome = processes.run_processes(
+            made,
+            until=joining.labels,
+            patience=Patience(stop_notice=config.stop_notice_seconds),
+            restarts=Restarts(config.restarts_per_hour),
+            on_start=say_what_has_started,
+        )
     if outcome.status == "completed" and not attach.has_ended(joining.workdir):
         raise AttachError(attach.silence(joining.workdir))
     return outcome

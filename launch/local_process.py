@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from classact.launch.crash_report import crash_text, describe_exit
-from classact.launch.engine import Crash, Ended
+from classact.launch.events import Crash, Ended
 from classact.launch.outcome import TaskEnd
-from classact.launch.task import STOP_STATUS, Task
+from classact.launch.task import FATAL_STATUS, STOP_SIGNAL_VARIABLE, STOP_STATUS, Task
 
 _GUARD = Path(__file__).with_name("guard.py")
 
@@ -24,13 +24,24 @@ _GUARD = Path(__file__).with_name("guard.py")
 class LocalProcess:
     """A started task. Its own thread waits for its end and puts it on the queue."""
 
-    def __init__(self, task: Task, events: queue.SimpleQueue[Any]) -> None:
+    def __init__(
+        self, task: Task, events: queue.SimpleQueue[Any], stop_signal: signal.Signals = signal.SIGTERM
+    ) -> None:
+        """Starts it.
+
+        Args:
+          task: what to run.
+          events: takes its `Ended`.
+          stop_signal: asks it to stop; if it is another one than SIGTERM, that does nothing.
+        """
         self.end: TaskEnd | None = None
+        self._stop_signal = stop_signal
         self._task = task
         self._peak_bytes = 0
         self._killed = False
         self._reaping = threading.Lock()
         self._reaped = False
+        stop = {} if stop_signal == signal.SIGTERM else {STOP_SIGNAL_VARIABLE: stop_signal.name}
         guarded = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), *task.command]
         task.log_path.parent.mkdir(parents=True, exist_ok=True)
         with task.log_path.open("ab") as log:
@@ -38,7 +49,7 @@ class LocalProcess:
             # Not closed by a `with`: the waiting thread reaps it.
             self._popen = subprocess.Popen(
                 guarded,
-                env={**os.environ, **task.env},
+                env={**os.environ, **task.env, **stop},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -49,7 +60,7 @@ class LocalProcess:
 
     def terminate(self) -> None:
         """Asks the node to stop: Launchpad sets its stop event."""
-        self._signal(os.kill, signal.SIGTERM)
+        self._signal(os.kill, self._stop_signal)
 
     def kill(self) -> None:
         """Ends the node and its children at once."""
@@ -77,8 +88,10 @@ class LocalProcess:
         if exit_status in (0, STOP_STATUS):
             return None
         log_path = self._task.log_path
-        message = f"task {self._task.name} crashed: {describe_exit(exit_status)}; log: {log_path}"
-        return Crash(message, crash_text(log_path, self._log_offset))
+        fatal = exit_status == FATAL_STATUS
+        why = "an error that no restart cures" if fatal else describe_exit(exit_status)
+        message = f"task {self._task.name} crashed: {why}; log: {log_path}"
+        return Crash(message, crash_text(log_path, self._log_offset), fatal)
 
     def _signal(self, send: Callable[[int, int], None], number: int) -> None:
         # Once the process is reaped, another one may have its number.

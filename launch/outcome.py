@@ -24,8 +24,8 @@ class TaskEnd:
     Attributes:
       exit_status: the process's exit status; -N if signal N ended it.
       cpu_seconds: user and system time of the process and of those of its
-        children that it waited for.
-      peak_bytes: the largest resident size that was seen (sampled).
+        children that it waited for; if it was started again, of all its lives.
+      peak_bytes: the largest resident size that was seen (sampled), in any life.
       killed: whether the engine ended it with SIGKILL because it did not stop
         within its notice.
     """
@@ -34,6 +34,16 @@ class TaskEnd:
     cpu_seconds: float
     peak_bytes: int
     killed: bool
+
+    def after(self, earlier: TaskEnd | None) -> TaskEnd:
+        """Returns the end of a task that ended before as `earlier`, and was started again."""
+        if earlier is None:
+            return self
+        return dataclasses.replace(
+            self,
+            cpu_seconds=earlier.cpu_seconds + self.cpu_seconds,
+            peak_bytes=max(earlier.peak_bytes, self.peak_bytes),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +66,8 @@ class Outcome:
       stuck: names of the tasks that still run. Threads cannot be ended from
         outside, and after them only `os._exit` is sure to end the process;
         processes are stuck only if they hang inside the kernel.
+      restarts: how often each task was started again after it had died, by its name;
+        the others are left out.
     """
 
     status: Status
@@ -67,6 +79,7 @@ class Outcome:
     peak_bytes: int = 0
     tasks: Mapping[str, TaskEnd] = dataclasses.field(default_factory=dict)
     stuck: tuple[str, ...] = ()
+    restarts: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def exit_status(self) -> int:

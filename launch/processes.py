@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 
 from classact.launch.engine import Engine, Patience, awaited_names
 from classact.launch.local_process import LocalProcess
-from classact.launch.outcome import Outcome
+from classact.launch.outcome import Outcome, TaskEnd
 from classact.launch.ports import check_closed
+from classact.launch.restarts import Restarts
 from classact.launch.task import Task
 from classact.launch.tasks import remove_data_files
 
@@ -18,15 +19,16 @@ def run_processes(
     *,
     until: Collection[str],
     patience: Patience = Patience(),  # noqa: B008 - it is frozen.
+    restarts: Restarts = Restarts(),  # noqa: B008 - it is frozen.
     on_start: Callable[[], None] | None = None,
     on_tick: Callable[[], None] | None = None,
 ) -> Outcome:
     """Runs tasks on this machine until the awaited ones have ended.
 
     A task succeeds if its process ends with status 0, and asks for the end of
-    the run with `STOP_STATUS`; another end is a crash. `Engine.watch` says what
-    follows. SIGTERM asks a task to stop: it sets Launchpad's stop event there.
-    SIGKILL ends it after the notice.
+    the run with `STOP_STATUS`; another end is a crash, and with `FATAL_STATUS` one
+    that no restart cures. `Engine.watch` says what follows. SIGTERM asks a task to
+    stop: it sets Launchpad's stop event there. SIGKILL ends it after the notice.
 
     Nothing outlives the call: neither processes, nor what they left in their
     process groups, nor the tasks' data files. If this process dies, the kernel
@@ -38,6 +40,8 @@ def run_processes(
       tasks: what to run, from `make_tasks`.
       until: labels whose tasks' success is the end of the run.
       patience: how long to wait for tasks to stop.
+      restarts: which tasks that die are started again. Something that listens on such a
+        task's address by then counts as another death.
       on_start: called once, when all tasks are started.
       on_tick: called about once a second while the tasks run; must not block.
 
@@ -52,7 +56,7 @@ def run_processes(
     awaited = awaited_names(until, {task.name: task.label for task in tasks})
     try:
         check_closed((task.name, address) for task in tasks for address in task.addresses)
-        engine = _Processes(tasks, awaited, patience, on_tick)
+        engine = _Processes(tasks, awaited, patience, on_tick, restarts)
         with engine.interrupts():
             try:
                 engine.start()
@@ -74,24 +78,33 @@ class _Processes(Engine):
         awaited: Collection[str],
         patience: Patience,
         on_tick: Callable[[], None] | None,
+        restarts: Restarts,
     ) -> None:
-        super().__init__([], awaited, patience, on_tick)
-        self._tasks = tasks
+        super().__init__([], awaited, patience, on_tick, restarts)
+        self._tasks = {task.name: task for task in tasks}
         self._processes: dict[str, LocalProcess] = {}
         self._peak_bytes = 0
 
     def start(self) -> None:
-        for task in self._tasks:
-            self._processes[task.name] = LocalProcess(task, self.events)
-            self.running.add(task.name)
+        for name, task in self._tasks.items():
+            self._processes[name] = LocalProcess(task, self.events)
+            self.begun(name)
 
-    def stop(self) -> None:
-        for name in self.running:
+    def restart(self, name: str) -> None:
+        task = self._tasks[name]
+        check_closed((name, address) for address in task.addresses)
+        self._processes[name] = LocalProcess(task, self.events)
+
+    def stop(self, names: Collection[str], notice: float) -> None:
+        for name in names:
             self._processes[name].terminate()
 
     def kill(self) -> None:
         for name in self.running:
             self._processes[name].kill()
+
+    def end_of(self, name: str) -> TaskEnd | None:
+        return self._processes[name].end
 
     def tick(self) -> None:
         resident = sum(self._processes[name].resident_bytes() for name in self.running)
@@ -99,11 +112,5 @@ class _Processes(Engine):
         super().tick()
 
     def measured(self, outcome: Outcome) -> Outcome:
-        """Returns the outcome with what the tasks used."""
-        ends = {name: process.end for name, process in self._processes.items() if process.end is not None}
-        return dataclasses.replace(
-            outcome,
-            cpu_seconds=sum(end.cpu_seconds for end in ends.values()),
-            peak_bytes=self._peak_bytes,
-            tasks=ends,
-        )
+        """Returns the outcome with the most memory that all tasks together had."""
+        return dataclasses.replace(outcome, peak_bytes=self._peak_bytes)

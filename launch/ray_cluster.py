@@ -6,7 +6,8 @@ before the program is serialised; each actor is pinned to its host.
 
 Actors, not Ray tasks, because an actor can be called while it runs its node: a
 stop reaches the process as a signal, which leaves it its notice. Cancelling a Ray
-task interrupts whatever its Python is at, or kills it. Nothing is restarted.
+task interrupts whatever its Python is at, or kills it. A node that died is started
+again in another actor on the same host; not by Ray, which knows actors only.
 
 Nothing outlives a killed launcher: Ray ends the actors of a driver that is gone,
 and the kernel ends an actor's process with the actor (`guard.py`).
@@ -30,16 +31,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classact.launch import on_host, ports
 from classact.launch.crash_report import crash_text
-from classact.launch.engine import Crash, Ended, Engine, Patience, awaited_names
+from classact.launch.engine import Engine, Patience, awaited_names
+from classact.launch.events import Crash, Ended
 from classact.launch.interrupts import Interrupt
 from classact.launch.outcome import LaunchError, Outcome, TaskEnd
 from classact.launch.placement import Host, Needs, place
+from classact.launch.ray_actor import RayActor
 from classact.launch.ray_info import connected, free_hosts
+from classact.launch.restarts import Restarts
 from classact.launch.task import Task
 
-# The actors import this module, and need neither Launchpad nor models.
 if TYPE_CHECKING:
     import launchpad as lp
 
@@ -61,14 +63,16 @@ def run_actors(
     *,
     until: Collection[str],
     patience: Patience = Patience(),  # noqa: B008 - it is frozen.
+    restarts: Restarts = Restarts(),  # noqa: B008 - it is frozen.
     on_start: Callable[[], None] | None = None,
     on_tick: Callable[[], None] | None = None,
 ) -> Outcome:
     """Runs a program on the cluster at RAY_ADDRESS, or else on the one of this machine.
 
     What a task's end, `until` and the notice mean is as in `run_processes`. A lost
-    host is the crash of its tasks. Nothing outlives the call. Blocks until all is
-    over; call it from the main thread, on a machine of the cluster.
+    host is the crash of its tasks, which cannot be started again: Ray would know a
+    host that came back by another name. Nothing outlives the call. Blocks until all
+    is over; call it from the main thread, on a machine of the cluster.
 
     Args:
       program: what to run.
@@ -78,6 +82,7 @@ def run_actors(
         the launcher's Python and current directory under theirs.
       until: labels whose tasks' success is the end of the run.
       patience: how long to wait for tasks to stop.
+      restarts: which tasks that die are started again.
       on_start: called once, when all tasks are started.
       on_tick: called about once a second while the tasks run; must not block.
 
@@ -103,7 +108,7 @@ def run_actors(
         needs = needs_of(cluster, program.groups)
         hosts = free_hosts(cluster.hosts)
         placed = place(needs, list(hosts.values()))
-        engine = _Ray([], awaited, patience, on_tick)
+        engine = _Ray([], awaited, patience, on_tick, restarts)
         with engine.interrupts(), contextlib.closing(engine):
             engine.reserve(needs, placed, {host.name: node_id for node_id, host in hosts.items()})
             early = engine.open(workdir, servers)
@@ -128,46 +133,6 @@ def run_actors(
                 remove_data_files(tasks)
 
 
-class _Actor:
-    """A node's share of its host. Ray calls each method in a thread of a pool that lives as long as this."""
-
-    def __init__(self) -> None:
-        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def open(self, marker: Path, folder: Path, python: str, servers: int) -> tuple[str, list[int]]:
-        """Looks around on the host.
-
-        Args:
-          marker: a file that the launcher has just made in the work directory.
-          folder: the launcher's current directory, which becomes this process's.
-          python: the launcher's interpreter.
-          servers: number of ports to find.
-
-        Returns:
-          What the host lacks, "" for nothing, and ports that are free there.
-        """
-        if not marker.exists():
-            return f"does not see the work directory {marker.parent}: it must be on a shared file system", []
-        if not os.access(python, os.X_OK):
-            return f"has no {python}, the launcher's Python", []
-        if not folder.is_dir():
-            return f"has no directory {folder}, in which the launcher was started", []
-        os.chdir(folder)
-        return "", ports.free_ports(servers)
-
-    def run(self, task: Task, stop_notice: float) -> on_host.Finished:
-        """Runs the node's task until it ends."""
-        return on_host.run_task(task, self._events, stop_notice)
-
-    def stop(self) -> None:
-        """Asks the task to stop."""
-        self._events.put("stop")
-
-    def kill(self) -> None:
-        """Ends the task, and lets `run` tell how."""
-        self._events.put(on_host.KILL)
-
-
 class _Ray(Engine):
     """One call of `run_actors`."""
 
@@ -177,38 +142,48 @@ class _Ray(Engine):
         awaited: Collection[str],
         patience: Patience,
         on_tick: Callable[[], None] | None,
+        restarts: Restarts,
     ) -> None:
-        super().__init__(names, awaited, patience, on_tick)
+        super().__init__(names, awaited, patience, on_tick, restarts)
         self.free_ports: dict[str, list[int]] = collections.defaultdict(list)
-        self._stop_notice = patience.stop_notice
-        self._actors: dict[Key, Any] = {}
+        self._notice = patience.stop_notice
+        self._needs: Mapping[Key, Needs] = {}
         self._placed: Mapping[Key, Host] = {}
+        self._node_ids: Mapping[str, str] = {}
+        self._actors: dict[Key, Any] = {}
         self._tasks: dict[str, Task] = {}
-        self._ends: dict[str, TaskEnd] = {}
+        # Answers of `RayActor.run` that are to come; the waiting thread takes from them.
+        self._runs: dict[Any, Task] = {}
+        self._runs_lock = threading.Lock()
+        self._last_ends: dict[str, TaskEnd | None] = {}
         self._closed = threading.Event()
-        self._waiting: threading.Thread | None = None
+        self._waiting = threading.Thread(target=self._wait, name="wait-ray", daemon=True)
 
     def reserve(
         self, needs: Mapping[Key, Needs], placed: Mapping[Key, Host], node_ids: Mapping[str, str]
     ) -> None:
         """Asks for an actor on the host of each node, with what the node needs; does not wait."""
+        self._needs, self._placed, self._node_ids = needs, placed, node_ids
+        for label, index in needs:
+            self._actors[label, index] = self._new_actor((label, index), f"{label}/{index}")
+
+    def _new_actor(self, key: Key, name: str) -> Any:
+        """Asks for an actor of a name that no other has, for Ray's dashboard."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self._placed = placed
-        actor = ray.remote(_Actor)
-        for (label, index), need in needs.items():
-            self._actors[label, index] = actor.options(
-                name=f"{label}/{index}",  # In the dashboard.
-                num_cpus=need.cpus,
-                num_gpus=need.gpus,
-                memory=int(need.memory_gb * 1e9) or None,
-                max_concurrency=2,
-                max_restarts=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(
-                    node_ids[placed[label, index].name], soft=False
-                ),
-            ).remote()
+        need = self._needs[key]
+        node_id = self._node_ids[self._placed[key].name]
+        options = {
+            "name": name,
+            "num_cpus": need.cpus,
+            "num_gpus": need.gpus,
+            "memory": int(need.memory_gb * 1e9) or None,
+            "max_concurrency": 2,
+            "max_restarts": 0,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+        }
+        return ray.remote(RayActor).options(**options).remote()
 
     def open(self, workdir: Path, servers: Mapping[Key, int]) -> Interrupt | None:
         """Waits until every actor is there, and finds the ports.
@@ -251,71 +226,90 @@ class _Ray(Engine):
     def start(self, tasks: Sequence[Task]) -> None:
         """Starts the tasks in their actors."""
         travelling = {name: value for name, value in os.environ.items() if _TRAVELLING.fullmatch(name)}
-        runs = {}
         for task in tasks:
-            sent = dataclasses.replace(task, env={**travelling, **task.env})
-            runs[self._actors[task.label, task.index].run.remote(sent, self._stop_notice)] = task
-            self._tasks[task.name] = task
-            self.running.add(task.name)
-        self._waiting = threading.Thread(target=self._wait, args=(runs,), name="wait-ray", daemon=True)
+            self._tasks[task.name] = dataclasses.replace(task, env={**travelling, **task.env})
+            self._run(task.name)
+            self.begun(task.name)
         self._waiting.start()
 
-    def stop(self) -> None:
-        for name in self.running:
-            self._actor_of(name).stop.remote()
+    def restart(self, name: str) -> None:
+        import ray
+
+        task = self._tasks[name]
+        key = task.label, task.index
+        # What it has of its host is what the next one is to get.
+        ray.kill(self._actors[key])
+        self._actors[key] = self._new_actor(key, f"{task.label}/{task.index} {uuid.uuid4().hex[:6]}")
+        self._run(name)
+
+    def stop(self, names: Collection[str], notice: float) -> None:
+        for name in names:
+            self._actor_of(name).stop.remote(notice)
 
     def kill(self) -> None:
         for name in self.running:
             self._actor_of(name).kill.remote()
+
+    def end_of(self, name: str) -> TaskEnd | None:
+        return self._last_ends.get(name)
 
     def close(self) -> None:
         """Gives the actors' shares back; ends whatever is still there."""
         import ray
 
         self._closed.set()
-        if self._waiting is not None:
+        if self._waiting.is_alive():
             self._waiting.join()
         for actor in self._actors.values():
             ray.kill(actor)
 
     def measured(self, outcome: Outcome) -> Outcome:
-        """Returns the outcome with what the tasks used."""
-        return dataclasses.replace(
-            outcome,
-            cpu_seconds=sum(end.cpu_seconds for end in self._ends.values()),
-            peak_bytes=sum(end.peak_bytes for end in self._ends.values()),
-            tasks=dict(self._ends),
-        )
+        """Returns the outcome with the sum of the tasks' peaks."""
+        return dataclasses.replace(outcome, peak_bytes=sum(end.peak_bytes for end in outcome.tasks.values()))
 
     def _actor_of(self, name: str) -> Any:
         task = self._tasks[name]
         return self._actors[task.label, task.index]
 
-    def _wait(self, runs: dict[Any, Task]) -> None:
+    def _run(self, name: str) -> None:
+        """Starts a task in its actor, once that is there."""
+        answer = self._actor_of(name).run.remote(self._tasks[name], Path.cwd(), self._notice)
+        with self._runs_lock:
+            self._runs[answer] = self._tasks[name]
+
+    def _wait(self) -> None:
         """Puts the tasks' ends on the queue, in a thread of its own."""
         import ray
 
-        while runs and not self._closed.is_set():
-            found, _ = ray.wait(list(runs), timeout=_POLL_SECONDS)
+        while not self._closed.is_set():
+            with self._runs_lock:
+                runs = list(self._runs)
+            if not runs:
+                self._closed.wait(_POLL_SECONDS)
+                continue
+            found, _ = ray.wait(runs, timeout=_POLL_SECONDS)
             for answer in found:
-                self.events.put(self._ended(runs.pop(answer), answer))
+                with self._runs_lock:
+                    task = self._runs.pop(answer)
+                self.events.put(self._ended(task, answer))
 
     def _ended(self, task: Task, answer: Any) -> Ended:
         import ray
 
+        self._last_ends[task.name] = None
         try:
             finished = ray.get(answer)
         except ray.exceptions.RayError as error:
             host = self._placed[task.label, task.index]
             message = f"task {task.name} was lost with its actor on {host.address}: {_reason(error)}"
-            return Ended(task.name, Crash(message, crash_text(task.log_path)))
-        if finished.end is not None:
-            self._ends[task.name] = finished.end
+            gone = isinstance(error, ray.exceptions.ActorUnschedulableError)
+            return Ended(task.name, Crash(message, crash_text(task.log_path), fatal=gone))
+        self._last_ends[task.name] = finished.end
         return finished.ended
 
 
 def _answer_of(host: Host, answer: Any) -> list[int]:
-    """The ports that `_Actor.open` found; LaunchError if the host lacks something."""
+    """The ports that `RayActor.open` found; LaunchError if the host lacks something."""
     import ray
 
     try:

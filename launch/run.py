@@ -29,11 +29,13 @@ from classact.launch import (
     slurm_job,
     threads,
 )
+from classact.launch.engine import Patience
 from classact.launch.interrupts import interrupts_to
 from classact.launch.outcome import LaunchError, Outcome
 from classact.launch.ports import LoopbackPorts
 from classact.launch.progress import Progress
 from classact.launch.resources import Resources
+from classact.launch.restarts import Restarts
 from classact.launch.synchronous import run_synchronous
 from classact.launch.tasks import endpoints, make_tasks
 from classact.nodes import checkpoints
@@ -197,18 +199,22 @@ def _run_program(prepared: Prepared, engine: str, signals: queue.SimpleQueue[Any
     config, workdir = prepared.config, prepared.workdir
     built = program.build_program(config, workdir, prepared.data)
     until = (program.LEARNER,)
+    patience = Patience(stop_notice=config.stop_notice_seconds)
+    restarts = Restarts(config.restarts_per_hour)
 
     def write_endpoints(found: Mapping[str, list[str]]) -> None:
         _write_json(workdir / "endpoints.json", found)
 
     if engine == "threads":
-        return threads.run_threads(built, until=until, on_start=write_endpoints)
+        return threads.run_threads(built, until=until, patience=patience, on_start=write_endpoints)
     if engine == "ray":
         return ray_cluster.run_actors(
             built,
             config.cluster,
             workdir,
             until=until,
+            patience=patience,
+            restarts=restarts,
             on_start=lambda: write_endpoints(endpoints(built)),
         )
     job_id = slurm_info.own_job_id()
@@ -220,12 +226,20 @@ def _run_program(prepared: Prepared, engine: str, signals: queue.SimpleQueue[Any
             job_id=job_id,
             until=until,
             events=signals,
+            patience=patience,
+            restarts=restarts,
             on_start=lambda: write_endpoints(endpoints(built)),
         )
     with LoopbackPorts() as ports:
         resources = _resources(config, built.groups)
         tasks = make_tasks(built, workdir=workdir, ports=ports, resources=resources)
-        return processes.run_processes(tasks, until=until, on_start=lambda: write_endpoints(endpoints(built)))
+        return processes.run_processes(
+            tasks,
+            until=until,
+            patience=patience,
+            restarts=restarts,
+            on_start=lambda: write_endpoints(endpoints(built)),
+        )
 
 
 def _resources(config: ExperimentConfig, labels: Any) -> dict[str, Resources]:
@@ -270,6 +284,7 @@ def _write_result(prepared: Prepared, outcome: Outcome, wall_seconds: float, cpu
             "cpu_seconds_by_node": {name: end.cpu_seconds for name, end in outcome.tasks.items()},
             "peak_bytes": outcome.peak_bytes,
             "peak_bytes_by_node": {name: end.peak_bytes for name, end in outcome.tasks.items()},
+            "restarts": dict(outcome.restarts),
             "message": outcome.message,
         },
     )

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import os
 import queue
-import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,28 +16,18 @@ import launchpad as lp
 
 from classact.experiments.config import ClusterConfig
 from classact.launch.cluster import Key, needs_of, resources_of_kinds
-from classact.launch.crash_report import describe_exit
-from classact.launch.engine import Crash, Ended, Engine, Patience, awaited_names
-from classact.launch.on_host import Finished
-from classact.launch.outcome import LaunchError, Outcome, TaskEnd
+from classact.launch.engine import Patience, awaited_names
+from classact.launch.outcome import LaunchError, Outcome
 from classact.launch.placement import Host, Needs, place
+from classact.launch.restarts import Restarts
 from classact.launch.slurm_info import Allocation, check_commands, read_allocation
-from classact.launch.task import Task
+from classact.launch.slurm_steps import Steps, step_environment
 from classact.launch.tasks import make_tasks, remove_data_files
 
 # How long a step may wait for its share of the job: it is there, unless something
 # else in the job holds it.
 _STEP_SECONDS = 60
 _PROBE_SECONDS = 120.0
-# What `on_host` may take to tell how a task ended that it had to end itself.
-_TELL_SECONDS = 4.0
-# How long srun may take to hear of an end that the host has told already.
-_HEAR_SECONDS = 10.0
-# How long srun may take to end a step that is killed.
-_REAP_SECONDS = 15.0
-# Of the job's environment, what srun must know. The rest are the batch script's own
-# options, which srun would take for the step's.
-_KEPT = ("SLURM_CONF", "SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_WORKING_CLUSTER")
 
 
 def run_steps(
@@ -53,14 +39,20 @@ def run_steps(
     until: Collection[str],
     events: queue.SimpleQueue[Any],
     patience: Patience = Patience(),  # noqa: B008 - it is frozen.
+    restarts: Restarts = Restarts(),  # noqa: B008 - it is frozen.
     on_start: Callable[[], None] | None = None,
 ) -> Outcome:
     """Runs a program on the hosts of a job until the awaited nodes have ended.
 
     A node is a step with its own CPUs, memory and GPUs, in which `on_host` runs it.
     The end of the step's input asks it to stop; it comes from here, or because this
-    process died. A step that Slurm ends (a cancelled job, a host taken away) stops in
-    the same way, and the run is interrupted. `Engine.watch` says what follows.
+    process died. A step that Slurm asks to stop (a cancelled or preempted job, a host
+    taken away) tells it at once, and the run is interrupted. It may be the learner's,
+    which then stops; another waits until it is asked from here, for at most half the
+    notice. `Engine.watch` says what follows.
+
+    A node that died, or whose host was lost, is started again as another step on the
+    same host; while the host is gone, each try fails within a minute.
 
     Nothing outlives the call but what hangs inside a kernel; that ends with the job.
 
@@ -74,6 +66,7 @@ def run_steps(
       until: labels whose nodes' success is the end of the run.
       events: where the caller puts an `Interrupt` for each signal to this process.
       patience: how long to wait for nodes to stop.
+      restarts: which nodes that die are started again.
       on_start: called once, when all steps are on their way.
 
     Returns:
@@ -102,7 +95,7 @@ def run_steps(
             task.name: step_command(allocation, task.host, needs[task.label, task.index], task.name)
             for task in tasks
         }
-        engine = _Steps(tasks, commands, awaited, patience, events)
+        engine = Steps(tasks, commands, awaited, patience, restarts, events)
         try:
             engine.start()
             if on_start is not None:
@@ -147,15 +140,6 @@ def step_command(allocation: Allocation, host: str, need: Needs, name: str) -> l
         "--export=ALL",
         f"--chdir={os.getcwd()}",
     ]
-
-
-def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for `srun`: without the options of the job, which are not the step's."""
-    return {
-        name: value
-        for name, value in environment.items()
-        if not name.startswith("SLURM_") or name in _KEPT or "_HET_GROUP_" in name or name == "SLURM_HET_SIZE"
-    }
 
 
 def _placement(hosts: Mapping[Key, Host]) -> str:
@@ -219,129 +203,3 @@ def _ports_of(host: str, probe: subprocess.Popen[str]) -> Iterator[int]:
     if probe.returncode != 0:
         raise LaunchError(f"host {host} cannot run a step: {' '.join((said + complaint).split())[-500:]}")
     return iter([int(port) for port in said.split()])
-
-
-class _Steps(Engine):
-    """The steps of one run."""
-
-    def __init__(
-        self,
-        tasks: Sequence[Task],
-        commands: Mapping[str, Sequence[str]],
-        awaited: Collection[str],
-        patience: Patience,
-        events: queue.SimpleQueue[Any],
-    ) -> None:
-        # Hosts keep the notice; the step itself is ended only if its host did not.
-        late = dataclasses.replace(patience, stop_notice=patience.stop_notice + _TELL_SECONDS)
-        super().__init__([], awaited, late, None)
-        self.events = events
-        self._tasks = tasks
-        self._commands = commands
-        self._steps: dict[str, _Step] = {}
-
-    def start(self) -> None:
-        for task in self._tasks:
-            self._steps[task.name] = _Step(task, self._commands[task.name], self.events)
-            self.running.add(task.name)
-
-    def stop(self) -> None:
-        for name in self.running:
-            self._steps[name].stop()
-
-    def kill(self) -> None:
-        for name in self.running:
-            self._steps[name].kill()
-
-    def tick(self) -> None:
-        for name in self.running:
-            self._steps[name].check()
-
-    def reap_seconds(self) -> float:
-        return _REAP_SECONDS
-
-    def close(self) -> None:
-        """Ends what still runs here of steps that could not be ended."""
-        for step in self._steps.values():
-            step.close()
-
-    def measured(self, outcome: Outcome) -> Outcome:
-        """Returns the outcome with what the tasks used."""
-        ends = {name: step.end for name, step in self._steps.items() if step.end is not None}
-        return dataclasses.replace(
-            outcome,
-            cpu_seconds=sum(end.cpu_seconds for end in ends.values()),
-            peak_bytes=sum(end.peak_bytes for end in ends.values()),
-            tasks=ends,
-        )
-
-
-class _Step:
-    """A task's step. Its own thread waits for the end of its `srun` and puts it on the queue."""
-
-    def __init__(self, task: Task, command: Sequence[str], events: queue.SimpleQueue[Any]) -> None:
-        self.end: TaskEnd | None = None
-        self._task = task
-        self._told_at: float | None = None
-        self._deaf = False
-        saved = task.data_file.with_name(f"{task.name}.json")
-        self._end_path = saved.with_suffix(".end.json")
-        self._files = (saved, self._end_path)
-        task.save(saved)
-        self._srun = subprocess.Popen(
-            [*command, sys.executable, "-m", "classact.launch.on_host", str(saved), str(self._end_path)],
-            env=step_environment(os.environ),
-            # Held open as long as the step is to run.
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C in the terminal must reach the launcher alone.
-            start_new_session=True,
-        )
-        threading.Thread(target=self._wait, args=(events,), name=f"wait-{task.name}", daemon=True).start()
-
-    def stop(self) -> None:
-        """Asks the task to stop: srun passes the end of its input on."""
-        assert self._srun.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._srun.stdin.close()
-
-    def kill(self) -> None:
-        """Ends the step at once; that is what srun does when it is terminated."""
-        self._srun.terminate()
-
-    def check(self) -> None:
-        """Gives srun up if the host has told the task's end long ago, and srun has not heard of it."""
-        now = time.monotonic()
-        if self._told_at is None:
-            self._told_at = now if self._end_path.exists() else None
-        elif now - self._told_at > _HEAR_SECONDS:
-            self._deaf = True
-            self._kill_srun()
-
-    def close(self) -> None:
-        """Ends srun itself, and removes the step's files."""
-        self._kill_srun()
-        for path in self._files:
-            path.unlink(missing_ok=True)
-
-    def _kill_srun(self) -> None:
-        if self._srun.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._srun.pid, signal.SIGKILL)
-
-    def _wait(self, events: queue.SimpleQueue[Any]) -> None:
-        assert self._srun.stdout is not None
-        said = self._srun.stdout.read().decode("utf-8", "replace").strip()
-        status = self._srun.wait()
-        ended = None
-        with contextlib.suppress(OSError, ValueError):
-            finished = Finished.load(self._end_path)
-            self.end, ended = finished.end, finished.ended
-        # A task that stops because its host has lost the launcher ends well, for its host.
-        if ended is None or (status != 0 and ended.crash is None and ended.signal is None):
-            srun = "did not hear of the step's end" if self._deaf else describe_exit(status)
-            task, last = self._task, (said.splitlines() or [f"srun: {srun}"])[-1]
-            message = f"task {task.name} was lost on {task.host}: {last}; log: {task.log_path}"
-            ended = Ended(task.name, Crash(message, said))
-        events.put(ended)

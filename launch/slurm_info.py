@@ -23,6 +23,8 @@ _PRESENT = {
     "PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED", "COMPLETING", "SIGNALING", "STAGE_OUT",
     "RESIZING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD", "REVOKED",
 }  # fmt: skip
+# Those in which it waits for hosts, whether it had some before or not.
+_QUEUED = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 _SHARE = re.compile(r"\bNodes=(\S+) CPU_IDs=(\S+) Mem=(\d+) GRES=(\S*)")
 
 
@@ -62,6 +64,11 @@ class JobState:
     def is_over(self) -> bool:
         """Whether the job has ended and holds nothing any more."""
         return self.state not in _PRESENT
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether the job waits for hosts, at first or again."""
+        return self.state in _QUEUED
 
     def __str__(self) -> str:
         reason = f" ({self.reason})" if self.reason not in ("", "None") else ""

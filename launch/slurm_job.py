@@ -14,9 +14,7 @@ import math
 import os
 import queue
 import shlex
-import signal
 import sys
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,22 +22,19 @@ from typing import Any
 from classact.experiments.config import ClusterConfig, ExperimentConfig
 from classact.launch import slurm_info
 from classact.launch.cluster import Key, needs_of
-from classact.launch.interrupts import Interrupt, interrupts_to
+from classact.launch.interrupts import interrupts_to
 from classact.launch.outcome import LaunchError, Outcome
 from classact.launch.placement import Host, Needs, place
 from classact.launch.slurm_info import Partition
+from classact.launch.submitted_job import SubmittedJob
 
 _COMMANDS = ("sbatch", "scancel", "scontrol", "sinfo", "srun")
 # Of the launcher, which runs on the first host beside the nodes.
 _LAUNCHER_GB = 1.0
-# Before the job's time limit, to stop every node and to write the result.
+# Before the job's time limit, to stop every node and to write the result; also from
+# asking a job to stop to cancelling it. At least, and besides a long notice of the run's.
 _NOTICE_SECONDS = 60
-# From asking a job to stop to cancelling it.
-_STOP_SECONDS = 60.0
-_TICK_SECONDS = 0.5
-_STATE_SECONDS = 5.0
-# A shared file system may show a file late.
-_LATE_FILE_SECONDS = 5.0
+_RESULT_SECONDS = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +71,9 @@ def run_job(config: ExperimentConfig, workdir: Path, groups: Mapping[str, Collec
     """Submits a run, and waits until its job has ended, however long it is in the queue.
 
     The first SIGINT or SIGTERM asks the run to stop, or takes the job out of the
-    queue; a second one, or a minute, cancels it. After SIGHUP the job goes on.
+    queue; a second one, or a minute (more if the run's own notice is long), cancels it.
+    After SIGHUP the job goes on. A job that Slurm puts into the queue again is followed
+    to its next end, unless it was asked to stop.
 
     Writes the configuration and the batch script to `<workdir>/slurm`; the run writes
     the rest.
@@ -100,7 +97,8 @@ def run_job(config: ExperimentConfig, workdir: Path, groups: Mapping[str, Collec
     fields = dataclasses.replace(config, cluster=cluster).to_dict()
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
     script = folder / "job.sbatch"
-    script.write_text(batch_script(workdir, parts, cluster.sbatch))
+    notice = notice_seconds(config.stop_notice_seconds)
+    script.write_text(batch_script(workdir, parts, cluster.sbatch, cluster.requeue, notice))
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with interrupts_to(events):
         try:
@@ -113,7 +111,7 @@ def run_job(config: ExperimentConfig, workdir: Path, groups: Mapping[str, Collec
                 workdir.rmdir()
             raise
         print(f"submitted job {job_id}; its script and output: {folder}", flush=True)
-        return _Job(job_id, workdir, events).follow()
+        return SubmittedJob(job_id, workdir, events, notice).follow()
 
 
 def plan(
@@ -166,13 +164,26 @@ def plan(
     return cluster, ordered
 
 
-def batch_script(workdir: Path, parts: Sequence[Part], options: str) -> str:
+def notice_seconds(stop_notice: float) -> int:
+    """How long a job may take to stop and to write its result, if its run has this notice."""
+    return max(_NOTICE_SECONDS, math.ceil(stop_notice) + _RESULT_SECONDS)
+
+
+def batch_script(
+    workdir: Path,
+    parts: Sequence[Part],
+    options: str,
+    requeue: bool = False,
+    notice: int = _NOTICE_SECONDS,
+) -> str:
     """Writes the script of a job, which may be submitted again by hand.
 
     Args:
       workdir: the run directory, absolute.
       parts: the hosts to ask for; several make a heterogeneous job.
-      options: the user's own for `sbatch`, as typed in a shell.
+      options: the user's own for `sbatch`, as typed in a shell; they win.
+      requeue: whether Slurm may put the job into the queue again, where it then goes on.
+      notice: seconds before its time limit at which the job is asked to stop.
     """
     folder = workdir / "slurm"
     own = [
@@ -181,11 +192,12 @@ def batch_script(workdir: Path, parts: Sequence[Part], options: str) -> str:
         f"--output={str(folder).replace('%', '%%')}/%j.out",
         f"--error={str(folder).replace('%', '%%')}/%j.err",
         f"--chdir={os.getcwd()}",
-        # The run cannot go on in the directory of its first attempt.
-        "--no-requeue",
+        # A job that starts again adds to what it said before.
+        "--open-mode=append",
+        "--requeue" if requeue else "--no-requeue",
         # That a host is lost is for the run to say.
         "--no-kill",
-        f"--signal=B:TERM@{_NOTICE_SECONDS}",
+        f"--signal=B:TERM@{notice}",
     ]
     lines = ["#!/bin/bash"]
     for index, part in enumerate(parts):
@@ -254,93 +266,6 @@ def _uniform(name: str, needs: Mapping[Key, Needs], hosts: int) -> Part:
             limited = all(need.memory_gb for need in every)
             return Part(name, hosts, per_host, max(memory) + 1 / 1024 if limited else 0.0, per_host_gpus)
     raise AssertionError("one host with the sum of all needs has room")
-
-
-class _Job:
-    """A submitted job, from the outside."""
-
-    def __init__(self, job_id: str, workdir: Path, events: queue.SimpleQueue[Any]) -> None:
-        self._job_id = job_id
-        self._result = workdir / "result.json"
-        self._folder = workdir / "slurm"
-        self._events = events
-        self._state = slurm_info.JobState("PENDING")
-        self._signal: int | None = None
-        self._cancel_at: float | None = None
-
-    def follow(self) -> Outcome:
-        """Waits for the end; see `run_job`."""
-        ask_at = 0.0
-        while not self._state.is_over:
-            with contextlib.suppress(queue.Empty):
-                event = self._events.get(timeout=_TICK_SECONDS)
-                if event.signal == signal.SIGHUP:
-                    return Outcome("interrupted", message=f"job {self._job_id} goes on", signal=event.signal)
-                self._on_interrupt(event)
-            now = time.monotonic()
-            if self._cancel_at is not None and now >= self._cancel_at:
-                self._cancel_at = None
-                self._scancel()
-            # Once there is a result, the end of the job is near.
-            if now >= ask_at or self._result.exists():
-                ask_at = now + _STATE_SECONDS
-                self._look()
-        return self._outcome()
-
-    def _look(self) -> None:
-        try:
-            state = slurm_info.job_state(self._job_id)
-        except LaunchError as error:
-            # The controller may be away for a while; the job is not.
-            state = dataclasses.replace(self._state, reason=str(error))
-        if str(state) != str(self._state) and not state.is_over:
-            print(f"job {self._job_id}: {state}", flush=True)
-        self._state = state
-
-    def _on_interrupt(self, interrupt: Interrupt) -> None:
-        if self._signal is not None:
-            self._scancel()
-            return
-        self._signal = interrupt.signal
-        self._cancel_at = time.monotonic() + _STOP_SECONDS
-        print(f"{interrupt.name}: asking job {self._job_id} to stop", flush=True)
-        # It may start in between, so both: each is for one state.
-        self._scancel("--state=PENDING")
-        self._scancel("--batch", "--signal=TERM")
-
-    def _scancel(self, *options: str) -> None:
-        # If the controller is away, or the job has just ended: what it says next tells.
-        with contextlib.suppress(LaunchError):
-            slurm_info.ask("scancel", *options, self._job_id)
-
-    def _outcome(self) -> Outcome:
-        deadline = time.monotonic() + _LATE_FILE_SECONDS
-        while not self._result.exists() and time.monotonic() < deadline:
-            with contextlib.suppress(queue.Empty):
-                self._events.get(timeout=_TICK_SECONDS)
-        said = _text(self._folder / f"{self._job_id}.err")
-        if not self._result.exists():
-            ended = f"job {self._job_id} ended without a result: {self._state}"
-            if self._state.exit_code not in ("", "0:0"):
-                ended += f", exit code {self._state.exit_code}"
-            if self._signal is not None:
-                return Outcome("interrupted", message=ended, signal=self._signal)
-            return Outcome("failed", message=ended, traceback=said)
-        result = json.loads(self._result.read_text())
-        if result["status"] == "interrupted":
-            number = self._signal or signal.SIGTERM
-            return Outcome("interrupted", message=result["message"], signal=number)
-        if result["status"] == "failed":
-            # It has said there all that is to be said.
-            return Outcome("failed", message="" if said else result["message"], traceback=said)
-        return Outcome("completed", message=result["message"])
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").rstrip()
-    except FileNotFoundError:
-        return ""
 
 
 def main(arguments: list[str], train: Callable[[dict[str, Any], Path, str], int]) -> int:

@@ -10,6 +10,12 @@ from pathlib import Path
 STOP_STATUS = 86
 """Exit status with which a task asks for the end of the whole run: `lp.stop()`."""
 
+FATAL_STATUS = 87
+"""Exit status of a task that met an error which no restart cures, see `entry.Entry`."""
+
+STOP_SIGNAL_VARIABLE = "CLASSACT_STOP_SIGNAL"
+"""Names the signal that asks a task to stop where SIGTERM must not, see `entry.Entry`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:

@@ -17,6 +17,7 @@ from pathlib import Path
 import launchpad as lp
 from launchpad.launch import serialization
 
+from classact.launch.entry import Entry
 from classact.launch.outcome import LaunchError
 from classact.launch.ports import LOOPBACK
 from classact.launch.resources import Resources, check_labels, common_environment, resources_of
@@ -187,7 +188,8 @@ def _serialise(program: lp.Program, folder: Path) -> dict[str, Path]:
         undo.callback(_remove, files.values())
         for label, nodes in program.groups.items():
             try:
-                serialization.serialize_functions(str(files[label]), label, [node.function for node in nodes])
+                functions = [Entry(node.function) for node in nodes]
+                serialization.serialize_functions(str(files[label]), label, functions)
             except RuntimeError as error:
                 raise LaunchError(
                     f"nodes {label!r} cannot be sent to another process: {error.__cause__ or error}; give "

@@ -17,9 +17,9 @@ import launchpad as lp
 from absl import flags
 from launchpad.launch.worker_manager import WorkerManager
 
-from classact.launch.engine import Crash, Ended, Engine, Patience, awaited_names
-from classact.launch.interrupts import Interrupt
-from classact.launch.outcome import Outcome
+from classact.launch.engine import Engine, Patience, awaited_names
+from classact.launch.events import Crash, Ended, Event
+from classact.launch.outcome import LaunchError, Outcome
 from classact.launch.ports import LOOPBACK, LoopbackPorts
 from classact.launch.resources import proxy_exceptions
 from classact.launch.task import STOP_STATUS
@@ -37,10 +37,11 @@ def run_threads(
     """Runs a program in this process until the awaited nodes have ended.
 
     A node succeeds if its function returns, or leaves by `sys.exit(0)`; another
-    exception is a crash. `Engine.watch` says what follows. But a thread cannot be
-    ended from outside: a node that does not stop within the notice, or still runs
-    at a second signal, is named in `Outcome.stuck`. A process with such threads
-    should end by `os._exit`.
+    exception is a crash. `Engine.watch` says what follows; but no node is started
+    again, and all are asked to stop at the same time. A thread cannot be ended from
+    outside: a node that does not stop within the notice, or still runs at a second
+    signal, is named in `Outcome.stuck`. A process with such threads should end by
+    `os._exit`.
 
     Blocks until all is over; call it from the main thread. May be called again,
     with another program: Launchpad's nodes keep what they built.
@@ -82,9 +83,14 @@ def run_threads(
 class _Threads(Engine):
     """One call of `run_threads`."""
 
+    # Launchpad has one stop event for all threads.
+    in_phases = False
     manager: WorkerManager
 
-    def stop(self) -> None:
+    def restart(self, name: str) -> None:
+        raise LaunchError(f"node {name}: threads are not started again")
+
+    def stop(self, names: Collection[str], notice: float) -> None:
         # It waits for the nodes without a limit, hence a thread of its own.
         threading.Thread(target=self.manager.stop_and_wait, name="stop-nodes", daemon=True).start()
 
@@ -93,7 +99,7 @@ class _Threads(Engine):
 
     def abort(self) -> None:
         if self.running and not self.stopping:
-            self.stop()
+            self.stop(self.running, 0.0)
 
     def succeeds(self, ended: Ended) -> bool:
         # Were the stop event set, a colocated node would have crashed, and its report
@@ -105,7 +111,7 @@ class _Threads(Engine):
 
 
 def _report(
-    events: queue.SimpleQueue[Ended | Interrupt], name: str, node: lp.PyNode, function: Callable[[], Any]
+    events: queue.SimpleQueue[Event], name: str, node: lp.PyNode, function: Callable[[], Any]
 ) -> None:
     """A node's thread: never lets an exception reach Launchpad, which would print it late."""
     # Launchpad's own way for `lp.stop()` to end the run is to send this process SIGTERM.

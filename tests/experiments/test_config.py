@@ -73,12 +73,18 @@ def fields(**changes):
         ("log_every", 0),
         ("checkpoint_every", -1),
         ("no_data_seconds", 0.0),
+        ("restarts_per_hour", -1),
+        ("restarts_per_hour", 0.5),
+        ("stop_notice_seconds", 0.0),
+        ("stop_notice_seconds", INF),
         ("threads__learner", -1),
         ("cluster__hosts", -1),
         ("cluster__sbatch", "-A us"),
         ("cluster__sbatch", "--account='us"),
         ("cluster__sbatch", "'--comment=a\nb'"),
         ("cluster__sbatch", "--account=us --nodes=3"),
+        ("cluster__sbatch", "--requeue"),
+        ("cluster__requeue", 1),
         ("cluster__learner__cpus", 0),
         ("cluster__replay__gpus", -1),
         ("cluster__inference__memory_gb", INF),
@@ -244,6 +250,18 @@ class TestShards:
         given = fields()
         given["replay"] = {"capacity": 0}
         assert resolution.resolve(given).replay.shards == 1
+
+
+def test_a_run_from_before_nodes_were_started_again_has_the_defaults():
+    given = fields()
+    del given["restarts_per_hour"], given["stop_notice_seconds"], given["cluster"]["requeue"]
+    found = resolution.resolve(given)
+    assert (found.restarts_per_hour, found.stop_notice_seconds, found.cluster.requeue) == (10, 8.0, False)
+
+
+def test_a_node_need_not_be_started_again_and_a_job_may_have_a_notice():
+    found = resolution.resolve(fields(restarts_per_hour=0, cluster__sbatch="--signal=B:TERM@60"))
+    assert (found.restarts_per_hour, found.cluster.sbatch) == (0, "--signal=B:TERM@60")
 
 
 class TestDataSets:

@@ -4,6 +4,7 @@ Also a program of its own, so that tests can send signals to a launcher:
 
     python puppets.py act PORT NAME         a puppet that is no Launchpad node
     python puppets.py launch WORKDIR PORT   launches LAUNCHED, exits with the outcome's status
+    python puppets.py steps WORKDIR PORT    the same as steps of the Slurm job that it runs in
 """
 
 import contextlib
@@ -43,6 +44,12 @@ def _call(server, number):
     return server.double(int(number))
 
 
+def _fatal(server, word):
+    from classact.data.source import DataError
+
+    raise DataError(word)
+
+
 def _crash(server, word):
     print("a line before the crash", flush=True)
     raise ToldToCrash(word)
@@ -62,6 +69,19 @@ def _stop(server):
     lp.stop()
 
 
+def _last_words(server):
+    import launchpad as lp
+
+    lp.wait_for_stop()
+    return "asked to stop"
+
+
+def _stopped(server):
+    import launchpad as lp
+
+    return lp.stop_event().is_set()
+
+
 def _deaf(server):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return "deaf"
@@ -74,8 +94,12 @@ def _spawn(server, port, name):
 
 COMMANDS = {
     "call": _call,
+    "server": lambda server: server.pid(),
     "crash": _crash,
+    "fatal": _fatal,
     "wait": _wait,
+    "last_words": _last_words,
+    "stopped": _stopped,
     "stop": _stop,
     "deaf": _deaf,
     "spawn": _spawn,
@@ -89,6 +113,9 @@ class Doubler:
 
     def double(self, number):
         return 2 * number
+
+    def pid(self):
+        return os.getpid()
 
 
 class Puppet:
@@ -107,6 +134,9 @@ class Puppet:
 
     def ask(self, command):
         self.tell(command)
+        return self.hear()
+
+    def hear(self):
         return self._lines.readline().strip()
 
     def close(self):
@@ -125,9 +155,11 @@ class Puppet:
 class Stage:
     """Where puppets connect, in any order."""
 
-    def __init__(self):
+    def __init__(self, seconds=SECONDS):
+        """`seconds`: how long it waits for a puppet, and for what one says."""
+        self._seconds = seconds
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(SECONDS)
+        self._listener.settimeout(seconds)
         self.port = self._listener.getsockname()[1]
         self._puppets = []
 
@@ -136,7 +168,7 @@ class Stage:
         arrived = {}
         while len(arrived) < len(names):
             connection, _ = self._listener.accept()
-            connection.settimeout(SECONDS)
+            connection.settimeout(self._seconds)
             puppet = Puppet(connection)
             self._puppets.append(puppet)
             arrived[puppet.name] = puppet
@@ -176,29 +208,66 @@ class Script(threading.Thread):
             raise self._error
 
 
-def launch(workdir, port, notice=8.0):
-    """Launches the puppets LAUNCHED as Launchpad nodes in processes."""
+def _program(port):
+    """The puppets LAUNCHED as Launchpad nodes."""
     import cloudpickle
     import launchpad as lp
-
-    from classact.launch.engine import Patience
-    from classact.launch.ports import LoopbackPorts
-    from classact.launch.processes import run_processes
-    from classact.launch.tasks import make_tasks
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     program = lp.Program("puppets")
     program.add_node(lp.PyNode(act, port, "learner"), label="learner")
     program.add_node(lp.PyNode(act, port, "run_loop-icons"), label="run_loop/icons")
+    return program
+
+
+def launch(workdir, port, notice=8.0):
+    """Launches the puppets in processes."""
+    from classact.launch.engine import Patience
+    from classact.launch.ports import LoopbackPorts
+    from classact.launch.processes import run_processes
+    from classact.launch.tasks import make_tasks
+
     with LoopbackPorts() as ports:
-        tasks = make_tasks(program, workdir=Path(workdir), ports=ports)
+        tasks = make_tasks(_program(port), workdir=Path(workdir), ports=ports)
         outcome = run_processes(tasks, until=["learner"], patience=Patience(stop_notice=notice))
     print(json.dumps({"status": outcome.status, "message": outcome.message, "killed": outcome.killed}))
+    return outcome.exit_status
+
+
+def steps(workdir, port):
+    """Launches the puppets as steps of a job; they may be started again once. Writes the outcome."""
+    import queue
+
+    from classact.experiments import base, resolution
+    from classact.launch.engine import Patience
+    from classact.launch.interrupts import interrupts_to
+    from classact.launch.restarts import Restarts
+    from classact.launch.slurm import run_steps
+    from classact.launch.slurm_info import own_job_id
+
+    cluster = resolution.resolve({**base.get_config().to_dict(), "policy": "uniform"}).cluster
+    events = queue.SimpleQueue()
+    with interrupts_to(events):
+        outcome = run_steps(
+            _program(port),
+            cluster,
+            Path(workdir),
+            job_id=own_job_id(),
+            until=["learner"],
+            events=events,
+            patience=Patience(stop_notice=12.0),
+            restarts=Restarts(1),
+        )
+        told = {"status": outcome.status, "message": outcome.message, "restarts": dict(outcome.restarts)}
+        ends = {name: [end.exit_status, end.killed] for name, end in outcome.tasks.items()}
+        (Path(workdir) / "outcome.json").write_text(json.dumps({**told, "ends": ends}))
     return outcome.exit_status
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "act":
         act(int(sys.argv[2]), sys.argv[3])
+    elif sys.argv[1] == "steps":
+        sys.exit(steps(sys.argv[2], int(sys.argv[3])))
     else:
         sys.exit(launch(sys.argv[2], int(sys.argv[3]), *map(float, sys.argv[4:])))

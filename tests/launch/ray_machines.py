@@ -1,7 +1,8 @@
 """Ray hosts on this machine, and a launcher of puppets on them; both are programs of their own.
 
     python ray_machines.py cluster FOLDER         hosts 127.0.0.2 to 127.0.0.4, until the standard input ends
-    python ray_machines.py launch WORKDIR PORT    launches puppets there, prints the outcome
+    python ray_machines.py launch WORKDIR PORT [RESTARTS NOTICE]
+                                                  launches puppets there, prints the outcome
 
 The first prints one line, {"address": …, "hosts": {address: {"id": …, "raylet": process id}}},
 and takes hosts away whose addresses it reads.
@@ -98,14 +99,16 @@ def cluster_config(**changes):
     return resolution.resolve(fields).cluster
 
 
-def launch(workdir, port):
+def launch(workdir, port, per_hour=0, notice=8):
     import cloudpickle
     import launchpad as lp
 
     sys.path.insert(0, str(Path(__file__).parent))
     import puppets
 
+    from classact.launch.engine import Patience
     from classact.launch.ray_cluster import run_actors
+    from classact.launch.restarts import Restarts
 
     cloudpickle.register_pickle_by_value(puppets)
     program = lp.Program("puppets")
@@ -114,10 +117,18 @@ def launch(workdir, port):
     program.add_node(lp.PyNode(puppets.act, port, "run_loop-icons", doubler), label="run_loop/icons")
     learner = {"gpus": 1, "memory_gb": 0.1, "partition": "trainer"}
     cluster = cluster_config(learner=learner, inference={"cpus": 2}, run_loop={"cpus": 2})
-    outcome = run_actors(program, cluster, Path(workdir), until=["learner"])
+    outcome = run_actors(
+        program,
+        cluster,
+        Path(workdir),
+        until=["learner"],
+        patience=Patience(stop_notice=notice),
+        restarts=Restarts(per_hour),
+    )
     found = {"status": outcome.status, "message": outcome.message, "traceback": outcome.traceback}
     ends = {name: [end.exit_status, end.killed] for name, end in outcome.tasks.items()}
-    print(json.dumps({**found, "failed_task": outcome.failed_task, "ends": ends}))
+    restarts = dict(outcome.restarts)
+    print(json.dumps({**found, "failed_task": outcome.failed_task, "ends": ends, "restarts": restarts}))
     return outcome.exit_status
 
 
@@ -125,4 +136,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "cluster":
         run_cluster(sys.argv[2])
     else:
-        sys.exit(launch(sys.argv[2], int(sys.argv[3])))
+        sys.exit(launch(sys.argv[2], *map(int, sys.argv[3:])))

@@ -45,6 +45,7 @@ KillWait=15
 MinJobAge=300
 InactiveLimit=0
 ReturnToService=2
+RequeueExit=143
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -78,7 +79,8 @@ def _path():
 class SlurmCluster:
     """Three nodes of 8 GB and 4 cores with 2 threads, in partitions "cpu" and "accelerator".
 
-    The one in "accelerator" has 2 GPUs.
+    The one in "accelerator" has 2 GPUs. Jobs that end with status 143 and may be
+    requeued are.
 
     Attributes:
         environment: for processes that are to use it.

@@ -112,6 +112,12 @@ def test_the_launchers_exit_status_follows_from_the_outcome():
     assert Outcome("interrupted", signal=15).exit_status == 143
 
 
+def test_the_end_of_a_task_has_what_all_its_lives_used():
+    first, last = TaskEnd(-9, 1.0, 70, True), TaskEnd(0, 2.0, 50, False)
+    assert last.after(None) == last
+    assert last.after(first) == TaskEnd(0, 3.0, 70, False)
+
+
 def test_killed_tasks_are_listed():
     ends = {"a": TaskEnd(0, 1.0, 1, False), "b": TaskEnd(-9, 1.0, 1, True), "c": TaskEnd(-9, 1.0, 1, False)}
     assert Outcome("completed", tasks=ends).killed == ("b",)

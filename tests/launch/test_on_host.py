@@ -8,13 +8,15 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
 from classact.launch import on_host
 from classact.launch.outcome import TaskEnd
-from classact.launch.task import STOP_STATUS, Task
+from classact.launch.task import FATAL_STATUS, STOP_STATUS, Task
 
-WAIT_FOR_SIGTERM = """
+WAIT_FOR_STOP = """
 import signal, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+signal.signal(signal.SIGUSR2, lambda *_: sys.exit(0))
 print("ready", flush=True)
 signal.pause()
 """
@@ -25,13 +27,33 @@ def stop(*_):
     time.sleep(1)
     print("done", flush=True)
     sys.exit(0)
-signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGUSR2, stop)
 print("ready", flush=True)
 signal.pause()
 """
-DEAF = (
-    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
-)
+# A task that Slurm has signalled as well as its host.
+HOLDS_ON = """
+import os, signal, threading
+from classact.launch.entry import Entry
+stop = threading.Event()
+def on_sigterm(*_):
+    print("asked", flush=True)
+    stop.set()
+def run():
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("ready", flush=True)
+    while not stop.wait(0.05):
+        pass
+signal.signal(signal.SIGTERM, on_sigterm)
+Entry(run)()
+"""
+DEAF = """
+import signal
+for number in (signal.SIGTERM, signal.SIGUSR2):
+    signal.signal(number, signal.SIG_IGN)
+print("ready", flush=True)
+signal.pause()
+"""
 
 
 def task_of(folder, code, addresses=()):
@@ -49,10 +71,11 @@ def task_of(folder, code, addresses=()):
 
 
 @contextlib.contextmanager
-def running(folder, code):
+def running(folder, code, notice=60, hold=0):
     task_of(folder, code).save(folder / "task.json")
     command = [sys.executable, "-m", "classact.launch.on_host", folder / "task.json", folder / "end.json"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+    command += [str(notice), str(hold)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
@@ -78,7 +101,8 @@ def test_a_task_survives_being_saved(tmp_path):
 
 
 def test_a_tasks_end_is_told_with_what_it_used(tmp_path):
-    finished = on_host.run_task(task_of(tmp_path, "import os; print(os.environ['WHO'])"), queue.SimpleQueue())
+    task = task_of(tmp_path, "import os; print(os.environ['WHO'])")
+    finished = on_host.run_task(task, queue.SimpleQueue(), 60)
     assert finished.ended == on_host.Ended("learner")
     assert finished.end.exit_status == 0 and finished.end.cpu_seconds > 0 and finished.end.peak_bytes > 0
     assert (tmp_path / "logs" / "learner.log").read_text() == "learner\n"
@@ -88,8 +112,15 @@ def test_a_tasks_end_is_told_with_what_it_used(tmp_path):
 
 
 def test_lp_stop_reaches_the_engine(tmp_path):
-    finished = on_host.run_task(task_of(tmp_path, f"raise SystemExit({STOP_STATUS})"), queue.SimpleQueue())
+    task = task_of(tmp_path, f"raise SystemExit({STOP_STATUS})")
+    finished = on_host.run_task(task, queue.SimpleQueue(), 60)
     assert finished.ended.stops_run and finished.ended.crash is None
+
+
+def test_that_no_restart_cures_it_reaches_the_engine(tmp_path):
+    task = task_of(tmp_path, f"raise SystemExit({FATAL_STATUS})")
+    on_host.run_task(task, queue.SimpleQueue(), 60).save(tmp_path / "end.json")
+    assert on_host.Finished.load(tmp_path / "end.json").ended.crash.fatal
 
 
 def test_a_crash_comes_with_its_traceback(tmp_path):
@@ -102,7 +133,7 @@ def test_a_crash_comes_with_its_traceback(tmp_path):
 
 
 def test_a_signal_asks_the_task_to_stop(tmp_path):
-    with running(tmp_path, WAIT_FOR_SIGTERM) as process:
+    with running(tmp_path, WAIT_FOR_STOP) as process:
         await_ready(tmp_path, process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
@@ -124,6 +155,57 @@ def test_the_end_of_input_asks_the_task_to_stop_and_no_signal_after_it_ends_it(t
     assert (tmp_path / "logs" / "learner.log").read_text().splitlines()[-1] == "done"
 
 
+def test_a_signal_is_told_at_once_and_passed_on_when_the_engine_says_so(tmp_path):
+    with running(tmp_path, HOLDS_ON, hold=30) as process:
+        await_ready(tmp_path, process)
+        process.send_signal(signal.SIGTERM)
+        assert on_host.TOLD.search(process.stdout.readline())[1] == str(int(signal.SIGTERM))
+        # Others are asked first.
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        assert "asked" not in (tmp_path / "logs" / "learner.log").read_text()
+        process.stdin.write("20.5")
+        process.stdin.close()
+        assert process.wait(20) == 0
+    finished = on_host.Finished.load(tmp_path / "end.json")
+    assert finished.ended == on_host.Ended("learner", signal=signal.SIGTERM)
+    assert finished.end.exit_status == 0 and not finished.end.killed
+
+
+@pytest.mark.parametrize(
+    "asks", [lambda process: process.send_signal(signal.SIGTERM), lambda process: process.stdin.close()]
+)
+def test_without_a_word_of_the_engine_it_is_passed_on_by_and_by(tmp_path, asks):
+    with running(tmp_path, HOLDS_ON, hold=0.6) as process:
+        await_ready(tmp_path, process)
+        asks(process)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        assert "asked" not in (tmp_path / "logs" / "learner.log").read_text()
+        assert process.wait(20) == 0
+    assert on_host.Finished.load(tmp_path / "end.json").end.exit_status == 0
+
+
+def test_the_engine_says_how_long_the_notice_is(tmp_path):
+    with running(tmp_path, DEAF) as process:
+        await_ready(tmp_path, process)
+        process.stdin.write("0.2")
+        process.stdin.close()
+        assert process.wait(20) == 0
+    assert on_host.Finished.load(tmp_path / "end.json").end.killed
+
+
+def test_the_notice_begins_with_the_signal(tmp_path):
+    with running(tmp_path, DEAF, notice=0.4, hold=0.2) as process:
+        await_ready(tmp_path, process)
+        process.send_signal(signal.SIGTERM)
+        assert on_host.TOLD.search(process.stdout.readline())
+        process.stdin.write("60")
+        process.stdin.close()
+        assert process.wait(20) == 0
+    assert on_host.Finished.load(tmp_path / "end.json").end.killed
+
+
 def test_a_second_signal_ends_it(tmp_path):
     with running(tmp_path, DEAF) as process:
         await_ready(tmp_path, process)
@@ -139,13 +221,13 @@ def test_a_task_that_does_not_stop_is_ended_after_the_notice(tmp_path):
     events = queue.SimpleQueue()
     found = []
     thread = threading.Thread(
-        target=lambda: found.append(on_host.run_task(task_of(tmp_path, DEAF), events, stop_notice=0.5))
+        target=lambda: found.append(on_host.run_task(task_of(tmp_path, DEAF), events, notice=60))
     )
     thread.start()
     log = tmp_path / "logs" / "learner.log"
     while not (log.exists() and "ready" in log.read_text()):
         thread.join(0.1)
-    events.put("stop")
+    events.put(on_host.Stop(0.5))
     thread.join(30)
     assert found[0].end.killed and "SIGKILL" in found[0].ended.crash.message
     # Looked at while it was deaf, so certainly as the whole interpreter that it is.
@@ -154,9 +236,9 @@ def test_a_task_that_does_not_stop_is_ended_after_the_notice(tmp_path):
 
 def test_a_task_can_be_ended_at_once(tmp_path):
     events = queue.SimpleQueue()
-    events.put("stop")
+    events.put(on_host.Stop(60))
     events.put(on_host.KILL)
-    finished = on_host.run_task(task_of(tmp_path, DEAF), events)
+    finished = on_host.run_task(task_of(tmp_path, DEAF), events, 60)
     assert finished.end.killed and finished.end.exit_status in (-signal.SIGKILL, -signal.SIGTERM)
     assert finished.ended.signal is None
 
@@ -164,7 +246,7 @@ def test_a_task_can_be_ended_at_once(tmp_path):
 def test_a_port_that_is_taken_here_is_a_crash_before_the_start(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        finished = on_host.run_task(task_of(tmp_path, "pass", (address,)), queue.SimpleQueue())
+        finished = on_host.run_task(task_of(tmp_path, "pass", (address,)), queue.SimpleQueue(), 60)
     assert address in finished.ended.crash.message and finished.end is None
     assert not (tmp_path / "logs" / "learner.log").exists()
     finished.save(tmp_path / "end.json")

@@ -20,7 +20,8 @@ from classact.launch.outcome import LaunchError
 from classact.launch.ports import LoopbackPorts, PortTakenError
 from classact.launch.processes import run_processes
 from classact.launch.resources import Resources
-from classact.launch.task import Task
+from classact.launch.restarts import Restarts
+from classact.launch.task import FATAL_STATUS, Task
 from classact.launch.tasks import endpoints, make_tasks
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -137,6 +138,114 @@ def test_a_crash_ends_the_run_with_its_traceback(tmp_path, stage):
     assert "saw the stop event" in (tmp_path / "logs" / "learner.log").read_text()
     assert outcome.tasks["learner"].exit_status == 0
     assert outcome.killed == ()
+
+
+def test_a_killed_server_is_started_again_on_its_address(tmp_path, stage, capsys):
+    program = lp.Program("restart")
+    doubler = program.add_node(lp.CourierNode(puppets.Doubler), label="inference/icons")
+    program.add_node(lp.PyNode(puppets.act, stage.port, "learner", doubler), label="learner")
+    servers = []
+
+    def scene():
+        (learner,) = stage.await_puppets("learner")
+        servers.append(int(learner.ask("server")))
+        os.kill(servers[0], signal.SIGKILL)
+        # The call waits until its server is there again.
+        assert learner.ask("call 21") == "42"
+        servers.append(int(learner.ask("server")))
+        learner.tell("return")
+
+    with LoopbackPorts() as ports:
+        tasks = make_tasks(program, workdir=tmp_path, ports=ports)
+        outcome = perform(stage, scene, tasks, restarts=Restarts(2))
+
+    assert (outcome.status, outcome.message) == ("completed", "")
+    assert outcome.restarts == {"inference-icons": 1}
+    assert servers[0] != servers[1]
+    # One log for both lives.
+    log = tmp_path / "logs" / "inference-icons.log"
+    assert log.read_text().count("Binding: double") == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("classact: task inference-icons crashed: killed by signal 9 (SIGKILL")
+    assert str(log) in said and said.endswith("; started again (1 of 2 within the hour)")
+
+
+def test_a_node_that_dies_too_often_ends_the_run(tmp_path, stage):
+    pids = []
+
+    def scene():
+        learner, replay = stage.await_puppets("learner", "replay")
+        for life in range(3):
+            pids.append(replay.pid)
+            replay.tell("exit 3")
+            if life < 2:
+                (replay,) = stage.await_puppets("replay")
+        learner.wait_until_gone(10)
+
+    tasks = plain_tasks(tmp_path, stage, "learner", "replay")
+    outcome = perform(stage, scene, tasks, restarts=Restarts(2), patience=Patience(crash_grace=0))
+
+    assert len(set(pids)) == 3
+    assert (outcome.status, outcome.failed_task) == ("failed", "replay")
+    assert outcome.restarts == {"replay": 2}
+    assert "exit status 3" in outcome.message
+    assert outcome.message.endswith("; it had been started again 2 times within the hour")
+    assert outcome.tasks["replay"].exit_status == 3
+
+
+def test_the_awaited_task_may_succeed_in_another_life(tmp_path, stage):
+    def scene():
+        learner, replay = stage.await_puppets("learner", "replay")
+        os.kill(learner.pid, signal.SIGKILL)
+        (learner,) = stage.await_puppets("learner")
+        assert replay.ask("env NOTHING") == "not set"
+        learner.tell("return")
+
+    tasks = plain_tasks(tmp_path, stage, "learner", "replay")
+    outcome = perform(stage, scene, tasks, restarts=Restarts(1))
+
+    assert (outcome.status, outcome.restarts) == ("completed", {"learner": 1})
+    assert outcome.tasks["learner"].exit_status == 0
+
+
+def test_an_error_that_no_restart_cures_ends_the_run_at_once(tmp_path, stage):
+    program = lp.Program("fatal")
+    program.add_node(lp.PyNode(puppets.act, stage.port, "learner"), label="learner")
+
+    def scene():
+        (learner,) = stage.await_puppets("learner")
+        learner.tell("fatal ouch")
+        learner.wait_until_gone(20)
+
+    with LoopbackPorts() as ports:
+        tasks = make_tasks(program, workdir=tmp_path, ports=ports)
+        outcome = perform(stage, scene, tasks, restarts=Restarts(5))
+
+    assert (outcome.status, outcome.failed_task, outcome.restarts) == ("failed", "learner", {})
+    assert outcome.tasks["learner"].exit_status == FATAL_STATUS
+    assert "an error that no restart cures" in outcome.message
+    # As Python prints an uncaught exception, from Launchpad's frame on.
+    assert "process_entry.py" in outcome.traceback.splitlines()[1]
+    assert outcome.traceback.endswith("DataError: ouch")
+
+
+def test_an_address_that_was_taken_meanwhile_is_another_death(tmp_path, stage):
+    learner, replay = plain_tasks(tmp_path, stage, "learner", "replay")
+    with LoopbackPorts() as ports:
+        address = f"127.0.0.1:{ports()}"
+        replay = Task(**{**vars(replay), "addresses": (address,)})
+
+        def scene():
+            puppet, server = stage.await_puppets("learner", "replay")
+            with socket.create_server(("127.0.0.1", int(address.split(":")[1]))):
+                server.tell("exit 3")
+                puppet.wait_until_gone(10)
+
+        options = {"restarts": Restarts(1), "patience": Patience(crash_grace=0)}
+        outcome = perform(stage, scene, [learner, replay], **options)
+
+    assert (outcome.status, outcome.failed_task, outcome.restarts) == ("failed", "replay", {"replay": 1})
+    assert f"something already listens on {address}" in outcome.message
 
 
 def test_a_node_may_end_the_whole_run(tmp_path, stage):
@@ -260,6 +369,25 @@ def test_sigterm_stops_all_nodes(tmp_path, stage):
     for name in puppets.LAUNCHED:
         assert "saw the stop event" in (tmp_path / "logs" / f"{name}.log").read_text()
     assert not (tmp_path / "tasks").exists()
+
+
+def test_the_learner_is_asked_to_stop_before_the_others(tmp_path, stage):
+    with launcher(tmp_path, stage, "60") as process:
+        learner, run_loop = stage.await_puppets(*puppets.LAUNCHED)
+        learner.tell("last_words")
+        process.send_signal(signal.SIGTERM)
+        assert learner.hear() == "asked to stop"
+        # It can still save its state with the help of the others.
+        assert run_loop.ask("stopped") == "False"
+        learner.tell("return")
+        learner.wait_until_gone(10)
+        run_loop.tell("wait")
+        run_loop.wait_until_gone(10)
+        said, _ = process.communicate(timeout=10)
+
+    assert process.returncode == 128 + signal.SIGTERM
+    assert json.loads(said)["killed"] == []
+    assert "saw the stop event" in (tmp_path / "logs" / "run_loop-icons.log").read_text()
 
 
 def test_a_second_ctrl_c_kills_at_once(tmp_path, stage):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -57,8 +58,9 @@ def stage():
 
 
 @contextlib.contextmanager
-def launcher(machines, workdir, stage):
-    command = [sys.executable, ray_machines.__file__, "launch", str(workdir), str(stage.port)]
+def launcher(machines, workdir, stage, per_hour=0, notice=8):
+    command = [sys.executable, ray_machines.__file__, "launch", str(workdir)]
+    command += [str(number) for number in (stage.port, per_hour, notice)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=environment(machines, workdir), cwd=workdir.parent
     ) as process:
@@ -221,6 +223,41 @@ def test_a_crash_ends_the_run_with_its_traceback(machines, tmp_path, stage):
     # The stop reached the other node as a signal.
     assert found["ends"]["learner"] == [0, False]
     assert "saw the stop event" in (tmp_path / "run" / "logs" / "learner.log").read_text()
+
+
+def test_a_killed_node_and_a_killed_actor_are_started_again_on_their_host(machines, tmp_path, stage):
+    with launcher(machines, tmp_path / "run", stage, per_hour=2) as process:
+        learner, run_loop = stage.await_puppets(*NAMES)
+        os.kill(run_loop.pid, signal.SIGKILL)
+        (run_loop,) = stage.await_puppets(NAMES[1])
+        assert run_loop.ask("call 21") == "42"
+        # The process of its actor.
+        psutil.Process(run_loop.pid).parent().kill()
+        (run_loop,) = stage.await_puppets(NAMES[1])
+        assert run_loop.ask("call 21") == "42"
+        assert machines.host_of(run_loop.pid) == "127.0.0.3"
+        learner.tell("return")
+        found = outcome_of(process)
+
+    assert process.returncode == 0
+    assert (found["status"], found["restarts"]) == ("completed", {"run_loop-icons": 2})
+    assert set(found["ends"]) == {"learner", "inference-icons", "run_loop-icons"}
+
+
+def test_the_learner_stops_first(machines, tmp_path, stage):
+    with launcher(machines, tmp_path / "run", stage, notice=60) as process:
+        learner, run_loop = stage.await_puppets(*NAMES)
+        learner.tell("last_words")
+        process.send_signal(signal.SIGTERM)
+        assert learner.hear() == "asked to stop"
+        assert run_loop.ask("stopped") == "False"
+        learner.tell("return")
+        learner.wait_until_gone(10)
+        run_loop.tell("wait")
+        found = outcome_of(process)
+
+    assert process.returncode == 128 + signal.SIGTERM
+    assert found["ends"]["learner"] == found["ends"]["run_loop-icons"] == [0, False]
 
 
 def test_a_second_signal_ends_what_is_deaf(machines, tmp_path, stage):

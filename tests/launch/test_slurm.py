@@ -4,19 +4,25 @@ import contextlib
 import json
 import os
 import pathlib
+import queue
+import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import puppets
 import slurm_cluster
 
 from classact.launch import slurm
+from classact.launch.interrupts import Interrupt
 from classact.launch.placement import Host, Needs
 from classact.launch.slurm_info import Allocation
+from classact.launch.submitted_job import SubmittedJob
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "experiments" / "configs" / "classification.py"
@@ -280,6 +286,124 @@ def test_what_cannot_run_is_said_before_anything_starts(cluster, place):
     finally:
         cluster.run("scancel", job)
     cluster.wait_until_empty()
+
+
+@pytest.fixture
+def stage():
+    stage = puppets.Stage(SECONDS)
+    yield stage
+    stage.close()
+
+
+def submitted(cluster, place, name, script, *options):
+    """Number of a job that runs a script of bash; its output is in `<name>.out`."""
+    path = place / f"{name}.sh"
+    path.write_text(f"#!/bin/bash\n{script}\n")
+    own = [
+        "--nodes=1",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=8",
+        "--no-kill",
+        f"--output={place}/{name}.out",
+    ]
+    return cluster.run("sbatch", "--parsable", *own, *options, str(path), cwd=place).strip()
+
+
+@on_slurm
+def test_a_killed_node_is_started_again_and_a_cancelled_job_stops_its_learner_first(cluster, place, stage):
+    workdir = place / "puppets"
+    launch = [sys.executable, puppets.__file__, "steps", str(workdir), str(stage.port)]
+    job = submitted(cluster, place, "puppets", f"exec {shlex.join(launch)}", "--no-requeue")
+    learner, run_loop = stage.await_puppets(*puppets.LAUNCHED)
+    os.kill(run_loop.pid, signal.SIGKILL)
+    (run_loop,) = stage.await_puppets("run_loop-icons")
+
+    learner.tell("last_words")
+    # To all steps; the batch script gets its own signal when they have ended, or never.
+    cluster.run("scancel", job)
+    assert learner.hear() == "asked to stop"
+    assert run_loop.ask("stopped") == "False"
+    learner.tell("return")
+    learner.wait_until_gone(10)
+    run_loop.tell("wait")
+    run_loop.wait_until_gone(10)
+    cluster.wait_until_empty()
+
+    outcome = json.loads((workdir / "outcome.json").read_text())
+    assert (outcome["status"], outcome["restarts"]) == ("interrupted", {"run_loop-icons": 1})
+    assert "SIGTERM" in outcome["message"]
+    assert outcome["ends"] == {"learner": [0, False], "run_loop-icons": [0, False]}
+    said = (place / "puppets.out").read_text()
+    assert "task run_loop-icons crashed: killed by signal 9" in said
+    assert "started again (1 of 1 within the hour)" in said
+    # Both lives' output is there.
+    assert "saw the stop event" in (workdir / "logs" / "run_loop-icons.log").read_text()
+    assert not (workdir / "tasks").exists()
+
+
+# A job that ends as an interrupted run does, and completes when it is started again.
+TWO_LIVES = """
+cd {workdir}
+result() {{
+    echo "{{\\"status\\": \\"$1\\", \\"message\\": \\"life $2\\"}}" > result.tmp
+    mv result.tmp result.json
+}}
+if [ -e begun ]; then result completed 2; exit 0; fi
+trap 'result interrupted 1; exit 143' TERM
+touch begun
+sleep 600 &
+wait
+"""
+
+
+@contextlib.contextmanager
+def two_lives(cluster, place, name, monkeypatch):
+    """A job that may be requeued and its events, once its first life has begun."""
+    for variable in ("PATH", "SLURM_CONF"):
+        monkeypatch.setenv(variable, cluster.environment[variable])
+    workdir = place / name
+    workdir.mkdir()
+    script = TWO_LIVES.format(workdir=shlex.quote(str(workdir)))
+    job = submitted(cluster, place, name, script, "--requeue", "--open-mode=append")
+    events = queue.SimpleQueue()
+    followed = SubmittedJob(job, workdir, events, 60)
+    try:
+        deadline = time.monotonic() + SECONDS
+        while not (workdir / "begun").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield job, followed, events
+    finally:
+        cluster.run("scancel", job)
+        cluster.wait_until_empty()
+
+
+@on_slurm
+def test_a_job_that_is_started_again_is_followed_to_its_end(cluster, place, monkeypatch):
+    with two_lives(cluster, place, "requeued", monkeypatch) as (job, followed, _):
+
+        def hurry():
+            # Slurm makes a job wait for minutes before it starts it again.
+            deadline = time.monotonic() + SECONDS
+            while f"{job} PENDING" not in cluster.jobs() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+        hurrying = threading.Thread(target=hurry)
+        hurrying.start()
+        cluster.run("scancel", "--batch", "--signal=TERM", job)
+        outcome = followed.follow()
+        hurrying.join()
+    assert (outcome.status, outcome.message) == ("completed", "life 2")
+
+
+@on_slurm
+def test_a_job_that_was_stopped_is_not_started_again(cluster, place, monkeypatch):
+    with two_lives(cluster, place, "ended", monkeypatch) as (job, followed, events):
+        events.put(Interrupt(signal.SIGTERM))
+        outcome = followed.follow()
+        assert (outcome.status, outcome.message, outcome.exit_status) == ("interrupted", "life 1", 143)
+        assert not [line for line in cluster.jobs() if line.startswith(job)]
 
 
 def test_a_step_has_its_share_of_the_job_and_no_options_of_the_batch_script():

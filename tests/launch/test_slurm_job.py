@@ -124,9 +124,26 @@ def test_the_script_is_one_that_sbatch_and_a_shell_can_read():
         flat[:split]
     )
     assert "--output=/shared/a run/100%%/slurm/%j.out" in flat
-    assert "--no-requeue" in flat and "--signal=B:TERM@60" in flat
+    assert {"--no-requeue", "--signal=B:TERM@60", "--no-kill", "--open-mode=append"} <= set(flat)
     command = ["exec", sys.executable, "-m", "classact.launch.slurm_job", "/shared/a run/100%"]
     assert shlex.split(script[-1]) == command
+
+
+def test_a_job_may_be_put_into_the_queue_again():
+    script = batch_script(Path("/shared/run"), [Part("cpu", 1, 4, 0.0, 0)], "", requeue=True).splitlines()
+    assert "#SBATCH --requeue" in script and "#SBATCH --no-requeue" not in script
+
+
+def test_the_users_own_notice_comes_last_and_so_counts():
+    options = "--signal=B:TERM@180"
+    script = batch_script(Path("/shared/run"), [Part("cpu", 1, 4, 0.0, 0)], options).splitlines()
+    signals = [line for line in script if "--signal" in line]
+    assert signals == ["#SBATCH --signal=B:TERM@60", "#SBATCH --signal=B:TERM@180"]
+
+
+@pytest.mark.parametrize(("stop_notice", "expected"), [(8.0, 60), (30.0, 60), (30.5, 61), (300.0, 330)])
+def test_a_job_has_time_for_its_runs_notice_and_its_result(stop_notice, expected):
+    assert slurm_job.notice_seconds(stop_notice) == expected
 
 
 def test_the_job_runs_what_was_submitted(tmp_path):

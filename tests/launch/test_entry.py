@@ -1,0 +1,116 @@
+"""What a task's process does with an error; that Launchpad lets it is for test_processes.py."""
+
+import atexit
+import os
+import pickle
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from classact.data.source import DataError
+from classact.experiments.config import ConfigError
+from classact.launch.crash_report import crash_text
+from classact.launch.entry import Entry
+from classact.launch.task import FATAL_STATUS, STOP_SIGNAL_VARIABLE
+from classact.nodes import errors, learner, run_loop
+
+# As a task's process: Launchpad's frame is the outermost one, and something waits at exit.
+SCRIPT = """
+import atexit, threading
+from classact.data.source import DataError
+from classact.launch.entry import Entry
+
+def fail():
+    try:
+        raise KeyError("cause")
+    except KeyError as error:
+        raise DataError("ouch") from error
+
+atexit.register(threading.Event().wait)
+print("hello", flush=True)
+Entry(fail)()
+"""
+
+
+@pytest.fixture
+def left(monkeypatch):
+    """What was registered for this process's exit, and is not."""
+    registered = []
+    monkeypatch.setattr(atexit, "register", registered.append)
+    return registered
+
+
+def test_what_a_node_returns_is_returned():
+    assert Entry(lambda: 7)() == 7
+
+
+def test_it_can_be_pickled():
+    assert pickle.loads(pickle.dumps(Entry(int)))() == 0
+
+
+def test_another_signal_stops_it_where_sigterm_must_not(monkeypatch):
+    heard = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        Entry(lambda: os.kill(os.getpid(), signal.SIGTERM))()
+        assert heard == [signal.SIGTERM]
+        monkeypatch.setenv(STOP_SIGNAL_VARIABLE, "SIGUSR2")
+        Entry(lambda: os.kill(os.getpid(), signal.SIGTERM))()
+        assert heard == [signal.SIGTERM]
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert heard == [signal.SIGTERM, signal.SIGTERM]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        errors.FatalError,
+        learner.NonFiniteLossError,
+        learner.NoDataError,
+        run_loop.NonFiniteScoresError,
+        DataError,
+        ConfigError,
+    ],
+)
+def test_an_error_that_no_restart_cures_has_a_status_of_its_own(kind, capsys, left):
+    def fail():
+        raise kind("ouch")
+
+    with pytest.raises(SystemExit) as ended:
+        Entry(fail)()
+    assert ended.value.code == FATAL_STATUS
+    assert capsys.readouterr().err.rstrip().endswith(f"{kind.__name__}: ouch")
+    assert len(left) == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("ouch"), ValueError("ouch"), SystemExit(3)])
+def test_other_errors_pass(error, left):
+    def fail():
+        raise error
+
+    with pytest.raises(type(error)) as ended:
+        Entry(fail)()
+    assert ended.value is error
+    assert not left
+
+
+def test_the_traceback_is_found_in_the_log_and_nothing_waits_at_exit(tmp_path):
+    script, log = tmp_path / "process_entry.py", tmp_path / "task.log"
+    script.write_text(SCRIPT)
+    with log.open("w") as out:
+        done = subprocess.run([sys.executable, script], stdout=out, stderr=out, timeout=60, check=False)
+    assert done.returncode == FATAL_STATUS
+    text = crash_text(log)
+    # Its cause first, as Python prints it.
+    assert text.startswith("Traceback (most recent call last):")
+    assert "KeyError: 'cause'\n\nThe above exception was the direct cause" in text
+    _, _, last = text.partition("the following exception:\n\n")
+    assert last.splitlines()[1].startswith(f'  File "{script}", line ')
+    assert last.splitlines()[1].endswith("in <module>")
+    assert last.endswith("DataError: ouch")
