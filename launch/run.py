@@ -18,6 +18,8 @@ from classact.experiments import curves, ledger
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
 from classact.launch import (
     evaluators,
+    folders,
+    isolation,
     parts,
     processes,
     program,
@@ -38,6 +40,7 @@ from classact.nodes import checkpoints
 from classact.selection import policies
 
 LAUNCHES = ("processes", "threads", "slurm", "ray", "synchronous")
+CLUSTERS = ("slurm", "ray")
 _ONE_PROCESS = ("threads", "synchronous")
 _VERSIONS = ("dm-launchpad", "dm-reverb", "tensorflow-cpu", "jax", "flax", "optax", "dm-haiku", "numpy")
 
@@ -74,8 +77,7 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         raise ConfigError(f"mesh.fsdp={config.mesh.fsdp}: must be 1 with --launch={engine}, for one device")
     if (workdir / "config.json").exists():
         raise ConfigError(f"workdir={str(workdir)!r} holds a run already: name another one")
-    if workdir.exists() and not workdir.is_dir():
-        raise ConfigError(f"workdir={str(workdir)!r} is not a directory")
+    folders.check_work_directory(workdir)
     data = {name: _checked_data_set(config, name, own) for name, own in config.data_sets.items()}
     shape = _common_shape(data)
     try:
@@ -142,7 +144,7 @@ def run(prepared: Prepared, engine: str) -> Outcome:
         groups = program.build_program(config, workdir, prepared.data).groups
         with Progress(workdir, config.steps):
             return slurm_job.run_job(config, workdir, groups)
-    workdir.mkdir(parents=True, exist_ok=True)
+    folders.make_work_directory(workdir)
     _write_json(workdir / "config.json", {**config.to_dict(), **_provenance(engine, prepared.data)})
     started = time.monotonic()
     signals: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -310,6 +312,7 @@ def _provenance(engine: str, data: Mapping[str, parts.DataShape]) -> dict[str, A
         "started": {
             "host": platform.node(),
             "directory": os.getcwd(),
+            "isolated": isolation.described(),
             "data": {name: shape.described() for name, shape in data.items()},
         },
     }

@@ -85,6 +85,8 @@ BAD = {
     ),
     "several hosts in one loop": (["--launch=synchronous", "--config.mesh.hosts=2"], ["mesh.hosts=2"]),
     "parameters split in one loop": (["--launch=synchronous", "--config.mesh.fsdp=2"], ["mesh.fsdp=2"]),
+    "isolated hosts of Slurm": (["--isolate", "--launch=slurm"], ["--isolate", "--launch=slurm"]),
+    "isolated hosts of Ray": (["--isolate", "--launch=ray"], ["--isolate", "--launch=ray"]),
     "an argument too many": (["steps=3"], ["steps=3", "--config.FIELD=VALUE"]),
 }
 
