@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import ipaddress
 import os
 import socket
 import struct
@@ -73,6 +74,19 @@ def way_in(isolated: Mapping[str, Any]) -> str:
     # The kernel does not let a process enter the users that it belongs to.
     users = "" if isolated["users"] == _namespace("user") else " --user --preserve-credentials"
     return f"nsenter --target {int(isolated['pid'])} --net{users}"
+
+
+def name_is_loopback() -> bool:
+    """Whether this machine's own name is an address of loopback.
+
+    At the address of that name Gloo listens, through which JAX's processes exchange
+    arrays between CPUs; where there is no such address, they do not start.
+    """
+    try:
+        found = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return any(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
 
 
 def _namespace(kind: str) -> str:

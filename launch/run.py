@@ -73,6 +73,11 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         raise ConfigError(
             f"mesh.hosts={config.mesh.hosts}: must be 1 with --launch={engine}, which is one process"
         )
+    if config.mesh.hosts > 1 and isolation.is_inside() and not isolation.name_is_loopback():
+        raise ConfigError(
+            f"mesh.hosts={config.mesh.hosts}: with --isolate this machine's name must be an address of "
+            "loopback, by a line such as '127.0.1.1 NAME' in /etc/hosts"
+        )
     if engine == "synchronous" and config.mesh.fsdp > 1:
         raise ConfigError(f"mesh.fsdp={config.mesh.fsdp}: must be 1 with --launch={engine}, for one device")
     if (workdir / "config.json").exists():

@@ -141,6 +141,15 @@ def test_this_process_has_no_network_of_its_own(monkeypatch):
     assert isolation.way_in(described) == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("localhost", True), ("127.0.1.1", True), ("192.0.2.2", False), ("no.invalid", False)],
+)
+def test_where_this_machines_name_leads(monkeypatch, name, expected):
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    assert isolation.name_is_loopback() == expected
+
+
 def test_a_machine_without_namespaces_is_one_line_before_anything_starts(tmp_path):
     skip_unless("unshare", "--user", "--map-root-user")
     cli = [sys.executable, "-c", "from classact.launch import cli; cli.entry_point()"]
