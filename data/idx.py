@@ -11,10 +11,11 @@ from classact.data.source import DataError
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
+_LONGEST_HEADER = 4 + 4 * 255
 
 
 def read_idx(path: pathlib.Path) -> np.ndarray:
-    """Reads one IDX file, gzipped or not.
+    """Reads one IDX file, gzipped or not; never more of it than its header describes.
 
     Args:
         path: the file.
@@ -28,12 +29,7 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
             truncated one, the first example that is not there.
     """
     data = _read_bytes(path)
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _DTYPES or data[3] == 0:
-        raise DataError(f"{path}: not an IDX file (it starts with {data[:4].hex(' ') or 'nothing'})")
-    dtype, header = np.dtype(_DTYPES[data[2]]), 4 + 4 * data[3]
-    if len(data) < header:
-        raise DataError(f"{path}: truncated inside the header, {len(data)} of {header} bytes")
-    shape = struct.unpack(f">{data[3]}I", data[4:header])
+    dtype, shape, header = _parse_header(path, data)
     expected = header + math.prod(shape) * dtype.itemsize
     if len(data) < expected:
         row = math.prod(shape[1:]) * dtype.itemsize
@@ -42,8 +38,18 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
             f"{len(data)} bytes, expected {expected}"
         )
     if len(data) > expected:
-        raise DataError(f"{path}: {len(data)} bytes, but its header {shape} describes {expected}")
+        raise DataError(f"{path}: more than the {expected} bytes that its header {shape} describes")
     return np.frombuffer(data, dtype, offset=header).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _parse_header(path: pathlib.Path, data: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
+    """(dtype, shape, bytes of the header) of what begins with a header."""
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _DTYPES or data[3] == 0:
+        raise DataError(f"{path}: not an IDX file (it starts with {data[:4].hex(' ') or 'nothing'})")
+    header = 4 + 4 * data[3]
+    if len(data) < header:
+        raise DataError(f"{path}: truncated inside the header, {len(data)} of {header} bytes")
+    return np.dtype(_DTYPES[data[2]]), struct.unpack(f">{data[3]}I", data[4:header]), header
 
 
 def _read_bytes(path: pathlib.Path) -> bytes:
@@ -58,6 +64,10 @@ def _decompressed(path: pathlib.Path, data: bytes) -> bytes:
     """What a gzip file holds, as far as it goes: `read_idx` says which example it ends in."""
     decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
-        return decompressor.decompress(data)
+        first = decompressor.decompress(data, _LONGEST_HEADER)
+        dtype, shape, header = _parse_header(path, first)
+        # A byte more shows that there is more, which may be a thousand times what is packed.
+        left = header + math.prod(shape) * dtype.itemsize + 1 - len(first)
+        return first + (decompressor.decompress(decompressor.unconsumed_tail, left) if left > 0 else b"")
     except zlib.error as error:
         raise DataError(f"{path}: damaged gzip data ({error})") from error

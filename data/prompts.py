@@ -104,6 +104,8 @@ def _parse_json(path: pathlib.Path, content: str) -> list:
         entries = json.loads(content)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: not a list of strings ({error})") from error
     if not isinstance(entries, list):
         raise DataError(f"{path}: a JSON {type(entries).__name__}, expected a list of strings")
     return entries

@@ -24,13 +24,13 @@ Place = tuple[int, int]
 class Remainder:
     """What earlier sets of readers have left unread, of every epoch; nothing is read at first.
 
-    Its length doesn't depend on the number of examples, but on the number of readers.
-    A set ends with holes: unread examples before the furthest one that was read. At a
-    change of numbers, earlier sets are forgotten if the last one filled their holes, or
-    they have read nothing since the beginning of the earliest epoch with an unread
-    example; those that had begun a later epoch are kept until that is the earliest. So
-    there is more than one set only if numbers change faster than holes are filled, and
-    at most those since the earliest unfinished epoch began: two integers a reader.
+    Its length is two integers for each reader of `sets`, whatever the number of examples.
+    Readers leave holes: unread examples before the furthest one that was read. A change
+    of numbers forgets the sets that have read nothing since the earliest unfinished epoch
+    began, and all earlier ones once every reader of the last set has read past their
+    holes, provided that they haven't begun a later epoch. So there is more than one set
+    only if numbers change again before that, and at most those since the earliest
+    unfinished epoch began.
 
     Attributes:
         num_examples: of the source.
@@ -46,10 +46,8 @@ class Remainder:
 
     def size(self, epoch: int) -> int:
         """How many examples of an epoch, at least `self.epoch`, are unread."""
-        size = self.num_examples - self._first(epoch)
-        for places in self.sets:
-            size -= sum(_reads(places, epoch, size))
-        return size
+        tail, holes = self._tail(epoch)
+        return self.num_examples - tail + holes
 
     def unread(self, permutation: np.ndarray, epoch: int) -> np.ndarray:
         """Leaves out of an epoch's permutation, int64[num_examples], what has been read.
@@ -69,11 +67,22 @@ class Remainder:
 
     def after(self, places: Sequence[Place]) -> "Remainder":
         """What is left once the readers that shared this remainder have come to `places`."""
-        left = dataclasses.replace(self, sets=(*self.sets, tuple(places)))
-        epoch = min(at for at, _ in places)
-        while not left.size(epoch):
+        ended = tuple(places)
+        epoch = min(at for at, _ in ended)
+        while not dataclasses.replace(self, sets=(*self.sets, ended)).size(epoch):
             epoch += 1
-        return left._shortened(epoch)
+        start, sets = self._first(epoch), self.sets
+        # What every reader has read in full rounds of the dealing is the beginning of what
+        # was unread. If it covers the holes, then what is left now is one end of the
+        # permutation dealt out to this set, whatever the earlier ones did: unless they
+        # have read of later epochs too.
+        rounds = min(_reads(ended, epoch, self.size(epoch)))
+        tail, holes = self._tail(epoch)
+        if rounds * len(ended) >= holes and all(at <= epoch for at, _ in itertools.chain(*sets)):
+            start, sets = tail + rounds * len(ended) - holes, ()
+            ended = tuple((at, position - rounds * (at == epoch)) for at, position in ended)
+        kept = (places for places in (*sets, ended) if any(place > (epoch, 0) for place in places))
+        return Remainder(self.num_examples, epoch, start, tuple(kept))
 
     def as_json(self) -> dict[str, Any]:
         """The same in numbers, lists and a dict, without the number of examples."""
@@ -89,7 +98,7 @@ class Remainder:
             sets = tuple(tuple((at, position) for at, position in places) for places in value["sets"])
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(wrong) from error
-        numbers = [epoch, start, *itertools.chain.from_iterable(itertools.chain.from_iterable(sets))]
+        numbers = [epoch, start, *itertools.chain(*itertools.chain(*sets))]
         if not all(isinstance(number, int) and number >= 0 for number in numbers):
             raise ValueError(wrong)
         if start >= num_examples or not all(sets):
@@ -100,38 +109,19 @@ class Remainder:
         """Where in an epoch's permutation the first example is that may be unread."""
         return self.start if epoch == self.epoch else 0
 
-    def _shortened(self, epoch: int) -> "Remainder":
-        """The same remainder, from its earliest epoch with unread examples on, in fewer numbers.
-
-        Follows the epoch through the sets. Before each of them, what is unread in the
-        order of the permutation is some `holes`, and then all from `tail` on. What every
-        reader of a set has read in full rounds of the dealing is the beginning of
-        that. If it covers the holes, then what is left is one end of the permutation
-        dealt out to this set, whatever the earlier ones did. They may still matter to
-        later epochs if they have read of them.
-        """
-        start = tail = self._first(epoch)
-        holes = 0
-        sets: list[tuple[Place, ...]] = []
+    def _tail(self, epoch: int) -> tuple[int, int]:
+        """Where in an epoch's permutation the end begins that is all unread, and the holes before it."""
+        tail, holes = self._first(epoch), 0
         for places in self.sets:
             reads = _reads(places, epoch, self.num_examples - tail + holes)
-            rounds = min(reads)
-            earlier = itertools.chain.from_iterable(sets)
-            if rounds * len(places) >= holes and all(at <= epoch for at, _ in earlier):
-                start = tail = tail + rounds * len(places) - holes
-                holes = 0
-                sets = []
-                places = tuple((at, position - rounds * (at == epoch)) for at, position in places)
-                reads = [read - rounds for read in reads]
+            # Counted in what was unread, which is the holes and then the tail.
             furthest = max(
                 (reader + (read - 1) * len(places) + 1 for reader, read in enumerate(reads) if read),
                 default=0,
             )
             tail += max(furthest - holes, 0)
             holes = max(furthest, holes) - sum(reads)
-            if any(place > (epoch, 0) for place in places):
-                sets.append(places)
-        return Remainder(self.num_examples, epoch, start, tuple(sets))
+        return tail, holes
 
 
 def _reads(places: Sequence[Place], epoch: int, size: int) -> list[int]:

@@ -21,6 +21,8 @@ _LONG_NAME = b"L"
 _PAX_HEADER = b"x"
 # They say something of the next member too, but not its name.
 _OTHER_EXTENSIONS = (b"K", b"g")
+# Of what says a member's name, so that a damaged or hostile size does not fill the memory.
+_MAX_NAME_BYTES = 1 << 20
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -128,10 +130,15 @@ def members_of(path: pathlib.Path) -> Iterator[TarMember]:
             offset = start + -(-size // _BLOCK) * _BLOCK
             if start + size > end:
                 raise DataError(f"{path}: cut off in the file that begins at byte {start - _BLOCK}")
+            if kind in (_LONG_NAME, _PAX_HEADER) and size > _MAX_NAME_BYTES:
+                raise DataError(f"{path}: damaged at byte {start - _BLOCK}: a name of {size} bytes")
             if kind == _LONG_NAME:
                 long_name = file.read(size).rstrip(b"\0").decode(errors="replace")
             elif kind == _PAX_HEADER:
-                long_name = _pax_path(file.read(size)) or long_name
+                try:
+                    long_name = _pax_path(file.read(size)) or long_name
+                except ValueError as error:
+                    raise DataError(f"{path}: damaged at byte {start}: {error}") from None
             elif kind not in _OTHER_EXTENSIONS:
                 if kind in _FILE_TYPES:
                     yield TarMember(path, long_name or _name(header), start, size)
@@ -163,9 +170,12 @@ def _name(header: bytes) -> str:
 
 
 def _pax_path(records: bytes) -> str:
-    """The path among the records `LENGTH path=VALUE`, or nothing."""
+    """The path among the records `LENGTH path=VALUE`, or nothing; ValueError if they are none."""
     while records:
         length = int(records.partition(b" ")[0])
+        # Any other one is the length of no record, and 0 would be read for ever.
+        if length <= len(str(length)):
+            raise ValueError(f"a record of {length} bytes")
         key, _, value = records[:length].partition(b" ")[2].partition(b"=")
         if key == b"path":
             return value.rstrip(b"\n").decode(errors="replace")

@@ -213,7 +213,8 @@ def _parse_record(line: bytes, where: str) -> Optional[dict[str, Any]]:
         return None
     try:
         record = json.loads(line)
-    except ValueError as error:
+    # The latter for brackets within brackets within brackets.
+    except (ValueError, RecursionError) as error:
         if line.startswith(b"{") and not line.rstrip().endswith(b"}"):
             return None
         raise RunError(f"{where} is no JSON: {line[:60]!r}") from error
@@ -229,7 +230,7 @@ def _read_object(path: pathlib.Path) -> dict[str, Any]:
         value = json.loads(path.read_text())
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
     if not isinstance(value, dict):
         raise RunError(f"{path} is damaged: it holds a {type(value).__name__}, expected an object")

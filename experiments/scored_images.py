@@ -5,7 +5,9 @@ import dataclasses
 import io
 import os
 import pathlib
+import struct
 import zipfile
+import zlib
 from typing import Optional, Union
 
 import numpy as np
@@ -16,6 +18,9 @@ from classact.experiments.curves import RunError
 FILE_NAME = "scored_images.npz"
 SHOWN = 40
 _LARGEST_SIDE = 96
+_ARRAYS = ("image", "score", "label", "clean_label", "class_names", "caption", "corrupted")
+# What NumPy raises on damaged files, and on those that claim more than there is memory.
+_DAMAGE = (OSError, ValueError, EOFError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +75,8 @@ def load_extremes(run_dir: Union[str, "os.PathLike[str]"], shown: int = SHOWN) -
         return None
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            arrays = {name: file[name] for name in _ARRAYS if name in file.files}
+    except _DAMAGE as error:
         raise RunError(f"{path} is damaged: {error}") from error
     _check(path, arrays)
     order = np.argsort(arrays["score"], kind="stable")

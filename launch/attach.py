@@ -17,7 +17,7 @@ import courier
 
 from classact.experiments.config import ConfigError, EvaluatorConfig, ExperimentConfig
 from classact.experiments.resolution import resolve
-from classact.launch import evaluators, parts, rpc
+from classact.launch import evaluators, isolation, parts, rpc
 from classact.models import registry
 from classact.nodes import checkpoints, evaluator
 from classact.nodes.metrics import MetricsWriter
@@ -67,12 +67,14 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
         every: updates between two evaluations; 0: as the experiment's own.
 
     Raises:
-        AttachError: if the directory holds no experiment, or that has an evaluator
-            of this name.
+        AttachError: if the directory holds no experiment, that has an evaluator of
+            this name, or is in a network that this process is not in.
         ConfigError: for a kind that the experiment's task does not have.
         source.DataError: if the data cannot be opened, or lack what the kind needs.
     """
     config = read_config(workdir)
+    if not has_ended(workdir):
+        check_network(workdir, read_fields(workdir))
     if name in config.evaluation.evaluators:
         raise AttachError(f"name={name!r}: the experiment has an evaluator of that name itself")
     first = next(iter(config.data_sets.values())).train_data
@@ -212,6 +214,31 @@ def has_ended(workdir: pathlib.Path) -> bool:
     return (workdir / "result.json").exists()
 
 
+def check_network(workdir: pathlib.Path, fields: Mapping[str, Any]) -> None:
+    """Checks that this process is in the network of a run that was given one of its own.
+
+    Args:
+        workdir: the run directory.
+        fields: of its `config.json`.
+
+    Raises:
+        AttachError: if it is not; it has the command that is.
+    """
+    started = fields.get("started")
+    isolated = started.get("isolated") if isinstance(started, dict) else None
+    if isolated is None:
+        return
+    try:
+        command = isolation.way_in(isolated)
+    except (KeyError, TypeError, ValueError):
+        raise AttachError(f"{workdir / 'config.json'} is of another version of classact") from None
+    if command:
+        raise AttachError(
+            f"{workdir}: the run was started with --isolate, and is reached from its own network alone: "
+            f"on {started.get('host')}, put {command} before the command"
+        )
+
+
 def read_fields(workdir: pathlib.Path) -> dict[str, Any]:
     """Reads all that a run's `config.json` holds.
 
@@ -223,7 +250,7 @@ def read_fields(workdir: pathlib.Path) -> dict[str, Any]:
         fields = json.loads(path.read_text())
     except FileNotFoundError:
         raise AttachError(f"workdir={str(workdir)!r} is no run directory: it has no config.json") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AttachError(f"{path} cannot be read: {error}") from None
     if not isinstance(fields, dict):
         raise AttachError(f"{path} is no run's configuration")

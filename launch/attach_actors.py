@@ -128,6 +128,7 @@ def prepare(workdir: pathlib.Path, data_set: str, count: int) -> JoiningActors:
     except (KeyError, TypeError):
         raise AttachError(f"{workdir / 'config.json'} is of another version of classact") from None
     learner, replays = _addresses(workdir, name, host)
+    attach.check_network(workdir, fields)
     shape = _checked_here(config, name, theirs, directory)
     build = factories.Factories(config, workdir.absolute(), {name: shape})
     joining = JoiningActors(build, name, _call_name(), count, learner, replays)

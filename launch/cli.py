@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 USAGE = """usage: classact COMMAND …
 
   train     --config=FILE.py --workdir=DIR [--config.FIELD=VALUE …]
-            [--launch=processes|threads|slurm|ray|synchronous]
+            [--launch=processes|threads|slurm|ray|synchronous] [--isolate]
             trains one model; see experiments/configs/ for configurations
   evaluate  --workdir=DIR --evaluator=accuracy|retrieval|zero_shot [--data=SOURCE --name=NAME …]
             joins a running experiment, or takes a finished one's last checkpoint
@@ -36,6 +36,10 @@ Options of a command: classact COMMAND --help
 """
 
 
+_ISOLATE_HELP = """Run in a network of its own, with nothing but loopback, so that nobody outside can
+reach the program's servers, nor the program anything outside: no data over the network, and `classact
+evaluate` and `actors` only within it, by a command that they tell. With processes, threads and
+synchronous. SECURITY.md says what it takes."""
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -113,6 +117,7 @@ def _parse_all(argv: Sequence[str], *required: flags.FlagHolder[Any]) -> None:
 
 
 def _train(argv: Sequence[str]) -> int:
+    from classact.launch import isolation
     from classact.launch import run as run_lib
 
     argv = [_with_shipped_config(argument) for argument in argv]
@@ -122,6 +127,7 @@ def _train(argv: Sequence[str]) -> int:
     )
     workdir = flags.DEFINE_string("workdir", None, "Run directory; must not hold a run yet.")
     launch = flags.DEFINE_enum("launch", "processes", run_lib.LAUNCHES, "How to start the program.")
+    isolate = flags.DEFINE_bool("isolate", False, _ISOLATE_HELP)
     rest = _parse(values, argv)
     if rest:
         raise UsageError(f"unexpected argument {rest[0]!r}: fields are set by --config.FIELD=VALUE")
@@ -129,6 +135,10 @@ def _train(argv: Sequence[str]) -> int:
         raise UsageError("--config=FILE.py is missing; see experiments/configs/")
     if workdir.value is None:
         raise UsageError("--workdir=DIR is missing")
+    if isolate.value and launch.value in run_lib.CLUSTERS:
+        raise UsageError(f"--isolate: not with --launch={launch.value}, whose nodes must reach each other")
+    if isolate.value and not isolation.is_inside():
+        isolation.start_over()
     try:
         fields = config_flag.value.to_dict()
     # A file that is not there is reported only when its configuration is read.
@@ -224,6 +234,7 @@ def _evaluate(argv: Sequence[str]) -> int:
 
 def _actors(argv: Sequence[str]) -> int:
     from classact.launch import attach, attach_actors
+    from classact.launch.outcome import LaunchError
 
     workdir = flags.DEFINE_string("workdir", None, "Run directory of the experiment.")
     data_set = flags.DEFINE_string("dataset", "", "Whose replay to fill; needed if there are several.")
@@ -238,7 +249,7 @@ def _actors(argv: Sequence[str]) -> int:
     stop, stopped = _stop_on_signals()
     try:
         outcome = attach_actors.run(joining, stop, report=lambda line: print(line, flush=True))
-    except attach.AttachError as error:
+    except (attach.AttachError, LaunchError) as error:
         _complain(str(error))
         return 1
     _say_how_it_ended(outcome)

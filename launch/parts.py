@@ -326,7 +326,7 @@ def _read_config(run: pathlib.Path, field: str) -> Mapping[str, Any]:
         found = json.loads((run / "config.json").read_text())
     except FileNotFoundError:
         raise ConfigError(f"{field}: no run directory (it has no config.json)") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{field}: its config.json cannot be read: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("learner"), dict):
         raise ConfigError(f"{field}: its config.json is not a run's: it names no learner")

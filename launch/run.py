@@ -19,6 +19,8 @@ from classact.experiments import curves, ledger
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
 from classact.launch import (
     evaluators,
+    folders,
+    isolation,
     parts,
     processes,
     program,
@@ -42,6 +44,7 @@ from classact.nodes import checkpoints
 from classact.selection import policies
 
 LAUNCHES = ("processes", "threads", "slurm", "ray", "synchronous")
+CLUSTERS = ("slurm", "ray")
 _ONE_PROCESS = ("threads", "synchronous")
 _VERSIONS = ("dm-launchpad", "dm-reverb", "tensorflow-cpu", "jax", "flax", "optax", "dm-haiku", "numpy")
 
@@ -76,10 +79,14 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         raise ConfigError(
             f"mesh.hosts={config.mesh.hosts}: must be 1 with --launch={engine}, which is one process"
         )
+    if config.mesh.hosts > 1 and isolation.is_inside() and not isolation.name_is_loopback():
+        raise ConfigError(
+            f"mesh.hosts={config.mesh.hosts}: with --isolate this machine's name must be an address of "
+            "loopback, by a line such as '127.0.1.1 NAME' in /etc/hosts"
+        )
     if engine == "synchronous" and config.mesh.fsdp > 1:
         raise ConfigError(f"mesh.fsdp={config.mesh.fsdp}: must be 1 with --launch={engine}, for one device")
-    if workdir.exists() and not workdir.is_dir():
-        raise ConfigError(f"workdir={str(workdir)!r} is not a directory")
+    folders.check_work_directory(workdir)
     earlier = resume.earlier(config, workdir)
     if engine == "synchronous" and earlier is not None and not earlier.completed:
         raise ConfigError(
@@ -154,7 +161,7 @@ def run(prepared: Prepared, engine: str) -> Outcome:
         groups = program.build_program(config, workdir, prepared.data).groups
         with Progress(workdir, config.steps):
             return slurm_job.run_job(config, workdir, groups)
-    workdir.mkdir(parents=True, exist_ok=True)
+    folders.make_work_directory(workdir)
     with resume.locked(workdir):
         if prepared.earlier is not None:
             step = resume.prepare_files(config, workdir)
@@ -351,6 +358,7 @@ def _provenance(engine: str, data: Mapping[str, parts.DataShape]) -> dict[str, A
         "started": {
             "host": platform.node(),
             "directory": os.getcwd(),
+            "isolated": isolation.described(),
             "data": {name: shape.described() for name, shape in data.items()},
         },
     }

@@ -22,6 +22,7 @@ from typing import Any
 from classact.experiments.config import ClusterConfig, ExperimentConfig
 from classact.launch import slurm_info
 from classact.launch.cluster import Key, needs_of
+from classact.launch.folders import make_work_directory
 from classact.launch.interrupts import interrupts_to
 from classact.launch.outcome import LaunchError, Outcome
 from classact.launch.placement import Host, Needs, place
@@ -92,8 +93,9 @@ def run_job(config: ExperimentConfig, workdir: Path, groups: Mapping[str, Collec
     """
     slurm_info.check_commands(_COMMANDS)
     cluster, parts = plan(config.cluster, groups, slurm_info.partitions())
+    make_work_directory(workdir)
     folder = workdir / "slurm"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o775, exist_ok=True)
     fields = dataclasses.replace(config, cluster=cluster).to_dict()
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
     script = folder / "job.sbatch"

@@ -18,6 +18,7 @@ import launchpad as lp
 from launchpad.launch import serialization
 
 from classact.launch.entry import Entry
+from classact.launch.folders import make_private
 from classact.launch.outcome import LaunchError
 from classact.launch.ports import LOOPBACK
 from classact.launch.resources import Resources, check_labels, common_environment, resources_of
@@ -61,8 +62,9 @@ def make_tasks(
     """Places, addresses and serialises every node of a program.
 
     Writes `<workdir>/tasks/<label>.pkl` per group (`remove_data_files` deletes
-    them) and creates `<workdir>/logs`. Nothing is started. Afterwards the
-    program's addresses are bound, so that `endpoints` can list them.
+    them), in a folder that is this user's alone, and creates `<workdir>/logs`.
+    Nothing is started. Afterwards the program's addresses are bound, so that
+    `endpoints` can list them.
 
     Args:
       program: the program; may be made into tasks again, with new addresses.
@@ -78,7 +80,8 @@ def make_tasks(
 
     Raises:
       LaunchError: if a label is unusable, two tasks would have one name, a node
-        cannot be serialised, or `resources` names no label of the program.
+        cannot be serialised, `<workdir>/tasks` is another user's, or `resources`
+        names no label of the program.
     """
     resources = resources or {}
     names = task_names(program)
@@ -182,7 +185,7 @@ def _bind(
 
 def _serialise(program: lp.Program, folder: Path) -> dict[str, Path]:
     """Writes one file per group; its nodes' functions hold the bound addresses."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     files = {label: folder / f"{_file_name(label)}.pkl" for label in program.groups}
     with contextlib.ExitStack() as undo:
         undo.callback(_remove, files.values())

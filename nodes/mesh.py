@@ -51,7 +51,11 @@ def join_hosts(coordinator: str, hosts: int, host: int) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     on_stop = signal.getsignal(signal.SIGTERM)
     # Nothing is guessed from the environment: under Slurm JAX would take one device a task.
-    jax.distributed.initialize(coordinator, hosts, host, cluster_detection_method="deactivate")
+    # Unless it is told so, the coordinator listens on every interface, even if all are on one machine.
+    bound = coordinator if coordinator.startswith("127.") else None
+    jax.distributed.initialize(
+        coordinator, hosts, host, cluster_detection_method="deactivate", coordinator_bind_address=bound
+    )
     # JAX listens to this signal for preemptions, and nobody else would hear it any more.
     signal.signal(signal.SIGTERM, on_stop)
     atexit.register(_leave_after_an_error)

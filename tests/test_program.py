@@ -1,15 +1,23 @@
 """Whole programs: real Launchpad, real Reverb, started through the command line."""
 
 import json
+import os
 import pathlib
+import re
 import signal
+import socket
+import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from program_runs import (
+    CLASSACT,
+    command,
+    environment,
     lines_of,
     processes_of,
     result_of,
@@ -319,6 +327,76 @@ def test_a_signal_stops_both_hosts(place):
     assert time.monotonic() - started < 8
     assert not processes_of(place / "stopped_hosts")
     assert result_of(place, "stopped_hosts")["status"] == "interrupted"
+
+
+def listening(pid):
+    """The ports on which anybody listens in the network of a process, and the paths of local sockets."""
+    ports, paths = set(), []
+    for table in ("tcp", "tcp6"):
+        lines = pathlib.Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+        # The fourth field is the state, 0A for one that listens.
+        ports |= {int(line.split()[1].split(":")[1], 16) for line in lines if line.split()[3] == "0A"}
+    for line in pathlib.Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]:
+        _, _, _, flags, *_, last = line.split()
+        if flags == "00010000" and last.startswith("/"):
+            paths.append(last)
+    return ports, paths
+
+
+def network_of(pid):
+    return os.readlink(f"/proc/{pid}/ns/net")
+
+
+def test_nothing_outside_reaches_an_isolated_run(place):
+    name = "isolated"
+    # Where the tests are root's: an ordinary user who may read what root may.
+    user = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
+    probe = subprocess.run([*user, "unshare", "--user", "--net", "true"], capture_output=True, text=True)
+    if probe.returncode != 0:
+        pytest.skip(f"this machine gives no namespaces: {probe.stderr.strip()}")
+    arguments = ["--isolate", "--launch=processes", "--config.policy=hard_learner", "--config.steps=100000"]
+    with (place / f"{name}.out").open("w") as log:
+        process = subprocess.Popen(
+            [*user, *command(place / name, *arguments)],
+            env=environment(place),
+            cwd=place,
+            stdout=log,
+            stderr=log,
+        )
+    wait_for_line(place, name, process)
+
+    nodes = processes_of(place / name)
+    assert process.pid in {node.pid for node in nodes} and len(nodes) == 5
+    assert {network_of(node.pid) for node in nodes} == {network_of(process.pid)} != {network_of("self")}
+    inside, paths = listening(process.pid)
+    endpoints = json.loads((place / name / "endpoints.json").read_text())
+    servers = {int(address.split(":")[1]) for group in endpoints.values() for address in group}
+    assert len(servers) == 3 and servers <= inside and not paths
+    # Others may listen on the same number outside.
+    closed = inside - listening("self")[0]
+    assert closed & servers
+    addresses = [a.address for own in psutil.net_if_addrs().values() for a in own]
+    for address in addresses:
+        for port in closed:
+            with pytest.raises(OSError):
+                socket.create_connection((address, port), timeout=5)
+
+    evaluate = [*CLASSACT, "evaluate", f"--workdir={place / name}", "--evaluator=accuracy", "--name=inside"]
+    options = {"env": environment(place), "cwd": place, "text": True}
+    refused = subprocess.run(evaluate, capture_output=True, timeout=120, **options)
+    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+    (way_in,) = re.findall(r"put (nsenter .*) before the command", refused.stderr)
+    with subprocess.Popen([*way_in.split(), *evaluate], stdout=subprocess.PIPE, **options) as joined:
+        assert joined.stdout.readline().startswith("step ")
+        joined.terminate()
+        assert joined.wait(timeout=60) == 128 + signal.SIGTERM
+
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    assert process.wait(timeout=30) == 128 + signal.SIGINT
+    assert time.monotonic() - started < 10
+    assert not processes_of(place / name)
+    assert result_of(place, name)["status"] == "interrupted"
 
 
 @pytest.mark.parametrize("launch", ["threads", "synchronous"])

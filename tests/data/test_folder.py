@@ -1,4 +1,6 @@
 import logging
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -27,6 +29,21 @@ def truncate(path):
 
 def read_all(source):
     return source.batch(np.arange(source.num_examples))
+
+
+def write_bomb(path, side=20_000):
+    """A PNG file of a few bytes whose header says that it is enormous."""
+
+    def chunk(kind, content):
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
 
 
 def test_classes_files_and_ids_are_in_the_order_of_names(tmp_path):
@@ -130,7 +147,7 @@ def test_a_shape_that_changes_after_opening_is_named_when_it_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [truncate, lambda path: path.write_bytes(b"no image"), lambda path: path.unlink()]
+    "damage", [truncate, write_bomb, lambda path: path.write_bytes(b"no image"), lambda path: path.unlink()]
 )
 def test_a_damaged_image_is_skipped_counted_and_logged_once(tmp_path, caplog, damage):
     write_many(tmp_path, 120)

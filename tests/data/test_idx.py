@@ -1,5 +1,6 @@
 import gzip
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_a_truncated_gzip_file_names_the_example_too(tmp_path):
         (b"\x89PNG\r\n", "not an IDX file .it starts with 89 50 4e 47"),
         (b"\0\0\x07\x01\0\0\0\0", "not an IDX file"),
         (b"\0\0\x08\x03\0\0", "truncated inside the header, 6 of 16 bytes"),
-        (encode(IMAGES) + b"!", "77 bytes, but its header .5, 4, 3. describes 76"),
+        (encode(IMAGES) + b"!", "more than the 76 bytes that its header .5, 4, 3. describes"),
         (b"\x1f\x8b\x08garbage that is no gzip", "damaged gzip data"),
         (
             b"\0\0\x08\x02" + struct.pack(">2I", 2**32 - 1, 2**32 - 1),
@@ -68,6 +69,21 @@ def test_other_files_are_refused(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"file: {message}"):
         read_idx(path)
+
+
+@pytest.mark.parametrize("array", [IMAGES, np.arange(3000, dtype=np.uint8).reshape(30, 100)])
+def test_a_gzip_file_is_not_unpacked_beyond_what_its_header_describes(tmp_path, array):
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(encode(array) + bytes(1 << 28)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=rf"file\.gz: more than the {len(encode(array))} bytes"):
+            read_idx(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The file itself has 261 kB.
+    assert peak < 2 << 20
 
 
 def test_a_missing_file_and_a_directory_are_refused(tmp_path):

@@ -59,6 +59,7 @@ def test_files_of_lines_and_of_json_say_the_same(tmp_path):
         ("t.txt", b" \n", r"t.txt: has no entries"),
         ("t.txt", b"a {}\nb \xff {}\n", r"t.txt, line 2: not UTF-8"),
         ("t.json", b'["a {}",\n "b {}"', r"t.json, line 2: not JSON"),
+        pytest.param("t.json", b"[" * 100_000, r"t.json: not a list of strings", id="deep"),
         ("t.json", b'{"a": "{}"}', r"t.json: a JSON dict, expected a list"),
         ("t.json", b'["a {}", 3]', r"t.json, item 2: 3, expected text"),
         ("t.json", b'["a {}", "b"]', r"t.json, item 2: 'b' has 0 times"),

@@ -32,7 +32,7 @@ def test_readers_may_be_in_different_epochs():
     [
         ([(0, 0), (0, 0)], 0, 0, ()),
         ([(0, 2), (0, 2)], 0, 4, ()),
-        ([(0, 2), (0, 3)], 0, 4, (((0, 0), (0, 1)),)),
+        ([(0, 1), (0, 2)], 0, 2, (((0, 0), (0, 1)),)),
         ([(0, 3), (0, 2)], 1, 0, ()),
         ([(1, 0), (0, 2)], 1, 0, ()),
         ([(1, 1), (0, 2)], 1, 0, (((1, 1), (0, 2)),)),
@@ -47,6 +47,7 @@ def test_a_set_is_forgotten_once_its_holes_are_filled():
     assert (first.start, len(first.sets)) == (0, 1)
     # 25 examples up to the furthest, 12 of them read: 13 holes.
     assert len(first.after([(0, 6), (0, 8)]).sets) == 2
+    assert first.after([(0, 13)]) == Remainder(100, 0, 25)
     second = first.after([(0, 7), (0, 8)])
     assert second == Remainder(100, 0, 26, (((0, 0), (0, 1)),))
     # A reader that stands still keeps everything, until the next ones have passed its place.
@@ -65,7 +66,53 @@ def test_a_set_that_has_begun_a_later_epoch_is_kept_until_then():
     assert third == Remainder(100, 1, 33)
 
 
-@settings(max_examples=50, deadline=None)
+class Lists:
+    """What is left of each epoch, one by one."""
+
+    def __init__(self, count):
+        self.count, self.epoch, self.gone = count, 0, set()
+
+    def left(self, epoch):
+        return [index for index in range(self.count) if (epoch, index) not in self.gone]
+
+    def after(self, reads):
+        """Has the readers of a set read so many each; returns where they have come to."""
+        places, gone = [], set()
+        for reader, examples in enumerate(reads):
+            epoch, position = self.epoch, 0
+            share = self.left(epoch)[reader :: len(reads)]
+            for _ in range(examples):
+                while position == len(share):
+                    epoch, position = epoch + 1, 0
+                    share = self.left(epoch)[reader :: len(reads)]
+                gone.add((epoch, share[position]))
+                position += 1
+            places.append((epoch, position))
+        self.gone |= gone
+        while not self.left(self.epoch):
+            self.epoch += 1
+        return places
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_whatever_was_read_is_left_out(seed):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 40))
+    remainder, lists = Remainder(count), Lists(count)
+    for _ in range(rng.integers(2, 8)):
+        # Often about as many each, so that holes are filled; sometimes far apart.
+        least, most = sorted(rng.integers(0, rng.choice([3, 10, 2 * count + 1]), 2).tolist())
+        reads = rng.integers(least, most + 1, rng.integers(1, min(count, 6) + 1)).tolist()
+        remainder = remainder.after(lists.after(reads))
+        assert remainder.epoch == lists.epoch
+        for epoch in range(lists.epoch, lists.epoch + 5):
+            left = lists.left(epoch)
+            assert remainder.size(epoch) == len(left)
+            assert remainder.unread(np.arange(count), epoch).tolist() == left
+
+
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_one_set_is_enough_while_holes_are_filled_before_the_next_change(data):
     """Up to 8 readers leave at most 800 holes, and at least 4 read as many in full rounds."""

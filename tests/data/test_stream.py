@@ -273,7 +273,7 @@ def last_cursors(data, streams):
     return data.draw(st.permutations(known or cursors))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data(), history=histories(), seed=seeds)
 def test_readers_of_any_numbers_read_every_epoch_once(data, history, seed):
     count, generations = history
@@ -290,7 +290,7 @@ def test_readers_of_any_numbers_read_every_epoch_once(data, history, seed):
     assert collections.Counter(seen) == collections.Counter(itertools.product(range(epochs), range(count)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data(), history=histories(), seed=seeds, batch_size=st.integers(1, 9))
 def test_what_is_left_is_dealt_out_in_the_order_of_the_permutations(data, history, seed, batch_size):
     count, generations = history
@@ -305,7 +305,7 @@ def test_what_is_left_is_dealt_out_in_the_order_of_the_permutations(data, histor
         cursors = last_cursors(data, streams)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), history=histories(), seed=seeds)
 def test_a_reader_that_restarts_alone_goes_on_where_it_was(data, history, seed):
     """Whatever else the caller has: stale cursors, and none of those that never gave one."""
@@ -337,7 +337,7 @@ def test_a_reader_without_a_cursor_learns_its_part_from_another():
     assert take(again, 15) == take(second, 15)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), count=st.integers(7, 30), epochs=st.integers(1, 3), seed=seeds)
 def test_the_cursor_is_plain_again_when_the_begun_epochs_are_read(data, count, epochs, seed):
     cursors, numbers = None, st.integers(1, 6)

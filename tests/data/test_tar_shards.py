@@ -176,6 +176,27 @@ def test_members_are_those_of_the_standard_library(tmp_path_factory, names, size
     assert [m.open().read() for m in members] == contents
 
 
+@pytest.mark.parametrize("records", [b"0 path=x\n", b"-5 path=x\n", b"2 path=x\n", b"path=x\n"])
+def test_extended_headers_that_are_none_end_the_reading(tmp_path, records):
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, len(records)
+    path = tmp_path / "a.tar"
+    path.write_bytes(header.tobuf() + records.ljust(512, b"\0") + bytes(1024))
+    with pytest.raises(DataError, match=r"a\.tar: damaged at byte 512"):
+        list(members_of(path))
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_names_of_more_than_a_megabyte_are_not_read(tmp_path, kind):
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 1 << 31
+    path = tmp_path / "a.tar"
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT))
+    os.truncate(path, 512 + (1 << 31) + 1024)  # Of holes.
+    with pytest.raises(DataError, match=r"a\.tar: damaged at byte 0: a name of 2147483648 bytes"):
+        list(members_of(path))
+
+
 def test_the_oldest_form_has_sums_in_place_of_marks(tmp_path):
     path = write_pairs(tmp_path / "a.tar", 1)
     old = bytearray(path.read_bytes())

@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 
 from classact.experiments import curves
 
+# Deeper than a parser of JSON goes.
+DEEP = "[" * 100_000
+
 
 def write_lines(path, records):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +105,8 @@ def test_what_is_no_run_is_named(tmp_path):
     [
         ("config.json", '{"policy": "uni', "config.json is damaged"),
         ("config.json", "[1]", "config.json is damaged: it holds a list"),
+        pytest.param("config.json", DEEP, "config.json is damaged", id="deep"),
+        pytest.param("metrics/learner.jsonl", DEEP, "learner.jsonl, line 1 is no JSON", id="deep line"),
         ("config.json", "{}", "it names no policy"),
         ("result.json", "", "result.json is damaged"),
         ("metrics/learner.jsonl", '{"step": 1}\n\x00\x00\n', "learner.jsonl, line 2 is no JSON"),

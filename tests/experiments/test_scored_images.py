@@ -1,5 +1,6 @@
 import base64
 import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -96,6 +97,20 @@ def test_a_file_that_was_cut_short_is_named(tmp_path, make_images, keep):
     path = tmp_path / "scored_images.npz"
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
+    with pytest.raises(curves.RunError, match=r"scored_images\.npz is damaged"):
+        scored_images.load_extremes(tmp_path)
+
+
+def test_arrays_that_nobody_asked_for_are_not_read(tmp_path, make_images):
+    make_images(tmp_path, 4, more=np.array([{"not": "an array"}], dtype=object))
+    assert len(scored_images.load_extremes(tmp_path).highest) == 2
+
+
+def test_an_array_that_claims_more_than_there_is_memory_is_named(tmp_path, make_images):
+    make_images(tmp_path, 4, score=None)
+    with zipfile.ZipFile(tmp_path / "scored_images.npz", "a") as file, file.open("score.npy", "w") as member:
+        claim = {"descr": "<f4", "fortran_order": False, "shape": (1 << 55,)}
+        np.lib.format.write_array_header_1_0(member, claim)
     with pytest.raises(curves.RunError, match=r"scored_images\.npz is damaged"):
         scored_images.load_extremes(tmp_path)
 

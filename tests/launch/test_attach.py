@@ -1,6 +1,7 @@
 """Joining an experiment: what is refused, and what a silent learner leads to."""
 
 import json
+import os
 import socket
 import threading
 
@@ -49,11 +50,47 @@ def test_what_cannot_be_evaluated_is_refused_before_anybody_is_asked(workdir, na
     assert not (workdir / "metrics").exists()
 
 
+def isolate(workdir, **elsewhere):
+    """Lets a run say that it was started with --isolate, in this process's network but for what is given."""
+    here = {
+        kind: os.readlink(f"/proc/self/ns/{name}") for kind, name in (("network", "net"), ("users", "user"))
+    }
+    fields = json.loads((workdir / "config.json").read_text())
+    fields["started"] = {"host": "shed", "isolated": {**here, "pid": 7, **elsewhere}}
+    (workdir / "config.json").write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "message"),
+    [
+        ({"network": "net:[1]"}, r"on shed, put nsenter --target 7 --net before the command"),
+        (
+            {"network": "net:[1]", "users": "user:[1]"},
+            r"put nsenter --target 7 --net --user --preserve-credentials before",
+        ),
+        ({"network": "net:[1]", "pid": "7; reboot"}, "of another version"),
+    ],
+)
+def test_an_isolated_run_is_joined_in_its_own_network_alone(workdir, elsewhere, message):
+    isolate(workdir, **elsewhere)
+    with pytest.raises(attach.AttachError, match=message):
+        attach.prepare(workdir, "new", ACCURACY, every=0)
+    # Its last checkpoint is a file like any other.
+    (workdir / "result.json").write_text("{}")
+    attach.prepare(workdir, "new", ACCURACY, every=0)
+
+
+def test_a_run_that_was_isolated_together_with_this_process_is_joined(workdir):
+    isolate(workdir)
+    attach.prepare(workdir, "new", ACCURACY, every=0)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (None, "no run directory"),
         ("{", "cannot be read"),
+        pytest.param("[" * 100_000, "cannot be read", id="deep"),
         ("[]", "no run's configuration"),
         ('{"policy": "uniform"}', "of another version"),
     ],

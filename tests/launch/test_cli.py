@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import threading
@@ -85,6 +86,8 @@ BAD = {
     ),
     "several hosts in one loop": (["--launch=synchronous", "--config.mesh.hosts=2"], ["mesh.hosts=2"]),
     "parameters split in one loop": (["--launch=synchronous", "--config.mesh.fsdp=2"], ["mesh.fsdp=2"]),
+    "isolated hosts of Slurm": (["--isolate", "--launch=slurm"], ["--isolate", "--launch=slurm"]),
+    "isolated hosts of Ray": (["--isolate", "--launch=ray"], ["--isolate", "--launch=ray"]),
     "an argument too many": (["steps=3"], ["steps=3", "--config.FIELD=VALUE"]),
 }
 
@@ -170,6 +173,18 @@ def test_a_configuration_with_a_mistake_is_one_line(tmp_path, capsys):
     path.write_text("def get_config():\n    return unknown_name\n")
     assert cli.main(["classact", "train", f"--config={path}", "--workdir=x"]) == 2
     assert "unknown_name" in complaint(capsys)
+
+
+def test_isolated_hosts_need_a_name_that_leads_inside(workdir, capsys, nothing_starts, monkeypatch):
+    # As inside, where nothing is started over.
+    monkeypatch.setenv("CLASSACT_NETWORK", os.readlink("/proc/self/ns/net"))
+    monkeypatch.setattr(socket, "gethostname", lambda: "192.0.2.2")
+    assert train(workdir, "--isolate", "--config.mesh.hosts=2") == 2
+    line = complaint(capsys)
+    assert "mesh.hosts=2: with --isolate" in line and "/etc/hosts" in line
+    assert not nothing_starts
+    monkeypatch.setattr(socket, "gethostname", lambda: "localhost")
+    assert train(workdir, "--isolate", "--config.mesh.hosts=2") == 0
 
 
 def test_a_run_directory_in_use(workdir, capsys, nothing_starts):

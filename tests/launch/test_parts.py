@@ -119,10 +119,20 @@ def test_no_run_directory(tmp_path, digits):
     refused(tmp_path / "nothing", digits, "no run directory")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"learner": 3}'])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"learner": 3}', pytest.param("[" * 100_000, id="deep")])
 def test_a_damaged_configuration(reference, digits, text):
     (reference / "config.json").write_text(text)
     refused(reference, digits, r"config\.json")
+
+
+def test_what_a_references_configuration_names_is_not_imported(reference, digits, tmp_path, monkeypatch):
+    (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    stored = json.loads((reference / "config.json").read_text())
+    stored |= {"policy": "trap:policy", "learner": {**stored["learner"], "model": "trap:model"}}
+    (reference / "config.json").write_text(json.dumps(stored))
+    refused(reference, digits, "holds a trap:model, but")
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_a_run_without_a_checkpoint(reference, digits):

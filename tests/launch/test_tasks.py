@@ -91,6 +91,12 @@ def test_the_data_file_holds_bound_nodes(tmp_path):
     ]
 
 
+def test_nobody_else_may_read_or_write_the_data_files(tmp_path):
+    (tmp_path / "tasks").mkdir(mode=0o755)
+    make_tasks(distributed_program(), workdir=tmp_path, ports=PortsFrom(20_000))
+    assert (tmp_path / "tasks").stat().st_mode & 0o777 == 0o700
+
+
 def test_data_files_are_removed_with_their_folder(tmp_path):
     tasks = make_tasks(distributed_program(), workdir=tmp_path, ports=PortsFrom(20_000))
     assert len(list((tmp_path / "tasks").iterdir())) == 3

@@ -1,7 +1,10 @@
 """What is saved comes back, and what is damaged is said to be."""
 
+import contextlib
 import dataclasses
 import functools
+import io
+import pickle
 
 import jax
 import numpy as np
@@ -51,6 +54,35 @@ def test_models_come_back_by_name(save, linear_model, names):
         apply = functools.partial(models[kind].apply, train=False)
         outputs, _ = jax.eval_shape(apply, found, {"image": images})
         assert outputs["logits"].shape == (2, 3)
+
+
+def test_checkpoints_are_read_without_unpickling(save, monkeypatch):
+    directory, _ = save({"learner": create("vit_mu_1_1")})
+
+    def forbidden(*arguments, **options):
+        raise AssertionError("unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, forbidden)
+    assert set(checkpoints.load_model(directory)) == {"params", "state"}
+
+
+def test_a_pickle_in_the_place_of_a_checkpoints_file_is_never_executed(save, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (io.open, (str(tmp_path / "exploded"), "w"))
+
+    directory, _ = save({"learner": create("vit_mu_1_1")})
+    files = [path for path in (directory / "3" / "learner").rglob("*") if path.is_file()]
+    whole = {path: path.read_bytes() for path in files}
+    assert len(whole) > 2
+    for path, content in whole.items():
+        path.write_bytes(pickle.dumps(Bomb()))
+        # Some files are of no use to a reader.
+        with contextlib.suppress(checkpoints.CheckpointError):
+            checkpoints.load_model(directory)
+        assert not (tmp_path / "exploded").exists()
+        path.write_bytes(content)
 
 
 def test_running_statistics_come_back(save):
