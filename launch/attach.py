@@ -226,7 +226,7 @@ def check_network(workdir: pathlib.Path, fields: Mapping[str, Any]) -> None:
     """
     started = fields.get("started")
     isolated = started.get("isolated") if isinstance(started, dict) else None
-    if isolated is None:
+    if not isinstance(started, dict) or isolated is None:
         return
     try:
         command = isolation.way_in(isolated)

@@ -1,6 +1,7 @@
 """What the learner trains on: the next batch, and super-batch, of each data set."""
 
 import collections
+import functools
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -244,9 +245,8 @@ class Batches:
                 return None
             drawn.sub_batches[name] = sampled
             if name in self._super_batches:
-                super_batch = self._super_batches[name].next(
-                    lambda stream, key=(name, "stream"): self._next(key, stream, deadline)
-                )
+                read = functools.partial(self._next, (name, "stream"), deadline=deadline)
+                super_batch = self._super_batches[name].next(read)
                 if super_batch is None:
                     return None
                 drawn.super_batches[name] = super_batch
