@@ -188,7 +188,9 @@ class Learner:
         if self._client is None:
             # Of several hosts the first one answers; behind it is where they find each other.
             address, *_ = json.loads((self._workdir / "endpoints.json").read_text())["learner"]
-            self._client = rpc.LearnerClient(courier.Client(address, call_timeout=timeout + _CALL_SECONDS))
+            self._client = rpc.LearnerClient(
+                courier.Client(address, call_timeout=timeout + _CALL_SECONDS), self._stop
+            )
         return self._client
 
 

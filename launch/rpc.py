@@ -3,10 +3,13 @@
 Nodes do not know Launchpad: they get these instead of Courier's clients.
 """
 
+import contextlib
+import threading
 from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
 
+import launchpad as lp
 import numpy as np
 from pybind11_abseil.status import StatusNotOk
 
@@ -21,61 +24,108 @@ class RpcError(RuntimeError):
     """A node could not be reached, or failed while it answered."""
 
 
-def _call(method: Any, *arguments: Any) -> Any:
+class StoppedError(RpcError):
+    """This node was asked to stop before there was an answer."""
+
+
+# Between two looks at the stop signal.
+_POLL_SECONDS = 0.2
+
+
+def _call(stop: threading.Event, client: Any, method: str, *arguments: Any) -> Any:
+    """Calls a node; in the main thread not longer than until `stop`.
+
+    Courier asks a server that is gone again and again, and a main thread that waits
+    inside it hears no signal: it would not stop before the engine ends it.
+    """
     try:
-        return method(*arguments)
+        if threading.current_thread() is not threading.main_thread():
+            return getattr(client, method)(*arguments)
+        # Not elsewhere: a process cannot exit while such a call is pending.
+        answer = getattr(client.futures, method)(*arguments)
+        try:
+            while True:
+                with contextlib.suppress(futures.TimeoutError):
+                    return answer.result(_POLL_SECONDS)
+                if stop.is_set():
+                    raise StoppedError(f"asked to stop before {method} was answered")
+        finally:
+            answer.cancel()
     except StatusNotOk as error:
         raise RpcError(str(error)) from None
 
 
-class LearnerClient:
-    """The learner as the other nodes see it; calls time out."""
+def _own_stop() -> threading.Event:
+    """The stop event of the node that this thread belongs to; one that is never set outside of nodes."""
+    try:
+        return lp.stop_event()
+    except RuntimeError:
+        return threading.Event()
 
-    def __init__(self, client: Any) -> None:
-        """Takes the Courier client that the learner's handle gives."""
+
+class LearnerClient:
+    """The learner as the other nodes see it; calls time out, and in the main thread end with `stop`."""
+
+    def __init__(self, client: Any, stop: threading.Event | None = None) -> None:
+        """Takes the Courier client that the learner's handle gives, and what ends calls.
+
+        `stop` is by default the stop event of the node whose thread this is called in.
+        """
         self._client = client
+        self._stop = stop or _own_stop()
 
     def get_parameters(
         self, names: Sequence[str], newer_than: int, timeout: float
     ) -> tuple[int, bool, dict[str, bytes]] | None:
-        """See `Learner.get_parameters`."""
-        return _call(self._client.get_parameters, list(names), newer_than, timeout)
+        """See `Learner.get_parameters`; None also when stopped."""
+        with contextlib.suppress(StoppedError):
+            return self._call("get_parameters", list(names), newer_than, timeout)
+        return None
 
     def get_step(self) -> int:
-        """See `Learner.get_step`."""
-        return int(_call(self._client.get_step))
+        """See `Learner.get_step`; -1 also when stopped."""
+        with contextlib.suppress(StoppedError):
+            return int(self._call("get_step"))
+        return -1
 
     def report_evaluation(self, evaluator: str, step: int) -> None:
-        """See `Learner.report_evaluation`."""
-        _call(self._client.report_evaluation, evaluator, step)
+        """See `Learner.report_evaluation`; nobody waits for it any more when stopped."""
+        with contextlib.suppress(StoppedError):
+            self._call("report_evaluation", evaluator, step)
 
     def report_cursor(self, data_set: str, cursor: str) -> None:
         """See `Learner.report_cursor`."""
-        _call(self._client.report_cursor, data_set, cursor)
+        self._call("report_cursor", data_set, cursor)
 
     def get_cursors(self, data_set: str) -> str:
         """See `Learner.get_cursors`."""
-        return str(_call(self._client.get_cursors, data_set))
+        return str(self._call("get_cursors", data_set))
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        return _call(self._stop, self._client, method, *arguments)
 
 
 class InferenceClient:
     """An inference server as a run loop in another process sees it."""
 
-    def __init__(self, client: Any) -> None:
-        """Takes the Courier client that the server's handle gives."""
+    def __init__(self, client: Any, stop: threading.Event | None = None) -> None:
+        """Takes the Courier client that the server's handle gives, and `stop` as `LearnerClient`."""
         self._client = client
+        self._stop = stop or _own_stop()
 
     def __call__(self, batch: inference_server.Batch) -> inference_server.Scores:
         """Scores a batch; see `InferenceServer.score`.
 
         Raises:
-            futures.CancelledError: if the server has stopped.
+            futures.CancelledError: if the server has stopped, or this node was asked to.
         """
         request = parameters.encode({name: np.ascontiguousarray(array) for name, array in batch.items()})
         try:
-            values, step = self._client.score_bytes(request)
-        except StatusNotOk as error:
+            values, step = _call(self._stop, self._client, "score_bytes", request)
+        except StoppedError as error:
+            raise futures.CancelledError(str(error)) from None
+        except RpcError as error:
             if futures.CancelledError.__name__ in str(error):
                 raise futures.CancelledError(str(error)) from None
-            raise RpcError(str(error)) from None
+            raise
         return inference_server.Scores(parameters.decode(values), step)
