@@ -365,6 +365,21 @@ def test_the_epoch_counts_what_earlier_readers_have_read():
         assert stream.epoch == 0.5
 
 
+def test_a_reader_for_whom_nothing_is_left_goes_on_with_later_epochs():
+    class NeverEmpty(SourceView):
+        def batch(self, indices):
+            assert len(indices)
+            return self.source.batch(indices)
+
+    # All of ten readers but the first read their one example of two epochs.
+    olds = begin(10, 0, 10)[1:]
+    for old in olds:
+        take(old, 2)
+    last = IIDStream(NeverEmpty(source_of(10)), 3, 0, 2, 3, [old.cursor for old in olds])
+    assert (last.cursor["epoch"], last.cursor["position"], last.epoch) == (0, 0, 1.0)
+    assert next(last)["id"].tolist() == np.random.default_rng([0, 2]).permutation(10)[2::3].tolist()
+
+
 def test_what_is_left_may_have_as_many_damaged_examples_as_a_whole_share():
     order = np.random.default_rng([0, 0]).permutation(600)
     old = IIDStream(source_of(600), 590, seed=0)
