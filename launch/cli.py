@@ -19,6 +19,9 @@ USAGE = """usage: classact COMMAND …
   train     --config=FILE.py --workdir=DIR [--config.FIELD=VALUE …]
             [--launch=processes|threads|slurm|ray|synchronous] [--isolate]
             trains one model; see experiments/configs/ for configurations
+            --isolate gives it a network of its own, for processes, threads and synchronous:
+            nothing outside reaches its servers, and it reaches nothing outside, such as data;
+            evaluate and actors must enter it, and tell how (SECURITY.md)
   evaluate  --workdir=DIR --evaluator=accuracy|retrieval|zero_shot [--data=SOURCE --name=NAME …]
             joins a running experiment, or takes a finished one's last checkpoint
   actors    --workdir=DIR [--dataset=NAME] [--count=1]
