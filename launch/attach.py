@@ -227,11 +227,10 @@ def check_network(workdir: pathlib.Path, fields: Mapping[str, Any]) -> None:
         AttachError: if it is not; it has the command that is.
     """
     started = fields.get("started")
-    isolated = started.get("isolated") if isinstance(started, dict) else None
-    if not isinstance(started, dict) or isolated is None:
+    if not isinstance(started, dict) or started.get("isolated") is None:
         return
     try:
-        command = isolation.way_in(isolated)
+        command = isolation.way_in(started["isolated"])
     except (KeyError, TypeError, ValueError):
         raise AttachError(f"{workdir / 'config.json'} is of another version of classact") from None
     if command:

@@ -19,6 +19,9 @@ USAGE = """usage: classact COMMAND …
   train     --config=FILE.py --workdir=DIR [--config.FIELD=VALUE …]
             [--launch=processes|threads|slurm|ray|synchronous] [--isolate]
             trains one model; see experiments/configs/ for configurations
+            --isolate gives it a network of its own, for processes, threads and synchronous:
+            nothing outside reaches its servers, and it reaches nothing outside, such as data;
+            evaluate and actors must enter it, and tell how (SECURITY.md)
   evaluate  --workdir=DIR --evaluator=accuracy|retrieval|zero_shot [--data=SOURCE --name=NAME …]
             joins a running experiment, or takes a finished one's last checkpoint
   actors    --workdir=DIR [--dataset=NAME] [--count=1]
@@ -36,10 +39,11 @@ Options of a command: classact COMMAND --help
 """
 
 
-_ISOLATE_HELP = """Run in a network of its own, with nothing but loopback, so that nobody outside can
-reach the program's servers, nor the program anything outside: no data over the network, and `classact
-evaluate` and `actors` only within it, by a command that they tell. With processes, threads and
-synchronous. SECURITY.md says what it takes."""
+_ISOLATE_HELP = (
+    "Run in a network of its own, with nothing but loopback: nobody outside can reach the program's servers, "
+    "nor the program anything outside. No data over the network; `classact evaluate` and `actors` only within "
+    "it, by a command that they tell. With processes, threads and synchronous; SECURITY.md says what it takes."
+)
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
 

@@ -14,7 +14,7 @@ from classact.experiments.config import ConfigError
 from classact.launch.crash_report import crash_text
 from classact.launch.entry import Entry
 from classact.launch.task import FATAL_STATUS, STOP_SIGNAL_VARIABLE
-from classact.nodes import errors, learner, run_loop
+from classact.nodes import batches, errors, learner, run_loop
 
 # As a task's process: Launchpad's frame is the outermost one, and something waits at exit.
 SCRIPT = """
@@ -72,7 +72,7 @@ def test_another_signal_stops_it_where_sigterm_must_not(monkeypatch):
     [
         errors.FatalError,
         learner.NonFiniteLossError,
-        learner.NoDataError,
+        batches.NoDataError,
         run_loop.NonFiniteScoresError,
         DataError,
         ConfigError,

@@ -98,10 +98,43 @@ def test_an_inference_server_uses_eight_devices(eight_devices):
     np.testing.assert_allclose(np.load(eight_devices / "scores-0.npy"), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_two_processes_of_four_devices_do_too(tmp_path, one_device):
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
+        return probe.getsockname()[1]
+
+
+# A coordinator of one host, and the addresses at which it listens on a port.
+COORDINATOR = """
+import sys
+import psutil
+from classact.nodes import mesh
+
+_, host, port = sys.argv
+mesh.join_hosts(f"{host}:{port}", 1, 0)
+found = psutil.Process().net_connections("inet")
+print(*(c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN and c.laddr.port == int(port)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"), [("127.0.0.1", {"127.0.0.1", "::ffff:127.0.0.1"}), ("localhost", {"::", "0.0.0.0"})]
+)
+def test_hosts_of_one_machine_meet_on_its_loopback(host, expected):
+    done = subprocess.run(
+        [sys.executable, "-c", COORDINATOR, host, str(free_port())],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    (address,) = done.stdout.split()
+    assert address in expected
+
+
+def test_two_processes_of_four_devices_do_too(tmp_path, one_device):
+    coordinator = f"127.0.0.1:{free_port()}"
     names = mesh_cases.SEVERAL_HOSTS
     several = {"devices": 4, "hosts": 2, "coordinator": coordinator}
     wait_for(*(start(tmp_path, *names, **several, host=host) for host in range(2)))
