@@ -3,6 +3,7 @@
 import math
 import pathlib
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -68,6 +69,8 @@ def _decompressed(path: pathlib.Path, data: bytes) -> bytes:
         dtype, shape, header = _parse_header(path, first)
         # A byte more shows that there is more, which may be a thousand times what is packed.
         left = header + math.prod(shape) * dtype.itemsize + 1 - len(first)
-        return first + (decompressor.decompress(decompressor.unconsumed_tail, left) if left > 0 else b"")
+        if left <= 0:
+            return first
+        return first + decompressor.decompress(decompressor.unconsumed_tail, min(left, sys.maxsize))
     except zlib.error as error:
         raise DataError(f"{path}: damaged gzip data ({error})") from error

@@ -40,9 +40,9 @@ Options of a command: classact COMMAND --help
 
 
 _ISOLATE_HELP = (
-    "Run in a network of its own, with nothing but loopback: nobody outside can reach the program's servers, "
-    "nor the program anything outside. No data over the network; `classact evaluate` and `actors` only within "
-    "it, by a command that they tell. With processes, threads and synchronous; SECURITY.md says what it takes."
+    "Run in a network of its own, with nothing but loopback: nobody outside reaches the program's servers, "
+    "nor the program anything outside. No data over the network; `classact evaluate` and `actors` only "
+    "within it, by a command that they tell. With processes, threads and synchronous; see SECURITY.md."
 )
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 

@@ -71,6 +71,13 @@ def test_other_files_are_refused(tmp_path, content, message):
         read_idx(path)
 
 
+def test_a_gzip_file_whose_header_describes_more_than_there_can_be(tmp_path):
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(b"\0\0\x0e\x03" + struct.pack(">3I", *[2**32 - 1] * 3) + b"some"))
+    with pytest.raises(DataError, match=r"file\.gz: truncated inside example 0 of 4294967295"):
+        read_idx(path)
+
+
 @pytest.mark.parametrize("array", [IMAGES, np.arange(3000, dtype=np.uint8).reshape(30, 100)])
 def test_a_gzip_file_is_not_unpacked_beyond_what_its_header_describes(tmp_path, array):
     path = tmp_path / "file.gz"
