@@ -13,15 +13,17 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from classact.data import source, specs
+from classact.data import specs
 from classact.experiments import curves, ledger
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
 from classact.launch import (
+    devices,
     evaluators,
     parts,
     processes,
     program,
     ray_cluster,
+    run_directory,
     slurm,
     slurm_info,
     slurm_job,
@@ -39,6 +41,8 @@ from classact.selection import policies
 
 LAUNCHES = ("processes", "threads", "slurm", "ray", "synchronous")
 _ONE_PROCESS = ("threads", "synchronous")
+# With the learner on this machine.
+_HERE = ("processes", "threads")
 _VERSIONS = ("dm-launchpad", "dm-reverb", "tensorflow-cpu", "jax", "flax", "optax", "dm-haiku", "numpy")
 
 
@@ -72,10 +76,9 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         )
     if engine == "synchronous" and config.mesh.fsdp > 1:
         raise ConfigError(f"mesh.fsdp={config.mesh.fsdp}: must be 1 with --launch={engine}, for one device")
+    run_directory.check(workdir)
     if (workdir / "config.json").exists():
         raise ConfigError(f"workdir={str(workdir)!r} holds a run already: name another one")
-    if workdir.exists() and not workdir.is_dir():
-        raise ConfigError(f"workdir={str(workdir)!r} is not a directory")
     data = {name: _checked_data_set(config, name, own) for name, own in config.data_sets.items()}
     shape = _common_shape(data)
     try:
@@ -92,6 +95,8 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         parts.check_reference(config, own, shape)
     for evaluator in config.evaluation.evaluators.values():
         evaluators.make_measure(config, evaluator, shape)
+    if engine in _HERE:
+        devices.check(config)
     return Prepared(config, workdir.absolute(), data)
 
 
@@ -102,8 +107,9 @@ def _checked_data_set(config: ExperimentConfig, name: str, own: DataSetConfig) -
             specs.check_same_task(train, parts.open_eval_source(config, evaluator))
     readers = own.inference.servers * own.inference.run_loops
     if train.num_examples < readers:
-        raise source.DataError(
-            f"{train.name}: {train.num_examples} examples are too few for {readers} run loops"
+        raise ConfigError(
+            f"inference.servers · inference.run_loops = {readers}: must be at most {train.num_examples}, "
+            f"the examples of {train.name}: each run loop reads its own"
         )
     return parts.data_shape(config, train)
 
@@ -116,7 +122,7 @@ def _common_shape(data: Mapping[str, parts.DataShape]) -> parts.DataShape:
             if getattr(shape, field) != getattr(other, field):
                 raise ConfigError(
                     f"data_sets {first} and {name} differ in {field}: "
-                    f"{getattr(shape, field)} and {getattr(other, field)}"
+                    f"{getattr(shape, field)} and {getattr(other, field)}; one model learns from both"
                 )
     return shape
 
@@ -142,7 +148,7 @@ def run(prepared: Prepared, engine: str) -> Outcome:
         groups = program.build_program(config, workdir, prepared.data).groups
         with Progress(workdir, config.steps):
             return slurm_job.run_job(config, workdir, groups)
-    workdir.mkdir(parents=True, exist_ok=True)
+    run_directory.make(workdir)
     _write_json(workdir / "config.json", {**config.to_dict(), **_provenance(engine, prepared.data)})
     started = time.monotonic()
     signals: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -296,12 +302,16 @@ def _scalars(lines: list[dict[str, Any]]) -> dict[str, float]:
 
 def _provenance(engine: str, data: Mapping[str, parts.DataShape]) -> dict[str, Any]:
     root = pathlib.Path(__file__).resolve().parent.parent
-    git = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
-    )
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        git = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        commit = git.stdout.strip()
+    # No git, or no repository: the package may have been installed from a wheel.
+    except (OSError, subprocess.SubprocessError):
+        commit = "unknown"
     return {
         "launch": engine,
-        "git_commit": git.stdout.strip() if git.returncode == 0 else "unknown",
+        "git_commit": commit,
         "versions": {
             "python": platform.python_version(),
             **{n: importlib.metadata.version(n) for n in _VERSIONS},

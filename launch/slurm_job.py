@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from classact.experiments.config import ClusterConfig, ExperimentConfig
-from classact.launch import slurm_info
+from classact.launch import run_directory, slurm_info
 from classact.launch.cluster import Key, needs_of
 from classact.launch.interrupts import Interrupt, interrupts_to
 from classact.launch.outcome import LaunchError, Outcome
@@ -96,7 +96,7 @@ def run_job(config: ExperimentConfig, workdir: Path, groups: Mapping[str, Collec
     slurm_info.check_commands(_COMMANDS)
     cluster, parts = plan(config.cluster, groups, slurm_info.partitions())
     folder = workdir / "slurm"
-    folder.mkdir(parents=True, exist_ok=True)
+    run_directory.make(folder)
     fields = dataclasses.replace(config, cluster=cluster).to_dict()
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
     script = folder / "job.sbatch"
