@@ -49,7 +49,10 @@ class CaptionedFiles(Source):
         kept = [(file, texts) for file, texts in zip(files, captions, strict=True) if texts]
         self.without_caption = len(files) - len(kept)
         if not kept:
-            raise DataError(f"{name}: no image with a caption among its {len(files)} PNG and JPEG files")
+            raise DataError(
+                f"{name}: no image with a caption among its {len(files)} PNG and JPEG files: "
+                "the captions of NAME.png are the lines of NAME.txt"
+            )
         if self.without_caption:
             _log.warning("%s: %d of %d images have no caption", name, self.without_caption, len(files))
         self.name = name

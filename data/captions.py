@@ -71,9 +71,10 @@ class LabelsAsText(SourceView):
                 raise ValueError(f"template {template!r}: expected exactly one {{}}, for the class's name")
         self.captioned = True
         self.image_of = np.arange(source.num_examples)
-        self._texts = [
-            [prompts.fill(template, name) for template in templates] for name in source.class_names
-        ]
+        try:
+            self._texts = [[prompts.fill(text, name) for text in templates] for name in source.class_names]
+        except DataError as error:
+            raise DataError(f"{source.name}: {error}") from None
 
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`."""

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterable
@@ -26,14 +27,12 @@ def fetch_package(package: str, folder: pathlib.Path) -> pathlib.Path:
     unpacked = folder / package.strip("@").replace("/", "-").replace("@", "-")
     if unpacked.is_dir():
         return unpacked / "package"
+    if shutil.which("npm") is None:
+        raise DataError(f"{package} cannot be fetched, as there is no npm: give its unpacked folder")
     folder.mkdir(parents=True, exist_ok=True)
     command = ["npm", "pack", package, "--silent"]
     try:
         done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{package} cannot be fetched, as there is no npm: give its unpacked folder"
-        ) from error
     except subprocess.CalledProcessError as error:
         raise DataError(f"{' '.join(command)} failed: {error.stderr.strip()[-500:]}") from error
     archive = folder / done.stdout.split()[-1]

@@ -95,18 +95,23 @@ def build(
     """
     import resvg_py  # noqa: F401, before any work is done in vain.
 
-    for kind in ("noisy", "clean"):
-        (out / kind).mkdir(parents=True, exist_ok=True)
+    # A package that is given and is none leaves no folder behind.
+    for package in (iconify, emojibase):
+        if package is not None:
+            _version(package)
     iconify = iconify or fetch_package(ICONIFY, out / "packages")
     emojibase = emojibase or fetch_package(EMOJIBASE, out / "packages")
-    _check_same_build(out, iconify, emojibase, size)
     infos = read_json(iconify / "collections.json")
+    emoji = emoji_captions(iconify, emojibase, EMOJI_SETS)
+    for kind in ("noisy", "clean"):
+        (out / kind).mkdir(parents=True, exist_ok=True)
+    _check_same_build(out, iconify, emojibase, size)
     drawings = {
         prefix: _drawings(iconify, prefix) for prefix in infos if infos[prefix].get("category") != "Emoji"
     }
     splits = split_sets(drawings, {prefix: info["author"]["name"] for prefix, info in infos.items()})
     pairs = {split: icon_pairs(drawings, splits, split) for split in ("train", "eval")}
-    for prefix, captions in emoji_captions(iconify, emojibase, EMOJI_SETS).items():
+    for prefix, captions in emoji.items():
         pairs[EMOJI_SETS[prefix]] += [IconPair(prefix, name, (), texts) for name, texts in captions.items()]
     with Progress() as progress:
         task = progress.add_task("icons", total=sum(map(len, pairs.values())))
@@ -180,8 +185,8 @@ def icon_pairs(drawings: dict[str, list[_Drawing]], splits: dict[str, str], spli
 def _check_same_build(out: pathlib.Path, iconify: pathlib.Path, emojibase: pathlib.Path, size: int) -> None:
     """Writes down what the shards are made of; DataError if those of `out` are made of something else."""
     made_of = {
-        "iconify": read_json(iconify / "package.json")["version"],
-        "emojibase": read_json(emojibase / "package.json")["version"],
+        "iconify": _version(iconify),
+        "emojibase": _version(emojibase),
         "size": size,
         "clean_sets": CLEAN_SETS,
         "shard_icons": SHARD_ICONS,
@@ -190,6 +195,17 @@ def _check_same_build(out: pathlib.Path, iconify: pathlib.Path, emojibase: pathl
     if path.exists() and (before := read_json(path)) != made_of:
         raise DataError(f"{path}: its shards are made of {before}, not of {made_of}: build in another folder")
     _write_whole(path, json.dumps(made_of).encode())
+
+
+def _version(package: pathlib.Path) -> str:
+    """The version of an unpacked npm package; DataError if the folder holds none."""
+    path = package / "package.json"
+    if not path.is_file():
+        raise DataError(f"{package} is no unpacked npm package: it has no package.json")
+    described = read_json(path)
+    if not isinstance(described, dict) or "version" not in described:
+        raise DataError(f"{path}: names no version, expected that of an unpacked npm package")
+    return str(described["version"])
 
 
 def _drawings(iconify: pathlib.Path, prefix: str) -> list[_Drawing]:

@@ -111,12 +111,12 @@ class ImageFiles:
     def _skip(self, number: int, error: Exception) -> None:
         self._damaged.add(number)
         file, limit = self._files[number], MAX_SKIPPED_SHARE * len(self._files)
-        _log.warning("%s (image %d) is damaged and left out: %s", file, number, error)
         if len(self._damaged) > limit:
             raise DataError(
                 f"{self._name}: {len(self._damaged)} of {len(self._files)} images are damaged, more than "
                 f"{MAX_SKIPPED_SHARE:.0%}; the last one is image {number}, {file}: {error}"
             ) from error
+        _log.warning("%s (image %d) is damaged and left out: %s", file, number, error)
 
     def _check_shape(self, number: int, shape: tuple[int, ...]) -> None:
         if shape != self.shape[:2]:

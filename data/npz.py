@@ -25,7 +25,11 @@ def read_npz(path: pathlib.Path, fields: Sequence[str]) -> dict[str, np.ndarray]
     try:
         file = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"not an npz file ({error})"
+        reason = "not an npz file, which numpy.savez writes"
+        if isinstance(error, FileNotFoundError):
+            reason = "no such file"
+        elif isinstance(error, OSError):
+            reason += f" ({error.strerror})"
         raise DataError(f"{path}: {reason}") from error
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise DataError(f"{path}: a single array, expected an npz file with {', '.join(fields)}")

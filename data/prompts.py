@@ -60,18 +60,19 @@ def fill(template: str, class_name: str) -> str:
     """Puts a class name into a template; its `-` and `_` are read as spaces.
 
     Raises:
-        ValueError: if nothing else is in the name.
+        DataError: if nothing else is in the name.
     """
     words = re.sub(r"[-_\s]+", " ", class_name).strip()
     if not words:
-        raise ValueError(f"class name {class_name!r}: expected words")
+        raise DataError(f"class name {class_name!r}: expected words")
     return template.replace("{}", words)
 
 
 def _path(spec: str, names: tuple[str, ...]) -> pathlib.Path:
     kind, _, path = spec.partition(":")
     if kind != "file" or not path:
-        raise DataError(f"prompts {spec!r}: expected {', '.join((*names, 'file:PATH'))}")
+        what = "templates" if names else "class names"
+        raise DataError(f"{what} {spec!r}: expected {', '.join((*names, 'file:PATH'))}")
     return pathlib.Path(path).expanduser()
 
 

@@ -68,7 +68,9 @@ def check_same_task(train: Source, evaluation: Source) -> None:
     """
     both = f"{train.name} (training) and {evaluation.name} (evaluation)"
     if train.image_shape != evaluation.image_shape:
-        raise DataError(f"{both}: images of shape {train.image_shape} and {evaluation.image_shape}")
+        raise DataError(
+            f"{both}: images of shape {train.image_shape} and {evaluation.image_shape}, must be the same"
+        )
     if train.captioned:
         return
     if not evaluation.num_classes:

@@ -88,6 +88,8 @@ def shard_paths(pattern: str) -> list[pathlib.Path]:
         if not matches:
             raise DataError(f"{expanded}: no such file")
         paths += matches
+    if not paths:
+        raise DataError(f"{pattern}: a range without numbers, expected {{FIRST..LAST}}")
     return [pathlib.Path(path) for path in paths]
 
 
@@ -135,10 +137,7 @@ def members_of(path: pathlib.Path) -> Iterator[TarMember]:
             if kind == _LONG_NAME:
                 long_name = file.read(size).rstrip(b"\0").decode(errors="replace")
             elif kind == _PAX_HEADER:
-                try:
-                    long_name = _pax_path(file.read(size)) or long_name
-                except ValueError as error:
-                    raise DataError(f"{path}: damaged at byte {start}: {error}") from None
+                long_name = _pax_path(path, file.read(size)) or long_name
             elif kind not in _OTHER_EXTENSIONS:
                 if kind in _FILE_TYPES:
                     yield TarMember(path, long_name or _name(header), start, size)
@@ -169,13 +168,13 @@ def _name(header: bytes) -> str:
     return (prefix + b"/" + name if prefix else name).decode(errors="replace")
 
 
-def _pax_path(records: bytes) -> str:
-    """The path among the records `LENGTH path=VALUE`, or nothing; ValueError if they are none."""
+def _pax_path(shard: pathlib.Path, records: bytes) -> str:
+    """The path among the records `LENGTH path=VALUE`, or nothing."""
     while records:
-        length = int(records.partition(b" ")[0])
-        # Any other one is the length of no record, and 0 would be read for ever.
-        if length <= len(str(length)):
-            raise ValueError(f"a record of {length} bytes")
+        digits = records.partition(b" ")[0]
+        length = int(digits) if digits.isdigit() else 0
+        if length <= len(digits):
+            raise DataError(f"{shard}: damaged in a member's extended header: {records[:20]!r}")
         key, _, value = records[:length].partition(b" ")[2].partition(b"=")
         if key == b"path":
             return value.rstrip(b"\n").decode(errors="replace")

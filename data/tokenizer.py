@@ -38,6 +38,7 @@ class Tokenizer:
             and an end token under one of their usual names; where it has no padding
             token, 0 pads, as in CLIP.
         context_length: L, the tokens of a row, start and end included; at least 3.
+        origin: where the vocabulary is from, for errors.
 
     Attributes:
         vocab_size: ids are in [0, vocab_size).
@@ -48,10 +49,12 @@ class Tokenizer:
 
     Raises:
         ValueError: for a context length below 3.
-        DataError: if the vocabulary has no start or no end token.
+        DataError: if the vocabulary has no start or no end token; it names `origin`.
     """
 
-    def __init__(self, library: tokenizers.Tokenizer, context_length: int) -> None:
+    def __init__(
+        self, library: tokenizers.Tokenizer, context_length: int, origin: str = "the vocabulary"
+    ) -> None:
         if context_length < 3:
             raise ValueError(f"context_length={context_length}: expected at least 3 (start, a token, end)")
         library.no_padding()
@@ -62,8 +65,8 @@ class Tokenizer:
         self._library = library
         self.vocab_size = max(ids.values()) + 1
         self.context_length = context_length
-        self.start_id = _first_known(ids, _START)
-        self.end_id = _first_known(ids, _END)
+        self.start_id = _first_known(ids, _START, origin)
+        self.end_id = _first_known(ids, _END, origin)
         self.pad_id = next((ids[name] for name in _PAD if name in ids), 0)
 
     def tokens(self, captions: Iterable[str]) -> list[list[int]]:
@@ -126,7 +129,8 @@ def load_tokenizer(spec: str, context_length: int) -> Tokenizer:
         return Tokenizer(_read(FOLDER / "icons.json"), context_length)
     kind, _, path = spec.partition(":")
     if kind == "file" and path:
-        return Tokenizer(_read(pathlib.Path(path).expanduser()), context_length)
+        library = _read(pathlib.Path(path).expanduser())
+        return Tokenizer(library, context_length, f"the vocabulary {path}")
     raise DataError(f"unknown tokenizer {spec!r}: expected clip, icons or file:PATH")
 
 
@@ -210,8 +214,8 @@ def _read(path: pathlib.Path) -> tokenizers.Tokenizer:
         raise DataError(f"{path}: not a vocabulary of the library tokenizers ({error})") from error
 
 
-def _first_known(ids: dict[str, int], names: Sequence[str]) -> int:
+def _first_known(ids: dict[str, int], names: Sequence[str], origin: str) -> int:
     for name in names:
         if name in ids:
             return ids[name]
-    raise DataError(f"the vocabulary of {len(ids)} tokens has none of {', '.join(names)}")
+    raise DataError(f"{origin} of {len(ids)} tokens has none of {', '.join(names)}: it needs one")

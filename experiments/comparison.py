@@ -88,10 +88,13 @@ def compare_metrics(
     found |= dict.fromkeys(name for names in configured for name in names)
     unknown = [metric for metric in metrics if metric not in found]
     if unknown:
-        raise RunError(f"metric={unknown[0]!r}: no run has it, expected one of {', '.join(found)}")
+        there = f"expected one of {', '.join(found)}" if found else "nor has any run another one"
+        raise RunError(f"metric={unknown[0]!r}: no run has it, {there}")
     chosen = metrics or [name for name in found if all(name in names for names in configured)]
     if not chosen:
-        raise RunError(f"no main metric is one of all runs: choose a metric of {', '.join(found)}")
+        raise RunError(
+            f"no main metric is one of all runs: choose a metric of {', '.join(found)} by --metric"
+        )
     return tuple(compare(run_dirs, baseline, metric) for metric in dict.fromkeys(chosen))
 
 

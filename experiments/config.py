@@ -14,6 +14,8 @@ EVALUATOR_KINDS = ("accuracy", "retrieval", "zero_shot")
 _OWN_SBATCH = re.compile(
     r"--(partition|nodes|ntasks|cpus-per|mem|gres|gpus|output|error|chdir|array|requeue|wrap)\b.*", re.DOTALL
 )
+# JAX counts updates in 32 bits, and takes seeds of 64.
+_INT32, _INT64 = 2**31, 2**63
 # What data sets and evaluators are called in labels, addresses and file names.
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -100,8 +102,9 @@ class ContrastiveConfig:
     templates: str
 
     def __post_init__(self) -> None:
-        for name in ("context_length", "embedding_size"):
-            require(getattr(self, name) >= 2, f"contrastive.{name}", getattr(self, name), "at least 2")
+        # A text is start, a token and end.
+        require(self.context_length >= 3, "contrastive.context_length", self.context_length, "at least 3")
+        require(self.embedding_size >= 2, "contrastive.embedding_size", self.embedding_size, "at least 2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,9 +296,11 @@ class ExperimentConfig(DataSetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "patch_size", "log_every", "gradient_accumulation"):
+        require(1 <= self.steps < _INT32, "steps", self.steps, "at least 1 and below 2^31")
+        require(0 <= self.seed < _INT64, "seed", self.seed, "at least 0 and below 2^63")
+        for name in ("patch_size", "log_every", "gradient_accumulation"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("seed", "data_seed", "restarts_per_hour"):
+        for name in ("data_seed", "restarts_per_hour"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         every = self.checkpoint_every
         # With each checkpoint the learner draws the batches of its next two updates.
@@ -310,9 +315,8 @@ class ExperimentConfig(DataSetConfig):
         require(0 <= value < 1, "label_smoothing", value, "at least 0 and below 1")
         value = self.max_nonfinite_share
         require(0 <= value <= 1, "max_nonfinite_share", value, "a share between 0 and 1")
-        require(
-            self.warmup_steps < self.steps, "warmup_steps", self.warmup_steps, f"below steps={self.steps}"
-        )
+        accepted = f"below steps={self.steps}, and at least -1 (-1: a tenth of them)"
+        require(-1 <= self.warmup_steps < self.steps, "warmup_steps", self.warmup_steps, accepted)
         require(self.task in TASKS, "task", self.task, f"one of {TASKS}")
         self._check_evaluators()
 

@@ -126,13 +126,14 @@ def load_run(run_dir: Union[str, "os.PathLike[str]"], metric: str = DEFAULT_METR
         )
     path = pathlib.Path(run_dir)
     if not path.is_dir():
-        raise RunError(f"{path} is no run directory: there is no such directory")
+        reason = "it is a file" if path.exists() else "there is no such directory"
+        raise RunError(f"{path} is no run directory: {reason}")
     if not (path / "config.json").is_file():
-        raise RunError(f"{path} is no run directory: it has no config.json")
+        raise RunError(f"{path} is no run directory: it has no config.json, which `classact train` writes")
     config = _read_object(path / "config.json")
     if not isinstance(config.get("policy"), str):
         raise RunError(f"{path / 'config.json'} is no run's configuration: it names no policy")
-    result = _read_object(path / "result.json") if (path / "result.json").exists() else {}
+    result = _read_result(path / "result.json") if (path / "result.json").exists() else {}
     evaluations = history(read_metrics(path / "metrics" / f"evaluator-{parts[1]}.jsonl"))
     return Run(
         path=path,
@@ -235,6 +236,20 @@ def _read_object(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"{path} is damaged: it holds a {type(value).__name__}, expected an object")
     return value
+
+
+def _read_result(path: pathlib.Path) -> dict[str, Any]:
+    """Reads how a run ended; what is missing is not known."""
+    result = _read_object(path)
+    kinds: dict[str, tuple[Any, str]] = {
+        "status": (str, "a word"),
+        "steps": ((int, float), "a number"),
+        "ledger": (dict, "an object"),
+    }
+    for name, (kind, expected) in kinds.items():
+        if result.get(name) is not None and not isinstance(result[name], kind):
+            raise RunError(f"{path} is damaged: {name} is {result[name]!r}, expected {expected}")
+    return result
 
 
 def smooth(curve: Curve) -> list[tuple[float, float]]:

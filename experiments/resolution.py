@@ -1,7 +1,9 @@
 """From nested dicts, as configuration files give them, to a checked `ExperimentConfig`."""
 
 import dataclasses
+import difflib
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
@@ -17,6 +19,7 @@ from classact.experiments.config import (
 )
 from classact.selection import policies
 
+_DATA_SET = re.compile(r"data_sets\.[^.]+\.")
 _CAPACITY = 4  # Of a replay table by default, in super-batches.
 
 
@@ -187,7 +190,8 @@ def _checked_policy(config: DataSetConfig) -> policies.Policy:
     if policy.reference != "fixed":
         if checkpoint:
             raise ConfigError(
-                f"reference.checkpoint={checkpoint!r}: policy {config.policy!r} uses no fixed reference"
+                f"reference.checkpoint={checkpoint!r}: must be empty, policy {config.policy!r} uses no fixed "
+                "reference"
             )
         return policy
     require(
@@ -208,7 +212,7 @@ def _checked_policy(config: DataSetConfig) -> policies.Policy:
 
 def _with_text_model(field: str, model: ModelConfig, task: str) -> ModelConfig:
     if task == "classification":
-        require(not model.text_model, f"{field}.text_model", model.text_model, "empty with this task")
+        require(not model.text_model, f"{field}.text_model", model.text_model, f"empty with task={task!r}")
     elif not model.text_model:
         require(
             model.model.startswith("vit_"),
@@ -241,14 +245,21 @@ def _build(kind: type, fields: Mapping[str, Any], prefix: str) -> Any:
     optional = {f.name for f in dataclasses.fields(kind) if _has_default(f)}
     missing = sorted(set(hints) - set(fields) - optional)
     unknown = sorted(set(fields) - set(hints))
-    if missing or unknown:
-        raise ConfigError(
-            "; ".join(
-                [f"missing field {prefix}{name}" for name in missing]
-                + [f"unknown field {prefix}{name}" for name in unknown]
-            )
-        )
-    return kind(**{name: _value(hints[name], value, prefix + name) for name, value in fields.items()})
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], hints, n=3) or hints
+        raise ConfigError(f"unknown field {prefix}{unknown[0]}: did you mean {' or '.join(near)}?")
+    if missing:
+        others = f" and {len(missing) - 1} more" if missing[1:] else ""
+        whole = "begin with base.get_config() of classact.experiments"
+        hint = "see experiments/base.py" if prefix else whole
+        raise ConfigError(f"missing field {prefix}{missing[0]}{others}: {hint}")
+    values = {name: _value(hints[name], value, prefix + name) for name, value in fields.items()}
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        # They name their fields as the run's own.
+        data_set = _DATA_SET.match(prefix)
+        raise ConfigError(f"{data_set[0] if data_set else ''}{error}") from None
 
 
 def _has_default(field: "dataclasses.Field[Any]") -> bool:

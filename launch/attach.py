@@ -15,7 +15,8 @@ from typing import Any
 
 import courier
 
-from classact.experiments.config import ConfigError, EvaluatorConfig, ExperimentConfig
+from classact.data import source
+from classact.experiments.config import NAME, ConfigError, EvaluatorConfig, ExperimentConfig, require
 from classact.experiments.resolution import resolve
 from classact.launch import evaluators, isolation, parts, rpc
 from classact.models import registry
@@ -68,15 +69,20 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
 
     Raises:
         AttachError: if the directory holds no experiment, that has an evaluator of
-            this name, or is in a network that this process is not in.
+            this name, is in a network that this process is not in, or has ended without a checkpoint.
         ConfigError: for a kind that the experiment's task does not have.
         source.DataError: if the data cannot be opened, or lack what the kind needs.
     """
+    require(bool(NAME.fullmatch(name)), "name", name, "named by a-z, 0-9 and _")
     config = read_config(workdir)
     if not has_ended(workdir):
         check_network(workdir, read_fields(workdir))
     if name in config.evaluation.evaluators:
-        raise AttachError(f"name={name!r}: the experiment has an evaluator of that name itself")
+        raise AttachError(
+            f"name={name!r}: the experiment has an evaluator of that name itself, choose another"
+        )
+    if has_ended(workdir) and checkpoints.latest_step(workdir / "checkpoints") is None:
+        raise AttachError(f"{workdir}: the run has ended without a checkpoint to evaluate")
     first = next(iter(config.data_sets.values())).train_data
     own = dataclasses.replace(own, data=own.data or config.eval_data or first)
     # Checked as one of the experiment's own.
@@ -105,12 +111,14 @@ def evaluate(attached: Attached, stop: threading.Event, report: Callable[[str], 
 
     Raises:
         AttachError: if the learner is silent for two minutes although the run has
-            no result, or its parameters do not fit the evaluator's data.
+            no result.
+        source.DataError: if the learner's parameters do not fit the evaluator's data.
         checkpoints.CheckpointError: if the run has ended without a readable checkpoint.
     """
-    written = _Written(attached, report)
+    written: _Written | None = None
     measure = _checked(attached)
     if not has_ended(attached.workdir):
+        written = _Written(attached, report)
         learner = Learner(attached.workdir, stop)
         with contextlib.suppress(EndedError):
             evaluator.Evaluator(attached.name, measure, learner, attached.every, stop, written).run()
@@ -122,9 +130,12 @@ def evaluate(attached: Attached, stop: threading.Event, report: Callable[[str], 
     directory = attached.workdir / "checkpoints"
     variables = checkpoints.load_model(directory)
     step = checkpoints.latest_step(directory)
+    seen = None if written is None else written.step
     # An interrupted run's checkpoint may be older than what was evaluated.
-    if step is not None and (written.step is None or step > written.step):
+    if step is not None and (seen is None or step > seen):
         values = measure(variables)
+        # Not before: a checkpoint that cannot be measured leaves nothing in the directory.
+        written = written or _Written(attached, report)
         written.write(step, {f"eval/{attached.name}/{key}": value for key, value in values.items()})
 
 
@@ -200,7 +211,10 @@ def _checked(attached: Attached) -> evaluator.Measure:
     def measure(variables: Any) -> Mapping[str, float]:
         difference = parts.first_difference(variables, attached.model)
         if difference:
-            raise AttachError(f"{attached.workdir}: its learner does not fit the data: {difference}")
+            raise source.DataError(
+                f"{attached.workdir}: its learner does not fit the data to measure on, which need images and "
+                f"classes as it was trained on: {difference}"
+            )
         return attached.measure(variables)
 
     return measure
@@ -249,12 +263,15 @@ def read_fields(workdir: pathlib.Path) -> dict[str, Any]:
     path = workdir / "config.json"
     try:
         fields = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise AttachError(f"workdir={str(workdir)!r} is no run directory: it has no config.json") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise AttachError(
+            f"workdir={str(workdir)!r} is no run directory: it has no config.json, "
+            "which `classact train` writes"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise AttachError(f"{path} cannot be read: {error}") from None
     if not isinstance(fields, dict):
-        raise AttachError(f"{path} is no run's configuration")
+        raise AttachError(f"{path} is no run's configuration: name the --workdir of a `classact train`")
     return fields
 
 

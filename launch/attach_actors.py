@@ -113,7 +113,7 @@ def prepare(workdir: pathlib.Path, data_set: str, count: int) -> JoiningActors:
     """
     fields, config = attach.read_fields(workdir), attach.read_config(workdir)
     if attach.has_ended(workdir):
-        raise AttachError(f"{workdir}: the run has ended")
+        raise AttachError(f"{workdir}: the run has ended, there is nothing to join")
     if fields.get("launch") == "synchronous":
         raise AttachError(f"{workdir}: a synchronous run is one loop; it has no servers to join")
     known = ", ".join(config.data_sets)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import sys
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 if TYPE_CHECKING:
     from classact.launch.outcome import Outcome
@@ -38,6 +39,13 @@ USAGE = """usage: classact COMMAND …
 Options of a command: classact COMMAND --help
 """
 
+# What Python says of a word that is no value of a flag's type.
+_NO_VALUE = (
+    (r"invalid literal for int\(\) with base 10: .*", "expected a whole number"),
+    (r"could not convert string to float: .*", "expected a number"),
+    (r"\('Non-boolean argument to boolean flag', .*\)", "expected true or false"),
+    (r"Failed to parse .* as a ConfigDict: .*", "expected a dict, such as \"{'name': 1}\""),
+)
 
 _ISOLATE_HELP = (
     "Run in a network of its own, with nothing but loopback: nobody outside reaches the program's servers, "
@@ -45,6 +53,10 @@ _ISOLATE_HELP = (
     "within it, by a command that they tell. With processes, threads and synchronous; see SECURITY.md."
 )
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+# What bad input is in the traceback of a node that was the first to see it.
+_REFUSAL = re.compile(
+    r"^classact\.(experiments\.config\.ConfigError|data\.source\.DataError): (?P<said>.+)", re.MULTILINE
+)
 
 
 class UsageError(Exception):
@@ -99,65 +111,61 @@ def _complain(message: str) -> int:
     return 2
 
 
-def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
-    """Parses flags; returns the remaining arguments."""
+def _parse(argv: Sequence[str], config: ConfigDict | None = None, known_only: bool = False) -> list[str]:
+    """Parses flags, and those that set a configuration's fields; returns the remaining arguments."""
     app.define_help_flags()
     try:
-        return values(list(argv), known_only=False)[1:]
-    # A configuration is Python and may fail in any way; to its user all of them
-    # are one line about a flag.
+        if config is not None:
+            config_flags.DEFINE_config_dict("config", config, "Configuration file.", sys_argv=list(argv))
+        return flags.FLAGS(list(argv), known_only=known_only)[1:]
+    # Of many kinds, if a value is of another type; to the user all of them are one
+    # line about a flag.
     except Exception as error:
-        raise UsageError(str(error).replace("FATAL Flags parsing error:", "")) from None
+        said = str(error)
+        for pattern, accepted in _NO_VALUE:
+            said = re.sub(pattern, accepted, said, flags=re.DOTALL)
+        raise UsageError(said) from None
 
 
 def _parse_all(argv: Sequence[str], *required: flags.FlagHolder[Any]) -> None:
     """Parses flags where nothing else is accepted."""
-    rest = _parse(flags.FLAGS, argv)
+    rest = _parse(argv)
     if rest:
-        raise UsageError(f"unexpected argument {rest[0]!r}")
+        raise UsageError(f"unexpected argument {rest[0]!r}: everything is given as --NAME=VALUE")
     for flag in required:
-        if flag.value is None:
-            raise UsageError(f"--{flag.name} is missing")
+        # Empty, it is a variable of a shell's that was not set.
+        if not flag.value:
+            raise UsageError(f"--{flag.name} is missing: {flags.FLAGS[flag.name].help}")
 
 
 def _train(argv: Sequence[str]) -> int:
-    from classact.launch import isolation
+    from classact.experiments.config import ConfigError
+    from classact.launch import config_file, isolation
     from classact.launch import run as run_lib
 
-    argv = [_with_shipped_config(argument) for argument in argv]
-    values = flags.FLAGS
-    config_flag = config_flags.DEFINE_config_file(
-        "config", None, "Configuration file.", lock_config=True, sys_argv=list(argv)
-    )
     workdir = flags.DEFINE_string("workdir", None, "Run directory; must not hold a run yet.")
     launch = flags.DEFINE_enum("launch", "processes", run_lib.LAUNCHES, "How to start the program.")
     isolate = flags.DEFINE_bool("isolate", False, _ISOLATE_HELP)
-    rest = _parse(values, argv)
+    file, argv = config_file.split(argv)
+    if not file:
+        flags.DEFINE_string("config", None, "Configuration file.")
+        _parse(argv, known_only=True)  # For --help.
+        raise UsageError("--config=FILE.py is missing; see experiments/configs/")
+    try:
+        config = config_file.load(file)
+        config_file.check_fields(config, argv)
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
+    rest = _parse(argv, config)
     if rest:
         raise UsageError(f"unexpected argument {rest[0]!r}: fields are set by --config.FIELD=VALUE")
-    if config_flag.value is None:
-        raise UsageError("--config=FILE.py is missing; see experiments/configs/")
-    if workdir.value is None:
-        raise UsageError("--workdir=DIR is missing")
+    if not workdir.value:
+        raise UsageError("--workdir=DIR is missing: the directory for the run's files")
     if isolate.value and launch.value in run_lib.CLUSTERS:
         raise UsageError(f"--isolate: not with --launch={launch.value}, whose nodes must reach each other")
     if isolate.value and not isolation.is_inside():
         isolation.start_over()
-    try:
-        fields = config_flag.value.to_dict()
-    # A file that is not there is reported only when its configuration is read.
-    except OSError as error:
-        raise UsageError(str(error)) from None
-    return train(fields, pathlib.Path(workdir.value), launch.value)
-
-
-def _with_shipped_config(argument: str) -> str:
-    """Lets `--config=experiments/configs/demo.py` mean the package's file in any folder that has none."""
-    name, _, value = argument.partition("=")
-    path = value.split(":")[0]
-    if name.lstrip("-") != "config" or pathlib.Path(path).exists() or not (_PACKAGE / path).is_file():
-        return argument
-    return f"{name}={_PACKAGE / value}"
+    return train(config.to_dict(), pathlib.Path(workdir.value), launch.value)
 
 
 def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
@@ -172,7 +180,8 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
         The exit status.
 
     Raises:
-        UsageError: if a check fails; no process has started and nothing is written.
+        UsageError: if a check fails; no process has started and nothing is written. Also
+            if only a node could find it, on the devices that it has or far into its data.
     """
     from classact.data.source import DataError
     from classact.experiments import resolution
@@ -195,6 +204,10 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
 
 
 def _say_how_it_ended(outcome: "Outcome") -> None:
+    """Prints what there is to say of a run; UsageError if bad input has ended it."""
+    refusal = _REFUSAL.search(outcome.traceback)
+    if refusal:
+        raise UsageError(f"{refusal['said']} (found by task {outcome.failed_task})")
     if outcome.traceback:
         print(outcome.traceback, file=sys.stderr)
     if outcome.message:
@@ -205,12 +218,12 @@ def _say_how_it_ended(outcome: "Outcome") -> None:
 
 def _evaluate(argv: Sequence[str]) -> int:
     from classact.data.source import DataError
-    from classact.experiments.config import ConfigError, EvaluatorConfig
+    from classact.experiments.config import EVALUATOR_KINDS, ConfigError, EvaluatorConfig
     from classact.launch import attach
     from classact.nodes.checkpoints import CheckpointError
 
     workdir = flags.DEFINE_string("workdir", None, "Run directory of the experiment.")
-    kind = flags.DEFINE_string("evaluator", None, "What to measure: accuracy, retrieval or zero_shot.")
+    kind = flags.DEFINE_enum("evaluator", None, EVALUATOR_KINDS, "What to measure.")
     data = flags.DEFINE_string("data", "", "Source to measure on; else the experiment's eval_data.")
     name = flags.DEFINE_string("name", None, "Metrics are eval/NAME/…; else named as what is measured.")
     every = flags.DEFINE_integer("every", 0, "Updates between evaluations; 0: as the experiment.", 0)
@@ -230,7 +243,9 @@ def _evaluate(argv: Sequence[str]) -> int:
     stop, stopped = _stop_on_signals()
     try:
         attach.evaluate(attached, stop, report=lambda line: print(line, flush=True))
-    except (attach.AttachError, CheckpointError) as error:
+    except (DataError, CheckpointError) as error:
+        raise UsageError(str(error)) from None
+    except attach.AttachError as error:
         _complain(str(error))
         return 1
     return 128 + stopped[0] if stopped else 0
@@ -312,13 +327,17 @@ def _compare(argv: Sequence[str]) -> int:
     metrics = flags.DEFINE_multi_string(
         "metric", [], "What to compare, for instance eval/retrieval/t2i_r1; may be given several times."
     )
-    runs = _parse(flags.FLAGS, argv)
+    runs = _parse(argv)
     if not runs:
         raise UsageError("compare: name at least one run directory")
     try:
         written = report.write_report(runs, pathlib.Path(out.value), baseline.value, metrics.value)
     except RunError as error:
         raise UsageError(str(error)) from None
+    except OSError as error:
+        raise UsageError(
+            f"--out={out.value}: cannot be written ({error.strerror}): name another file"
+        ) from None
     print(report.format_table(written))
     print(f"report: {written.path.absolute().as_uri()}")
     return 0
@@ -334,16 +353,18 @@ def _data(argv: Sequence[str]) -> int:
         "emojibase", None, "The unpacked npm package emojibase-data; else fetched."
     )
     size = flags.DEFINE_integer("size", 32, "Side of the images, in pixels.", lower_bound=1)
-    rest = _parse(flags.FLAGS, argv)
+    rest = _parse(argv)
     if rest != ["icons"]:
         raise UsageError(f"data: expected the name of a set, icons, got {' '.join(rest) or 'nothing'}")
-    if out.value is None:
-        raise UsageError("--out=DIR is missing")
+    if not out.value:
+        raise UsageError("--out=DIR is missing: the folder to write")
     packages = [pathlib.Path(flag.value) if flag.value else None for flag in (iconify, emojibase)]
     try:
         counts = icon_shards.build(pathlib.Path(out.value), packages[0], packages[1], int(size.value))
     except DataError as error:
         raise UsageError(str(error)) from None
+    except OSError as error:
+        raise UsageError(f"--out={out.value}: cannot be written ({error.strerror}): name another") from None
     except ImportError as error:
         raise UsageError(f"{error}: pip install 'classact[icons]'") from None
     for kind, images in counts.items():

@@ -23,9 +23,14 @@ def make_measure(config: ExperimentConfig, own: EvaluatorConfig, data: parts.Dat
         `i2t_r1` and the other recalls, "zero_shot" `zero_shot_top1`.
 
     Raises:
-        source.DataError: if the data cannot be opened.
+        source.DataError: if the data cannot be opened, or its images have another shape.
     """
     opened = parts.open_eval_source(config, own)
+    if opened.image_shape != data.image_shape:
+        raise source.DataError(
+            f"{opened.name} (evaluation): images of shape {opened.image_shape}, "
+            f"expected {data.image_shape} as in {data.name} (training)"
+        )
     size = config.evaluation.batch_size
     model = parts.make_models(config, data)["learner"]
     batches = evaluator.whole_data_set(opened, size)
@@ -37,7 +42,10 @@ def make_measure(config: ExperimentConfig, own: EvaluatorConfig, data: parts.Dat
     assert opened.class_names is not None  # Checked when it was opened.
     encode = parts.make_tokenizer(config).encode
     templates = prompts.templates(own.templates)
-    return zero_shot.zero_shot(model, encode, opened.class_names, templates, batches, size)
+    try:
+        return zero_shot.zero_shot(model, encode, opened.class_names, templates, batches, size)
+    except ValueError as error:
+        raise source.DataError(f"{opened.name}: {error}") from None
 
 
 def _numbered(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import launchpad as lp
 
 from classact.experiments import curves
-from classact.experiments.config import ExperimentConfig
+from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch import evaluators, parts, rpc
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.replay import folders
@@ -104,8 +104,11 @@ class Factories:
         hosts = config.mesh.hosts
         if hosts > 1:
             mesh_lib.join_hosts(coordinator, hosts, host)
-        mesh = mesh_lib.make_mesh(config.mesh.fsdp)
-        parts.check_batches(config, mesh)
+        try:
+            mesh = mesh_lib.make_mesh(config.mesh.fsdp)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        parts.check_batches(config, mesh.size if mesh is not None else 1)
         trained = parts.trained_models(config, self._shape)
         state = training.init_state(trained, config.seed, mesh)
         checkpointer = checkpoints.Checkpointer(self.workdir / "checkpoints")

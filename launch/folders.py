@@ -12,28 +12,53 @@ from classact.launch.outcome import LaunchError
 
 
 def check_work_directory(workdir: Path) -> None:
-    """Checks a work directory that may be there already.
+    """Checks, without writing, that a run could leave its files in a directory.
+
+    What only an attempt can show (`/proc`, which says that it can be written)
+    `make_work_directory` finds.
 
     Raises:
-      ConfigError: if it is no directory, or users who are neither its owner nor in its
-        group may put something else in the place of what is in it.
+      ConfigError: if it, or what it would be made in, is no directory or cannot be written,
+        or if users who are neither its owner nor in its group may put something else in
+        the place of what is in it.
     """
+    field = f"workdir={str(workdir)!r}"
     try:
-        mode = workdir.stat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISDIR(mode):
-        raise ConfigError(f"workdir={str(workdir)!r} is not a directory")
-    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        os.lstat(workdir)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{field} cannot be used ({_reason(error)}): name another one") from None
+    nearest = next(path for path in (workdir, *workdir.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        what = "is not a directory" if nearest == workdir else f"cannot be made: {nearest} is not a directory"
+        raise ConfigError(f"{field} {what}; name another one")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(f"{field}: {nearest} cannot be written: name another one")
+    mode = nearest.stat().st_mode
+    if nearest == workdir and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         raise ConfigError(
-            f"workdir={str(workdir)!r}: every user of this machine may replace what is in it, and so "
+            f"{field}: every user of this machine may replace what is in it, and so "
             "run code in this run: chmod o-w, or name another one"
         )
 
 
-def make_work_directory(workdir: Path) -> None:
-    """Makes a work directory unless it is there: writable by its group at most, if the umask says so."""
-    workdir.mkdir(mode=0o775, parents=True, exist_ok=True)
+def make_work_directory(directory: Path) -> None:
+    """Makes a run's directory, or one in it, unless it is there: writable by its group at most.
+
+    Raises:
+      LaunchError: if it cannot be made.
+    """
+    try:
+        directory.mkdir(mode=0o775, parents=True, exist_ok=True)
+    except OSError as error:
+        raise LaunchError(
+            f"workdir: {directory} cannot be made ({_reason(error)}): name another one"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def make_private(folder: Path) -> None:

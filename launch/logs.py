@@ -27,9 +27,11 @@ def follow(
         console: where to print; standard output by default.
 
     Raises:
-        RunError: if the directory has no logs.
+        RunError: if the directory is no run's, or has no logs.
     """
     folder = workdir / "logs"
+    if not folder.is_dir() and not (workdir / "config.json").is_file():
+        raise RunError(f"{workdir} is no run directory: it has no config.json, which `classact train` writes")
     if not folder.is_dir():
         raise RunError(f"{workdir} has no logs: they are written by runs whose nodes are processes")
     console = console or rich.console.Console()

@@ -11,12 +11,14 @@ import numpy as np
 
 from classact.data import captions, noise, prompts, source, specs, stream
 from classact.data import tokenizer as tokenizer_lib
+from classact.experiments import curves
 from classact.experiments.config import (
     ConfigError,
     DataSetConfig,
     EvaluatorConfig,
     ExperimentConfig,
     ModelConfig,
+    require,
 )
 from classact.models import cost, registry, text, transformer, two_tower
 from classact.nodes import checkpoints, training
@@ -71,10 +73,15 @@ def open_train_source(config: ExperimentConfig, data_set: DataSetConfig) -> sour
 
     Raises:
         source.DataError: if it cannot be opened; names the file and the reason.
+        ConfigError: for noise that it cannot have, or a part of it that would be empty.
     """
     opened = specs.open_source(data_set.train_data, "train")
+    _check_noise(config, data_set, opened)
     if data_set.train_split != "all":
-        rest, held_out = source.held_out_split(opened, data_set.held_out, config.data_seed)
+        try:
+            rest, held_out = source.held_out_split(opened, data_set.held_out, config.data_seed)
+        except ValueError as error:
+            raise ConfigError(f"held_out={data_set.held_out!r}: {error}") from None
         opened = held_out if data_set.train_split == "held_out" else rest
     if data_set.label_noise > 0:
         opened = noise.with_label_noise(opened, data_set.label_noise, config.data_seed)
@@ -95,6 +102,8 @@ def open_eval_source(config: ExperimentConfig, evaluator: EvaluatorConfig) -> so
     opened = specs.open_source(evaluator.data, "eval")
     if evaluator.kind == "retrieval":
         if evaluator.distinct:
+            if not opened.captioned:
+                raise source.DataError(f"{opened.name} has no captions, only labels: must not be distinct")
             texts = opened.caption_at(np.arange(opened.num_examples))
             _, first = np.unique(texts, return_index=True)
             opened = source.Subset(opened, np.sort(first))
@@ -105,9 +114,22 @@ def open_eval_source(config: ExperimentConfig, evaluator: EvaluatorConfig) -> so
     return opened
 
 
+def _check_noise(config: ExperimentConfig, data_set: DataSetConfig, opened: source.Source) -> None:
+    """Noise that is asked for and not made would be another experiment."""
+    if data_set.label_noise > 0 and not opened.num_classes:
+        accepted = f"0 with {opened.name}, which has no labels (caption_noise shuffles captions)"
+        require(False, "label_noise", data_set.label_noise, accepted)
+    if data_set.caption_noise > 0 and (config.task == "classification" or not opened.captioned):
+        accepted = f"0 with {opened.name} and task={config.task!r}: label_noise redraws labels"
+        require(False, "caption_noise", data_set.caption_noise, accepted)
+
+
 def _check_labels(opened: source.Source) -> None:
     if not opened.num_classes:
-        raise source.DataError(f"{opened.name} has no labels to classify by")
+        raise source.DataError(
+            f"{opened.name} has no labels to classify by: name other data, or learn from its captions "
+            "with task='contrastive'"
+        )
 
 
 def _tokenized(config: ExperimentConfig, opened: source.Source) -> source.Source:
@@ -140,16 +162,15 @@ def make_task(config: ExperimentConfig, mesh: jax.sharding.Mesh | None = None) -
     try:
         return contrastive.Contrastive(config.contrastive.loss, config.contrastive.act_loss, mesh)
     except ValueError as error:
-        raise ConfigError(f"contrastive: {error}") from None
+        raise ConfigError(f"contrastive.{error}") from None
 
 
-def check_batches(config: ExperimentConfig, mesh: jax.sharding.Mesh | None) -> None:
-    """Checks that the learner's devices can share every batch and micro-batch evenly.
+def check_batches(config: ExperimentConfig, devices: int) -> None:
+    """Checks that the learner's devices, those of all hosts, can share every batch and micro-batch evenly.
 
     Raises:
         ConfigError: naming the field, the number of devices and what would do.
     """
-    devices = mesh.size if mesh is not None else 1
     for name, own in config.data_sets.items():
         sizes = {"batch_size": (own.batch_size, devices * config.gradient_accumulation)}
         if own.reference.super_batch:
@@ -174,6 +195,13 @@ def make_model(model: ModelConfig, config: ExperimentConfig, data: DataShape) ->
     """
     paired = config.task == "contrastive"
     own = config.contrastive
+    role = "learner" if model == config.learner else "scorer"
+    field = f"{role}.model={model.model!r} for {data.name} {data.image_shape}"
+    twice = sorted({"name", "num_classes", "image_shape", "patch_size"} & set(model.options))
+    if twice:
+        raise ConfigError(
+            f"{role}.options: {twice[0]!r} is none, it follows from the other fields and the data"
+        )
     try:
         image = registry.create(
             model.model,
@@ -185,8 +213,9 @@ def make_model(model: ModelConfig, config: ExperimentConfig, data: DataShape) ->
         if not paired:
             return image
         size = text.size(model.text_model)
-    except ValueError as error:
-        raise ConfigError(f"model {model.model!r} for {data.name} {data.image_shape}: {error}") from None
+    # The latter for options of another type, or that are no options.
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{field}: {error}") from None
     texts = text.TextTransformer(
         size,
         data.vocab_size,
@@ -284,6 +313,11 @@ def check_reference(config: ExperimentConfig, data_set: DataSetConfig, data: Dat
     run = pathlib.Path(data_set.reference.checkpoint)
     field = f"reference.checkpoint={str(run)!r}"
     theirs = _read_config(run, field)
+    try:
+        # The run's own ledger counts what the reference has cost.
+        curves.load_run(run)
+    except curves.RunError as error:
+        raise ConfigError(f"{field}: {error}") from None
     model = theirs["learner"].get("model")
     if model != config.scorer.model:
         raise ConfigError(f"{field}: it holds a {model}, but scorer.model is {config.scorer.model}")
@@ -314,7 +348,7 @@ def check_reference(config: ExperimentConfig, data_set: DataSetConfig, data: Dat
 
 def _check_same_texts(field: str, theirs: Mapping[str, Any], config: ExperimentConfig) -> None:
     """Equal shapes do not show that two text towers read the same tokens in the same way."""
-    found = {**theirs["contrastive"], "text_model": theirs["learner"].get("text_model")}
+    found = {**(theirs.get("contrastive") or {}), "text_model": theirs["learner"].get("text_model")}
     ours = {**dataclasses.asdict(config.contrastive), "text_model": config.scorer.text_model}
     for name in ("text_model", "tokenizer", "context_length", "causal"):
         if found.get(name) != ours[name]:
@@ -324,8 +358,10 @@ def _check_same_texts(field: str, theirs: Mapping[str, Any], config: ExperimentC
 def _read_config(run: pathlib.Path, field: str) -> Mapping[str, Any]:
     try:
         found = json.loads((run / "config.json").read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{field}: no run directory (it has no config.json)") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"{field}: no run directory (no config.json): train the reference first, by `classact train`"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{field}: its config.json cannot be read: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("learner"), dict):
@@ -340,7 +376,8 @@ def first_difference(variables: Mapping[str, Any], model: registry.Model) -> str
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
 
-    expected = jax.eval_shape(model.init, jax.random.key(0))
+    # As in `cost.forward_cost`, no device is touched.
+    expected = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     theirs, ours = shapes(variables["params"]), shapes(expected["params"])
     for name in sorted({*theirs, *ours}):
         if theirs.get(name) != ours.get(name):

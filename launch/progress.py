@@ -205,6 +205,8 @@ class Progress:
         self._find_evaluators(skip_existing=True)
         self._live: Optional[rich.live.Live] = None
         self._printed_at, self._printed_line, self._printed_tenth = self._start, "", 0
+        # Left by an error before anything was heard of: there is no run to show.
+        self._unstarted = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
@@ -218,6 +220,7 @@ class Progress:
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
+        self._unstarted = kind is not None and self.state.step == 0
         self._stop.set()
         self._thread.join(_JOIN_SECONDS)
 
@@ -254,7 +257,9 @@ class Progress:
                 self._live = stack.enter_context(live)
             while not self._stop.wait(_REFRESH_SECONDS):
                 self.poll()
-            self.poll(last=True)
+            if self._live is not None:
+                self._live.transient = self._unstarted
+            self.poll(last=not self._unstarted)
 
     def _find_evaluators(self, skip_existing: bool = False) -> None:
         """Follows the evaluators' files; one that appears later is read from its start."""

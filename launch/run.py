@@ -14,10 +14,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from classact.data import source, specs
+from classact.data import specs
 from classact.experiments import curves, ledger
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
 from classact.launch import (
+    devices,
     evaluators,
     folders,
     isolation,
@@ -46,6 +47,8 @@ from classact.selection import policies
 LAUNCHES = ("processes", "threads", "slurm", "ray", "synchronous")
 CLUSTERS = ("slurm", "ray")
 _ONE_PROCESS = ("threads", "synchronous")
+# With the learner on this machine.
+_HERE = ("processes", "threads")
 _VERSIONS = ("dm-launchpad", "dm-reverb", "tensorflow-cpu", "jax", "flax", "optax", "dm-haiku", "numpy")
 
 
@@ -109,6 +112,8 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         parts.check_reference(config, own, shape)
     for evaluator in config.evaluation.evaluators.values():
         evaluators.make_measure(config, evaluator, shape)
+    if engine in _HERE:
+        devices.check(config)
     return Prepared(config, workdir.absolute(), data, earlier)
 
 
@@ -119,8 +124,9 @@ def _checked_data_set(config: ExperimentConfig, name: str, own: DataSetConfig) -
             specs.check_same_task(train, parts.open_eval_source(config, evaluator))
     readers = own.inference.servers * own.inference.run_loops
     if train.num_examples < readers:
-        raise source.DataError(
-            f"{train.name}: {train.num_examples} examples are too few for {readers} run loops"
+        raise ConfigError(
+            f"inference.servers · inference.run_loops = {readers}: must be at most {train.num_examples}, "
+            f"the examples of {train.name}: each run loop reads its own"
         )
     return parts.data_shape(config, train)
 
@@ -133,7 +139,7 @@ def _common_shape(data: Mapping[str, parts.DataShape]) -> parts.DataShape:
             if getattr(shape, field) != getattr(other, field):
                 raise ConfigError(
                     f"data_sets {first} and {name} differ in {field}: "
-                    f"{getattr(shape, field)} and {getattr(other, field)}"
+                    f"{getattr(shape, field)} and {getattr(other, field)}; one model learns from both"
                 )
     return shape
 
@@ -344,12 +350,16 @@ def _scalars(lines: list[dict[str, Any]]) -> dict[str, float]:
 
 def _provenance(engine: str, data: Mapping[str, parts.DataShape]) -> dict[str, Any]:
     root = pathlib.Path(__file__).resolve().parent.parent
-    git = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
-    )
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        git = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        commit = git.stdout.strip()
+    # No git, or no repository: the package may have been installed from a wheel.
+    except (OSError, subprocess.SubprocessError):
+        commit = "unknown"
     return {
         "launch": engine,
-        "git_commit": git.stdout.strip() if git.returncode == 0 else "unknown",
+        "git_commit": commit,
         "versions": {
             "python": platform.python_version(),
             **{n: importlib.metadata.version(n) for n in _VERSIONS},

@@ -95,7 +95,7 @@ def run_job(config: ExperimentConfig, workdir: Path, groups: Mapping[str, Collec
     cluster, parts = plan(config.cluster, groups, slurm_info.partitions())
     make_work_directory(workdir)
     folder = workdir / "slurm"
-    folder.mkdir(mode=0o775, exist_ok=True)
+    make_work_directory(folder)
     fields = dataclasses.replace(config, cluster=cluster).to_dict()
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
     script = folder / "job.sbatch"

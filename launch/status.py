@@ -33,13 +33,13 @@ def print_status(workdir: pathlib.Path, console: rich.console.Console | None = N
     console = console or rich.console.Console()
     run = curves.load_run(workdir)
     records = {path.stem: curves.read_metrics(path) for path in sorted((workdir / "metrics").glob("*.jsonl"))}
+    addresses = _addresses(workdir)
     console.print(_headline(run, records.get("learner", ())), highlight=False, soft_wrap=True)
     table = rich.table.Table(box=None, pad_edge=False)
     for header in ("node", "address", "step", "written", "rate"):
         # What does not fit goes on in the next line: names differ at their ends.
         justify: Literal["left", "right"] = "left" if header in ("node", "address") else "right"
         table.add_column(header, justify=justify, overflow="fold")
-    addresses = _addresses(workdir)
     now = time.time()
     for node, written in records.items():
         last = written[-1] if written else {}
@@ -56,7 +56,9 @@ def print_status(workdir: pathlib.Path, console: rich.console.Console | None = N
 
 
 def _headline(run: curves.Run, learner: Sequence[Mapping[str, Any]]) -> str:
-    steps = int(run.field("steps"))
+    steps = run.field("steps")
+    if not isinstance(steps, int):
+        raise curves.RunError(f"{run.path / 'config.json'} is no run's configuration: it says no steps")
     state = RunState(steps)
     for record in learner:
         state.add_learner_record(record)
@@ -71,8 +73,10 @@ def _addresses(workdir: pathlib.Path) -> dict[str, str]:
         found = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise curves.RunError(f"{path} cannot be read: {error}") from None
+    if not isinstance(found, dict) or not all(isinstance(several, list) for several in found.values()):
+        raise curves.RunError(f"{path} is damaged: expected lists of addresses by label")
     addresses = {}
     for label, several in found.items():
         name = label.replace("/", "-")

@@ -102,7 +102,8 @@ def forward_cost(
     Raises:
         ValueError: if the model has no such output.
     """
-    variables = jax.eval_shape(model.init, jax.random.key(0))
+    # The key within: outside, it would be made on a device, which must stay free for the learner.
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     params, tree = jax.tree.flatten(variables["params"])
     batch = {"image": jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)}
     if text_length:

@@ -174,9 +174,10 @@ def _import_factory(name: str) -> Factory:
     module, _, attribute = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    # A user's module may fail in any way.
+    except Exception as error:
         raise ValueError(
-            f"model {name!r}: expected an importable package.module:factory ({error})"
+            f"model {name!r}: expected an importable package.module:factory ({type(error).__name__}: {error})"
         ) from error
     if not callable(factory):
         raise ValueError(f"model {name!r}: {attribute} is no function, but {type(factory).__name__}")

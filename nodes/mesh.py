@@ -80,19 +80,33 @@ def make_mesh(fsdp: int = 1) -> Optional[Mesh]:
         fsdp: devices over which the parameters are split.
 
     Raises:
+        ValueError: see `check_fsdp`.
+    """
+    check_fsdp(fsdp, jax.local_device_count(), jax.process_count(), jax.default_backend())
+    # In the order of the hosts, and those of one host together.
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices).reshape(-1, fsdp), AXES) if len(devices) > 1 else None
+
+
+def check_fsdp(fsdp: int, local: int, hosts: int, backend: str) -> None:
+    """Checks over how many devices the parameters can be split.
+
+    Args:
+        fsdp: devices over which they would be.
+        local: how many each host has.
+        hosts: their number.
+        backend: JAX's name of the devices' kind, such as "cpu".
+
+    Raises:
         ValueError: if `fsdp` does not divide the number of a host's devices, or is above
             1 on the CPUs of several hosts. XLA's CPU client runs exchanges that do not
             depend on each other in any order (0.6.2); where they are between other
             groups of devices, hosts wait for each other for ever: every other run did.
     """
-    local = jax.local_device_count()
     if local % fsdp:
         raise ValueError(f"mesh.fsdp={fsdp}: must divide the number of the learner's devices, {local} a host")
-    if fsdp > 1 and jax.process_count() > 1 and jax.default_backend() == "cpu":
+    if fsdp > 1 and hosts > 1 and backend == "cpu":
         raise ValueError(f"mesh.fsdp={fsdp}: must be 1 on the CPUs of several hosts, which may wait for ever")
-    # In the order of the hosts, and those of one host together.
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    return Mesh(np.array(devices).reshape(-1, fsdp), AXES) if len(devices) > 1 else None
 
 
 def local_mesh() -> Optional[Mesh]:

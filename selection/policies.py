@@ -165,8 +165,11 @@ def _imported(path: str) -> Policy:
     module, _, attribute = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"policy {path!r} cannot be imported: {error}") from None
+    # A user's module may fail in any way.
+    except Exception as error:
+        raise ValueError(
+            f"policy {path!r} cannot be imported as package.module:attribute: {type(error).__name__}: {error}"
+        ) from None
     if not isinstance(found, Policy):
         raise ValueError(f"policy {path!r} is a {type(found).__name__}, expected a Policy")
     return found

@@ -8,7 +8,12 @@ from classact.data.icon_packages import emoji_captions, fetch_package, read_json
 from classact.data.source import DataError
 
 
-def test_packages_are_fetched_by_npm_once(tmp_path, monkeypatch):
+@pytest.fixture
+def with_npm(monkeypatch):
+    monkeypatch.setattr(icon_packages.shutil, "which", lambda command: command)
+
+
+def test_packages_are_fetched_by_npm_once(tmp_path, monkeypatch, with_npm):
     calls = []
 
     def npm(command, cwd, **_):
@@ -30,10 +35,11 @@ def test_packages_are_fetched_by_npm_once(tmp_path, monkeypatch):
 def test_without_npm_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError, match="there is no npm"):
-        fetch_package("x@1", tmp_path)
+        fetch_package("x@1", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
-def test_a_failure_of_npm_is_told(tmp_path, monkeypatch):
+def test_a_failure_of_npm_is_told(tmp_path, monkeypatch, with_npm):
     def npm(command, **_):
         raise icon_packages.subprocess.CalledProcessError(1, command, "", "no network\n")
 

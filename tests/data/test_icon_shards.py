@@ -172,5 +172,5 @@ def test_shards_have_plain_names(tmp_path, packages):
 
 
 def test_missing_packages_are_errors(tmp_path):
-    with pytest.raises(DataError, match=r"package\.json: cannot be read"):
+    with pytest.raises(DataError, match=r"is no unpacked npm package: it has no package\.json"):
         build(tmp_path / "out", tmp_path, tmp_path)

@@ -75,9 +75,9 @@ def test_errors_name_the_file_and_the_place(tmp_path, name, content, message):
 def test_missing_files_and_unknown_names():
     with pytest.raises(DataError, match=r"/nowhere/t.txt: cannot be read \(No such file"):
         prompts.templates("file:/nowhere/t.txt")
-    with pytest.raises(DataError, match=r"prompts 'imagnet': expected icons, imagenet, simple, file:PATH"):
+    with pytest.raises(DataError, match=r"templates 'imagnet': expected icons, imagenet, simple, file:PATH"):
         prompts.templates("imagnet")
-    with pytest.raises(DataError, match="prompts 'file:'"):
+    with pytest.raises(DataError, match="templates 'file:'"):
         prompts.templates("file:")
-    with pytest.raises(DataError, match="prompts 'imagenet': expected file:PATH"):
+    with pytest.raises(DataError, match="class names 'imagenet': expected file:PATH"):
         prompts.class_names("imagenet")

@@ -114,8 +114,10 @@ def test_a_learner_that_is_gone_without_a_result_is_an_error(workdir, monkeypatc
 
 
 def test_a_run_that_ended_without_a_checkpoint_is_an_error(workdir):
-    (workdir / "result.json").write_text('{"status": "failed"}')
     attached = attach.prepare(workdir, "new", ACCURACY, every=0)
+    (workdir / "result.json").write_text('{"status": "failed"}')
+    with pytest.raises(attach.AttachError, match="ended without a checkpoint"):
+        attach.prepare(workdir, "new", ACCURACY, every=0)
     with pytest.raises(checkpoints.CheckpointError, match="no complete checkpoint"):
         attach.evaluate(attached, threading.Event(), report=lambda line: None)
 
@@ -152,5 +154,5 @@ def test_parameters_that_do_not_fit_the_data_are_named(workdir):
     attached = attach.prepare(workdir, "new", EvaluatorConfig("accuracy", "digits"), every=0)
     variables = attached.model.init(jax.random.key(0))
     variables["params"].pop(next(iter(variables["params"])))
-    with pytest.raises(attach.AttachError, match="does not fit the data"):
+    with pytest.raises(DataError, match="does not fit the data"):
         attach._checked(attached)(variables)

@@ -63,3 +63,26 @@ def test_what_is_no_folder_of_the_users_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1 + (tmp_path / "theirs").stat().st_uid)
     with pytest.raises(LaunchError, match="theirs: must be a folder of the user"):
         folders.make_private(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("path", [".", "new", "new/and/deeper"])
+def test_a_directory_that_can_be_made_is_made_by_make_alone(tmp_path, path):
+    folders.check_work_directory(tmp_path / path)
+    assert not list(tmp_path.iterdir())
+    folders.make_work_directory(tmp_path / path)
+    assert (tmp_path / path).is_dir()
+
+
+def test_a_link_to_nothing_is_no_directory(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "absent")
+    with pytest.raises(ConfigError, match="is not a directory; name another one"):
+        folders.check_work_directory(tmp_path / "run")
+    with pytest.raises(LaunchError, match="cannot be made"):
+        folders.make_work_directory(tmp_path / "run")
+
+
+def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
+    # Not by permissions: root may write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(ConfigError, match=f"workdir='{tmp_path}/a/run': {tmp_path} cannot be written"):
+        folders.check_work_directory(tmp_path / "a" / "run")

@@ -60,5 +60,8 @@ def test_the_stop_signal_ends_it(workdir):
 
 
 def test_a_directory_without_logs_is_refused(tmp_path):
+    with pytest.raises(RunError, match="is no run directory"):
+        logs.follow(tmp_path, threading.Event())
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(RunError, match="has no logs"):
         logs.follow(tmp_path, threading.Event())
