@@ -77,6 +77,7 @@ def test_an_isolated_run_is_joined_in_its_own_network_alone(workdir, elsewhere, 
         attach.prepare(workdir, "new", ACCURACY, every=0)
     # Its last checkpoint is a file like any other.
     (workdir / "result.json").write_text("{}")
+    (workdir / "checkpoints" / "5").mkdir(parents=True)
     attach.prepare(workdir, "new", ACCURACY, every=0)
 
 
