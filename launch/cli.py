@@ -143,7 +143,7 @@ def _train(argv: Sequence[str]) -> int:
     from classact.launch import config_file, isolation
     from classact.launch import run as run_lib
 
-    workdir = flags.DEFINE_string("workdir", None, "Run directory; must not hold a run yet.")
+    workdir = flags.DEFINE_string("workdir", None, "Run directory; a run in it goes on.")
     launch = flags.DEFINE_enum("launch", "processes", run_lib.LAUNCHES, "How to start the program.")
     isolate = flags.DEFINE_bool("isolate", False, _ISOLATE_HELP)
     file, argv = config_file.split(argv)
