@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import queue
+import re
 import shlex
 import signal
 import subprocess
@@ -356,6 +357,16 @@ wait
 """
 
 
+def hurry(cluster, job):
+    """Makes a job that is put into the queue again start soon."""
+    deadline = time.monotonic() + SECONDS
+    while f"{job} PENDING" not in cluster.jobs() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    # Of itself Slurm waits for two minutes. Within the same second the host would take it
+    # for the job that has just ended.
+    cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now+3")
+
+
 @contextlib.contextmanager
 def two_lives(cluster, place, name, monkeypatch):
     """A job that may be requeued and its events, once its first life has begun."""
@@ -381,15 +392,7 @@ def two_lives(cluster, place, name, monkeypatch):
 @on_slurm
 def test_a_job_that_is_started_again_is_followed_to_its_end(cluster, place, monkeypatch):
     with two_lives(cluster, place, "requeued", monkeypatch) as (job, followed, _):
-
-        def hurry():
-            # Slurm makes a job wait for minutes before it starts it again.
-            deadline = time.monotonic() + SECONDS
-            while f"{job} PENDING" not in cluster.jobs() and time.monotonic() < deadline:
-                time.sleep(0.1)
-            cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
-
-        hurrying = threading.Thread(target=hurry)
+        hurrying = threading.Thread(target=hurry, args=(cluster, job))
         hurrying.start()
         cluster.run("scancel", "--batch", "--signal=TERM", job)
         outcome = followed.follow()
@@ -404,6 +407,30 @@ def test_a_job_that_was_stopped_is_not_started_again(cluster, place, monkeypatch
         outcome = followed.follow()
         assert (outcome.status, outcome.message, outcome.exit_status) == ("interrupted", "life 1", 143)
         assert not [line for line in cluster.jobs() if line.startswith(job)]
+
+
+@on_slurm
+def test_a_run_whose_job_is_requeued_goes_on(cluster, place):
+    options = ["--config.policy=uniform", "--config.steps=200", "--config.cluster.requeue=True"]
+    with launched(cluster, place, "preempted", *options) as process:
+        wait_for_text(place / "preempted" / "metrics" / "learner.jsonl", "step", process)
+        job = job_of(place, "preempted")
+        # As a preemption does: the same signals, and the same number in the queue.
+        cluster.run("scontrol", "requeue", job)
+        hurry(cluster, job)
+        status, said = ended(process, place, "preempted")
+    assert status == 0, said
+    assert f"job {job}: pending" in said
+    (out,), (errors,) = ((place / "preempted" / "slurm").glob(f"*.{kind}") for kind in ("out", "err"))
+    # What both lives printed.
+    assert out.read_text().count("n1: ") == 2
+    assert "stopped by SIGTERM" in errors.read_text()
+    assert int(re.search(r"goes on from step (\d+)", errors.read_text())[1]) > 0
+    result = result_of(place, "preempted")
+    assert (result["status"], result["steps"], result["restarts"]) == ("completed", 200, {})
+    steps = [json.loads(line)["step"] for line in (place / "preempted" / "metrics" / "learner.jsonl").open()]
+    assert steps[-1] == 200
+    cluster.wait_until_empty()
 
 
 def test_a_step_has_its_share_of_the_job_and_no_options_of_the_batch_script():
