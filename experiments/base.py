@@ -143,8 +143,8 @@ def get_config() -> ml_collections.ConfigDict:
             # by kind; it computes with as many threads as it has CPUs. `memory_gb` 0:
             # not limited; `partition` "": any. `hosts` 0: as few as have room.
             # `sbatch`: more options for a job that is submitted, "--account=… --time=…".
-            # `requeue`: lets Slurm start that job again after a preemption or the loss of
-            # its first host.
+            # `requeue`: lets Slurm start that job again after a preemption or the loss of a
+            # host; the run then goes on.
             "cluster": {
                 "hosts": 0,
                 "sbatch": "",

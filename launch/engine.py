@@ -258,7 +258,8 @@ class Engine(abc.ABC):
     def _on_crash(self, name: str, crash: Crash) -> None:
         if self._crash is None and not self._starts_again(name, crash):
             before = self._plan.within_hour(name)
-            again = f"; it had been started again {before} times within the hour" if before else ""
+            times = "once" if before == 1 else f"{before} times"
+            again = f"; it had been started again {times} within the hour" if before else ""
             self._crash = Outcome("failed", name, crash.message + again, crash.traceback)
             self._deadline = self._clock() + self._patience.crash_grace
             self._plan.cancel()

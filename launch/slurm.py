@@ -51,8 +51,9 @@ def run_steps(
     which then stops; another waits until it is asked from here, for at most half the
     notice. `Engine.watch` says what follows.
 
-    A node that died, or whose host was lost, is started again as another step on the
-    same host; while the host is gone, each try fails within a minute.
+    A node that died is started again as another step on the same host. That is tried
+    also where the host does not answer, but Slurm takes a host that is down from the
+    job for good, and then the run fails.
 
     Nothing outlives the call but what hangs inside a kernel; that ends with the job.
 
@@ -95,7 +96,15 @@ def run_steps(
             task.name: step_command(allocation, task.host, needs[task.label, task.index], task.name)
             for task in tasks
         }
-        engine = Steps(tasks, commands, awaited, patience, restarts, events)
+        engine = Steps(
+            tasks,
+            commands,
+            awaited,
+            patience,
+            restarts,
+            lambda: [host.name for host in read_allocation(job_id).hosts],
+            events,
+        )
         try:
             engine.start()
             if on_start is not None:

@@ -184,7 +184,7 @@ def batch_script(
       workdir: the run directory, absolute.
       parts: the hosts to ask for; several make a heterogeneous job.
       options: the user's own for `sbatch`, as typed in a shell; they win.
-      requeue: whether Slurm may put the job into the queue again, where it then goes on.
+      requeue: whether Slurm may put the job into the queue again, also for a lost host.
       notice: seconds before its time limit at which the job is asked to stop.
     """
     folder = workdir / "slurm"
@@ -196,9 +196,8 @@ def batch_script(
         f"--chdir={os.getcwd()}",
         # A job that starts again adds to what it said before.
         "--open-mode=append",
-        "--requeue" if requeue else "--no-requeue",
-        # That a host is lost is for the run to say.
-        "--no-kill",
+        # That a host is lost is for the run to say, unless it can go on with another one.
+        *(["--requeue"] if requeue else ["--no-requeue", "--no-kill"]),
         f"--signal=B:TERM@{notice}",
     ]
     lines = ["#!/bin/bash"]

@@ -11,14 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from classact.launch.crash_report import describe_exit
 from classact.launch.engine import Engine, Patience
 from classact.launch.events import Asked, Crash, Ended
 from classact.launch.on_host import TOLD, Finished
-from classact.launch.outcome import Outcome, TaskEnd
+from classact.launch.outcome import LaunchError, Outcome, TaskEnd
 from classact.launch.restarts import Restarts
 from classact.launch.task import Task
 
@@ -52,6 +52,7 @@ class Steps(Engine):
         awaited: Collection[str],
         patience: Patience,
         restarts: Restarts,
+        job_hosts: Callable[[], Collection[str]],
         events: queue.SimpleQueue[Any],
     ) -> None:
         """Starts nothing.
@@ -62,12 +63,14 @@ class Steps(Engine):
           awaited: names of the tasks whose success is the run's.
           patience: how long to wait for tasks to stop.
           restarts: which tasks that die are started again.
+          job_hosts: asks Slurm which hosts the job has; may block, and raise LaunchError.
           events: of the run; signals to this process are put there.
         """
         super().__init__([], awaited, patience, None, restarts)
         self.events = events
         self._tasks = {task.name: task for task in tasks}
         self._commands = commands
+        self._job_hosts = job_hosts
         notice = patience.stop_notice
         # Asked to stop by somebody else, they hold on to leave the awaited ones time.
         self._seconds = {name: (notice, 0.0 if name in awaited else notice / 2) for name in self._tasks}
@@ -86,7 +89,9 @@ class Steps(Engine):
         self._steps[name] = self._step(name, before.life + 1)
 
     def _step(self, name: str, life: int) -> _Step:
-        return _Step(self._tasks[name], life, self._commands[name], self._seconds[name], self.events)
+        step = _Step(self._tasks[name], life, self._commands[name], self._seconds[name])
+        step.watch(self.events, self._job_hosts)
+        return step
 
     def stop(self, names: Collection[str], notice: float) -> None:
         """Sends the notice, and the end of their input, to the hosts of tasks."""
@@ -134,7 +139,6 @@ class _Step:
         life: int,
         command: Sequence[str],
         seconds: tuple[float, float],
-        events: queue.SimpleQueue[Any],
     ) -> None:
         self.end: TaskEnd | None = None
         self.life = life
@@ -159,7 +163,11 @@ class _Step:
             # Ctrl-C in the terminal must reach the launcher alone.
             start_new_session=True,
         )
-        threading.Thread(target=self._wait, args=(events,), name=f"wait-{task.name}", daemon=True).start()
+
+    def watch(self, events: queue.SimpleQueue[Any], job_hosts: Callable[[], Collection[str]]) -> None:
+        """Begins to put what happens on the queue, in a thread."""
+        name = f"wait-{self._task.name}"
+        threading.Thread(target=self._wait, args=(events, job_hosts), name=name, daemon=True).start()
 
     def stop(self, notice: float) -> None:
         """Asks the task to stop: srun passes the notice and the end of its input on."""
@@ -192,7 +200,7 @@ class _Step:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._srun.pid, signal.SIGKILL)
 
-    def _wait(self, events: queue.SimpleQueue[Any]) -> None:
+    def _wait(self, events: queue.SimpleQueue[Any], job_hosts: Callable[[], Collection[str]]) -> None:
         assert self._srun.stdout is not None
         said = []
         for raw in self._srun.stdout:
@@ -211,7 +219,17 @@ class _Step:
         # A task that stops because its host has lost the launcher ends well, for its host.
         if ended is None or (status != 0 and ended.crash is None and ended.signal is None):
             srun = "did not hear of the step's end" if self._deaf else describe_exit(status)
-            task, last = self._task, (said or [f"srun: {srun}"])[-1]
-            message = f"task {task.name} was lost on {task.host}: {last}; log: {task.log_path}"
-            ended = Ended(task.name, Crash(message, "\n".join(said)))
+            ended = self._lost(said or [f"srun: {srun}"], job_hosts)
         events.put(ended)
+
+    def _lost(self, said: Sequence[str], job_hosts: Callable[[], Collection[str]]) -> Ended:
+        """The end of a task whose host has not told it."""
+        task = self._task
+        gone = False
+        # The controller may be away; then srun fails again, and this is asked again.
+        with contextlib.suppress(LaunchError):
+            # A host that is down is taken from the job for good.
+            gone = task.host not in job_hosts()
+        where = f"{task.host}, which the job has no longer" if gone else task.host
+        message = f"task {task.name} was lost on {where}: {said[-1]}; log: {task.log_path}"
+        return Ended(task.name, Crash(message, "\n".join(said), fatal=gone))

@@ -131,7 +131,9 @@ def test_the_script_is_one_that_sbatch_and_a_shell_can_read():
 
 def test_a_job_may_be_put_into_the_queue_again():
     script = batch_script(Path("/shared/run"), [Part("cpu", 1, 4, 0.0, 0)], "", requeue=True).splitlines()
-    assert "#SBATCH --requeue" in script and "#SBATCH --no-requeue" not in script
+    assert "#SBATCH --requeue" in script
+    # Without a host the job is over, and starts again with others.
+    assert not {"#SBATCH --no-requeue", "#SBATCH --no-kill"} & set(script)
 
 
 def test_the_users_own_notice_comes_last_and_so_counts():
