@@ -171,10 +171,9 @@ class _Run:
             self._kill_at = 0.0
         else:
             self._stop(self._hold, self._notice)
-        if isinstance(event, Interrupt):
-            if self._signal is None:
-                self._signal = event.signal
-                self._on_signal(event.signal)
+        if isinstance(event, Interrupt) and self._signal is None:
+            self._signal = event.signal
+            self._on_signal(event.signal)
 
     def _stop(self, hold: float, notice: float) -> None:
         now = time.monotonic()
