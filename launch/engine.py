@@ -272,7 +272,7 @@ class Engine(abc.ABC):
             return False
         planned = self._plan.plan(name)
         if planned is not None:
-            last = (crash.traceback.splitlines() or [""])[-1][:_LAST_WORDS]
+            last = _last_words(crash.traceback)
             _say(f"{crash.message}{f' ({last})' if last else ''}; {planned}")
         return planned is not None
 
@@ -337,6 +337,13 @@ def awaited_names(until: Collection[str], labels: Mapping[str, str]) -> set[str]
         known = ", ".join(dict.fromkeys(labels.values()))
         raise LaunchError(f"until = {sorted(until)}: must name labels of the program, which has: {known}")
     return {name for name, label in labels.items() if label in until}
+
+
+def _last_words(traceback: str) -> str:
+    """The line of a traceback that says most: the last one, or Python's own reason for aborting."""
+    lines = [line for line in traceback.splitlines() if line.strip()]
+    fatal = [line for line in lines if line.startswith("Fatal Python error")]
+    return (fatal or lines or [""])[-1][:_LAST_WORDS]
 
 
 def _say(line: str) -> None:

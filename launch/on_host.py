@@ -10,8 +10,8 @@ seconds in the standard input and its end; by SIGTERM or SIGINT, from whoever ta
 host away; and by the end of an empty input, which is what comes when the launcher
 dies. The last two are no order of the engine, which asks the learner first: the task
 then has HOLD seconds before it is asked, for the learner to save its state, and NOTICE
-seconds in all. That a signal has come is printed, for the engine. A second signal ends
-the task.
+seconds in all. That a signal has come is printed, for the engine. More of them change
+nothing: Slurm may send two at once, and SIGKILL when it loses patience.
 
 END.json is then what `Finished.load` reads, and the exit status is 0: that the task
 crashed is the engine's business.
@@ -114,8 +114,8 @@ def run_task(
     Args:
       task: what to run, here.
       events: a `Stop` asks the task to stop, and so do `ALONE` and an `Interrupt` after
-        `hold`. An `Interrupt` is told to the engine besides, as `Ended.signal`. A second
-        one, or `KILL`, ends the task.
+        `hold`. An `Interrupt` is told to the engine besides, as `Ended.signal`. `KILL` ends
+        the task.
       notice: seconds until the task is ended, from an `Interrupt` or `ALONE` on.
       hold: seconds before it is asked to stop, within the notice.
       on_signal: called at the first `Interrupt`, with its number.
@@ -148,7 +148,7 @@ class _Run:
         self._notice = notice
         self._hold = hold
         self._on_signal = on_signal
-        self._signals: list[int] = []
+        self._signal: int | None = None
         self._asked = False
         self._ask_at = self._kill_at = math.inf
 
@@ -160,8 +160,7 @@ class _Run:
             with contextlib.suppress(queue.Empty):
                 event = self._events.get(timeout=max(0.0, wait))
                 if isinstance(event, Ended):
-                    asked = self._signals[0] if self._signals else None
-                    return Finished(dataclasses.replace(event, signal=asked), self._process.end)
+                    return Finished(dataclasses.replace(event, signal=self._signal), self._process.end)
                 self._on_event(event)
             self._do_what_is_due(time.monotonic())
 
@@ -172,12 +171,9 @@ class _Run:
             self._kill_at = 0.0
         else:
             self._stop(self._hold, self._notice)
-        if isinstance(event, Interrupt):
-            self._signals.append(event.signal)
-            if len(self._signals) == 1:
-                self._on_signal(event.signal)
-            else:
-                self._kill_at = 0.0
+        if isinstance(event, Interrupt) and self._signal is None:
+            self._signal = event.signal
+            self._on_signal(event.signal)
 
     def _stop(self, hold: float, notice: float) -> None:
         now = time.monotonic()

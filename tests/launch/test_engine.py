@@ -225,6 +225,21 @@ class TestRestarts:
         said = "classact: replay crashed (Traceback: ouch); started again (1 of 3 within the hour)\n"
         assert capsys.readouterr().err == said
 
+    @pytest.mark.parametrize(
+        ("traceback", "said"),
+        [
+            ("", ""),
+            ("Traceback:\n  line 1\nKeyError: 'a'\n\n", " (KeyError: 'a')"),
+            ("Check failed\nFatal Python error: Aborted\n\nModules: a, b", " (Fatal Python error: Aborted)"),
+            ("x" * 1000, f" ({'x' * 200})"),
+        ],
+    )
+    def test_with_its_last_words_in_one_line(self, capsys, traceback, said):
+        engine = Stub("learner", "replay", when_stopped=[Ended("replay")], per_hour=1)
+        engine.run(Ended("replay", Crash("replay crashed", traceback)), Ended("learner"))
+        line = f"classact: replay crashed{said}; started again (1 of 1 within the hour)\n"
+        assert capsys.readouterr().err == line
+
     def test_later_and_later_until_the_limit_fails_the_run(self):
         engine = Stub("learner", "replay", when_stopped=[Ended("learner")], per_hour=8, crash_grace=5.0)
         engine.when_restarted = [Ended("replay", OUCH)] * 8

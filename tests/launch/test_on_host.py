@@ -11,7 +11,6 @@ import threading
 import pytest
 
 from classact.launch import on_host
-from classact.launch.outcome import TaskEnd
 from classact.launch.task import FATAL_STATUS, STOP_STATUS, Task
 
 WAIT_FOR_STOP = """
@@ -206,15 +205,17 @@ def test_the_notice_begins_with_the_signal(tmp_path):
     assert on_host.Finished.load(tmp_path / "end.json").end.killed
 
 
-def test_a_second_signal_ends_it(tmp_path):
-    with running(tmp_path, DEAF) as process:
+def test_a_second_signal_changes_nothing(tmp_path):
+    with running(tmp_path, SLOW_TO_STOP) as process:
         await_ready(tmp_path, process)
         process.send_signal(signal.SIGTERM)
-        # The first one is at work once the signal has been passed on, in any order.
+        await_line(tmp_path, process, "asked")
         process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
-    end = on_host.Finished.load(tmp_path / "end.json").end
-    assert end == TaskEnd(-signal.SIGKILL, end.cpu_seconds, end.peak_bytes, killed=True)
+    finished = on_host.Finished.load(tmp_path / "end.json")
+    assert finished.ended == on_host.Ended("learner", signal=signal.SIGTERM)
+    assert (tmp_path / "logs" / "learner.log").read_text().splitlines()[1:] == ["asked", "done"]
 
 
 def test_a_task_that_does_not_stop_is_ended_after_the_notice(tmp_path):
