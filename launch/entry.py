@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import signal
@@ -42,8 +43,7 @@ class Entry:
             restart cannot cure; its traceback is printed first.
           Exception: any other failure of the function.
         """
-        if STOP_SIGNAL_VARIABLE in os.environ:
-            _heed_instead_of_sigterm(signal.Signals[os.environ[STOP_SIGNAL_VARIABLE]])
+        _heed(signal.Signals[os.environ.get(STOP_SIGNAL_VARIABLE, "SIGTERM")])
         try:
             return self._function()
         except _FATAL as error:
@@ -54,16 +54,22 @@ class Entry:
             raise SystemExit(FATAL_STATUS) from None
 
 
-def _heed_instead_of_sigterm(number: signal.Signals) -> None:
+def _heed(number: signal.Signals) -> None:
+    """Lets a signal do what Launchpad's handler of SIGTERM does, and SIGTERM nothing if it is another one."""
     on_stop = signal.getsignal(signal.SIGTERM)
-    assert callable(on_stop), "Launchpad has installed its handler"
+    if not callable(on_stop):
+        return
 
     def stop(_: int, frame: FrameType | None) -> None:
-        on_stop(signal.SIGTERM, frame)
+        # Not in this thread: it may be entering the wait for the event that this sets, hold
+        # the event's lock, and would then wait for itself for ever. Nor by `threading`,
+        # whose own lock it may hold.
+        _thread.start_new_thread(on_stop, (signal.SIGTERM, frame))
 
+    if number != signal.SIGTERM:
+        # Not SIG_IGN, which children of this process would inherit.
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
     signal.signal(number, stop)
-    # Not SIG_IGN, which children of this process would inherit.
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
 
 
 def _print_as_uncaught(error: BaseException) -> None:

@@ -3,9 +3,11 @@
 import atexit
 import os
 import pickle
+import queue
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -33,6 +35,8 @@ print("hello", flush=True)
 Entry(fail)()
 """
 
+SOON = 10.0
+
 
 @pytest.fixture
 def left(monkeypatch):
@@ -50,21 +54,37 @@ def test_it_can_be_pickled():
     assert pickle.loads(pickle.dumps(Entry(int)))() == 0
 
 
-def test_another_signal_stops_it_where_sigterm_must_not(monkeypatch):
-    heard = []
+@pytest.fixture
+def handlers():
+    """Puts back who handles the signals that an entry takes."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
-    signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
-    try:
-        Entry(lambda: os.kill(os.getpid(), signal.SIGTERM))()
-        assert heard == [signal.SIGTERM]
-        monkeypatch.setenv(STOP_SIGNAL_VARIABLE, "SIGUSR2")
-        Entry(lambda: os.kill(os.getpid(), signal.SIGTERM))()
-        assert heard == [signal.SIGTERM]
-        os.kill(os.getpid(), signal.SIGUSR2)
-        assert heard == [signal.SIGTERM, signal.SIGTERM]
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_another_signal_stops_it_where_sigterm_must_not(monkeypatch, handlers):
+    heard = queue.SimpleQueue()
+    signal.signal(signal.SIGTERM, lambda number, frame: heard.put(number))
+    monkeypatch.setenv(STOP_SIGNAL_VARIABLE, "SIGUSR2")
+    Entry(lambda: os.kill(os.getpid(), signal.SIGTERM))()
+    with pytest.raises(queue.Empty):
+        heard.get(timeout=0.2)
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert heard.get(timeout=SOON) == signal.SIGTERM
+
+
+def test_a_stop_waits_for_a_lock_that_the_main_thread_holds(handlers):
+    # As that of Launchpad's stop event, while a node begins to wait for it.
+    lock, heard = threading.Lock(), queue.SimpleQueue()
+    signal.signal(signal.SIGTERM, lambda number, frame: heard.put(lock.acquire(timeout=SOON)))
+
+    def node():
+        with lock:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    Entry(node)()
+    assert heard.get(timeout=2 * SOON)
 
 
 @pytest.mark.parametrize(
