@@ -66,6 +66,9 @@ def _heed(number: signal.Signals) -> None:
         # whose own lock it may hold.
         _thread.start_new_thread(on_stop, (signal.SIGTERM, frame))
 
+    # Python gives signals their default action back before it has ended: one that comes so
+    # late would make a failure of an end that is none.
+    atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
     if number != signal.SIGTERM:
         # Not SIG_IGN, which children of this process would inherit.
         signal.signal(signal.SIGTERM, lambda number, frame: None)

@@ -134,3 +134,33 @@ def test_the_traceback_is_found_in_the_log_and_nothing_waits_at_exit(tmp_path):
     assert last.splitlines()[1].startswith(f'  File "{script}", line ')
     assert last.splitlines()[1].endswith("in <module>")
     assert last.endswith("DataError: ouch")
+
+
+# A signal that comes when Python has given it its default action back.
+LATE = """
+import os, signal
+from classact.launch.entry import Entry
+
+class Late:
+    def __init__(self, kill):
+        self.kill = kill
+
+    def __del__(self):
+        print("still there", flush=True)
+        self.kill()
+
+signal.signal(signal.SIGTERM, lambda number, frame: None)
+late = Late(lambda kill=os.kill, pid=os.getpid(): kill(pid, 15))
+Entry(lambda: None)()
+"""
+
+
+@pytest.mark.parametrize("stop_signal", ["", "SIGUSR2"])
+def test_a_signal_that_comes_at_the_very_end_changes_nothing(stop_signal):
+    environment = {**os.environ, STOP_SIGNAL_VARIABLE: stop_signal}
+    if not stop_signal:
+        del environment[STOP_SIGNAL_VARIABLE]
+    done = subprocess.run(
+        [sys.executable, "-c", LATE], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "still there\n"), done.stderr
