@@ -26,8 +26,10 @@ def make_tables(config: TableConfig, record_bytes: int) -> list[reverb.Table]:
     """
     signature = tf.TensorSpec((record_bytes,), tf.uint8)
     filters = config.samples_per_insert < 1.0
-    # Two sub-batches of slack let writers and learner work at the same time.
-    slack = 2.0 * config.batch_size + 2.0
+    # Two sub-batches of slack let writers and learner work at the same time. With the
+    # default capacity it is also what must be there before the first sample, so that
+    # samples never lead the ratio.
+    slack = 2.0 * config.batch_size if filters else 2.0 * config.batch_size + 2.0
     # Whichever table stops the writer starves the learner of the other one, so
     # each lets it run ahead by all that the learner may wait for in the other.
     stream_slack = float(config.capacity + 2 * config.super_batch + 4 * config.inserts_per_update)

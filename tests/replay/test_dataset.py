@@ -98,6 +98,19 @@ def test_the_ratio_holds_and_high_priorities_are_preferred(make_replay, feed):
     assert np.mean(sampled % 4 == 0) > 0.9
 
 
+def test_samples_never_lead_the_ratio(make_replay, write_all):
+    replay = make_replay(TableConfig(batch_size=8, samples_per_insert=0.5, capacity=64))
+    # Batches of two, so that all that the limiter lets out comes.
+    reader = replay.dataset(EXAMPLES_TABLE, batch_size=2)
+    for first in range(0, 100, 20):
+        write_all(replay, np.arange(first, first + 20))
+        with pytest.raises(dataset.ReplayTimeoutError):
+            while True:
+                reader.next(timeout=1.0)
+    # From the third time on it is the ratio that stops it, and no longer how few there are.
+    assert replay.statistics(EXAMPLES_TABLE)["samples"] == 50
+
+
 def test_reading_ahead_is_bounded(make_replay, feed):
     config = TableConfig(batch_size=16, samples_per_insert=0.5, capacity=256)
     replay = make_replay(config)
