@@ -14,7 +14,7 @@ from typing import Any
 
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError
-from classact.launch.task import FATAL_STATUS, STOP_SIGNAL_VARIABLE
+from classact.launch.task import FATAL_STATUS, STOP_SIGNAL_VARIABLE, TASK_VARIABLE
 from classact.nodes.errors import FatalError
 
 _FATAL = (FatalError, DataError, ConfigError)
@@ -44,13 +44,23 @@ class Entry:
           Exception: any other failure of the function.
         """
         _heed(signal.Signals[os.environ.get(STOP_SIGNAL_VARIABLE, "SIGTERM")])
+        ended: list[int] = []
+        if TASK_VARIABLE in os.environ:
+            # Registered first, so that it comes last of what the node registers.
+            atexit.register(_leave_as, ended)
         try:
-            return self._function()
+            found = self._function()
+            ended.append(0)
+            return found
+        except SystemExit as leave:
+            if leave.code is None or isinstance(leave.code, int):
+                ended.append(leave.code or 0)
+            raise
         except _FATAL as error:
             _print_as_uncaught(error)
             # JAX waits minutes at exit for the other hosts of a learner, which wait for
             # this one; and an exit that fails would hide the status.
-            atexit.register(_leave)
+            atexit.register(_leave_as, [FATAL_STATUS])
             raise SystemExit(FATAL_STATUS) from None
 
 
@@ -82,7 +92,13 @@ def _print_as_uncaught(error: BaseException) -> None:
     print("".join(report.format()), end="", file=sys.stderr, flush=True)
 
 
-def _leave() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(FATAL_STATUS)
+def _leave_as(ended: list[int]) -> None:
+    """Ends the process with the status of a node that has ended; does nothing if it failed.
+
+    When the interpreter takes itself apart, a thread of C++ that comes back to it (Courier's,
+    XLA's, Reverb's) aborts the process: one of some twenty evaluators ended so.
+    """
+    if ended:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended[0])

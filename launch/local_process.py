@@ -16,7 +16,7 @@ from typing import Any
 from classact.launch.crash_report import crash_text, describe_exit
 from classact.launch.events import Crash, Ended
 from classact.launch.outcome import TaskEnd
-from classact.launch.task import FATAL_STATUS, STOP_SIGNAL_VARIABLE, STOP_STATUS, Task
+from classact.launch.task import FATAL_STATUS, STOP_SIGNAL_VARIABLE, STOP_STATUS, TASK_VARIABLE, Task
 
 _GUARD = Path(__file__).with_name("guard.py")
 
@@ -49,7 +49,7 @@ class LocalProcess:
             # Not closed by a `with`: the waiting thread reaps it.
             self._popen = subprocess.Popen(
                 guarded,
-                env={**os.environ, **task.env, **stop},
+                env={**os.environ, **task.env, **stop, TASK_VARIABLE: task.name},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

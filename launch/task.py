@@ -13,6 +13,8 @@ STOP_STATUS = 86
 FATAL_STATUS = 87
 """Exit status of a task that met an error which no restart cures, see `entry.Entry`."""
 
+TASK_VARIABLE = "CLASSACT_TASK"
+"""Is in the environment of a task's process."""
 STOP_SIGNAL_VARIABLE = "CLASSACT_STOP_SIGNAL"
 """Names the signal that asks a task to stop where SIGTERM must not, see `entry.Entry`."""
 

@@ -15,7 +15,7 @@ from classact.data.source import DataError
 from classact.experiments.config import ConfigError
 from classact.launch.crash_report import crash_text
 from classact.launch.entry import Entry
-from classact.launch.task import FATAL_STATUS, STOP_SIGNAL_VARIABLE
+from classact.launch.task import FATAL_STATUS, STOP_SIGNAL_VARIABLE, STOP_STATUS, TASK_VARIABLE
 from classact.nodes import batches, errors, learner, run_loop
 
 # As a task's process: Launchpad's frame is the outermost one, and something waits at exit.
@@ -42,7 +42,7 @@ SOON = 10.0
 def left(monkeypatch):
     """What was registered for this process's exit, and is not."""
     registered = []
-    monkeypatch.setattr(atexit, "register", registered.append)
+    monkeypatch.setattr(atexit, "register", lambda *call: registered.append(call))
     return registered
 
 
@@ -164,3 +164,62 @@ def test_a_signal_that_comes_at_the_very_end_changes_nothing(stop_signal):
         [sys.executable, "-c", LATE], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (0, "still there\n"), done.stderr
+
+
+# As a thread of C++ that comes back to an interpreter that takes itself apart.
+ABORTED = """
+import atexit, os, sys
+from classact.launch.entry import Entry
+
+class Late:
+    def __init__(self, abort):
+        self.abort = abort
+
+    def __del__(self):
+        self.abort()
+
+def node():
+    atexit.register(print, "what a node registers is done")
+    {end}
+
+late = Late(os.abort)
+print("begun")
+Entry(node)()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("return", 0),
+        ("sys.exit()", 0),
+        (f"sys.exit({STOP_STATUS})", STOP_STATUS),
+        ("from classact.nodes.errors import FatalError; raise FatalError('ouch')", FATAL_STATUS),
+    ],
+)
+def test_nothing_aborts_a_task_that_has_ended(end, status):
+    done = subprocess.run(
+        [sys.executable, "-c", ABORTED.format(end=end)],
+        env={**os.environ, TASK_VARIABLE: "learner"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    # A fatal error waits for nothing.
+    said = ["begun"] if status == FATAL_STATUS else ["begun", "what a node registers is done"]
+    assert done.stdout.splitlines() == said
+
+
+def test_an_error_in_a_task_is_pythons_to_report():
+    done = subprocess.run(
+        [sys.executable, "-c", "from classact.launch.entry import Entry; Entry(lambda: 1 / 0)()"],
+        env={**os.environ, TASK_VARIABLE: "learner"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
