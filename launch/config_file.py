@@ -73,6 +73,7 @@ def load(argument: str) -> ml_collections.ConfigDict:
         raise ConfigError(f"{flag}: {accepted}") from None
     try:
         config = get_config(*arguments)
+    # As above.
     except Exception as error:
         raise ConfigError(f"{flag}: {_described(error, file)}") from None
     if not isinstance(config, ml_collections.ConfigDict):

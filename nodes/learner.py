@@ -162,6 +162,10 @@ class Learner:
                 self._saver.save_stopped(step, self._state)
         finally:
             self._batches.close()
+            if step < self._config.steps and self._stop.is_set():
+                # Who still waits for parameters would hold up the server's end. Not after an
+                # error: another process goes on then, and is followed.
+                self._store.close()
         if step == self._config.steps:
             self._finish(step)
         if self._hosts is not None:

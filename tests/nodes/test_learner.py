@@ -270,6 +270,19 @@ def test_stop_ends_it_early_and_saves_what_it_has(setup):
     )
 
 
+def test_who_waits_for_parameters_is_told_that_it_has_stopped(setup):
+    made = setup(make=lambda number: sampled(number) if number < 3 else made.stop.set(), steps=10**6)
+    answers = []
+    client = threading.Thread(
+        target=lambda: answers.append(made.learner.get_parameters(["learner"], 10**5, 100 * SOON)),
+        daemon=True,
+    )
+    client.start()
+    made.learner.run()
+    client.join(SOON)
+    assert [(finished, payload) for _, finished, payload in answers] == [(True, {})]
+
+
 def test_stop_ends_it_while_it_waits_for_data(setup):
     made = setup(make=lambda number: None)
     thread = threading.Thread(target=made.learner.run, daemon=True)
