@@ -32,13 +32,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
     steps, first = (60, 20) if options.quick else (options.steps, options.steps // 3)
     every = 10 if options.quick else 25
     folder = options.workdir / "growth"
-    reference = folder / "reference"
-    training_runs.train(
-        f"{training_runs.DEMO}:reference",
-        reference,
-        {"steps": 5, "warmup_steps": 1, "evaluation.every": 10},
-        launch="synchronous",
-    )
+    reference = training_runs.demo_reference(folder)
     found = []
     for name, fields in _CASES.items():
         shared = {"steps": steps, "log_every": every, "evaluation.every": 2 * steps}

@@ -41,13 +41,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
     """Measures; see the module's docstring."""
     phase_seconds = 10.0 if options.quick else options.phase_seconds
     folder = options.workdir / "joined_evaluator"
-    reference = folder / "reference"
-    training_runs.train(
-        f"{training_runs.DEMO}:reference",
-        reference,
-        {"steps": 5, "warmup_steps": 1, "evaluation.every": 10},
-        launch="synchronous",
-    )
+    reference = training_runs.demo_reference(folder)
     fields = {
         "steps": 1_000_000,
         "log_every": _LOG_EVERY,
@@ -98,11 +92,11 @@ class _Lines:
         return [line for line in lines if line["time"] > wall_time]
 
     def wait_for_step(self, step: int) -> None:
-        deadline = time.monotonic() + _WAIT_SECONDS
-        while not any(line["step"] >= step for line in self.since(0.0)):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{self._path}: step {step} was not reached in {_WAIT_SECONDS} s")
-            training_runs.sleep_until(time.monotonic() + 0.5)
+        training_runs.wait_until(
+            lambda: any(line["step"] >= step for line in self.since(0.0)),
+            _WAIT_SECONDS,
+            f"{self._path}: step {step}",
+        )
 
 
 def _phase(name: str, seconds: float, lines: _Lines, learner: psutil.Process) -> list[Figure]:
@@ -153,11 +147,9 @@ def _evaluator(workdir: pathlib.Path, name: str, every: int) -> Iterator[subproc
 
 
 def _wait_for_file(path: pathlib.Path) -> None:
-    deadline = time.monotonic() + _WAIT_SECONDS
-    while not (path.exists() and path.stat().st_size):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{path} was not written in {_WAIT_SECONDS} s")
-        training_runs.sleep_until(time.monotonic() + 0.5)
+    training_runs.wait_until(
+        lambda: path.exists() and path.stat().st_size, _WAIT_SECONDS, f"{path} with something in it"
+    )
 
 
 def parser() -> argparse.ArgumentParser:

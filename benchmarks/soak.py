@@ -26,7 +26,7 @@ import random
 import socket
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import figures
 import numpy as np
@@ -51,13 +51,7 @@ _FIELDS = {
 def measure(options: argparse.Namespace) -> list[Figure]:
     """Measures; see the module's docstring."""
     folder = options.workdir / "soak"
-    reference = folder / "reference"
-    training_runs.train(
-        f"{training_runs.DEMO}:reference",
-        reference,
-        {"steps": 5, "warmup_steps": 1, "evaluation.every": 10},
-        launch="synchronous",
-    )
+    reference = training_runs.demo_reference(folder)
     run = folder.absolute() / "run"
     fields = {**_FIELDS, "reference.checkpoint": reference}
     seconds, every = (60.0, 15.0) if options.quick else (60 * options.minutes, options.every)
@@ -89,7 +83,7 @@ class _Soak:
 
     def kill_for(self, seconds: float, every: float) -> None:
         """Kills one node every so many seconds, as soon as the last one is back."""
-        _wait(lambda: _lines(self._run, "learner"), _START_SECONDS, "the first updates")
+        training_runs.wait_until(lambda: _lines(self._run, "learner"), _START_SECONDS, "the first updates")
         started = time.monotonic()
         while (now := time.monotonic()) < started + seconds:
             node = self._rng.choice(sorted(n for n in nodes_of(self._run) if n.split("-")[0] in self._kinds))
@@ -112,7 +106,7 @@ class _Soak:
                 return _number_of_lines(self._run, node) > before
             return _serves(self._run, node)
 
-        _wait(back, _RECOVER_SECONDS, f"{node} after its death")
+        training_runs.wait_until(back, _RECOVER_SECONDS, f"{node} after its death")
         self._recovered[node.split("-")[0]].append(time.monotonic() - died)
 
     def figures(self) -> Iterator[Figure]:
@@ -199,14 +193,6 @@ def _lines(run: pathlib.Path, node: str) -> list[dict[str, float]]:
 
 def _number_of_lines(run: pathlib.Path, node: str) -> int:
     return len(_lines(run, node))
-
-
-def _wait(condition: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not seen in {seconds} s")
-        training_runs.sleep_until(time.monotonic() + 0.1)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -205,6 +205,15 @@ def train(
         return training.watch()
 
 
+def demo_reference(folder: pathlib.Path) -> pathlib.Path:
+    """Trains a reference for the demo for a few updates; returns its run directory.
+
+    What it has learned makes no difference to times.
+    """
+    few = {"steps": 5, "warmup_steps": 1, "evaluation.every": 10}
+    return train(f"{DEMO}:reference", folder / "reference", few, launch="synchronous").workdir
+
+
 def node_name(command: Sequence[str]) -> str:
     """The node that a process runs, by its command line; "other" for any other process."""
     files = [found[1] for part in command if (found := _TASK_FILE.search(part))]
@@ -217,6 +226,19 @@ def node_name(command: Sequence[str]) -> str:
 def sleep_until(moment: float) -> None:
     """Lets a time pass that is itself part of a measurement; `moment` of the monotonic clock."""
     time.sleep(max(0.0, moment - time.monotonic()))
+
+
+def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Blocks until something is so.
+
+    Raises:
+        TimeoutError: if it is not after so many seconds; says what was waited for.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not seen in {seconds} s")
+        sleep_until(time.monotonic() + 0.1)
 
 
 class _StepReader:
