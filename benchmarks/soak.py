@@ -20,17 +20,15 @@ Command:
 
 import argparse
 import collections
-import json
 import pathlib
 import random
-import socket
 import statistics
 import time
 from collections.abc import Iterator
 
 import figures
+import live_runs
 import numpy as np
-import psutil
 import training_runs
 from figures import Figure
 
@@ -60,7 +58,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
     ) as training:
         soak = _Soak(run, training, random.Random(options.seed), options.kinds.split(","))
         soak.kill_for(seconds, every)
-    left = sorted(nodes_of(run))
+    left = sorted(live_runs.nodes_of(run))
     return [
         *soak.figures(),
         *_learner_figures(run, soak.learner_deaths),
@@ -83,28 +81,29 @@ class _Soak:
 
     def kill_for(self, seconds: float, every: float) -> None:
         """Kills one node every so many seconds, as soon as the last one is back."""
-        training_runs.wait_until(lambda: _lines(self._run, "learner"), _START_SECONDS, "the first updates")
+        training_runs.wait_until(
+            lambda: live_runs.metrics_of(self._run, "learner"), _START_SECONDS, "the first updates"
+        )
         started = time.monotonic()
         while (now := time.monotonic()) < started + seconds:
-            node = self._rng.choice(sorted(n for n in nodes_of(self._run) if n.split("-")[0] in self._kinds))
-            self._kill(node)
+            nodes = live_runs.nodes_of(self._run)
+            self._kill(self._rng.choice(sorted(node for node in nodes if node.split("-")[0] in self._kinds)))
             self._sizes.append((time.monotonic() - started, *self._training.resident_bytes()))
             training_runs.sleep_until(max(now + every, time.monotonic()))
 
     def _kill(self, node: str) -> None:
-        victim = nodes_of(self._run)[node]
-        before = _number_of_lines(self._run, node)
+        victim = live_runs.nodes_of(self._run)[node]
+        before = len(live_runs.metrics_of(self._run, node))
         if node == "learner":
             newest = checkpoints.latest_step(self._run / "checkpoints") or 0
             self.learner_deaths.append((time.time(), newest))
-        victim.kill()
         died = time.monotonic()
-        psutil.wait_procs([victim], timeout=10)
+        live_runs.kill([victim])
 
         def back() -> bool:
             if node.startswith("evaluator"):
-                return _number_of_lines(self._run, node) > before
-            return _serves(self._run, node)
+                return len(live_runs.metrics_of(self._run, node)) > before
+            return live_runs.serves(self._run, node)
 
         training_runs.wait_until(back, _RECOVER_SECONDS, f"{node} after its death")
         self._recovered[node.split("-")[0]].append(time.monotonic() - died)
@@ -125,30 +124,17 @@ class _Soak:
 
 
 def _learner_figures(run: pathlib.Path, deaths: list[tuple[float, int]]) -> Iterator[Figure]:
-    steps: list[int] = []
-    ids: list[list[int]] = []
-    repeated = 0
-    for line in (run / "trained_examples.jsonl").read_text().splitlines():
-        if not line.endswith("}"):
-            continue
-        record = json.loads(line)
-        while steps and steps[-1] >= record["step"]:
-            steps.pop()
-            ids.pop()
-            repeated += 1
-        steps.append(record["step"])
-        ids.append(next(value for name, value in record.items() if name != "step"))
-    gaps = int(np.sum(np.diff(steps) != 1))
-    yield Figure("updates of the run, those that were undone left out", steps[-1])
-    yield Figure("updates that were made again", repeated, f"in {len(deaths)} deaths")
-    yield Figure("steps that are missing", gaps, at_most=0)
+    updates = live_runs.updates_of(run)
+    yield Figure("updates of the run, those that were undone left out", max(updates.examples))
+    yield Figure("updates that were made again", updates.repeated, f"in {len(deaths)} deaths")
+    yield Figure("steps that are missing", updates.missing, at_most=0)
     yield Figure("updates lost beyond the newest checkpoint", _lost(run, deaths), at_most=0)
-    yield Figure("examples trained on twice, of the last 10,000", _twice(ids))
+    yield Figure("examples trained on twice, of the last 10,000", updates.trained_twice(10_000) / 10_000)
 
 
 def _lost(run: pathlib.Path, deaths: list[tuple[float, int]]) -> int:
     """Steps between the checkpoint that was newest when a learner died and where the next began."""
-    lines = _lines(run, "learner")
+    lines = live_runs.metrics_of(run, "learner")
     lost = 0
     for died, newest in deaths:
         after = next((line["step"] for line in lines if line["time"] > died), None)
@@ -156,43 +142,6 @@ def _lost(run: pathlib.Path, deaths: list[tuple[float, int]]) -> int:
         if after is not None:
             lost += max(0, newest - after)
     return lost
-
-
-def _twice(ids: list[list[int]]) -> float:
-    recent = [number for batch in ids[-10_000 // len(ids[0]) :] for number in batch]
-    return 1 - len(set(recent)) / len(recent)
-
-
-def nodes_of(run: pathlib.Path) -> dict[str, psutil.Process]:
-    """The processes of a run that are there now, by node."""
-    found = {}
-    for process in psutil.process_iter(["cmdline", "status"]):
-        command = process.info["cmdline"] or []
-        if process.info["status"] != psutil.STATUS_ZOMBIE and any(
-            part.startswith(f"--data_file={run}/tasks/") for part in command
-        ):
-            found[training_runs.node_name(command)] = process
-    return found
-
-
-def _serves(run: pathlib.Path, node: str) -> bool:
-    endpoints = json.loads((run / "endpoints.json").read_text())
-    kind, _, rest = node.partition("-")
-    address = endpoints[f"{kind}/{rest}" if rest else kind][0]
-    host, port = address.rsplit(":", 1)
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex((host, int(port))) == 0
-
-
-def _lines(run: pathlib.Path, node: str) -> list[dict[str, float]]:
-    path = run / "metrics" / f"{node}.jsonl"
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
-
-
-def _number_of_lines(run: pathlib.Path, node: str) -> int:
-    return len(_lines(run, node))
 
 
 def parser() -> argparse.ArgumentParser:

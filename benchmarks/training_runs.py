@@ -102,20 +102,25 @@ class Training:
         *,
         launch: str,
         env: Mapping[str, str] | None = None,
+        log: pathlib.Path | None = None,
+        resume: bool = False,
     ) -> None:
         """Starts the run.
 
         Args:
             config: configuration file, with its argument.
-            workdir: the run directory; an earlier one is deleted.
+            workdir: the run directory; an earlier one is deleted, unless it is resumed.
             overrides: configuration fields to set.
             launch: value of `--launch`.
             env: variables to set on top of this process's.
+            log: where its output goes, emptied; beside the run directory by default.
+            resume: whether an earlier run in the directory goes on.
         """
-        shutil.rmtree(workdir, ignore_errors=True)
+        if not resume:
+            shutil.rmtree(workdir, ignore_errors=True)
         workdir.parent.mkdir(parents=True, exist_ok=True)
         self._workdir = workdir
-        self._log_path = workdir.with_suffix(".log")
+        self._log_path = log or workdir.with_suffix(".log")
         command = [
             *(sys.executable, "-c", "from classact.launch import cli; cli.entry_point()", "train"),
             *(f"--config={config}", f"--workdir={workdir}", f"--launch={launch}"),
@@ -141,6 +146,35 @@ class Training:
                 return
             self._process.send_signal(number)
             self._ended.wait(_STOP_SECONDS)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the launcher is gone."""
+        return self._ended.is_set()
+
+    def processes(self) -> list[psutil.Process]:
+        """The launcher, and all that it and they have started."""
+        return [self._root, *self._root.children(recursive=True)]
+
+    def stop(self) -> None:
+        """Asks the launcher to stop, as a cluster does that wants its hosts back; returns at once."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def end(self, seconds: float) -> tuple[int, str]:
+        """Blocks until the launcher has ended.
+
+        Args:
+            seconds: how long at most.
+
+        Returns:
+            Its exit status, negative of the signal that killed it, and all that it said.
+
+        Raises:
+            TimeoutError: if it has not ended by then.
+        """
+        if not self._ended.wait(seconds):
+            raise TimeoutError(f"{self._workdir}: not ended in {seconds:.0f} s; see {self._log_path}")
+        return self._process.returncode, self._log_path.read_text(errors="replace")
 
     def _reap(self) -> None:
         # wait4 and not Popen.wait: its usage has the time of all descendants.
@@ -176,7 +210,7 @@ class Training:
     def _sample(self, step: int) -> Sample:
         now = time.monotonic()
         cpu, resident = {}, {}
-        for process in (self._root, *self._root.children(recursive=True)):
+        for process in self.processes():
             # One that has just ended is left out.
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
                 name = self._name(process)
@@ -205,12 +239,12 @@ def train(
         return training.watch()
 
 
-def demo_reference(folder: pathlib.Path) -> pathlib.Path:
+def demo_reference(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -> pathlib.Path:
     """Trains a reference for the demo for a few updates; returns its run directory.
 
     What it has learned makes no difference to times.
     """
-    few = {"steps": 5, "warmup_steps": 1, "evaluation.every": 10}
+    few = {"steps": 5, "warmup_steps": 1, "evaluation.every": 10, **(overrides or {})}
     return train(f"{DEMO}:reference", folder / "reference", few, launch="synchronous").workdir
 
 
