@@ -188,6 +188,7 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
     from classact.experiments.config import ConfigError
     from classact.launch import run as run_lib
     from classact.launch.outcome import LaunchError
+    from classact.nodes import checkpoints
 
     try:
         prepared = run_lib.prepare(resolution.resolve(fields), workdir, engine)
@@ -198,6 +199,9 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
     except LaunchError as error:
         raise UsageError(str(error)) from None
     _say_how_it_ended(outcome)
+    step = checkpoints.latest_step(workdir / "checkpoints")
+    if outcome.status != "completed" and step is not None and engine != "synchronous":
+        print(f"classact: its newest checkpoint is of step {step}; the same command goes on", file=sys.stderr)
     result = workdir / "result.json"
     print(f"{outcome.status}: {result if result.exists() else workdir}")
     return outcome.exit_status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -14,8 +15,8 @@ from typing import Any
 
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError
-from classact.launch.task import FATAL_STATUS, STOP_SIGNAL_VARIABLE, TASK_VARIABLE
-from classact.nodes.errors import FatalError
+from classact.launch.task import FATAL_STATUS, STOP_SIGNAL_VARIABLE, TASK_VARIABLE, UNWRITABLE_STATUS
+from classact.nodes.errors import FatalError, unwritable
 
 _FATAL = (FatalError, DataError, ConfigError)
 
@@ -40,7 +41,8 @@ class Entry:
 
         Raises:
           SystemExit: with `FATAL_STATUS`, if the function fails with an error that a
-            restart cannot cure; its traceback is printed first.
+            restart cannot cure, or `UNWRITABLE_STATUS`, if it cannot write its files;
+            its traceback is printed first, as far as that can be done.
           Exception: any other failure of the function.
         """
         _heed(signal.Signals[os.environ.get(STOP_SIGNAL_VARIABLE, "SIGTERM")])
@@ -56,12 +58,24 @@ class Entry:
             if leave.code is None or isinstance(leave.code, int):
                 ended.append(leave.code or 0)
             raise
-        except _FATAL as error:
-            _print_as_uncaught(error)
+        except Exception as error:
+            status = _status_of(error)
+            if status is None:
+                raise
             # JAX waits minutes at exit for the other hosts of a learner, which wait for
             # this one; and an exit that fails would hide the status.
-            atexit.register(_leave_as, [FATAL_STATUS])
-            raise SystemExit(FATAL_STATUS) from None
+            atexit.register(_leave_as, [status])
+            # The log may be on the disk that is full.
+            with contextlib.suppress(OSError):
+                _print_as_uncaught(error)
+            raise SystemExit(status) from None
+
+
+def _status_of(error: Exception) -> int | None:
+    """The exit status by which an error tells that no restart cures it; None if one might."""
+    if unwritable(error) is not None:
+        return UNWRITABLE_STATUS
+    return FATAL_STATUS if isinstance(error, _FATAL) else None
 
 
 def _heed(number: signal.Signals) -> None:
@@ -99,6 +113,8 @@ def _leave_as(ended: list[int]) -> None:
     XLA's, Reverb's) aborts the process: one of some twenty evaluators ended so.
     """
     if ended:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            # Where there is no space for it, the status must still be told.
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
         os._exit(ended[0])

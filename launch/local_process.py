@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +18,18 @@ from typing import Any
 from classact.launch.crash_report import crash_text, describe_exit
 from classact.launch.events import Crash, Ended
 from classact.launch.outcome import TaskEnd
-from classact.launch.task import FATAL_STATUS, STOP_SIGNAL_VARIABLE, STOP_STATUS, TASK_VARIABLE, Task
+from classact.launch.task import (
+    FATAL_STATUS,
+    STOP_SIGNAL_VARIABLE,
+    STOP_STATUS,
+    TASK_VARIABLE,
+    UNWRITABLE_STATUS,
+    Task,
+)
 
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# More than a block, so that a disk has to find space for it.
+_TRIED_BYTES = 2**16
 _GUARD = Path(__file__).with_name("guard.py")
 
 
@@ -88,10 +100,16 @@ class LocalProcess:
         if exit_status in (0, STOP_STATUS):
             return None
         log_path = self._task.log_path
-        fatal = exit_status == FATAL_STATUS
-        why = "an error that no restart cures" if fatal else describe_exit(exit_status)
+        said = crash_text(log_path, self._log_offset)
+        if exit_status == UNWRITABLE_STATUS:
+            why = f"the run's files cannot be written: {_refusal(said, log_path.parent)}"
+        elif exit_status == FATAL_STATUS:
+            why = "an error that no restart cures"
+        else:
+            why = describe_exit(exit_status)
         message = f"task {self._task.name} crashed: {why}; log: {log_path}"
-        return Crash(message, crash_text(log_path, self._log_offset), fatal)
+        fatal = exit_status in (FATAL_STATUS, UNWRITABLE_STATUS)
+        return Crash(message, said, fatal)
 
     def _signal(self, send: Callable[[int, int], None], number: int) -> None:
         # Once the process is reaped, another one may have its number.
@@ -99,6 +117,19 @@ class LocalProcess:
             if not self._reaped:
                 with contextlib.suppress(ProcessLookupError):
                     send(self._popen.pid, number)
+
+
+def _refusal(said: str, folder: Path) -> str:
+    """Why a task could not write: by what it said, or, if that could not be written either, by trying."""
+    for number in _REFUSALS:
+        if os.strerror(number) in said:
+            return os.strerror(number)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_TRIED_BYTES))
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    return "by now they can"
 
 
 def _resident_bytes(pid: int) -> tuple[int, int]:

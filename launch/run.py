@@ -11,7 +11,7 @@ import queue
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from classact.data import specs
@@ -42,6 +42,7 @@ from classact.launch.restarts import Restarts
 from classact.launch.synchronous import run_synchronous
 from classact.launch.tasks import endpoints, make_tasks
 from classact.nodes import checkpoints
+from classact.nodes.errors import unwritable
 from classact.selection import policies
 
 LAUNCHES = ("processes", "threads", "slurm", "ray", "synchronous")
@@ -158,7 +159,8 @@ def run(prepared: Prepared, engine: str) -> Outcome:
         How it ended; `result.json` says the same.
 
     Raises:
-        LaunchError: if it cannot be started; the work directory may be used again.
+        LaunchError: if it cannot be started, or the work directory cannot be written before
+            all nodes are; the work directory may be used again.
     """
     config, workdir = prepared.config, prepared.workdir
     if prepared.earlier is not None and prepared.earlier.completed:
@@ -167,12 +169,25 @@ def run(prepared: Prepared, engine: str) -> Outcome:
         groups = program.build_program(config, workdir, prepared.data).groups
         with Progress(workdir, config.steps):
             return slurm_job.run_job(config, workdir, groups)
-    folders.make_work_directory(workdir)
-    with resume.locked(workdir):
+    with _written(workdir), contextlib.ExitStack() as lock:
+        folders.make_work_directory(workdir)
+        lock.enter_context(resume.locked(workdir))
         if prepared.earlier is not None:
             step = resume.prepare_files(config, workdir)
             print(f"classact: the run in {workdir} goes on from step {step}", file=sys.stderr, flush=True)
         return _run_here(prepared, engine)
+
+
+@contextlib.contextmanager
+def _written(workdir: pathlib.Path) -> Iterator[None]:
+    """Makes a LaunchError of one that says that the work directory cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        why = unwritable(error)
+        if why is None:
+            raise
+        raise LaunchError(f"workdir={str(workdir)!r}: {why}; the same command goes on once it can") from error
 
 
 def _run_here(prepared: Prepared, engine: str) -> Outcome:
@@ -199,12 +214,17 @@ def _run_here(prepared: Prepared, engine: str) -> Outcome:
         # Of this process in all; where there are tasks, these are others.
         cpu_seconds = time.process_time() + (outcome.cpu_seconds if outcome.tasks else 0.0)
         before = prepared.earlier or resume.Earlier()
-        _write_result(
-            prepared,
-            outcome,
-            before.wall_seconds + time.monotonic() - started,
-            before.cpu_seconds + cpu_seconds,
-        )
+        wall_seconds = before.wall_seconds + time.monotonic() - started
+        try:
+            _write_result(prepared, outcome, wall_seconds, before.cpu_seconds + cpu_seconds)
+        except OSError as error:
+            said = f"{outcome.message}; " if outcome.message else ""
+            outcome = dataclasses.replace(
+                outcome,
+                # What reads the run's result must not find none of a run that is completed.
+                status="failed" if outcome.status == "completed" else outcome.status,
+                message=f"{said}result.json cannot be written: {error}",
+            )
     return outcome
 
 
@@ -377,5 +397,10 @@ def _provenance(engine: str, data: Mapping[str, parts.DataShape]) -> dict[str, A
 def _write_json(path: pathlib.Path, value: Any) -> None:
     """Writes whole or not at all, so that a reader never sees half a file."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

@@ -47,7 +47,7 @@ def print_status(workdir: pathlib.Path, console: rich.console.Console | None = N
             node,
             addresses.pop(node, ""),
             f"{int(last['step']):,}" if last else "",
-            f"{now - last['time']:,.0f} s ago" if "time" in last else "",
+            f"{max(0.0, now - last['time']):,.0f} s ago" if "time" in last else "",
             _rate(node, written[-_RECENT_RECORDS:]),
         )
     for node, address in sorted(addresses.items()):

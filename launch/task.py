@@ -13,6 +13,9 @@ STOP_STATUS = 86
 FATAL_STATUS = 87
 """Exit status of a task that met an error which no restart cures, see `entry.Entry`."""
 
+UNWRITABLE_STATUS = 88
+"""As `FATAL_STATUS`, of a task whose files cannot be written; its log is one of them."""
+
 TASK_VARIABLE = "CLASSACT_TASK"
 """Is in the environment of a task's process."""
 STOP_SIGNAL_VARIABLE = "CLASSACT_STOP_SIGNAL"

@@ -1,5 +1,44 @@
 """Errors that end a run."""
 
+import errno
+import os
+from collections.abc import Iterator
+from typing import Optional
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# These concern files only if one is named: a socket can refuse as well.
+_NO_RIGHT = (errno.EACCES, errno.EPERM)
+
 
 class FatalError(RuntimeError):
     """Starting the node again would not cure it, so nobody tries."""
+
+
+def unwritable(error: BaseException) -> Optional[str]:
+    """Says why files cannot be written, if that is what an error, or one behind it, means.
+
+    No space, no quota, a file system that is mounted for reading, no right to write.
+    Orbax, TensorStore and Reverb report these as errors of other kinds, and other nodes'
+    errors arrive as text: there the system's own words are looked for.
+
+    Returns:
+        The system's words for it; None if the error is another one.
+    """
+    for behind in _chain(error):
+        if isinstance(behind, OSError):
+            if behind.errno in _NO_ROOM or (behind.errno in _NO_RIGHT and behind.filename is not None):
+                return str(behind)
+            continue
+        for number in _NO_ROOM:
+            if os.strerror(number) in str(behind):
+                return os.strerror(number)
+    return None
+
+
+def _chain(error: Optional[BaseException]) -> Iterator[BaseException]:
+    """Yields an error and those that it was raised from or during."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

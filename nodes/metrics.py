@@ -100,7 +100,7 @@ class MetricsWriter:
         with self._lock:
             if self._closed:
                 raise ValueError(f"the metrics writer of {self._path} is closed")
-            self._lines.write(line)
+            _append(self._lines, line)
             self._events.write_event(event)
             self._events.flush()
 
@@ -143,7 +143,7 @@ class ExampleRecorder:
             OSError: if the disk refuses the line.
         """
         record = {"step": step, **{data_set: array.tolist() for data_set, array in ids.items()}}
-        self._lines.write((json.dumps(record) + "\n").encode())
+        _append(self._lines, (json.dumps(record) + "\n").encode())
 
 
 def _open_for_lines(path: pathlib.Path) -> Any:
@@ -155,6 +155,12 @@ def _open_for_lines(path: pathlib.Path) -> Any:
             if existing.read(1) != b"\n":
                 file.write(b"\n")
     return file
+
+
+def _append(file: Any, line: bytes) -> None:
+    """Writes all of a line: on a disk that is nearly full one call writes what fits, and says nothing."""
+    while line:
+        line = line[file.write(line) :]
 
 
 def _finite_numbers(metrics: Mapping[str, Any]) -> dict[str, Number]:
