@@ -3,7 +3,7 @@
 Trains ClassAct on the icons for `--steps` updates, with one inference server and two run
 loops that are nodes of their own, several times for each kind of node. During a run nodes
 of one kind are killed with SIGKILL, `--per_run` times: the first one at a random moment
-within 20 s after its process appeared, its own start included, each other one within 12 s
+within 20 s after its process appeared, its own start included, each other one within 8 s
 after the last one was replaced. A run that ends before is followed by another one, until
 the kind was killed `--deaths` times. Printed are, by kind,
 
@@ -46,11 +46,12 @@ _KINDS = "learner,inference,run_loop,replay,evaluator"
 _SERVER = {"run_loop": "replay-icons", "evaluator": "learner"}
 _START_SECONDS = 200.0
 _FIRST_WITHIN = 20.0
-_NEXT_WITHIN = 12.0
+_NEXT_WITHIN = 8.0
 _RECOVER_SECONDS = 200.0
 _END_SECONDS = 600.0
 _FIELDS = {
     "train_data": "icons",
+    "learner.model": "vit_mu_2_1",
     "inference.run_loops": 2,
     "inference.run_loops_as_nodes": True,
     "checkpoint_every": 50,

@@ -39,11 +39,15 @@ class Entry:
     def __call__(self) -> Any:
         """Calls the function, and returns what it returns.
 
+        In a task's process a failure prints its traceback, as far as that can be done, and
+        ends the process at once: with `FATAL_STATUS` if a restart cannot cure it, with
+        `UNWRITABLE_STATUS` if its files cannot be written, else with 1. Neither threads nor
+        what is registered for the exit are waited for: Orbax waits minutes there for the
+        rest of a checkpoint that has failed, and JAX for the other hosts of a learner,
+        which wait for this one.
+
         Raises:
-          SystemExit: with `FATAL_STATUS`, if the function fails with an error that a
-            restart cannot cure, or `UNWRITABLE_STATUS`, if it cannot write its files;
-            its traceback is printed first, as far as that can be done.
-          Exception: any other failure of the function.
+          Exception: the function's failure, in any other process.
         """
         _heed(signal.Signals[os.environ.get(STOP_SIGNAL_VARIABLE, "SIGTERM")])
         ended: list[int] = []
@@ -59,23 +63,19 @@ class Entry:
                 ended.append(leave.code or 0)
             raise
         except Exception as error:
-            status = _status_of(error)
-            if status is None:
-                raise
-            # JAX waits minutes at exit for the other hosts of a learner, which wait for
-            # this one; and an exit that fails would hide the status.
-            atexit.register(_leave_as, [status])
-            # The log may be on the disk that is full.
-            with contextlib.suppress(OSError):
-                _print_as_uncaught(error)
-            raise SystemExit(status) from None
+            if TASK_VARIABLE in os.environ:
+                # The log may be on a disk that is full.
+                with contextlib.suppress(OSError):
+                    _print_as_uncaught(error)
+                _leave_as([_status_of(error)])
+            raise
 
 
-def _status_of(error: Exception) -> int | None:
-    """The exit status by which an error tells that no restart cures it; None if one might."""
+def _status_of(error: Exception) -> int:
+    """The exit status of a task that fails so."""
     if unwritable(error) is not None:
         return UNWRITABLE_STATUS
-    return FATAL_STATUS if isinstance(error, _FATAL) else None
+    return FATAL_STATUS if isinstance(error, _FATAL) else 1
 
 
 def _heed(number: signal.Signals) -> None:
@@ -107,7 +107,7 @@ def _print_as_uncaught(error: BaseException) -> None:
 
 
 def _leave_as(ended: list[int]) -> None:
-    """Ends the process with the status of a node that has ended; does nothing if it failed.
+    """Ends the process with the status of a node that has ended; does nothing without one.
 
     When the interpreter takes itself apart, a thread of C++ that comes back to it (Courier's,
     XLA's, Reverb's) aborts the process: one of some twenty evaluators ended so.

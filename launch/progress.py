@@ -28,6 +28,8 @@ _PLAIN_SECONDS = 10.0
 # lines while the elapsed time grows by a factor of e.
 _PLAIN_SHARE_OF_ELAPSED = 1 / 20
 _RECENT_RATES = 5
+# Without news of the learner for so long, something may hang, a file system for instance.
+_SILENT_SECONDS = 60.0
 _JOIN_SECONDS = 5.0
 # One metric of each kind of evaluator, and what follows the evaluator's name.
 _SHOWN = {"top1": "", "zero_shot_top1": "", "i2t_r1": " R@1"}
@@ -199,7 +201,7 @@ class Progress:
         self._title = pathlib.Path(workdir).name
         self._console = console or rich.console.Console()
         self._clock = clock
-        self._start = clock()
+        self._start = self._heard_at = clock()
         self._learner = Tail(self._metrics / "learner.jsonl", skip_existing=True)
         self._evaluators: dict[str, Tail] = {}
         self._find_evaluators(skip_existing=True)
@@ -229,6 +231,7 @@ class Progress:
         self._find_evaluators()
         for record in self._learner.read():
             self.state.add_learner_record(record)
+            self._heard_at = self._clock()
         for tail in self._evaluators.values():
             for record in tail.read():
                 self.state.add_evaluation(record)
@@ -241,8 +244,7 @@ class Progress:
         """The progress as one line of text."""
         state = self.state
         parts = [f"step {state.step:,}/{state.total_steps:,} ({100 * state.share:.0f} %)"]
-        parts += state.facts() or ["waiting for the learner"]
-        return " | ".join([*parts, self._times()])
+        return " | ".join([*parts, *self._facts(), self._times()])
 
     def _run(self) -> None:
         """Polls until the context ends; a terminal that has gone ends the display alone.
@@ -286,9 +288,19 @@ class Progress:
         head.add_column(justify="right", no_wrap=True)
         bar = rich.progress_bar.ProgressBar(total=max(1, state.total_steps), completed=state.step)
         head.add_row(bar, f"step {state.step:,}/{state.total_steps:,}  {self._times()}")
-        facts = rich.text.Text(" | ".join(state.facts() or ["waiting for the learner"]))
+        facts = rich.text.Text(" | ".join(self._facts()))
         return rich.panel.Panel(
             rich.console.Group(head, facts), title=self._title, title_align="left", border_style="dim"
+        )
+
+    def _facts(self) -> list[str]:
+        """The run's figures, and that there is no news of the learner where that is so."""
+        facts = self.state.facts()
+        if not facts:
+            return ["waiting for the learner"]
+        silent = self._clock() - self._heard_at
+        return (
+            facts if silent < _SILENT_SECONDS else [*facts, f"no news of the learner for {_duration(silent)}"]
         )
 
     def _times(self) -> str:

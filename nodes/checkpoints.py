@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from classact.nodes import training
 
 _REST = "optimizers"
+# Of the wall clock, which may jump by hours; and a file system that hangs may come back.
+_SAVE_SECONDS = 7 * 24 * 3600
 # Where each data set's stream was, as JSON.
 _CURSORS = "cursors"
 # Records that were read of the tables and not yet trained on.
@@ -68,7 +70,11 @@ class Checkpointer:
         self._manager = self._open()
 
     def _open(self) -> Any:
-        options = self._ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True)
+        options = self._ocp.CheckpointManagerOptions(
+            max_to_keep=self._keep,
+            create=True,
+            async_options=self._ocp.AsyncOptions(timeout_secs=_SAVE_SECONDS),
+        )
         return self._ocp.CheckpointManager(self._directory, options=options)
 
     def save(self, step: int, state: "training.TrainState", data: DataState | None = None) -> None:

@@ -15,7 +15,13 @@ from classact.data.source import DataError
 from classact.experiments.config import ConfigError
 from classact.launch.crash_report import crash_text
 from classact.launch.entry import Entry
-from classact.launch.task import FATAL_STATUS, STOP_SIGNAL_VARIABLE, STOP_STATUS, TASK_VARIABLE
+from classact.launch.task import (
+    FATAL_STATUS,
+    STOP_SIGNAL_VARIABLE,
+    STOP_STATUS,
+    TASK_VARIABLE,
+    UNWRITABLE_STATUS,
+)
 from classact.nodes import batches, errors, learner, run_loop
 
 # As a task's process: Launchpad's frame is the outermost one, and something waits at exit.
@@ -38,12 +44,21 @@ Entry(fail)()
 SOON = 10.0
 
 
+class LeftError(BaseException):
+    """Stands for the end of the process, with a status."""
+
+
 @pytest.fixture
-def left(monkeypatch):
-    """What was registered for this process's exit, and is not."""
-    registered = []
-    monkeypatch.setattr(atexit, "register", lambda *call: registered.append(call))
-    return registered
+def in_task(monkeypatch):
+    """Makes this process seem to be a task's."""
+
+    def leave(status):
+        raise LeftError(status)
+
+    monkeypatch.setenv(TASK_VARIABLE, "task")
+    monkeypatch.setattr(os, "_exit", leave)
+    # What an entry registers for the exit would end this process.
+    monkeypatch.setattr(atexit, "register", lambda *call: None)
 
 
 def test_what_a_node_returns_is_returned():
@@ -98,33 +113,63 @@ def test_a_stop_waits_for_a_lock_that_the_main_thread_holds(handlers):
         ConfigError,
     ],
 )
-def test_an_error_that_no_restart_cures_has_a_status_of_its_own(kind, capsys, left):
+def test_an_error_that_no_restart_cures_has_a_status_of_its_own(kind, capsys, in_task):
     def fail():
         raise kind("ouch")
 
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(LeftError) as ended:
         Entry(fail)()
-    assert ended.value.code == FATAL_STATUS
+    assert ended.value.args == (FATAL_STATUS,)
     assert capsys.readouterr().err.rstrip().endswith(f"{kind.__name__}: ouch")
-    assert len(left) == 1
 
 
 @pytest.mark.parametrize("error", [RuntimeError("ouch"), ValueError("ouch"), SystemExit(3)])
-def test_other_errors_pass(error, left):
+def test_other_errors_pass(error):
     def fail():
         raise error
 
     with pytest.raises(type(error)) as ended:
         Entry(fail)()
     assert ended.value is error
-    assert not left
+
+
+# As Orbax's, which wait for the other parts of a checkpoint that has failed.
+WAITING = """
+import threading
+from classact.launch.entry import Entry
+
+def fail():
+    threading.Thread(target=threading.Event().wait).start()
+    raise {error}
+
+Entry(fail)()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [("OSError(28, 'full')", UNWRITABLE_STATUS), ("KeyError('ouch')", 1)]
+)
+def test_a_task_that_fails_waits_for_no_thread(error, status):
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING.format(error=error)],
+        env={**os.environ, TASK_VARIABLE: "task"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status
+    assert "in fail\n" in done.stderr
 
 
 def test_the_traceback_is_found_in_the_log_and_nothing_waits_at_exit(tmp_path):
     script, log = tmp_path / "process_entry.py", tmp_path / "task.log"
     script.write_text(SCRIPT)
     with log.open("w") as out:
-        done = subprocess.run([sys.executable, script], stdout=out, stderr=out, timeout=60, check=False)
+        environment = {**os.environ, TASK_VARIABLE: "task"}
+        done = subprocess.run(
+            [sys.executable, script], env=environment, stdout=out, stderr=out, timeout=60, check=False
+        )
     assert done.returncode == FATAL_STATUS
     text = crash_text(log)
     # Its cause first, as Python prints it.
@@ -134,6 +179,31 @@ def test_the_traceback_is_found_in_the_log_and_nothing_waits_at_exit(tmp_path):
     assert last.splitlines()[1].startswith(f'  File "{script}", line ')
     assert last.splitlines()[1].endswith("in <module>")
     assert last.endswith("DataError: ouch")
+
+
+UNWRITABLE = """
+from classact.launch.entry import Entry
+
+def fail():
+    with open("/dev/full", "w") as full:
+        full.write("a line")
+
+Entry(fail)()
+"""
+
+
+def test_a_task_without_space_tells_so_even_if_its_log_has_none_either():
+    environment = {**os.environ, TASK_VARIABLE: "task"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", UNWRITABLE],
+            env=environment,
+            stdout=full,
+            stderr=full,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == UNWRITABLE_STATUS
 
 
 # A signal that comes when Python has given it its default action back.

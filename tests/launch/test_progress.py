@@ -152,6 +152,20 @@ def test_plain_lines_come_at_each_tenth_and_every_ten_seconds(tmp_path, clock):
     assert "| 1:03:45, " in poll(30.0)
 
 
+def test_a_learner_that_is_silent_for_long_is_named(tmp_path, clock):
+    shown = progress.Progress(tmp_path, 100, plain_console(), clock=clock)
+    learner = tmp_path / "metrics" / "learner.jsonl"
+    append(learner, learner_record(5))
+    shown.poll()
+    clock.now += 59
+    assert "no news" not in shown.line()
+    clock.now += 21
+    assert "| no news of the learner for 1:20 |" in shown.line()
+    append(learner, learner_record(10))
+    shown.poll()
+    assert "no news" not in shown.line()
+
+
 def test_evaluators_that_appear_later_are_shown(tmp_path, clock):
     metrics = tmp_path / "metrics"
     append(metrics / "evaluator-test.jsonl", {"step": 900, "eval/test/top1": 0.9})

@@ -60,6 +60,13 @@ def test_every_node_has_its_step_age_and_rate(workdir, monkeypatch):
     assert rows["replay-b-1"].split()[1:] == ["g:5"]
 
 
+def test_a_clock_that_was_put_back_makes_neither_ages_nor_rates_negative(workdir, monkeypatch):
+    monkeypatch.setattr(status.time, "time", lambda: 50.0)
+    write(workdir, "learner", {"step": 100, "time": 7290.0}, {"step": 160, "time": 90.0})
+    _, rows = printed(workdir)
+    assert rows["learner"].split() == ["learner", "160", "0", "s", "ago"]
+
+
 def test_a_run_that_has_just_begun(workdir):
     headline, rows = printed(workdir)
     assert headline.endswith("unfinished | step 0/1,000")
