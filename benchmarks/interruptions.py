@@ -61,14 +61,14 @@ class _Interrupted:
         with self._part() as training:
             self._expect(training, _SIGTERM_STATUS, "", stop=True)
         with self._part() as training:
-            live_runs.kill(training.processes())
+            training.kill()
             self._expect(training, _SIGKILL_STATUS, "")
         with self._part() as training:
             ballast = live_runs.fill(self._run.parent)
             self._expect(training, _FAILED_STATUS, "No space left on device")
             ballast.unlink()
         with self._part() as training:
-            live_runs.kill(training.processes())
+            training.kill()
             self._expect(training, _SIGKILL_STATUS, "")
             newest = checkpoints.latest_step(self._run / "checkpoints")
             live_runs.damage(self._run / "checkpoints" / str(newest))

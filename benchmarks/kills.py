@@ -38,6 +38,7 @@ from collections.abc import Iterator, Mapping
 
 import figures
 import live_runs
+import psutil
 import training_runs
 from figures import Figure
 
@@ -107,7 +108,7 @@ class _Deaths:
             node = self._rng.choice(sorted(victims))
             before = self._learned()
             died = time.monotonic()
-            live_runs.kill([victims[node]])
+            live_runs.kill(victims[node])
             seen.deaths += 1
             self._wait(lambda node=node, before=before: self._works(node, before), _RECOVER_SECONDS, node)
             if self._training.has_ended:
@@ -115,7 +116,7 @@ class _Deaths:
             seen.seconds.append(time.monotonic() - died)
             within = _NEXT_WITHIN
 
-    def _victims(self) -> Mapping[str, object]:
+    def _victims(self) -> Mapping[str, psutil.Process]:
         nodes = live_runs.nodes_of(self._run)
         return {node: process for node, process in nodes.items() if node.partition("-")[0] == self._kind}
 

@@ -5,7 +5,7 @@ import json
 import pathlib
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,18 +28,19 @@ def nodes_of(run: pathlib.Path) -> dict[str, psutil.Process]:
     return found
 
 
-def kill(processes: Sequence[psutil.Process]) -> None:
-    """Sends SIGKILL to all, and waits until they are gone.
+def kill(process: psutil.Process) -> None:
+    """Sends SIGKILL to a node, and waits until it is gone.
 
     Raises:
-        TimeoutError: if one is not.
+        TimeoutError: if it is not.
     """
-    for process in processes:
-        if process.is_running():
-            process.kill()
-    _, alive = psutil.wait_procs(processes, timeout=_REAP_SECONDS)
-    if alive:
-        raise TimeoutError(f"{alive}: not gone {_REAP_SECONDS:.0f} s after SIGKILL")
+    try:
+        process.kill()
+        process.wait(_REAP_SECONDS)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.TimeoutExpired:
+        raise TimeoutError(f"{process}: not gone {_REAP_SECONDS:.0f} s after SIGKILL") from None
 
 
 def serves(run: pathlib.Path, node: str) -> bool:

@@ -98,7 +98,7 @@ class _Soak:
             newest = checkpoints.latest_step(self._run / "checkpoints") or 0
             self.learner_deaths.append((time.time(), newest))
         died = time.monotonic()
-        live_runs.kill([victim])
+        live_runs.kill(victim)
 
         def back() -> bool:
             if node.startswith("evaluator"):

@@ -152,9 +152,21 @@ class Training:
         """Whether the launcher is gone."""
         return self._ended.is_set()
 
-    def processes(self) -> list[psutil.Process]:
-        """The launcher, and all that it and they have started."""
-        return [self._root, *self._root.children(recursive=True)]
+    def kill(self) -> None:
+        """Sends SIGKILL to the launcher and to all that it has started, as a loss of power does.
+
+        Blocks until all but the launcher, for which there is `end`, are gone.
+
+        Raises:
+            TimeoutError: if one is not after some seconds.
+        """
+        _, *others = processes = self._processes()
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        _, alive = psutil.wait_procs(others, timeout=_STOP_SECONDS)
+        if alive:
+            raise TimeoutError(f"{alive}: not gone {_STOP_SECONDS:.0f} s after SIGKILL")
 
     def stop(self) -> None:
         """Asks the launcher to stop, as a cluster does that wants its hosts back; returns at once."""
@@ -207,10 +219,13 @@ class Training:
         sizes = self._sample(-1).resident_bytes
         return sizes[LAUNCHER], sum(sizes.values())
 
+    def _processes(self) -> list[psutil.Process]:
+        return [self._root, *self._root.children(recursive=True)]
+
     def _sample(self, step: int) -> Sample:
         now = time.monotonic()
         cpu, resident = {}, {}
-        for process in self.processes():
+        for process in self._processes():
             # One that has just ended is left out.
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
                 name = self._name(process)
