@@ -22,6 +22,8 @@ RECORDED = (
     "--config.checkpoint_every=20",
     "--config.record_examples=True",
 )
+# So long that it runs when something is done to it.
+LONG = (*RECORDED, "--config.steps=400")
 
 
 @pytest.fixture
@@ -103,7 +105,7 @@ def steps_of(workdir):
 
 
 def test_a_run_without_space_ends_at_once_and_goes_on_when_there_is_some(place, small_disk):
-    process = start(place, "full", *RECORDED)
+    process = start(place, "full", *LONG)
     output = place / "full.out"
     wait_until(lambda: (checkpoints.latest_step(small_disk / "checkpoints") or 0) >= 20, process, output)
     ballast = fill(small_disk)
@@ -121,11 +123,11 @@ def test_a_run_without_space_ends_at_once_and_goes_on_when_there_is_some(place, 
     assert "No space left on device" in other.stderr and "Traceback" not in other.stderr
 
     ballast.unlink()
-    done = train(place, "full", *RECORDED)
+    done = train(place, "full", *LONG)
     assert done.returncode == 0, done.stderr
     assert f"goes on from step {newest}" in done.stderr
     assert result_of(place, "full")["status"] == "completed"
-    assert steps_of(small_disk) == list(range(1, 121))
+    assert steps_of(small_disk) == list(range(1, 401))
 
 
 def test_a_run_waits_for_a_file_system_that_hangs(place, hanging_disk):
