@@ -123,10 +123,11 @@ def held(task: str, addresses: Collection[str]) -> Iterator[None]:
 
 
 def check_closed(servers: Iterable[tuple[str, str]]) -> None:
-    """Makes sure that nobody listens on the addresses yet.
+    """Makes sure that nobody has the addresses yet; call it on their host.
 
-    gRPC shares ports: a second server on one port starts without an error, and
-    clients then reach either of the two.
+    gRPC shares ports: a second server of Reverb's on one port starts without an error,
+    and clients then reach either of the two. (Courier's fails, without naming the port.)
+    Binding is tried as well as connecting: what has a port need not listen, or answer.
 
     Args:
       servers: (task name, "host:port") of each server.
@@ -140,7 +141,7 @@ def check_closed(servers: Iterable[tuple[str, str]]) -> None:
         if address in seen:
             raise PortTakenError(f"tasks {seen[address]} and {task} were both given the address {address}")
         seen[address] = task
-        if answers(address):
+        if answers(address) or not _can_bind(int(address.rpartition(":")[2])):
             raise _taken(task, address, "something already listens on")
 
 

@@ -5,12 +5,15 @@ program is built, its server is never stopped, and without a checkpointer it
 leaves a temporary directory; this one avoids all three.
 """
 
+import os
 import pathlib
 
 import launchpad as lp
 from launchpad import address as lp_address
 from launchpad.nodes import base
 
+from classact.launch.ports import check_closed
+from classact.launch.task import TASK_VARIABLE
 from classact.replay.config import TableConfig
 
 
@@ -48,8 +51,15 @@ class ReplayNode(lp.PyNode):
         return self._track_handle(AddressHandle(self._address))
 
     def run(self) -> None:
-        """Serves until the program's stop event."""
+        """Serves until the program's stop event.
+
+        Raises:
+            PortTakenError: if something else has the port.
+        """
         from classact.replay import tables
 
-        port = lp_address.get_port_from_address(self._address.resolve())
+        address = self._address.resolve()
+        port = lp_address.get_port_from_address(address)
+        # Seconds of imports after the launcher's look: Reverb would share it and say nothing.
+        check_closed([(os.environ.get(TASK_VARIABLE, "replay"), address)])
         tables.serve(self._tables, self._record_bytes, port, self._folder, lp.stop_event())
