@@ -1,7 +1,18 @@
 """What tests of several folders share."""
 
+import atexit
+import os
+import shutil
+import tempfile
+
 import pytest
 from absl import flags
+
+# Whole programs compile the same models again and again. JAX reads these when it is imported.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="classact-tests-xla-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture
