@@ -28,7 +28,7 @@ import pathlib
 import random
 import statistics
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import figures
 import live_runs
@@ -51,9 +51,10 @@ _FAILED_STATUS = 1
 class _Interrupted:
     """A run that is interrupted, and what it is made of."""
 
-    def __init__(self, run: pathlib.Path, fields: dict[str, object], steps: int, rng: random.Random) -> None:
-        self._run, self._fields, self._rng = run, fields, rng
-        self._steps = steps
+    def __init__(
+        self, run: pathlib.Path, fields: Mapping[str, object], env: Mapping[str, str], rng: random.Random
+    ) -> None:
+        self._run, self._fields, self._env, self._rng = run, dict(fields), env, rng
         self._breaks = 0
 
     def train(self) -> None:
@@ -84,6 +85,7 @@ class _Interrupted:
             self._run,
             self._fields,
             launch="processes",
+            env=self._env,
             log=self._log(),
             resume=True,
         )
@@ -96,7 +98,7 @@ class _Interrupted:
     def _part(self) -> Iterator[training_runs.Training]:
         """Starts it, or lets it go on; yields it at a random moment in the next sixth of its updates."""
         begin = max(live_runs.updates_of(self._run).examples, default=0)
-        sixth = self._steps / 6
+        sixth = int(self._fields["steps"]) / 6
         until = begin + self._rng.uniform(sixth / 2, sixth)
         with self._start() as training:
             training_runs.wait_until(
@@ -132,7 +134,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
     """Measures; see the module's docstring."""
     folder = options.workdir / "interruptions"
     reference_steps, steps = (50, 120) if options.quick else (_REFERENCE_STEPS, options.steps)
-    reference = folder / "reference"
+    reference, env = folder / "reference", training_runs.compiled_in(folder / "xla")
     training_runs.train(
         f"{training_runs.DEMO}:reference", reference, {**_SMALL, "steps": reference_steps}, launch="processes"
     )
@@ -142,11 +144,11 @@ def measure(options: argparse.Namespace) -> list[Figure]:
         if options.quick:
             fields |= {"checkpoint_every": 10, "log_every": 5}
         run = folder / f"whole_{seed}"
-        training_runs.train(f"{training_runs.DEMO}:classact", run, fields, launch="processes")
+        training_runs.train(f"{training_runs.DEMO}:classact", run, fields, launch="processes", env=env)
         whole.append(_accuracy(run))
         with _small_disk(folder / f"interrupted_{seed}") as disk:
             run = disk / "run"
-            _Interrupted(run, fields, steps, random.Random(seed)).train()
+            _Interrupted(run, fields, env, random.Random(seed)).train()
             broken.append(_accuracy(run))
             updates = live_runs.updates_of(run)
             repeated += updates.repeated

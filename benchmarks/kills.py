@@ -144,10 +144,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
     reference = training_runs.demo_reference(folder, {"train_data": "icons"})
     fields = {**_FIELDS, "steps": options.steps, "reference.checkpoint": reference}
     deaths, per_run = (2, 2) if options.quick else (options.deaths, options.per_run)
-    compiled = {
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "xla"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
-    }
+    compiled = training_runs.compiled_in(folder / "xla")
     rng = random.Random(options.seed)
     found: list[Figure] = []
     with _engine(options.launch) as (environment, placed):

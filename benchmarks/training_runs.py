@@ -254,6 +254,14 @@ def train(
         return training.watch()
 
 
+def compiled_in(folder: pathlib.Path) -> dict[str, str]:
+    """The variables that make JAX keep in a folder what it compiles, for runs of the same models."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
+    }
+
+
 def demo_reference(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -> pathlib.Path:
     """Trains a reference for the demo for a few updates; returns its run directory.
 
