@@ -147,9 +147,9 @@ class ExampleRecorder:
 
 
 def _open_for_lines(path: pathlib.Path) -> Any:
-    """Opens a file for unbuffered appending, at the start of a line."""
+    """Opens a file for unbuffered appending, at the start of a line; a pipe has no end to look at."""
     file = open(path, "ab", buffering=0)  # noqa: SIM115 (its owner closes it)
-    if file.tell() > 0:
+    if file.seekable() and file.tell() > 0:
         with open(path, "rb") as existing:
             existing.seek(-1, os.SEEK_END)
             if existing.read(1) != b"\n":

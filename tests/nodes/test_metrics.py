@@ -1,4 +1,7 @@
+import errno
+import io
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from classact.nodes import metrics
 from classact.nodes.metrics import MetricsWriter
 
 
@@ -111,6 +115,35 @@ def test_a_restarted_node_appends_on_a_line_of_its_own(tmp_path):
     first, torn, last = writer.path.read_text().splitlines()
     assert (json.loads(first)["x"], torn, json.loads(last)["x"]) == (1, '{"step": 2, "ti', 2)
     assert len(list((tmp_path / "tensorboard" / "learner").iterdir())) == 2
+
+
+def test_a_recorder_that_goes_on_begins_on_a_line_of_its_own(tmp_path):
+    path = tmp_path / "trained_examples.jsonl"
+    path.write_text('{"step": 1, "a": [7]}\n{"step": 2, "a": [')
+    metrics.ExampleRecorder(path)(2, {"a": np.array([8, 9])})
+    first, torn, last = path.read_text().splitlines()
+    assert json.loads(first) == {"step": 1, "a": [7]}
+    assert torn == '{"step": 2, "a": ['
+    assert json.loads(last) == {"step": 2, "a": [8, 9]}
+
+
+def test_a_line_that_fits_only_in_parts_is_written_whole_or_fails():
+    # As a disk that is nearly full: it takes some bytes, then less, then none.
+    room = [3, 2]
+
+    class Nearly(io.BytesIO):
+        def write(self, data):
+            if not room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(bytes(data)[: room.pop(0)])
+
+    file = Nearly()
+    with pytest.raises(OSError, match="No space left"):
+        metrics._append(file, b"0123456789")
+    assert file.getvalue() == b"01234"
+    room[:] = [4, 4, 4]
+    metrics._append(file, b"0123456789")
+    assert file.getvalue() == b"012340123456789"
 
 
 def test_threads_write_whole_lines(tmp_path):
