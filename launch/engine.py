@@ -19,6 +19,7 @@ from classact.launch.events import Asked, Crash, Ended, Event
 from classact.launch.interrupts import Interrupt, Interrupts, interrupts_to
 from classact.launch.outcome import LaunchError, Outcome, TaskEnd
 from classact.launch.restarts import RestartPlan, Restarts
+from classact.nodes.errors import unwritable
 
 _TICK_SECONDS = 1.0
 # What tasks may take to vanish once they are killed: the kernel frees their memory
@@ -282,7 +283,8 @@ class Engine(abc.ABC):
             self.restart(name)
         except (OSError, LaunchError) as error:
             self.running.discard(name)
-            self._on_crash(name, Crash(f"task {name} cannot be started again: {error}", ""))
+            fatal = unwritable(error) is not None
+            self._on_crash(name, Crash(f"task {name} cannot be started again: {error}", "", fatal))
 
     def _on_deadline(self) -> None:
         if self._killed:

@@ -101,14 +101,18 @@ class LocalProcess:
             return None
         log_path = self._task.log_path
         said = crash_text(log_path, self._log_offset)
-        if exit_status == UNWRITABLE_STATUS:
+        # It was there when this life began.
+        gone = not log_path.parent.is_dir()
+        if gone:
+            why = f"the run's files cannot be written: {log_path.parent} is gone"
+        elif exit_status == UNWRITABLE_STATUS:
             why = f"the run's files cannot be written: {_refusal(said, log_path.parent)}"
         elif exit_status == FATAL_STATUS:
             why = "an error that no restart cures"
         else:
             why = describe_exit(exit_status)
         message = f"task {self._task.name} crashed: {why}; log: {log_path}"
-        fatal = exit_status in (FATAL_STATUS, UNWRITABLE_STATUS)
+        fatal = gone or exit_status in (FATAL_STATUS, UNWRITABLE_STATUS)
         return Crash(message, said, fatal)
 
     def _signal(self, send: Callable[[int, int], None], number: int) -> None:

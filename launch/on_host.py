@@ -14,7 +14,7 @@ seconds in all. That a signal has come is printed, for the engine. More of them 
 nothing: Slurm may send two at once, and SIGKILL when it loses patience.
 
 END.json is then what `Finished.load` reads, and the exit status is 0: that the task
-crashed is the engine's business.
+crashed is the engine's business. If it cannot be written, that is `UNWRITABLE_STATUS`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from classact.launch.interrupts import Interrupt, interrupts_to
 from classact.launch.local_process import LocalProcess
 from classact.launch.outcome import TaskEnd
 from classact.launch.ports import PortTakenError, held
-from classact.launch.task import Task
+from classact.launch.task import UNWRITABLE_STATUS, Task
 
 KILL = object()
 """Put on the events of `run_task`, it ends the task at once."""
@@ -203,7 +203,12 @@ def main(arguments: list[str]) -> None:
     threading.Thread(target=_await_end_of_input, args=(events,), daemon=True).start()
     with interrupts_to(events):
         task = Task.load(task_path)
-        run_task(task, events, notice, hold, _tell_signal, _STOP_SIGNAL).save(end_path)
+        finished = run_task(task, events, notice, hold, _tell_signal, _STOP_SIGNAL)
+        try:
+            finished.save(end_path)
+        except OSError as error:
+            print(f"{end_path} cannot be written: {error}", flush=True)
+            sys.exit(UNWRITABLE_STATUS)
 
 
 def _tell_signal(number: int) -> None:

@@ -20,7 +20,7 @@ from classact.launch.events import Asked, Crash, Ended
 from classact.launch.on_host import TOLD, Finished
 from classact.launch.outcome import LaunchError, Outcome, TaskEnd
 from classact.launch.restarts import Restarts
-from classact.launch.task import Task
+from classact.launch.task import UNWRITABLE_STATUS, Task
 
 # What `on_host` may take to tell how a task ended that it had to end itself.
 _TELL_SECONDS = 4.0
@@ -219,8 +219,14 @@ class _Step:
         # A task that stops because its host has lost the launcher ends well, for its host.
         if ended is None or (status != 0 and ended.crash is None and ended.signal is None):
             srun = "did not hear of the step's end" if self._deaf else describe_exit(status)
-            ended = self._lost(said or [f"srun: {srun}"], job_hosts)
+            said = said or [f"srun: {srun}"]
+            ended = self._unwritten(said) if status == UNWRITABLE_STATUS else self._lost(said, job_hosts)
         events.put(ended)
+
+    def _unwritten(self, said: Sequence[str]) -> Ended:
+        """The end of a task whose host could not write it."""
+        message = f"task {self._task.name}: the run's files cannot be written: {said[0]}"
+        return Ended(self._task.name, Crash(message, "\n".join(said), fatal=True))
 
     def _lost(self, said: Sequence[str], job_hosts: Callable[[], Collection[str]]) -> Ended:
         """The end of a task whose host has not told it."""

@@ -1,5 +1,6 @@
 """What follows from a task's end, tried without any task, and without waiting."""
 
+import errno
 import heapq
 import itertools
 import os
@@ -318,6 +319,13 @@ class TestRestarts:
         assert outcome.message.startswith("task replay cannot be started again: port taken; it had been")
         assert outcome.restarts == {"replay": 2}
         assert [time for time, _ in engine.restarted] == [0, 1]
+
+    def test_not_where_its_files_cannot_be_written(self):
+        engine = Stub("learner", "replay", when_stopped=[Ended("learner")], per_hour=5)
+        engine.when_restarted = [OSError(errno.ENOSPC, "No space left on device")]
+        outcome = engine.run(Ended("replay", OUCH))
+        assert (outcome.status, outcome.restarts) == ("failed", {"replay": 1})
+        assert "cannot be started again: [Errno 28] No space left on device" in outcome.message
 
     def test_what_all_lives_used_is_counted(self):
         engine = Stub("learner", "replay", when_stopped=[Ended("replay")], per_hour=2)

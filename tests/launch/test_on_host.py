@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
-from classact.launch import on_host
-from classact.launch.task import FATAL_STATUS, STOP_STATUS, Task
+from classact.launch import on_host, slurm_steps
+from classact.launch.task import FATAL_STATUS, STOP_STATUS, UNWRITABLE_STATUS, Task
 
 WAIT_FOR_STOP = """
 import signal, sys
@@ -252,3 +252,25 @@ def test_a_port_that_is_taken_here_is_a_crash_before_the_start(tmp_path):
     assert not (tmp_path / "logs" / "learner.log").exists()
     finished.save(tmp_path / "end.json")
     assert on_host.Finished.load(tmp_path / "end.json") == finished
+
+
+def test_an_end_that_cannot_be_written_has_a_status_of_its_own(tmp_path):
+    (tmp_path / "end.tmp").symlink_to("/dev/full")
+    with running(tmp_path, "pass") as process:
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == UNWRITABLE_STATUS
+    assert said == f"{tmp_path / 'end.json'} cannot be written: [Errno 28] No space left on device\n"
+
+
+def test_a_step_whose_end_cannot_be_written_is_not_started_again(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "learner.0.end.tmp").symlink_to("/dev/full")
+    events = queue.SimpleQueue()
+    # `env` runs here what `srun` runs there.
+    step = slurm_steps._Step(task_of(tmp_path, "pass"), 0, ["env"], (60.0, 0.0))
+    step.watch(events, lambda: ["here"])
+    ended = events.get(timeout=60)
+    step.close()
+    assert ended.crash.fatal and step.end is None
+    assert "the run's files cannot be written: " in ended.crash.message
+    assert "No space left on device" in ended.crash.message

@@ -229,6 +229,21 @@ def test_an_error_that_no_restart_cures_ends_the_run_at_once(tmp_path, stage):
     assert outcome.traceback.endswith("DataError: ouch")
 
 
+def test_a_work_directory_that_is_gone_ends_the_run_at_once(tmp_path, stage):
+    workdir = tmp_path / "run"
+
+    def scene():
+        (learner,) = stage.await_puppets("learner")
+        workdir.rename(tmp_path / "elsewhere")
+        learner.tell("exit 3")
+
+    outcome = perform(stage, scene, plain_tasks(workdir, stage, "learner"), restarts=Restarts(5))
+
+    assert (outcome.status, outcome.failed_task, outcome.restarts) == ("failed", "learner", {})
+    assert f"the run's files cannot be written: {workdir / 'logs'} is gone" in outcome.message
+    assert not workdir.exists()
+
+
 def test_an_address_that_was_taken_meanwhile_is_another_death(tmp_path, stage):
     learner, replay = plain_tasks(tmp_path, stage, "learner", "replay")
     with LoopbackPorts() as ports:
