@@ -9,7 +9,7 @@ moments and started again by the same command, each time by something else:
 4. SIGKILL to all, after which its newest checkpoint is damaged;
 5. SIGTERM, after which it goes on with two inference servers instead of one.
 
-It is the demonstration's ClassAct with a smaller learner and batch, so that 3,000 updates
+It is the demonstration's ClassAct with smaller models and a smaller batch, so that 3,000 updates
 take minutes, and with a reference of its own that has learned for 1,000. Printed are the
 final accuracies on held-out data by seed, their means and standard deviations, the
 difference of the means and twice its standard error; how each interruption ended; and the
@@ -37,8 +37,8 @@ from figures import Figure
 
 from classact.nodes import checkpoints
 
-_SMALL = {"batch_size": 32, "evaluation.every": 250}
-_LEARNER = {"learner.model": "vit_mu_2_1", "checkpoint_every": 100, "record_examples": True}
+_SMALL = {"batch_size": 32, "evaluation.every": 250, "scorer.model": "vit_mu_1_1"}
+_LEARNER = {"learner.model": "vit_mu_1_1", "checkpoint_every": 100, "record_examples": True}
 _REFERENCE_STEPS = 1_000
 _DISK_MB = 300
 _FINAL = "eval/test/top1"
