@@ -20,6 +20,8 @@ _SAMPLE_SECONDS = 2.0
 _SIGNATURE_SECONDS = 60
 # Between two tries to reach a server that is gone.
 _RETRY_SECONDS = 1.0
+# For the counts of a table; of whole seconds, as Reverb has it.
+_STATISTICS_SECONDS = 10
 
 Batch = dict[str, np.ndarray]
 
@@ -266,11 +268,14 @@ class TableStatistics:
         With several shards also each one's size, as `shard_<index>/size`.
 
         Raises:
-            RuntimeError: if a server does not answer within ten seconds.
+            RuntimeError: if a server does not answer within ten seconds, whatever Reverb raises then.
         """
         found = {"size": 0.0, "inserts": 0.0, "samples": 0.0}
         for shard, client in enumerate(self._clients):
-            info = client.server_info(timeout=10)[self._table]
+            try:
+                info = client.server_info(timeout=_STATISTICS_SECONDS)[self._table]
+            except reverb.DeadlineExceededError as error:
+                raise RuntimeError(str(error)) from error
             found["size"] += info.current_size
             found["inserts"] += info.rate_limiter_info.insert_stats.completed
             found["samples"] += info.rate_limiter_info.sample_stats.completed

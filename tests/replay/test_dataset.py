@@ -1,5 +1,6 @@
 """What the learner reads: whole batches, nothing twice, nothing lost."""
 
+import socket
 import threading
 import time
 
@@ -132,3 +133,11 @@ def test_stop_ends_the_reader(make_replay, monkeypatch):
     started = time.monotonic()
     reader.close(timeout=10)
     assert time.monotonic() - started < 5
+
+
+def test_statistics_of_a_server_that_does_not_answer_are_no_error_of_reverbs(monkeypatch):
+    monkeypatch.setattr(dataset, "_STATISTICS_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        asked = dataset.TableStatistics([f"127.0.0.1:{mute.getsockname()[1]}"], EXAMPLES_TABLE)
+        with pytest.raises(RuntimeError, match="did not complete"):
+            asked()
