@@ -13,8 +13,9 @@ the kind was killed `--deaths` times. Printed are, by kind,
   pause after quick deaths included: a learner has made an update, a server serves its
   port, a run loop is connected to the replay and an evaluator to the learner;
 - updates made again because the learner went back to a checkpoint;
-- examples trained on twice, undone updates left out: of the first 470 updates, the undone
-  ones included, whose data are within one epoch, so that without deaths there are none.
+- examples trained on twice in the first 230 updates, the undone ones included: their data
+  are within one epoch even if one run loop has read all of them while the other one was
+  dead, so that without deaths there are none.
 
 JAX keeps what it compiles in `xla` beside the runs, so that the compilation, which takes a
 learner longer than all else, is not what is measured.
@@ -53,8 +54,8 @@ _FIRST_WITHIN = 20.0
 _NEXT_WITHIN = 8.0
 _RECOVER_SECONDS = 200.0
 _END_SECONDS = 600.0
-# An epoch has 488, and the tables hold some more.
-_UPDATES_IN_EPOCH = 470
+# Half of an epoch has 244, and the tables hold some more.
+_UPDATES_IN_EPOCH = 230
 _FIELDS = {
     "train_data": "icons",
     "learner.model": "vit_mu_2_1",
