@@ -37,8 +37,13 @@ from figures import Figure
 
 from classact.nodes import checkpoints
 
-_SMALL = {"batch_size": 32, "evaluation.every": 250, "scorer.model": "vit_mu_1_1"}
-_LEARNER = {"learner.model": "vit_mu_1_1", "checkpoint_every": 100, "record_examples": True}
+_SMALL = {
+    "batch_size": 32,
+    "evaluation.every": 250,
+    "learner.model": "vit_mu_1_1",
+    "scorer.model": "vit_mu_1_1",
+}
+_RECORDED = {"checkpoint_every": 100, "record_examples": True}
 _REFERENCE_STEPS = 1_000
 _DISK_MB = 300
 _FINAL = "eval/test/top1"
@@ -140,7 +145,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
     )
     whole, broken, repeated, missing = [], [], 0, 0
     for seed in map(int, options.seeds.split(",")):
-        fields = {**_SMALL, **_LEARNER, "steps": steps, "seed": seed, "reference.checkpoint": reference}
+        fields = {**_SMALL, **_RECORDED, "steps": steps, "seed": seed, "reference.checkpoint": reference}
         if options.quick:
             fields |= {"checkpoint_every": 10, "log_every": 5}
         run = folder / f"whole_{seed}"
