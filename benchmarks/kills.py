@@ -2,10 +2,11 @@
 
 Trains ClassAct on the icons for `--steps` updates, with one inference server and two run
 loops that are nodes of their own, several times for each kind of node. During a run nodes
-of one kind are killed with SIGKILL, `--per_run` times: the first one at a random moment
-within 20 s after its process appeared, its own start included, each other one within 8 s
-after the last one was replaced. A run that ends before is followed by another one, until
-the kind was killed `--deaths` times. Printed are, by kind,
+of one kind are killed with SIGKILL, `--per_run` times, at moments that are drawn from the
+whole run: with a probability of 1/6 each from the 20 s after the first process appeared,
+else from the first nine tenths of the updates. Who is killed while the one before is not
+yet replaced is killed when it is. A run that ends before its last moment is followed by
+another one, until the kind was killed `--deaths` times. Printed are, by kind,
 
 - how many runs there were, and how many reached their last step with every step in it and
   no process left over;
@@ -13,9 +14,9 @@ the kind was killed `--deaths` times. Printed are, by kind,
   pause after quick deaths included: a learner has made an update, a server serves its
   port, a run loop is connected to the replay and an evaluator to the learner;
 - updates made again because the learner went back to a checkpoint;
-- examples trained on twice in the first 230 updates, the undone ones included: their data
-  are within one epoch even if one run loop has read all of them while the other one was
-  dead, so that without deaths there are none.
+- examples trained on twice, undone updates left out. A run takes less than half of an epoch,
+  so that a run loop that goes on while the other one is dead begins no second one: without
+  deaths there are none.
 
 JAX keeps what it compiles in `xla` beside the runs, so that the compilation, which takes a
 learner longer than all else, is not what is measured.
@@ -50,12 +51,11 @@ _KINDS = "learner,inference,run_loop,replay,evaluator"
 # What a node of these kinds is connected to when it works.
 _SERVER = {"run_loop": "replay-icons", "evaluator": "learner"}
 _START_SECONDS = 200.0
-_FIRST_WITHIN = 20.0
-_NEXT_WITHIN = 8.0
+_BEGIN_SECONDS = 20.0
+_BEGIN_SHARE = 1 / 6
+_LAST_SHARE = 0.9
 _RECOVER_SECONDS = 200.0
 _END_SECONDS = 600.0
-# Half of an epoch has 244, and the tables hold some more.
-_UPDATES_IN_EPOCH = 230
 _FIELDS = {
     "train_data": "icons",
     "learner.model": "vit_mu_2_1",
@@ -99,15 +99,20 @@ class _Deaths:
     ) -> None:
         self._run, self._kind, self._training, self._rng = run, kind, training, rng
 
-    def kill(self, times: int, seen: _Kind) -> None:
+    def kill(self, times: int, steps: int, seen: _Kind) -> None:
         """Kills so often, or until the run ends."""
-        within = _FIRST_WITHIN
-        for _ in range(times):
+        self._wait(self._victims, _START_SECONDS, "a node to kill")
+        began = time.monotonic()
+        for moment in sorted(self._rng.uniform(-_BEGIN_SHARE, 1 - _BEGIN_SHARE) for _ in range(times)):
+            if moment < 0:
+                training_runs.sleep_until(began + (1 + moment / _BEGIN_SHARE) * _BEGIN_SECONDS)
+            else:
+                step = moment / (1 - _BEGIN_SHARE) * _LAST_SHARE * steps
+                self._wait(lambda step=step: self._step() >= step, _END_SECONDS, f"step {step:.0f}")
             self._wait(self._victims, _START_SECONDS, "a node to kill")
-            training_runs.sleep_until(time.monotonic() + self._rng.uniform(0, within))
-            victims = self._victims()
-            if not victims:
+            if self._training.has_ended:
                 return
+            victims = self._victims()
             node = self._rng.choice(sorted(victims))
             before = self._learned()
             died = time.monotonic()
@@ -117,7 +122,9 @@ class _Deaths:
             if self._training.has_ended:
                 return
             seen.seconds.append(time.monotonic() - died)
-            within = _NEXT_WITHIN
+
+    def _step(self) -> int:
+        return max(live_runs.updates_of(self._run).examples, default=0)
 
     def _victims(self) -> Mapping[str, psutil.Process]:
         nodes = live_runs.nodes_of(self._run)
@@ -161,7 +168,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
                     env={**environment, **compiled},
                 ) as training:
                     times = min(per_run, deaths - seen.deaths)
-                    _Deaths(run, kind, training, rng).kill(times, seen)
+                    _Deaths(run, kind, training, rng).kill(times, options.steps, seen)
                     status, said = training.end(_END_SECONDS)
                 _count(run, status, said, options.steps, seen)
             part = list(seen.figures(kind))
@@ -176,9 +183,8 @@ def _count(run: pathlib.Path, status: int, said: str, steps: int, seen: _Kind) -
     left = live_runs.nodes_of(run)
     seen.runs += 1
     seen.repeated += updates.repeated
-    in_epoch = live_runs.updates_of(run, _UPDATES_IN_EPOCH)
-    seen.twice += in_epoch.trained_twice()
-    seen.trained_on += sum(map(len, in_epoch.examples.values()))
+    seen.twice += updates.trained_twice()
+    seen.trained_on += sum(map(len, updates.examples.values()))
     last = max(updates.examples, default=0)
     if (status, result.get("steps"), last, updates.missing, left) == (0, steps, steps, 0, {}):
         seen.good += 1
@@ -206,7 +212,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--deaths", type=int, default=20, help="of each kind")
     made.add_argument("--per_run", type=int, default=5, help="of these in one run, at most")
     made.add_argument("--kinds", default=_KINDS, help="what is killed, one after another")
-    made.add_argument("--steps", type=int, default=480, help="updates of a run; 488 are an epoch")
+    made.add_argument("--steps", type=int, default=230, help="updates of a run; 488 are an epoch")
     made.add_argument("--seed", type=int, default=0, help="of the moments and the nodes")
     return made
 

@@ -1,7 +1,6 @@
 """Looks into a run that is in progress, and breaks things in it."""
 
 import dataclasses
-import itertools
 import json
 import pathlib
 import shutil
@@ -105,17 +104,12 @@ class Updates:
         return len(ids) - len(np.unique(ids))
 
 
-def updates_of(run: pathlib.Path, first: int | None = None) -> Updates:
-    """Reads what a run with `record_examples` has trained on so far.
-
-    Args:
-        run: its directory.
-        first: how many updates to read, the undone ones included; None: all.
-    """
+def updates_of(run: pathlib.Path) -> Updates:
+    """Reads what a run with `record_examples` has trained on so far."""
     found: dict[int, list[int]] = {}
     repeated = 0
     path = run / "trained_examples.jsonl"
-    for record in itertools.islice(_whole_lines(path) if path.exists() else (), first):
+    for record in _whole_lines(path) if path.exists() else ():
         step = record.pop("step")
         while found and next(reversed(found)) >= step:
             found.popitem()
