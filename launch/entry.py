@@ -62,6 +62,7 @@ class Entry:
             if leave.code is None or isinstance(leave.code, int):
                 ended.append(leave.code or 0)
             raise
+        # Whatever it is, the process ends by it, and must do so without waiting.
         except Exception as error:
             if TASK_VARIABLE in os.environ:
                 # The log may be on a disk that is full.
