@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from classact.experiments.config import ConfigError
 from classact.launch.outcome import LaunchError
+from classact.nodes.errors import unwritable
 
 
 def check_work_directory(workdir: Path) -> None:
@@ -55,6 +57,18 @@ def make_work_directory(directory: Path) -> None:
         raise LaunchError(
             f"workdir: {directory} cannot be made ({_reason(error)}): name another one"
         ) from None
+
+
+@contextlib.contextmanager
+def written(workdir: Path) -> Iterator[None]:
+    """Makes a LaunchError of one that says that the work directory cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        why = unwritable(error)
+        if why is None:
+            raise
+        raise LaunchError(f"workdir={str(workdir)!r}: {why}; the same command goes on once it can") from error
 
 
 def _reason(error: Exception) -> str:

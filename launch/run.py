@@ -11,7 +11,7 @@ import queue
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from classact.data import specs
@@ -42,7 +42,6 @@ from classact.launch.restarts import Restarts
 from classact.launch.synchronous import run_synchronous
 from classact.launch.tasks import endpoints, make_tasks
 from classact.nodes import checkpoints
-from classact.nodes.errors import unwritable
 from classact.selection import policies
 
 LAUNCHES = ("processes", "threads", "slurm", "ray", "synchronous")
@@ -169,25 +168,13 @@ def run(prepared: Prepared, engine: str) -> Outcome:
         groups = program.build_program(config, workdir, prepared.data).groups
         with Progress(workdir, config.steps):
             return slurm_job.run_job(config, workdir, groups)
-    with _written(workdir), contextlib.ExitStack() as lock:
+    with folders.written(workdir), contextlib.ExitStack() as lock:
         folders.make_work_directory(workdir)
         lock.enter_context(resume.locked(workdir))
         if prepared.earlier is not None:
             step = resume.prepare_files(config, workdir)
             print(f"classact: the run in {workdir} goes on from step {step}", file=sys.stderr, flush=True)
         return _run_here(prepared, engine)
-
-
-@contextlib.contextmanager
-def _written(workdir: pathlib.Path) -> Iterator[None]:
-    """Makes a LaunchError of one that says that the work directory cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        why = unwritable(error)
-        if why is None:
-            raise
-        raise LaunchError(f"workdir={str(workdir)!r}: {why}; the same command goes on once it can") from error
 
 
 def _run_here(prepared: Prepared, engine: str) -> Outcome:

@@ -22,7 +22,7 @@ from typing import Any
 from classact.experiments.config import ClusterConfig, ExperimentConfig
 from classact.launch import slurm_info
 from classact.launch.cluster import Key, needs_of
-from classact.launch.folders import make_work_directory
+from classact.launch.folders import make_work_directory, written
 from classact.launch.interrupts import interrupts_to
 from classact.launch.outcome import LaunchError, Outcome
 from classact.launch.placement import Host, Needs, place
@@ -89,31 +89,37 @@ def run_job(config: ExperimentConfig, workdir: Path, groups: Mapping[str, Collec
 
     Raises:
       LaunchError: before anything is submitted or written, if Slurm is not here, the
-        cluster lacks a partition or room, or the job is refused.
+        cluster lacks a partition or room, the work directory cannot be written, or the
+        job is refused.
     """
     slurm_info.check_commands(_COMMANDS)
     cluster, parts = plan(config.cluster, groups, slurm_info.partitions())
-    make_work_directory(workdir)
-    folder = workdir / "slurm"
-    make_work_directory(folder)
     fields = dataclasses.replace(config, cluster=cluster).to_dict()
-    (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
-    script = folder / "job.sbatch"
     notice = notice_seconds(config.stop_notice_seconds)
-    script.write_text(batch_script(workdir, parts, cluster.sbatch, cluster.requeue, notice))
+    folder = workdir / "slurm"
+    script = folder / "job.sbatch"
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with interrupts_to(events):
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(_remove, workdir)
+            with written(workdir):
+                make_work_directory(workdir)
+                make_work_directory(folder)
+                (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
+                script.write_text(batch_script(workdir, parts, cluster.sbatch, cluster.requeue, notice))
             job_id = slurm_info.ask("sbatch", "--parsable", str(script)).strip().split(";")[0]
-        except LaunchError:
-            for path in (folder / "config.json", script):
-                path.unlink()
-            with contextlib.suppress(OSError):  # Something of the user's is in it.
-                folder.rmdir()
-                workdir.rmdir()
-            raise
+            undo.pop_all()
         print(f"submitted job {job_id}; its script and output: {folder}", flush=True)
         return SubmittedJob(job_id, workdir, events, notice).follow()
+
+
+def _remove(workdir: Path) -> None:
+    """Takes away what was written for a job that there is not."""
+    with contextlib.suppress(OSError):  # Something of the user's is in it, or nothing was made.
+        for name in ("config.json", "job.sbatch"):
+            (workdir / "slurm" / name).unlink(missing_ok=True)
+        (workdir / "slurm").rmdir()
+        workdir.rmdir()
 
 
 def plan(

@@ -1,6 +1,8 @@
 """What a job asks for; that it runs is for test_slurm.py."""
 
 import dataclasses
+import errno
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from classact.experiments import base
 from classact.experiments.resolution import resolve
-from classact.launch import slurm_job
+from classact.launch import slurm_info, slurm_job
 from classact.launch.cluster import needs_of
 from classact.launch.outcome import LaunchError
 from classact.launch.placement import Host, place
@@ -154,3 +156,21 @@ def test_the_job_runs_what_was_submitted(tmp_path):
     called = []
     status = slurm_job.main([str(tmp_path)], lambda *arguments: called.append(arguments) or 5)
     assert (status, called) == (5, [({"steps": 3}, tmp_path, "slurm")])
+
+
+def test_nothing_is_left_where_a_job_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm_info, "check_commands", lambda names: None)
+    monkeypatch.setattr(slurm_info, "partitions", lambda: THERE)
+    monkeypatch.setattr(slurm_info, "ask", lambda *command: pytest.fail("a job was submitted"))
+    really = Path.write_text
+
+    def has_room_for_one(path, text):
+        if path.name != "config.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return really(path, text)
+
+    monkeypatch.setattr(Path, "write_text", has_room_for_one)
+    config = resolve({**base.get_config().to_dict(), "policy": "uniform"})
+    with pytest.raises(LaunchError, match=r"No space left on device.*the same command goes on once it can"):
+        slurm_job.run_job(config, tmp_path / "run", GROUPS)
+    assert not (tmp_path / "run").exists()
