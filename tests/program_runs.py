@@ -61,7 +61,7 @@ def start(folder, name, *arguments):
 
 def start_hosts(folder, name, *arguments):
     """A learner on two hosts of two devices each, without scores: the learner is what differs."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"}
     fields = ["--config.mesh.hosts=2", "--launch=processes", *arguments]
     with (folder / f"{name}.out").open("w") as log:
         return subprocess.Popen(

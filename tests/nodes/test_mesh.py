@@ -15,13 +15,10 @@ from classact.nodes import mesh as mesh_lib
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import mesh_cases
 
-# Compiles in half the time, and computes the same.
-_QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-
 
 def start(folder, *names, devices, hosts=1, host=0, coordinator=""):
     """A process with that many devices and one compute thread, as a learner node has by default."""
-    flags = f"--xla_force_host_platform_device_count={devices} {_QUICK}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "NPROC": "1"}
     arguments = [mesh_cases.__file__, folder, hosts, host, coordinator, *names]
     command = [sys.executable, *map(str, arguments)]
