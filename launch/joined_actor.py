@@ -113,6 +113,7 @@ class JoinedActor:
         parts = [("actor", self._run), ("experiment", lambda: self._experiment.watch(self._stop))]
         try:
             inference_node.run_together(parts, self._stop)
+        # When the servers go, what is under way fails in many ways, none of which counts then.
         except Exception as error:
             if not self._experiment.is_ending():
                 raise
