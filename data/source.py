@@ -5,10 +5,13 @@ is the business of `stream.IIDStream`.
 """
 
 import abc
+import functools
 from collections.abc import Sequence
 from typing import Optional
 
 import numpy as np
+
+from classact.data.left_out import LeftOut
 
 # `id: int64[B]`, `image: uint8[B, H, W, C]` and the fields of the task: for
 # classification `label: int32[B]`, with label noise also `clean_label: int32[B]`;
@@ -46,6 +49,11 @@ class Source(abc.ABC):
     class_names: Optional[tuple[str, ...]] = None
     captioned: bool = False
     image_of: Optional[np.ndarray] = None
+
+    @functools.cached_property
+    def left_out(self) -> LeftOut:
+        """What was found when it was opened and is not shown; a view has that of its source."""
+        return LeftOut()
 
     @abc.abstractmethod
     def batch(self, indices: np.ndarray) -> Batch:
@@ -152,6 +160,11 @@ class SourceView(Source):
         self.class_names = source.class_names
         self.captioned = source.captioned
         self.image_of = source.image_of
+
+    @property
+    def left_out(self) -> LeftOut:
+        """See `Source.left_out`; of the source behind it."""
+        return self.source.left_out
 
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`."""

@@ -194,6 +194,8 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
         prepared = run_lib.prepare(resolution.resolve(fields), workdir, engine)
     except (ConfigError, DataError) as error:
         raise UsageError(str(error)) from None
+    for line in prepared.first_lines:
+        print(f"classact: {line}", file=sys.stderr, flush=True)
     try:
         outcome = run_lib.run(prepared, engine)
     except LaunchError as error:

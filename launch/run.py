@@ -11,7 +11,7 @@ import queue
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classact.data import specs
@@ -33,6 +33,7 @@ from classact.launch import (
     threads,
 )
 from classact.launch.engine import Patience
+from classact.launch.first_lines import FirstLines, describe_source
 from classact.launch.interrupts import interrupts_to
 from classact.launch.outcome import LaunchError, Outcome
 from classact.launch.ports import LoopbackPorts
@@ -60,6 +61,8 @@ class Prepared:
     workdir: pathlib.Path
     data: Mapping[str, parts.DataShape]
     earlier: resume.Earlier | None = None
+    # What the user is told before anything starts.
+    first_lines: Sequence[str] = ()
 
 
 def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Prepared:
@@ -96,7 +99,8 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
             f"workdir={str(workdir)!r} holds a run, and --launch=synchronous cannot go on with one: "
             "name another workdir"
         )
-    data = {name: _checked_data_set(config, name, own) for name, own in config.data_sets.items()}
+    said = FirstLines()
+    data = {name: _checked_data_set(config, own, said) for name, own in config.data_sets.items()}
     shape = _common_shape(data)
     try:
         parts.trained_models(config, shape)
@@ -114,11 +118,13 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         evaluators.make_measure(config, evaluator, shape)
     if engine in _HERE:
         devices.check(config)
-    return Prepared(config, workdir.absolute(), data, earlier)
+    return Prepared(config, workdir.absolute(), data, earlier, said.lines())
 
 
-def _checked_data_set(config: ExperimentConfig, name: str, own: DataSetConfig) -> parts.DataShape:
+def _checked_data_set(config: ExperimentConfig, own: DataSetConfig, said: FirstLines) -> parts.DataShape:
     train = parts.open_train_source(config, own)
+    for line in describe_source(train):
+        said.say(line)
     if config.task == "classification":
         for evaluator in config.evaluation.evaluators.values():
             specs.check_same_task(train, parts.open_eval_source(config, evaluator))
