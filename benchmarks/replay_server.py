@@ -40,7 +40,7 @@ class Served(NamedTuple):
 
 @contextlib.contextmanager
 def serving(tables: Mapping[str, tuple[TableConfig, Schema]]) -> Iterator[Served]:
-    """Serves tables like a run's prioritized table until the block ends.
+    """Serves tables like a run's filtering table until the block ends.
 
     Args:
         tables: by name, sizes and ratio, and what they hold.
@@ -141,7 +141,7 @@ def _table(name: str, config: TableConfig, schema: Schema) -> Any:
     )
     return reverb.Table(
         name=name,
-        sampler=reverb.selectors.Prioritized(1.0),
+        sampler=reverb.selectors.MinHeap(),
         remover=reverb.selectors.Fifo(),
         max_size=model.max_size,
         max_times_sampled=model.max_times_sampled,

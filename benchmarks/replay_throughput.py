@@ -242,12 +242,13 @@ def _write_classact(
     address: str, table: str, batches: list[Batch], codec: Any, stop: threading.Event
 ) -> Generator[None, None, None]:
     from classact.replay import writer as writer_lib
+    from classact.selection import race
 
-    priorities = np.ones(_WRITTEN_AT_ONCE)
+    clock, weights, rng = race.Clock((0.0,)), np.zeros(_WRITTEN_AT_ONCE), np.random.default_rng(0)
     keep = np.ones(_WRITTEN_AT_ONCE, bool)
     with contextlib.closing(writer_lib.ReplayWriter(address, codec, (table,), stop)) as writer:
         for batch in itertools.cycle(batches):
-            writer.write(batch, priorities, keep)
+            writer.write(batch, lambda rows: clock.keys(weights[rows], rng), keep)
             yield
 
 

@@ -6,7 +6,7 @@ import ml_collections
 
 # What each data set of a run has of its own; see `data_set`.
 DATA_SET_FIELDS = (
-    "policy", "batch_size", "filter_ratio", "temperature", "score_shift", "weight", "train_data",
+    "policy", "batch_size", "filter_ratio", "temperature", "weight", "train_data",
     "label_noise", "caption_noise", "held_out", "train_split", "reference", "replay", "inference",
 )  # fmt: skip
 
@@ -45,7 +45,6 @@ def get_config() -> ml_collections.ConfigDict:
             "batch_size": 64,
             "filter_ratio": 0.5,
             "temperature": 1.0,
-            "score_shift": 0.0,
             "max_nonfinite_share": 0.01,
             # Several data sets: by name, entries made by `data_set`. Empty: one,
             # of the fields here. `weight` of its loss in the mean over data sets.

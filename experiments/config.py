@@ -221,7 +221,6 @@ class DataSetConfig:
     batch_size: int
     filter_ratio: float
     temperature: float
-    score_shift: float
     weight: float
     train_data: str
     label_noise: float
@@ -242,7 +241,6 @@ class DataSetConfig:
             require(0 <= value < 1, name, value, "at least 0 and below 1")
         for name in ("label_noise", "caption_noise"):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share between 0 and 1")
-        require(math.isfinite(self.score_shift), "score_shift", self.score_shift, "a finite number")
         require(bool(self.train_data), "train_data", self.train_data, "the name of a source")
         require(self.train_split in TRAIN_SPLITS, "train_split", self.train_split, f"one of {TRAIN_SPLITS}")
         if self.train_split != "all":

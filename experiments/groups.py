@@ -17,7 +17,7 @@ _WITHIN_GROUP = (
     "stop_notice_seconds",
 )  # fmt: skip
 # What makes no difference to a run that scores nothing.
-_OF_SCORING = ("temperature", "score_shift", "scorer", "max_nonfinite_share")
+_OF_SCORING = ("temperature", "scorer", "max_nonfinite_share")
 _CHECKPOINT = "reference.checkpoint"
 # Of several data sets the run's own field is the sum, or the names joined.
 _SUMMARIES = ("policy", "train_data", "batch_size", "filter_ratio")

@@ -178,6 +178,14 @@ class Learner:
         """See `Learner.get_step`; asks again, and raises, as `get_parameters`."""
         return self._ask(_CALL_SECONDS, lambda client: client.get_step())
 
+    def get_clock(self, data_set: str, shard: int) -> str:
+        """See `Learner.get_clock`; asks once.
+
+        Raises:
+            RuntimeError, OSError: if nobody answers.
+        """
+        return self._connected(_CALL_SECONDS).get_clock(data_set, shard)
+
     def _ask(self, timeout: float, ask: Callable[[rpc.LearnerClient], Any]) -> Any:
         silent_since = time.monotonic()
         while True:
@@ -196,13 +204,16 @@ class Learner:
         """Tells nobody: the experiment does not wait for an evaluator that joined it."""
 
     def _connected(self, timeout: float) -> rpc.LearnerClient:
-        if self._client is None:
+        # Another thread may forget it meanwhile.
+        client = self._client
+        if client is None:
             # Of several hosts the first one answers; behind it is where they find each other.
             address, *_ = json.loads((self._workdir / "endpoints.json").read_text())["learner"]
-            self._client = rpc.LearnerClient(
+            client = rpc.LearnerClient(
                 courier.Client(address, call_timeout=timeout + _CALL_SECONDS), self._stop
             )
-        return self._client
+            self._client = client
+        return client
 
 
 def _checked(attached: Attached) -> evaluator.Measure:
@@ -283,6 +294,10 @@ def read_config(workdir: pathlib.Path) -> ExperimentConfig:
     """
     fields = read_fields(workdir)
     known = {field.name for field in dataclasses.fields(ExperimentConfig)}
+    # Retired: it changed nothing but the rounding of older versions.
+    if isinstance(fields.get("data_sets"), dict):
+        for data_set in fields["data_sets"].values():
+            data_set.pop("score_shift", None)
     try:
         return resolve({name: value for name, value in fields.items() if name in known})
     except ConfigError as error:

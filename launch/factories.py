@@ -21,12 +21,12 @@ from classact.launch import evaluators, parts, rpc
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.replay import folders
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
-from classact.selection import policies, priorities
+from classact.selection import policies
 
 if TYPE_CHECKING:
     import jax
 
-    from classact.nodes import batches, checkpoints, evaluator, inference_node, learner
+    from classact.nodes import batches, checkpoints, clocks, evaluator, inference_node, learner
     from classact.nodes.parameters import ParameterSource
     from classact.nodes.run_loop import RunLoop
 
@@ -96,7 +96,7 @@ class Factories:
             host: which of the hosts that train together.
             coordinator: where the first of them listens for the others.
         """
-        from classact.nodes import checkpoints, cursors, learner, saving, training
+        from classact.nodes import checkpoints, clocks, cursors, learner, saving, training
         from classact.nodes import mesh as mesh_lib
         from classact.replay import dataset, snapshots
 
@@ -117,7 +117,12 @@ class Factories:
         if restored is not None:
             state, data_state = restored
         addresses = dict(zip(config.data_sets, replays, strict=True))
-        batches = self._batches(addresses, data_state, mesh)
+        races = {
+            name: clocks.Clocks(len(addresses[name]), data_state.clocks.get(name, ()))
+            for name in config.data_sets
+            if self.table_config(name).filters
+        }
+        batches = self._batches(addresses, data_state, mesh, races)
         first = host == 0
         # Of several hosts none knows what the others have read ahead.
         whole = hosts == 1
@@ -130,6 +135,7 @@ class Factories:
                 for name, shards in addresses.items()
                 if whole
             },
+            races,
         )
         statistics = {
             name: dataset.TableStatistics(shards, EXAMPLES_TABLE)
@@ -158,6 +164,7 @@ class Factories:
             ExampleRecorder(self.workdir / "trained_examples.jsonl")
             if config.record_examples and first
             else None,
+            races,
         )
 
     def _batches(
@@ -165,6 +172,7 @@ class Factories:
         addresses: Mapping[str, Sequence[str]],
         data_state: "checkpoints.DataState",
         mesh: "jax.sharding.Mesh | None",
+        races: "Mapping[str, clocks.Clocks]",
     ) -> "batches.Batches":
         """Starts reading the tables of all data sets, after what an earlier process had read ahead."""
         from classact.nodes import batches
@@ -174,6 +182,7 @@ class Factories:
         stop_reading = threading.Event()
 
         def sampled(data_set: str, table: str, batch_size: int, window: int = 0) -> dataset.ReplayDataset:
+            told = {"drawn": races[data_set].drawn} if table == EXAMPLES_TABLE and data_set in races else {}
             return dataset.ReplayDataset(
                 addresses[data_set],
                 table,
@@ -184,6 +193,7 @@ class Factories:
                 functools.partial(batches.to_device, mesh=mesh),
                 remembered=batches.REMEMBERED + window,
                 first=data_state.read_ahead.get(f"{data_set}.{table}"),
+                **told,
             )
 
         return batches.Batches(
@@ -270,7 +280,8 @@ class Factories:
             mesh=mesh,
         )
         loops = [
-            self.make_run_loop(data_set, replays, server.score, reader, stop, progress) for reader in readers
+            self.make_run_loop(data_set, replays, server.score, reader, stop, progress, learner)
+            for reader in readers
         ]
         return inference_node.InferenceNode(server, loops, stop)
 
@@ -281,7 +292,7 @@ class Factories:
         score = rpc.InferenceClient(server) if server is not None else None
         reader = self._own_reader(data_set, index)
         client = rpc.LearnerClient(learner)
-        return self.make_run_loop(data_set, replays, score, reader, lp.stop_event(), client)
+        return self.make_run_loop(data_set, replays, score, reader, lp.stop_event(), client, client)
 
     def evaluator(self, learner: Any, name: str) -> "evaluator.Evaluator":
         """Builds an evaluator."""
@@ -313,6 +324,7 @@ class Factories:
         reader: Reader,
         stop: threading.Event,
         progress: rpc.LearnerClient | None = None,
+        race: "clocks.ClockSource | None" = None,
     ) -> "RunLoop":
         """Builds a run loop, the program's own or one that joins.
 
@@ -325,12 +337,17 @@ class Factories:
             stop: ends it.
             progress: knows where the data set's readers are, and is told how far this one
                 gets; None: it begins an epoch of its own. Blocks until it answers.
+            race: knows the clocks of the data set's tables, where they filter.
         """
         from classact.data import stream
-        from classact.nodes import cursors, run_loop
+        from classact.nodes import clocks, cursors, run_loop
         from classact.replay import writer
 
         config, own = self.config, self.config.data_sets[data_set]
+        shard = reader.reader % len(replays)
+        clock = {}
+        if race is not None and self.table_config(data_set).filters:
+            clock["clock"] = clocks.ClockFollower(race, data_set, shard, stop)
         source = parts.open_train_source(config, own)
         return run_loop.RunLoop(
             stream.IIDStream(
@@ -343,12 +360,12 @@ class Factories:
             ),
             score,
             writer.ReplayWriter(
-                replays[reader.reader % len(replays)],
+                replays[shard],
                 self.data[data_set].codec,
                 self.table_config(data_set).table_names,
                 stop,
             ),
-            priorities.PriorityConfig(own.temperature, own.score_shift),
+            own.temperature,
             stop,
             MetricsWriter(self.workdir, f"run_loop-{reader.name}"),
             config.max_nonfinite_share,
@@ -356,4 +373,5 @@ class Factories:
             class_names=source.class_names or (),
             decode=parts.make_tokenizer(config).decode if config.task == "contrastive" else None,
             report_cursor=cursors.Reporter(progress, data_set, stop) if progress is not None else None,
+            **clock,
         )

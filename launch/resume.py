@@ -120,10 +120,20 @@ def prepare_files(config: ExperimentConfig, workdir: pathlib.Path) -> int:
     """
     (workdir / "result.json").unlink(missing_ok=True)
     (workdir / "endpoints.json").unlink(missing_ok=True)
-    step = _newest_sound(workdir / "checkpoints")
+    checkpoint_folder = workdir / "checkpoints"
+    step = _newest_sound(checkpoint_folder)
+    kept = () if step is None else (step,)
+    if kept and not checkpoints.has_clocks(checkpoint_folder, kept[0]):
+        print(
+            "classact: the tables were saved by an older version, which ordered them otherwise; the run goes "
+            "on with empty ones, without the examples that they held",
+            file=sys.stderr,
+            flush=True,
+        )
+        kept = ()
     for data_set in config.data_sets:
         for folder in folders.shard_folders(workdir, data_set, config.data_sets[data_set].replay.shards):
-            folders.keep(folder, () if step is None else (step,))
+            folders.keep(folder, kept)
     return step or 0
 
 

@@ -101,6 +101,10 @@ class LearnerClient:
         """See `Learner.get_cursors`."""
         return str(self._call("get_cursors", data_set))
 
+    def get_clock(self, data_set: str, shard: int) -> str:
+        """See `Learner.get_clock`."""
+        return str(self._call("get_clock", data_set, shard))
+
     def _call(self, method: str, *arguments: Any) -> Any:
         return _call(self._stop, self._client, method, *arguments)
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from classact.selection import race
+
 if TYPE_CHECKING:
     from classact.nodes import training
 
@@ -28,6 +30,8 @@ _SAVE_SECONDS = 7 * 24 * 3600
 _CURSORS = "cursors"
 # Records that were read of the tables and not yet trained on.
 _READ_AHEAD = "read_ahead"
+# The time of each table's race, as JSON.
+_CLOCKS = "clocks"
 
 
 class CheckpointError(ValueError):
@@ -42,10 +46,12 @@ class DataState:
         cursors: of every run loop that reported one, by data set.
         read_ahead: packed records that had left a table but were not yet trained on, or
             of which the learner keeps a window: uint8[n, bytes] by "<data set>.<table>".
+        clocks: of the tables by data set and shard, see `selection.race`.
     """
 
     cursors: Mapping[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     read_ahead: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    clocks: Mapping[str, list[race.Clock]] = dataclasses.field(default_factory=dict)
 
 
 class Checkpointer:
@@ -91,6 +97,9 @@ class Checkpointer:
         items[_REST] = args.StandardSave(_rest(state))
         data = data or DataState()
         items[_CURSORS] = args.JsonSave({name: list(cursors) for name, cursors in data.cursors.items()})
+        items[_CLOCKS] = args.JsonSave(
+            {name: [clock.to_json() for clock in clocks] for name, clocks in data.clocks.items()}
+        )
         # Orbax saves neither empty trees nor empty arrays.
         ahead = {name: records for name, records in data.read_ahead.items() if records.size}
         if ahead:
@@ -144,7 +153,8 @@ class Checkpointer:
         restored = dataclasses.replace(
             state, step=rest["step"], rng=jax.random.wrap_key_data(rest["rng"]), models=models
         )
-        return restored, DataState(found[_CURSORS] or {}, _read_ahead(self._directory / str(step)))
+        folder = self._directory / str(step)
+        return restored, DataState(found[_CURSORS] or {}, _read_ahead(folder), _clocks(folder))
 
     def kept(self) -> list[int]:
         """Steps of the checkpoints that are there, the one that is being written included."""
@@ -183,9 +193,20 @@ def _read_ahead(folder: pathlib.Path) -> dict[str, np.ndarray]:
     return _load(path) if path.exists() else {}
 
 
+def _clocks(folder: pathlib.Path) -> dict[str, list[race.Clock]]:
+    path = folder / _CLOCKS
+    found = _load_json(path) if path.exists() else {}
+    return {name: [race.Clock.from_json(text) for text in clocks] for name, clocks in found.items()}
+
+
 def latest_step(directory: pathlib.Path) -> int | None:
     """The step of the newest complete checkpoint, or None."""
     return max(_steps(directory), default=None)
+
+
+def has_clocks(directory: pathlib.Path, step: int) -> bool:
+    """Whether a checkpoint tells its tables' clocks; those of older versions were not races."""
+    return (directory / str(step) / _CLOCKS).exists()
 
 
 def set_aside(directory: pathlib.Path, step: int) -> None:
@@ -232,13 +253,17 @@ def check(directory: pathlib.Path, step: int) -> None:
     folder = directory.absolute() / str(step)
     try:
         for item in sorted(path for path in folder.iterdir() if path.is_dir()):
-            if item.name == _CURSORS:
-                json.loads((item / "metadata").read_text())
+            if item.name in (_CURSORS, _CLOCKS):
+                _load_json(item)
             else:
                 _load(item)
     # As in `load_model`.
     except Exception as error:
         raise CheckpointError(f"checkpoint {folder} is damaged: {_first_line(error)}") from error
+
+
+def _load_json(path: pathlib.Path) -> Any:
+    return json.loads((path / "metadata").read_text())
 
 
 def _load(path: pathlib.Path) -> Any:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from classact.nodes import batches as batches_lib
+from classact.nodes import clocks as clocks_lib
 from classact.nodes import hosts, parameters, saving, training
 from classact.nodes import mesh as mesh_lib
 from classact.nodes import metrics as metrics_lib
@@ -70,6 +71,7 @@ class Learner:
         any_host: Callable[[bool], Any] | None = None,
         reported: Mapping[str, int] | None = None,
         record: Callable[[int, Mapping[str, np.ndarray]], None] | None = None,
+        clocks: Mapping[str, clocks_lib.Clocks] | None = None,
     ) -> None:
         """Builds the learner; `run` starts it.
 
@@ -90,6 +92,7 @@ class Learner:
             any_host: of `mesh.any_host`; None: there is one host.
             reported: last steps that evaluators have reported to an earlier process.
             record: told for each update the ids that it was made from, by data set.
+            clocks: of the tables from which the batches are drawn, by data set.
         """
         self._config = config
         self._trained = trained
@@ -101,6 +104,7 @@ class Learner:
         self._saver = saver
         self._replay_statistics = dict(replay_statistics or {})
         self._record = record
+        self._clocks = dict(clocks or {})
         self._store = parameters.ParameterStore(functools.partial(mesh_lib.first_copy, mesh))
         self._hosts = hosts.Hosts[batches_lib.Drawn](any_host) if any_host is not None else None
         self._reports = threading.Condition()
@@ -141,6 +145,10 @@ class Learner:
     def get_cursors(self, data_set: str) -> str:
         """RPC: from where a data set's run loops go on, a JSON list of cursors."""
         return json.dumps(self._saver.cursors.get(data_set) if self._saver is not None else [])
+
+    def get_clock(self, data_set: str, shard: int) -> str:
+        """RPC: the time of the race in a shard's table, see `race.Clock`, as JSON."""
+        return self._clocks[data_set].all()[shard].to_json()
 
     def run(self) -> None:
         """Trains to the last step, publishes it, and waits for the last evaluations.

@@ -12,7 +12,7 @@ import numpy as np
 from classact.nodes import metrics as metrics_lib
 from classact.nodes.errors import FatalError
 from classact.nodes.inference_server import Scores, scoring_fields
-from classact.selection import priorities
+from classact.selection import race
 
 Batch = Mapping[str, np.ndarray]
 ScoreFn = Callable[[Batch], Scores]
@@ -40,7 +40,7 @@ class Writer(Protocol):
     def max_pending(self) -> int:
         """Examples that may be unconfirmed when `write` returns."""
 
-    def write(self, batch: Batch, priorities: np.ndarray, keep: np.ndarray) -> int:
+    def write(self, batch: Batch, priorities: Callable[[np.ndarray], np.ndarray], keep: np.ndarray) -> int:
         """Inserts the kept examples; may block until the stop signal."""
 
     def close(self) -> None:
@@ -55,7 +55,7 @@ class RunLoop:
         stream: Stream,
         score: ScoreFn | None,
         writer: Writer,
-        config: priorities.PriorityConfig,
+        temperature: float,
         stop: threading.Event,
         metrics: metrics_lib.MetricsWriter | None = None,
         max_nonfinite_share: float = 0.01,
@@ -64,14 +64,16 @@ class RunLoop:
         class_names: Sequence[str] = (),
         decode: Callable[[np.ndarray], list[str]] | None = None,
         report_cursor: Callable[[dict[str, Any]], None] | None = None,
+        clock: Callable[[], race.Clock] = race.Clock,
+        rng: np.random.Generator | None = None,
     ) -> None:
         """Builds the loop; `run` starts it.
 
         Args:
             stream: batches without end.
-            score: asks an inference server; None for IID data (all priorities 1).
+            score: asks an inference server; None for IID data (all of one weight).
             writer: of the data set's tables.
-            config: how scores become priorities.
+            temperature: of the softmax over the scores, above 0.
             stop: ends the loop, also while it is blocked in the writer.
             metrics: where to write `score/*`; None: nowhere.
             max_nonfinite_share: the run fails when more than this share of the
@@ -82,11 +84,13 @@ class RunLoop:
             class_names: goes with them, if there are any.
             decode: makes captions of `text`, int32[B, L], to go with them.
             report_cursor: told where the stream was, when all before is in the tables.
+            clock: the newest one known of the table that is written to; must not block.
+            rng: of the race; None: a new one.
         """
         self._stream = stream
         self._score = score
         self._writer = writer
-        self._config = config
+        self._temperature = temperature
         self._stop = stop
         self._metrics = metrics
         self._max_nonfinite_share = max_nonfinite_share
@@ -95,6 +99,8 @@ class RunLoop:
         if extremes_path is not None and score is not None:
             self._extremes = _Extremes(extremes_path, class_names, decode)
         self._report_cursor = report_cursor
+        self._clock = clock
+        self._rng = rng or np.random.default_rng()
         # Cursors of which some example may not be in the tables yet, each with how many
         # examples had been written up to it.
         self._unreported: collections.deque[tuple[int, dict[str, Any]]] = collections.deque()
@@ -134,7 +140,7 @@ class RunLoop:
             return None
 
     def _insert(self, batch: Batch, scores: Scores) -> None:
-        found = priorities.priorities(scores.values, self._config)
+        found = race.log_weights(scores.values, self._temperature)
         self._examples += len(found.keep)
         self._saturated += found.saturated
         self._nonfinite += int(np.count_nonzero(~found.keep))
@@ -149,7 +155,9 @@ class RunLoop:
             "score": scores.values.astype(np.float32),
             "scored_step": np.full(len(found.keep), scores.step, np.int64),
         }
-        self._written += self._writer.write(scored, found.values, found.keep)
+        self._written += self._writer.write(
+            scored, lambda rows: self._clock().keys(found.values[rows], self._rng), found.keep
+        )
         self._report()
         if self._extremes is not None:
             self._extremes.add(scored, found.keep)

@@ -9,6 +9,7 @@ import numpy as np
 
 from classact.nodes import batches as batches_lib
 from classact.nodes import checkpoints, training
+from classact.nodes import clocks as clocks_lib
 from classact.nodes import cursors as cursors_lib
 
 # How long a learner that is asked to stop waits for what it reads ahead.
@@ -39,6 +40,7 @@ class Saver:
         cursors: cursors_lib.Cursors,
         batches: batches_lib.Batches | None = None,
         snapshots: Mapping[str, Snapshots] | None = None,
+        clocks: Mapping[str, clocks_lib.Clocks] | None = None,
     ) -> None:
         """Saves nothing yet.
 
@@ -49,11 +51,13 @@ class Saver:
             snapshots: of the tables by data set; where there are none, a run that is
                 resumed begins with empty tables, and its run loops so far back that they
                 read again what the tables held.
+            clocks: of the tables by data set.
         """
         self.cursors = cursors
         self._checkpointer = checkpointer
         self._batches = batches
         self._snapshots = dict(snapshots or {})
+        self._clocks = dict(clocks or {})
 
     def save(self, step: int, state: training.TrainState, read_seconds: float | None = None) -> float:
         """Saves a state in the middle of a run.
@@ -75,6 +79,7 @@ class Saver:
         started = time.monotonic()
         # Before the tables are saved, so that what is between is repeated and not left out.
         cursors = self.cursors.all()
+        clocks = {name: item.all() for name, item in self._clocks.items()}
         read_ahead: dict[str, np.ndarray] = {}
         if self._batches is None or not self._save_tables(step):
             cursors = self.cursors.all_before_tables()
@@ -85,7 +90,7 @@ class Saver:
                 for data_set, tables in found.items()
                 for table, records in tables.items()
             }
-        self._checkpointer.save(step, state, checkpoints.DataState(cursors, read_ahead))
+        self._checkpointer.save(step, state, checkpoints.DataState(cursors, read_ahead, clocks))
         return time.monotonic() - started
 
     def save_stopped(self, step: int, state: training.TrainState) -> None:

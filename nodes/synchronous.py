@@ -16,7 +16,7 @@ import numpy as np
 from classact.models import registry
 from classact.nodes import scoring, training
 from classact.nodes.inference_server import scoring_fields
-from classact.selection import losses, policies, priorities
+from classact.selection import losses, policies, race
 
 Batch = dict[str, np.ndarray]
 
@@ -108,7 +108,7 @@ def _selector(
         if policy.online == "learner":
             variables["online"] = variables["learner"]
         scores = np.asarray(score({role: variables[role] for role in models}, scoring_fields(batch)))
-        indices = priorities.gumbel_top_k(scores, data_set.batch_size, data_set.temperature, rng)
+        indices = race.gumbel_top_k(scores, data_set.batch_size, data_set.temperature, rng)
         return {name: array[indices] for name, array in batch.items()}
 
     return select

@@ -46,6 +46,11 @@ class TableConfig:
         return round(self.batch_size / self.samples_per_insert)
 
     @property
+    def filters(self) -> bool:
+        """Whether some examples leave unsampled, so that it matters which are drawn first."""
+        return self.samples_per_insert < 1.0
+
+    @property
     def table_names(self) -> tuple[str, ...]:
         """The tables that a writer inserts into."""
         return (EXAMPLES_TABLE, STREAM_TABLE) if self.super_batch else (EXAMPLES_TABLE,)

@@ -37,6 +37,9 @@ class _TransferError(Exception):
 class ReplayDataset:
     """Batches of a table, read ahead by a thread per shard through Reverb's C++ dataset.
 
+    Where a table filters it gives out the item of the smallest priority, so the law by
+    which examples are drawn is in the priorities that the writers give them.
+
     Sampling removes an item from the table (`max_times_sampled=1`), so what is
     read ahead was selected earlier than it is used: one batch, and `max_in_flight`
     items of each shard in the C++ samplers. That bounds the staleness that reading
@@ -47,9 +50,9 @@ class ReplayDataset:
     shard's after the other's, and waits for the slowest: none gets further ahead
     of the others than its part of one batch.
 
-    The sampling law is then softmax over each shard, stratified by shards. Of what
-    shard k holds, the next example is the one with score s with probability
-    exp(s / temperature) / Z_k, where Z_k is the sum of exp(s / temperature) over
+    With the priorities of `selection.race` the sampling law is then softmax over each
+    shard, stratified by shards. Of what shard k holds, the next example is the one with
+    score s with probability exp(s / temperature) / Z_k, where Z_k is the sum of exp(s / temperature) over
     shard k; one table of all shards' items would have Z, the sum of all Z_k.
     So examples of shard k are drawn Z / (K · Z_k) times as often as from one
     table: those of a shard with more than its share of the weight too rarely.
@@ -71,6 +74,7 @@ class ReplayDataset:
         max_in_flight: int | None = None,
         remembered: int = 0,
         first: np.ndarray | None = None,
+        drawn: Callable[[int, np.ndarray], None] = lambda shard, priorities: None,
     ) -> None:
         """Starts reading.
 
@@ -88,6 +92,8 @@ class ReplayDataset:
             remembered: how many of the last batches `recent` gives.
             first: uint8[n · batch_size, bytes], records of batches to give before the
                 first one that is read: of `recent` of an earlier process.
+            drawn: told in a reading thread of each shard the priorities float64[n] of what
+                has been drawn of it, in order and at once.
 
         Raises:
             ValueError: if the batch cannot be taken in equal parts.
@@ -102,6 +108,7 @@ class ReplayDataset:
         self._part_size = batch_size // len(addresses)
         self._stop = stop
         self._transfer = transfer
+        self._drawn = drawn
         self._max_in_flight = max_in_flight or max(1, min(batch_size // 8, self._part_size // 2))
         self._queue: queue.Queue[Any] = queue.Queue()
         # What the last batches were made of.
@@ -229,9 +236,10 @@ class ReplayDataset:
                 get_signature_timeout_secs=_SIGNATURE_SECONDS,
             )
             batches = dataset.map(_data).batch(self._part_size).with_options(_options())
-            for rows in batches.as_numpy_iterator():
+            for rows, priorities in batches.as_numpy_iterator():
                 if self._stop.is_set():
                     return
+                self._drawn(shard, priorities)
                 rest = self._rests[shard]
                 rows = np.concatenate([rest, rows]) if len(rest) else rows
                 whole = len(rows) >= self._part_size
@@ -250,8 +258,8 @@ def _options() -> tf.data.Options:
 
 # Converted, it would leave a generated file in the temporary directory.
 @tf.autograph.experimental.do_not_convert
-def _data(sample: reverb.ReplaySample) -> tf.Tensor:
-    return sample.data
+def _data(sample: reverb.ReplaySample) -> tuple[tf.Tensor, tf.Tensor]:
+    return sample.data, sample.info.priority
 
 
 class TableStatistics:

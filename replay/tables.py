@@ -22,10 +22,11 @@ def make_tables(config: TableConfig, record_bytes: int) -> list[reverb.Table]:
         record_bytes: size of one packed record, see `records.RecordCodec`.
 
     Returns:
-        The prioritized table and, if asked for, the stream table.
+        The table that gives out the item with the smallest priority first and, if asked
+        for, the stream table.
     """
     signature = tf.TensorSpec((record_bytes,), tf.uint8)
-    filters = config.samples_per_insert < 1.0
+    filters = config.filters
     # Two sub-batches of slack let writers and learner work at the same time. With the
     # default capacity it is also what must be there before the first sample, so that
     # samples never lead the ratio.
@@ -39,7 +40,7 @@ def make_tables(config: TableConfig, record_bytes: int) -> list[reverb.Table]:
         reverb.Table(
             name=EXAMPLES_TABLE,
             # Without filtering each example is wanted once, in any order.
-            sampler=reverb.selectors.Prioritized(1.0) if filters else reverb.selectors.Fifo(),
+            sampler=reverb.selectors.MinHeap() if filters else reverb.selectors.Fifo(),
             remover=reverb.selectors.Fifo(),
             max_size=config.capacity,
             max_times_sampled=1,

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import reverb
@@ -63,40 +63,49 @@ class ReplayWriter:
         # step needs none, so the C++ writer beneath is called.
         self._stream = self._writer._writer
 
-    def write(self, batch: Mapping[str, np.ndarray], priorities: np.ndarray, keep: np.ndarray) -> int:
+    def write(
+        self,
+        batch: Mapping[str, np.ndarray],
+        priorities: Callable[[np.ndarray], np.ndarray],
+        keep: np.ndarray,
+    ) -> int:
         """Inserts a batch; blocks while the rate limiter does, until `stop`.
 
         Args:
             batch: the fields of the codec, `[B, ...]` each.
-            priorities: float64[B], finite and positive where `keep`.
+            priorities: gives the priorities float64[n], finite, of the rows int64[n];
+                asked for a few rows at a time, just before they are inserted.
             keep: bool[B], the examples to insert.
 
         Returns:
             The number of examples inserted.
 
         Raises:
-            ValueError: if a kept priority is not finite or negative; nothing is
-                inserted then, since Reverb's worker would die of it.
+            ValueError: if a priority is not finite; it is not inserted, since Reverb's
+                worker would die of it.
         """
         chosen = np.flatnonzero(keep)
-        if not np.all(np.isfinite(priorities[chosen])) or np.any(priorities[chosen] < 0):
-            raise ValueError("a priority is negative or not finite: it would stop the replay table for ever")
         rows = self._codec.pack(batch)
         chunk = MAX_PENDING // len(self._tables)
         for start in range(0, len(chosen), chunk):
             self._write_chunk(rows, priorities, chosen[start : start + chunk])
         return len(chosen)
 
-    def _write_chunk(self, rows: np.ndarray, priorities: np.ndarray, chosen: np.ndarray) -> None:
+    def _write_chunk(
+        self, rows: np.ndarray, priorities: Callable[[np.ndarray], np.ndarray], chosen: np.ndarray
+    ) -> None:
         """Inserts a few examples; again and again while the server is gone, until `stop`."""
         deadline: float | None = None
         while not self._stop.is_set():
+            found = priorities(chosen)
+            if not np.all(np.isfinite(found)):
+                raise ValueError("a priority is not finite: it would stop the replay table for ever")
             try:
-                for index in chosen:
+                for index, priority in zip(chosen, found.tolist(), strict=True):
                     reference = self._stream.Append([rows[index]])
                     for table in self._tables:
-                        priority = float(priorities[index]) if table == self._tables[0] else 1.0
-                        self._stream.CreateItem(table, priority, [reference], [True])
+                        own = priority if table == self._tables[0] else 0.0
+                        self._stream.CreateItem(table, own, [reference], [True])
                 self.flush(MAX_PENDING)
                 return
             # Reverb's errors have no common class but this one.

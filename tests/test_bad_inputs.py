@@ -232,7 +232,6 @@ ONE_FIELD = [
     field("filter_ratio", 1.0, "filter_ratio=1.0", "at least 0 and below 1"),
     field("filter_ratio", "nan", "filter_ratio=nan", "at least 0 and below 1"),
     field("temperature", 0, "temperature=0.0", "a finite number above 0"),
-    field("score_shift", "inf", "score_shift=inf", "a finite number"),
     field("max_nonfinite_share", 2, "max_nonfinite_share=2.0", "between 0 and 1"),
     field("weight", -1, "weight=-1.0", "a finite number above 0"),
     field("task", "regression", "task='regression'", "classification", "contrastive"),

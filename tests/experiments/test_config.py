@@ -35,7 +35,6 @@ def fields(**changes):
         ("temperature", 0.0),
         ("temperature", INF),
         ("temperature", "1"),
-        ("score_shift", NAN),
         ("max_nonfinite_share", 1.1),
         ("train_data", ""),
         ("label_noise", 1.5),

@@ -94,10 +94,20 @@ def test_the_files_of_an_ended_session_go_and_tables_after_the_checkpoint_too(ru
     for step in (10, 20):
         (run / "replay" / "icons" / str(step)).mkdir(parents=True)
         (run / "replay" / "icons" / str(step) / "DONE").touch()
-    (run / "checkpoints" / "10").mkdir(parents=True)
+    (run / "checkpoints" / "10" / "clocks").mkdir(parents=True)
+    (run / "checkpoints" / "10" / "clocks" / "metadata").write_text("{}")
     assert resume.prepare_files(resolved(), run) == 10
     assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.json", "replay"]
     assert [path.name for path in (run / "replay" / "icons").iterdir()] == ["10"]
+
+
+def test_tables_of_a_version_that_ordered_them_otherwise_are_not_taken(run, capsys):
+    (run / "replay" / "icons" / "10").mkdir(parents=True)
+    (run / "replay" / "icons" / "10" / "DONE").touch()
+    (run / "checkpoints" / "10").mkdir(parents=True)
+    assert resume.prepare_files(resolved(), run) == 10
+    assert not list((run / "replay" / "icons").iterdir())
+    assert "saved by an older version" in capsys.readouterr().err
 
 
 def test_without_a_checkpoint_it_begins_at_the_start(run):

@@ -12,6 +12,7 @@ import pytest
 
 from classact.models import registry
 from classact.nodes import checkpoints, training
+from classact.selection import race
 
 
 @pytest.fixture
@@ -164,6 +165,7 @@ def saved(tmp_path, linear_model):
         data = checkpoints.DataState(
             {"digits": [{"reader": 0, "position": step}]},
             {"digits.examples": np.full((4, 5), step, np.uint8), "digits.stream": np.empty((0, 5), np.uint8)},
+            {"digits": [race.Clock((71.5, 0.1)), race.Clock()]},
         )
         checkpointer.save(step, state_at(trained, step), data)
     checkpointer.close()
@@ -183,6 +185,7 @@ def test_a_whole_state_comes_back_with_what_it_had_used_of_the_data(saved):
     (state, data), kept = restored(directory, trained)
     assert_equal(state, state_at(trained, 7))
     assert data.cursors == {"digits": [{"reader": 0, "position": 7}]}
+    assert data.clocks == {"digits": [race.Clock((71.5, 0.1)), race.Clock()]}
     assert set(data.read_ahead) == {"digits.examples"}
     np.testing.assert_array_equal(data.read_ahead["digits.examples"], np.full((4, 5), 7, np.uint8))
     assert kept == [3, 7]

