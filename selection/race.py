@@ -10,13 +10,15 @@ without replacement, also while items are added and removed.
 The table needs no sums of weights for that, only the smallest of the items' keys
 (Reverb's `MinHeap`), which are their finishing times. Keys are logarithms of times, so
 no temperature and no score is too large or too small for them. Who inserts needs to know
-the time: it is the key of what was drawn last, a `Clock`.
+the time: it is the key of what was drawn last, a `Clock`. With a clock that is late,
+new items are favoured over old ones of the same weight, so that what is drawn is
+younger; how many of each weight are drawn changes little.
 """
 
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -80,22 +82,24 @@ class Clock:
 
     levels: tuple[float, ...] = ()
 
-    def after(self, keys: Iterable[float]) -> "Clock":
-        """The clock after items were drawn.
+    def after(self, keys: Sequence[float]) -> "Clock":
+        """The clock after items were drawn: at the largest of their keys.
+
+        Keys that were made with an older clock lie behind. Where they are all that came
+        lately, it goes back to them: else the time of a light item, drawn just before
+        they came, would give them a start over all that come next.
 
         Args:
             keys: theirs, in the order in which they were drawn.
         """
         levels = list(self.levels)
-        for key in keys:
+        for place, key in enumerate(keys):
             # Nothing is left of a level when something of the one above is drawn.
             while len(levels) > 1 and key >= levels[-2]:
                 levels.pop()
             if not levels or key < levels[-1] - _reach(levels[-1]):
                 levels.append(key)
-            else:
-                # A key that was made with an older clock may take it back a little: to where
-                # the items are that came with that one.
+            elif key >= levels[-1] or place < len(keys) // 2:
                 levels[-1] = key
         return Clock(tuple(levels))
 

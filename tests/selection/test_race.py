@@ -83,8 +83,11 @@ def test_what_would_vanish_beside_the_time_counts_on_a_level_below_and_is_drawn_
     assert below.after([keys[:2].max(), keys[2]]).levels == (keys[2],)
 
 
-def test_the_clock_is_the_key_of_what_was_drawn_last_also_if_that_came_with_an_older_one():
-    assert Clock((5.0,)).after([4.0, 6.0, 5.5]) == Clock((5.5,))
+@pytest.mark.parametrize(
+    ("keys", "time"), [([6.0, 7.0], 7.0), ([4.0, 7.0, 6.5], 7.0), ([6.0, 3.0, 3.1, 3.2], 3.2), ([4.0], 5.0)]
+)
+def test_the_clock_goes_back_only_to_where_all_lately_was(keys, time):
+    assert Clock((5.0,)).after(keys) == Clock((time,))
 
 
 def scores_of(spread, drift):
