@@ -252,7 +252,8 @@ def make_update(
         compute = differentiate if accumulation == 1 else accumulate
         gradients, state, (loss, found) = compute(trained[name], current.params, current.state, batches, rng)
         changes, opt_state = optimizers[name].update(gradients, current.opt_state, current.params)
-        return ModelState(optax.apply_updates(current.params, changes), state, opt_state), loss, found
+        params = trained[name].model.project(optax.apply_updates(current.params, changes))
+        return ModelState(params, state, opt_state), loss, found
 
     def update(state: TrainState, sub_batches: Batches, super_batches: Batches) -> tuple[TrainState, Metrics]:
         metrics: Metrics = {}
