@@ -75,11 +75,11 @@ class LearnerClient:
         self._stop = stop or _own_stop()
 
     def get_parameters(
-        self, names: Sequence[str], newer_than: int, timeout: float
+        self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
     ) -> tuple[int, bool, dict[str, bytes]] | None:
         """See `Learner.get_parameters`; None also when stopped."""
         with contextlib.suppress(StoppedError):
-            return self._call("get_parameters", list(names), newer_than, timeout)
+            return self._call("get_parameters", list(names), newer_than, timeout, follow)
         return None
 
     def get_step(self) -> int:

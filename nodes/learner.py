@@ -107,9 +107,11 @@ class Learner:
         self._last_report = {**dict.fromkeys(config.evaluators, -1), **(reported or {})}
 
     def get_parameters(
-        self, names: Sequence[str], newer_than: int, timeout: float
+        self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
     ) -> tuple[int, bool, dict[str, bytes]] | None:
         """RPC: parameters newer than a step; blocks up to `timeout` seconds.
+
+        `follow`: whether the client will want all later ones too; see `ParameterStore.get`.
 
         Returns:
             (step, finished, models as bytes), or None after the time-out.
@@ -120,7 +122,7 @@ class Learner:
         unknown = sorted(set(names) - set(self._trained))
         if unknown:
             raise ValueError(f"the learner trains {', '.join(self._trained)}, not {', '.join(unknown)}")
-        found = self._store.get(tuple(names), newer_than, timeout)
+        found = self._store.get(tuple(names), newer_than, timeout, follow)
         return None if found is None else (found.step, found.finished, dict(found.payload))
 
     def get_step(self) -> int:
