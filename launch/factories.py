@@ -155,9 +155,7 @@ class Factories:
             mesh,
             mesh_lib.any_host(mesh) if hosts > 1 and mesh is not None else None,
             {name: self._evaluated(name) for name in evaluating},
-            ExampleRecorder(self.workdir / "trained_examples.jsonl")
-            if config.record_examples and first
-            else None,
+            ExampleRecorder(self.workdir) if config.record_examples and first else None,
         )
 
     def _batches(
