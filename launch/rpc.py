@@ -97,6 +97,17 @@ class LearnerClient:
         """See `Learner.report_cursor`."""
         self._call("report_cursor", data_set, cursor)
 
+    def report_opening(self, data_set: str, seconds: float) -> None:
+        """See `Learner.report_opening`."""
+        self._call("report_opening", data_set, seconds)
+
+    def get_opening_seconds(self, data_set: str) -> float | None:
+        """See `Learner.get_opening_seconds`; None also from a learner that is gone."""
+        with contextlib.suppress(RpcError):
+            found = self._call("get_opening_seconds", data_set)
+            return None if found is None else float(found)
+        return None
+
     def get_cursors(self, data_set: str) -> str:
         """See `Learner.get_cursors`."""
         return str(self._call("get_cursors", data_set))

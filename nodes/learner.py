@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from classact.nodes import batches as batches_lib
-from classact.nodes import hosts, parameters, saving, training
+from classact.nodes import hosts, opening, parameters, saving, training
 from classact.nodes import mesh as mesh_lib
 from classact.nodes import metrics as metrics_lib
 from classact.nodes.errors import FatalError
@@ -70,6 +70,7 @@ class Learner:
         any_host: Callable[[bool], Any] | None = None,
         reported: Mapping[str, int] | None = None,
         record: Callable[[int, Mapping[str, np.ndarray]], None] | None = None,
+        openings: opening.Openings | None = None,
     ) -> None:
         """Builds the learner; `run` starts it.
 
@@ -90,6 +91,7 @@ class Learner:
             any_host: of `mesh.any_host`; None: there is one host.
             reported: last steps that evaluators have reported to an earlier process.
             record: told for each update the ids that it was made from, by data set.
+            openings: told which data sets are being opened.
         """
         self._config = config
         self._trained = trained
@@ -101,6 +103,7 @@ class Learner:
         self._saver = saver
         self._replay_statistics = dict(replay_statistics or {})
         self._record = record
+        self._openings = openings or opening.Openings()
         self._store = parameters.ParameterStore(functools.partial(mesh_lib.first_copy, mesh))
         self._hosts = hosts.Hosts[batches_lib.Drawn](any_host) if any_host is not None else None
         self._reports = threading.Condition()
@@ -139,6 +142,14 @@ class Learner:
         """RPC: a run loop tells where it is, as JSON: all before it is in the tables."""
         if self._saver is not None:
             self._saver.cursors.put(data_set, json.loads(cursor))
+
+    def report_opening(self, data_set: str, seconds: float) -> None:
+        """RPC: a run loop tells for how long it has been opening its data."""
+        self._openings.put(data_set, seconds)
+
+    def get_opening_seconds(self, data_set: str) -> float | None:
+        """RPC: another host asks for how long a data set is being opened; None: it is not."""
+        return self._openings.seconds(data_set)
 
     def get_cursors(self, data_set: str) -> str:
         """RPC: from where a data set's run loops go on, a JSON list of cursors."""
