@@ -74,8 +74,8 @@ def _offer(link: Connection, address: str, megabytes: float, updates: float) -> 
     store = parameters.ParameterStore()
     weights = {"params": {"w": np.zeros(int(megabytes * 1e6 / 4), np.float32)}, "state": {}}
 
-    def get_parameters(names: list[str], newer_than: int, timeout: float) -> Any:
-        found = store.get(tuple(names), newer_than, timeout)
+    def get_parameters(names: list[str], newer_than: int, timeout: float, follow: bool) -> Any:
+        found = store.get(tuple(names), newer_than, timeout, follow)
         return None if found is None else (found.step, found.finished, dict(found.payload))
 
     store.offer(0, {"online": weights})
@@ -102,7 +102,7 @@ def _follow(link: Connection, address: str, count: Any) -> None:
     step = -1
     link.send("ready")
     while not link.poll(0):
-        response = learner.get_parameters(("online",), step, 1.0)
+        response = learner.get_parameters(("online",), step, 1.0, follow=True)
         if response is not None and response[2]:
             step = response[0]
             count.value += 1

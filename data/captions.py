@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from classact.data import prompts
+from classact.data import prompts, seeds
 from classact.data.source import Batch, DataError, Source, SourceView, checked_indices
 from classact.data.tokenizer import Tokenizer
 
@@ -24,23 +24,25 @@ class Tokenized(SourceView):
         super().__init__(source)
         _check_captioned(source)
         self.tokenizer = tokenizer
-        self._truncated: set[int] = set()
+        self._read = self._truncated = 0
 
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`."""
         batch = self.source.batch(indices)
         tokens = self.tokenizer.tokens(batch.pop("caption"))
-        self._truncated.update(
-            int(pair)
-            for pair, ids in zip(batch["id"], tokens, strict=True)
-            if len(ids) > self.tokenizer.max_tokens
-        )
+        self._read += len(tokens)
+        self._truncated += sum(len(ids) > self.tokenizer.max_tokens for ids in tokens)
         return {**batch, "text": self.tokenizer.pack(tokens)}
 
     @property
+    def read(self) -> int:
+        """How many captions were read so far; a pair counts each time that it comes."""
+        return self._read
+
+    @property
     def truncated(self) -> int:
-        """The number of different pairs met so far whose caption was too long, and was cut."""
-        return len(self._truncated)
+        """How many of those that were read were too long, and were cut."""
+        return self._truncated
 
 
 class LabelsAsText(SourceView):
@@ -118,12 +120,10 @@ def with_shuffled_captions(source: Source, share: float, seed: int) -> Source:
     """
     if not 0 <= share <= 1:
         raise ValueError(f"shuffled captions: share={share}, expected 0 to 1")
-    if seed < 0:
-        raise ValueError(f"seed={seed}: expected 0 or more")
     _check_captioned(source)
     if isinstance(source, Tokenized):
         raise DataError(f"{source.name}: its captions are tokens already; shuffle them before")
-    return _ShuffledSource(source, share, seed)
+    return _ShuffledSource(source, share, seeds.checked(seed))
 
 
 class _ShuffledSource(SourceView):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from classact.data import seeds
 from classact.data.source import Batch, Source, SourceView
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -28,13 +29,11 @@ def with_label_noise(source: Source, rate: float, seed: int) -> Source:
         `clean_label: int32[B]`.
 
     Raises:
-        ValueError: if the rate is out of range, or the source has label noise already.
+        ValueError: if the rate or the seed is out of range, or the source has label noise already.
     """
     if not 0 <= rate <= 1:
         raise ValueError(f"label_noise={rate}: expected a probability, 0 to 1")
-    if seed < 0:
-        raise ValueError(f"seed={seed}: expected 0 or more")
-    return _NoisySource(source, rate, seed)
+    return _NoisySource(source, rate, seeds.checked(seed))
 
 
 def effective_noise_rate(rate: float, num_classes: int) -> float:

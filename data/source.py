@@ -11,6 +11,7 @@ from typing import Optional
 
 import numpy as np
 
+from classact.data import seeds
 from classact.data.left_out import LeftOut
 
 # `id: int64[B]`, `image: uint8[B, H, W, C]` and the fields of the task: for
@@ -234,7 +235,7 @@ def held_out_split(source: Source, fraction: float, seed: int) -> tuple[Source, 
         (rest, held_out), without overlap, together the whole source.
 
     Raises:
-        ValueError: if the fraction is out of range or leaves one side empty.
+        ValueError: if the fraction or the seed is out of range, or one side would be empty.
     """
     image_of = np.arange(source.num_examples)
     if source.image_of is not None:
@@ -246,7 +247,7 @@ def held_out_split(source: Source, fraction: float, seed: int) -> tuple[Source, 
             f"fraction={fraction} of the {source.num_examples} examples of {source.name}: expected a number "
             "between 0 and 1 that leaves at least one example on each side"
         )
-    order = np.random.default_rng([0x5EED, seed]).permutation(images)
+    order = np.random.default_rng([0x5EED, seeds.checked(seed)]).permutation(images)
     held_out = np.isin(image_of, order[:count])
     return Subset(source, np.flatnonzero(~held_out)), Subset(source, np.flatnonzero(held_out))
 

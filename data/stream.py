@@ -5,6 +5,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from classact.data import seeds
 from classact.data.shares import Remainder
 from classact.data.source import Batch, DataError, Source
 
@@ -59,8 +60,6 @@ class IIDStream(Iterator[Batch]):
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected at least 1")
-        if seed < 0:
-            raise ValueError(f"seed={seed}: expected 0 or more")
         if not 1 <= num_readers <= source.num_examples:
             raise ValueError(
                 f"num_readers={num_readers}: "
@@ -72,7 +71,7 @@ class IIDStream(Iterator[Batch]):
             )
         self._source = source
         self._batch_size = batch_size
-        self._seed = seed
+        self._seed = seeds.checked(seed)
         self._reader = reader
         self._num_readers = num_readers
         self._generation = 0

@@ -127,6 +127,8 @@ def get_config() -> ml_collections.ConfigDict:
             # Whether to write which examples each update was made from, by their ids, to
             # `trained_examples.jsonl` (of several hosts: the first one's).
             "record_examples": False,
+            # How long a data set may deliver nothing to the learner before the run fails. The
+            # time that run loops take to open it does not count, up to an hour of it.
             "no_data_seconds": 300.0,
             # A node that died is started again, each at most `restarts_per_hour` times
             # within an hour (0: never; nor with `--launch=threads` or `synchronous`,

@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from classact.data import seeds
+
 TRAIN_SPLITS = ("all", "held_out", "rest")
 TASKS = ("classification", "contrastive")
 EVALUATOR_KINDS = ("accuracy", "retrieval", "zero_shot")
@@ -14,8 +16,8 @@ EVALUATOR_KINDS = ("accuracy", "retrieval", "zero_shot")
 _OWN_SBATCH = re.compile(
     r"--(partition|nodes|ntasks|cpus-per|mem|gres|gpus|output|error|chdir|array|requeue|wrap)\b.*", re.DOTALL
 )
-# JAX counts updates in 32 bits, and takes seeds of 64.
-_INT32, _INT64 = 2**31, 2**63
+# JAX counts updates in 32 bits.
+_INT32 = 2**31
 # What data sets and evaluators are called in labels, addresses and file names.
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -295,11 +297,12 @@ class ExperimentConfig(DataSetConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(1 <= self.steps < _INT32, "steps", self.steps, "at least 1 and below 2^31")
-        require(0 <= self.seed < _INT64, "seed", self.seed, "at least 0 and below 2^63")
+        for name in ("seed", "data_seed"):
+            value = getattr(self, name)
+            require(0 <= value < seeds.LIMIT, name, value, seeds.ACCEPTED)
         for name in ("patch_size", "log_every", "gradient_accumulation"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("data_seed", "restarts_per_hour"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        require(self.restarts_per_hour >= 0, "restarts_per_hour", self.restarts_per_hour, "at least 0")
         every = self.checkpoint_every
         # With each checkpoint the learner draws the batches of its next two updates.
         require(every == 0 or every >= 3, "checkpoint_every", every, "0 (only at the end) or at least 3")

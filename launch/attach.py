@@ -164,7 +164,7 @@ class Learner:
         self._client: rpc.LearnerClient | None = None
 
     def get_parameters(
-        self, names: Sequence[str], newer_than: int, timeout: float
+        self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
     ) -> tuple[int, bool, dict[str, bytes]] | None:
         """See `Learner.get_parameters`; asks again for two minutes where nobody answers.
 
@@ -172,7 +172,7 @@ class Learner:
             EndedError: if nobody answers and the run has ended, or `stop` is set.
             AttachError: if nobody answers for two minutes.
         """
-        return self._ask(timeout, lambda client: client.get_parameters(names, newer_than, timeout))
+        return self._ask(timeout, lambda client: client.get_parameters(names, newer_than, timeout, follow))
 
     def get_step(self) -> int:
         """See `Learner.get_step`; asks again, and raises, as `get_parameters`."""

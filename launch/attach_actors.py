@@ -87,7 +87,7 @@ class JoiningActors:
         """
         seed = self.build.config.seed
         digest = hashlib.sha256(f"{seed} {self.data_set} {self.call}".encode()).digest()
-        own = int.from_bytes(digest[:7], "big")
+        own = int.from_bytes(digest[:4], "big")
         each = self.num_readers // self.count
         return [
             factories.Reader(self._name(number), own, number, self.num_readers)

@@ -10,7 +10,7 @@ import json
 import math
 import pathlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import launchpad as lp
@@ -86,7 +86,9 @@ class Factories:
         """Where the tables of each shard of a data set are saved."""
         return folders.shard_folders(self.workdir, data_set, self.config.data_sets[data_set].replay.shards)
 
-    def learner(self, *replays: Sequence[str], host: int = 0, coordinator: str = "") -> "learner.Learner":
+    def learner(
+        self, *replays: Sequence[str], host: int = 0, coordinator: str = "", first_host: Any = None
+    ) -> "learner.Learner":
         """Builds the learner, or one host's part of it, as the newest checkpoint left it.
 
         May block until all hosts do.
@@ -95,8 +97,9 @@ class Factories:
             *replays: the addresses of each data set's shards, in the order of the data sets.
             host: which of the hosts that train together.
             coordinator: where the first of them listens for the others.
+            first_host: the learner there, of the other hosts.
         """
-        from classact.nodes import checkpoints, clocks, cursors, learner, saving, training
+        from classact.nodes import checkpoints, clocks, cursors, learner, opening, saving, training
         from classact.nodes import mesh as mesh_lib
         from classact.replay import dataset, snapshots
 
@@ -122,7 +125,10 @@ class Factories:
             for name in config.data_sets
             if self.table_config(name).filters
         }
-        batches = self._batches(addresses, data_state, mesh, races)
+        openings = opening.Openings()
+        # Run loops tell the first host's learner.
+        opening_seconds = rpc.LearnerClient(first_host).get_opening_seconds if host else openings.seconds
+        batches = self._batches(addresses, data_state, mesh, races, opening_seconds)
         first = host == 0
         # Of several hosts none knows what the others have read ahead.
         whole = hosts == 1
@@ -161,10 +167,9 @@ class Factories:
             mesh,
             mesh_lib.any_host(mesh) if hosts > 1 and mesh is not None else None,
             {name: self._evaluated(name) for name in evaluating},
-            ExampleRecorder(self.workdir / "trained_examples.jsonl")
-            if config.record_examples and first
-            else None,
+            ExampleRecorder(self.workdir) if config.record_examples and first else None,
             races,
+            openings,
         )
 
     def _batches(
@@ -173,6 +178,7 @@ class Factories:
         data_state: "checkpoints.DataState",
         mesh: "jax.sharding.Mesh | None",
         races: "Mapping[str, clocks.Clocks]",
+        opening_seconds: Callable[[str], float | None],
     ) -> "batches.Batches":
         """Starts reading the tables of all data sets, after what an earlier process had read ahead."""
         from classact.nodes import batches
@@ -215,6 +221,7 @@ class Factories:
             lp.stop_event(),
             config.no_data_seconds,
             stop_reading,
+            opening_seconds,
         )
 
     def _table_batches(self, data_set: str) -> int:
@@ -335,12 +342,13 @@ class Factories:
             score: asks an inference server; None for IID data.
             reader: what it reads.
             stop: ends it.
-            progress: knows where the data set's readers are, and is told how far this one
-                gets; None: it begins an epoch of its own. Blocks until it answers.
+            progress: knows where the data set's readers are, and is told that this one opens
+                its data and how far it gets; None: it begins an epoch of its own. Blocks
+                until it answers.
             race: knows the clocks of the data set's tables, where they filter.
         """
         from classact.data import stream
-        from classact.nodes import clocks, cursors, run_loop
+        from classact.nodes import clocks, cursors, opening, run_loop
         from classact.replay import writer
 
         config, own = self.config, self.config.data_sets[data_set]
@@ -348,7 +356,8 @@ class Factories:
         clock = {}
         if race is not None and self.table_config(data_set).filters:
             clock["clock"] = clocks.ClockFollower(race, data_set, shard, stop)
-        source = parts.open_train_source(config, own)
+        with opening.told(progress, data_set):
+            source = parts.open_train_source(config, own)
         return run_loop.RunLoop(
             stream.IIDStream(
                 source,

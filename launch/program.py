@@ -69,7 +69,9 @@ def build_program(
         learner = program.add_node(learner_node)
         learner.set_client_kwargs(call_timeout=rpc.CALL_SECONDS)
         for host in range(1, config.mesh.hosts):
-            program.add_node(lp.PyClassNode(build.learner, *replays.values(), host=host, **several))
+            program.add_node(
+                lp.PyClassNode(build.learner, *replays.values(), host=host, first_host=learner, **several)
+            )
 
     for data_set, own in config.data_sets.items():
         _add_actors(program, build, data_set, own, learner, replays[data_set])

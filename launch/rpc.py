@@ -75,11 +75,11 @@ class LearnerClient:
         self._stop = stop or _own_stop()
 
     def get_parameters(
-        self, names: Sequence[str], newer_than: int, timeout: float
+        self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
     ) -> tuple[int, bool, dict[str, bytes]] | None:
         """See `Learner.get_parameters`; None also when stopped."""
         with contextlib.suppress(StoppedError):
-            return self._call("get_parameters", list(names), newer_than, timeout)
+            return self._call("get_parameters", list(names), newer_than, timeout, follow)
         return None
 
     def get_step(self) -> int:
@@ -96,6 +96,17 @@ class LearnerClient:
     def report_cursor(self, data_set: str, cursor: str) -> None:
         """See `Learner.report_cursor`."""
         self._call("report_cursor", data_set, cursor)
+
+    def report_opening(self, data_set: str, seconds: float) -> None:
+        """See `Learner.report_opening`."""
+        self._call("report_opening", data_set, seconds)
+
+    def get_opening_seconds(self, data_set: str) -> float | None:
+        """See `Learner.get_opening_seconds`; None also from a learner that is gone."""
+        with contextlib.suppress(RpcError):
+            found = self._call("get_opening_seconds", data_set)
+            return None if found is None else float(found)
+        return None
 
     def get_cursors(self, data_set: str) -> str:
         """See `Learner.get_cursors`."""

@@ -42,7 +42,7 @@ from classact.launch.resources import Resources
 from classact.launch.restarts import Restarts
 from classact.launch.synchronous import run_synchronous
 from classact.launch.tasks import endpoints, make_tasks
-from classact.nodes import checkpoints
+from classact.nodes import checkpoints, opening
 from classact.selection import policies
 
 LAUNCHES = ("processes", "threads", "slurm", "ray", "synchronous")
@@ -122,9 +122,13 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
 
 
 def _checked_data_set(config: ExperimentConfig, own: DataSetConfig, said: FirstLines) -> parts.DataShape:
+    started = time.monotonic()
     train = parts.open_train_source(config, own)
+    seconds = time.monotonic() - started
     for line in describe_source(train):
         said.say(line)
+    if seconds > opening.SLOW_SECONDS:
+        said.say(f"  opening it took {seconds:.0f} s; each run loop opens it again before its first batch")
     if config.task == "classification":
         for evaluator in config.evaluation.evaluators.values():
             specs.check_same_task(train, parts.open_eval_source(config, evaluator))

@@ -19,7 +19,7 @@ from classact.launch.interrupts import Interrupt, interrupts_to
 from classact.launch.outcome import Outcome
 from classact.nodes import batches as batches_lib
 from classact.nodes import checkpoints, synchronous, training
-from classact.nodes.metrics import MetricsWriter
+from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.selection import policies
 
 
@@ -104,6 +104,7 @@ class _Recorder:
             name: (MetricsWriter(workdir, f"evaluator-{name}"), evaluators.make_measure(config, own, shape))
             for name, own in config.evaluation.evaluators.items()
         }
+        self._record = ExampleRecorder(workdir) if config.record_examples else None
         self._since = time.monotonic()
         self._losses: list[Mapping[str, jax.Array]] = []
         self._corrupted: list[float] = []
@@ -115,6 +116,8 @@ class _Recorder:
         metrics: Mapping[str, jax.Array],
         batches: Mapping[str, Mapping[str, np.ndarray]],
     ) -> None:
+        if self._record is not None:
+            self._record(step, {name: batch["id"] for name, batch in batches.items()})
         self._losses.append(metrics)
         shares = [batches_lib.corrupted_share(batch) for batch in batches.values()]
         self._corrupted += [share for share in shares if share is not None]

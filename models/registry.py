@@ -68,11 +68,14 @@ class Model:
         name: the name it was created by.
         init: `init(key) -> Variables`, with float32 parameters.
         apply: the forward pass, see `Apply`.
+        project: moves parameters ("params") that an update took out of bounds back to
+            the bound; applied after every update. By default there are no bounds.
     """
 
     name: str
     init: Callable[[jax.Array], Variables]
     apply: Apply
+    project: Callable[[PyTree], PyTree] = lambda params: params
 
 
 Factory = Callable[..., Model]

@@ -16,6 +16,7 @@ from classact.models import registry, text
 # Radford et al. (2021): the inverse temperature starts at 1/0.07 and is clipped at 100.
 INITIAL_SCALE = 1 / 0.07
 MAX_SCALE = 100.0
+_MAX_LOG_SCALE = math.log(MAX_SCALE)
 # Zhai et al., "Sigmoid Loss for Language Image Pre-Training" (2023).
 SIGMOID_SCALE, SIGMOID_BIAS = 10.0, -10.0
 
@@ -41,7 +42,8 @@ def build(
         A model whose `apply` takes `image: uint8[B, H, W, C]`, `text: int32[B, L]`
         or both, and runs the towers that it has inputs for. Its outputs are
         `image_embedding` and `text_embedding`, float32[B, D] of norm 1, and the
-        scalars `scale`, at most `MAX_SCALE`, and `bias`.
+        scalars `scale`, at most `MAX_SCALE`, and `bias`. Its `project` keeps the scale's
+        parameter at the bound, as CLIP does, so that it can always come back.
 
     Raises:
         ValueError: if `initial_scale` is out of range.
@@ -69,11 +71,11 @@ def build(
         rng: jax.Array | None = None,
     ) -> tuple[registry.Outputs, Any]:
         params, state = variables["params"], variables["state"]
-        outputs = {
-            # The gradient is that of the clipped value: 0 above the bound.
-            "scale": jnp.exp(jnp.minimum(params["log_scale"], math.log(MAX_SCALE))),
-            "bias": params["bias"],
-        }
+        log_scale = params["log_scale"]
+        # Checkpoints of an earlier version may be past the bound. The value is the bound's then,
+        # and the gradient as without one: that of a minimum is 0, and would keep it there.
+        above = jax.lax.stop_gradient(jnp.maximum(log_scale - _MAX_LOG_SCALE, 0))
+        outputs = {"scale": jnp.exp(log_scale - above), "bias": params["bias"]}
         if "image" in batch:
             own = {"params": params["image"], "state": state}
             found, state = image.apply(own, {"image": batch["image"]}, train=train, rng=rng)
@@ -82,7 +84,11 @@ def build(
             outputs["text_embedding"] = _unit(texts.apply({"params": params["text"]}, batch["text"]))
         return outputs, state
 
-    return registry.Model(f"{image.name}+text", init, apply)
+    def project(params: Any) -> Any:
+        own = {"log_scale": jnp.minimum(params["log_scale"], _MAX_LOG_SCALE)}
+        return {**params, "image": image.project(params["image"]), **own}
+
+    return registry.Model(f"{image.name}+text", init, apply, project)
 
 
 def _unit(x: Any) -> jax.Array:

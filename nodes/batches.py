@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,11 +12,14 @@ import jax
 import numpy as np
 
 from classact.nodes import mesh as mesh_lib
+from classact.nodes import opening
 from classact.nodes.errors import FatalError
 from classact.nodes.inference_server import scoring_fields
 
 # Longest single wait for a batch, between two looks at the stop signal.
 _POLL_SECONDS = 1.0
+# Between two lines about a data set that is being opened.
+_SAY_SECONDS = 60.0
 # What has left the tables and is not yet drawn is in the next two batches of a table,
 # see `replay.dataset.ReplayDataset`.
 READ_AHEAD = 2
@@ -151,6 +155,7 @@ class Batches:
         stop: threading.Event,
         no_data_seconds: float = 300.0,
         stop_reading: threading.Event | None = None,
+        opening_seconds: Callable[[str], float | None] = lambda _: None,
     ) -> None:
         """Reads nothing yet.
 
@@ -158,15 +163,19 @@ class Batches:
             sub_batches: prioritized batches by data set.
             super_batches: IID super-batches of those data sets that a model learns so from.
             stop: ends the waiting of `draw`.
-            no_data_seconds: how long a data set may deliver nothing.
+            no_data_seconds: how long a data set may deliver nothing. The time that its
+                run loops take to open it does not count, up to `opening.LIMIT_SECONDS`.
             stop_reading: ends the datasets' threads; set by `close`. Another event than
                 `stop`, since a stopped learner still reads what has left the tables.
+            opening_seconds: for how long a data set is being opened; None: it is not. Of
+                `opening.Openings`.
         """
         self._sub_batches = dict(sub_batches)
         self._super_batches = dict(super_batches)
         self._stop = stop
         self._no_data_seconds = no_data_seconds
         self._stop_reading = stop_reading or threading.Event()
+        self._opening_seconds = opening_seconds
         # Each with how many batches its datasets had given when it was complete.
         self._ahead: collections.deque[tuple[Drawn, collections.Counter[Any]]] = collections.deque()
         self._given: collections.Counter[Any] = collections.Counter()
@@ -255,19 +264,46 @@ class Batches:
 
     def _next(self, key: tuple[str, str], dataset: Dataset, deadline: float | None) -> Sampled | None:
         """The next batch of a table; None when stopped, or after the deadline if there is one."""
-        started = time.monotonic()
+        silence = _Silence(key[0], self._no_data_seconds, self._opening_seconds)
         while not (self._stop.is_set() if deadline is None else time.monotonic() > deadline):
             try:
                 sampled = dataset.next(
                     _POLL_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
                 )
             except TimeoutError as error:
-                if time.monotonic() > started + self._no_data_seconds:
-                    raise NoDataError(
-                        f"the replay of {key[0]} delivered no batch for {self._no_data_seconds} s "
-                        f"({error}); see the logs of the run loops and inference servers"
-                    ) from None
+                silence.goes_on(error)
             else:
                 self._given[key] += 1
                 return sampled
         return None
+
+
+class _Silence:
+    """How long a data set has delivered nothing although it is open."""
+
+    def __init__(self, data_set: str, limit: float, opening_seconds: Callable[[str], float | None]) -> None:
+        self._data_set = data_set
+        self._limit = limit
+        self._opening_seconds = opening_seconds
+        self._seconds = 0.0
+        self._since = self._said = time.monotonic()
+
+    def goes_on(self, error: TimeoutError) -> None:
+        """Counts what has passed; raises NoDataError past the limit."""
+        now = time.monotonic()
+        passed, self._since = now - self._since, now
+        opening_for = self._opening_seconds(self._data_set)
+        opens = ""
+        if opening_for is not None:
+            opens = f"; its run loops have been opening their data for {opening_for:.0f} s"
+            if now - self._said > _SAY_SECONDS:
+                self._said = now
+                logging.warning("no batch of %s yet%s", self._data_set, opens)
+            if opening_for <= opening.LIMIT_SECONDS:
+                return
+        self._seconds += passed
+        if self._seconds > self._limit:
+            raise NoDataError(
+                f"the replay of {self._data_set} delivered no batch for {self._limit} s ({error}){opens}; "
+                "see the logs of the run loops and inference servers"
+            ) from None

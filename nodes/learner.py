@@ -16,7 +16,7 @@ import numpy as np
 
 from classact.nodes import batches as batches_lib
 from classact.nodes import clocks as clocks_lib
-from classact.nodes import hosts, parameters, saving, training
+from classact.nodes import hosts, opening, parameters, saving, training
 from classact.nodes import mesh as mesh_lib
 from classact.nodes import metrics as metrics_lib
 from classact.nodes.errors import FatalError
@@ -72,6 +72,7 @@ class Learner:
         reported: Mapping[str, int] | None = None,
         record: Callable[[int, Mapping[str, np.ndarray]], None] | None = None,
         clocks: Mapping[str, clocks_lib.Clocks] | None = None,
+        openings: opening.Openings | None = None,
     ) -> None:
         """Builds the learner; `run` starts it.
 
@@ -93,6 +94,7 @@ class Learner:
             reported: last steps that evaluators have reported to an earlier process.
             record: told for each update the ids that it was made from, by data set.
             clocks: of the tables from which the batches are drawn, by data set.
+            openings: told which data sets are being opened.
         """
         self._config = config
         self._trained = trained
@@ -105,15 +107,18 @@ class Learner:
         self._replay_statistics = dict(replay_statistics or {})
         self._record = record
         self._clocks = dict(clocks or {})
+        self._openings = openings or opening.Openings()
         self._store = parameters.ParameterStore(functools.partial(mesh_lib.first_copy, mesh))
         self._hosts = hosts.Hosts[batches_lib.Drawn](any_host) if any_host is not None else None
         self._reports = threading.Condition()
         self._last_report = {**dict.fromkeys(config.evaluators, -1), **(reported or {})}
 
     def get_parameters(
-        self, names: Sequence[str], newer_than: int, timeout: float
+        self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
     ) -> tuple[int, bool, dict[str, bytes]] | None:
         """RPC: parameters newer than a step; blocks up to `timeout` seconds.
+
+        `follow`: whether the client will want all later ones too; see `ParameterStore.get`.
 
         Returns:
             (step, finished, models as bytes), or None after the time-out.
@@ -124,7 +129,7 @@ class Learner:
         unknown = sorted(set(names) - set(self._trained))
         if unknown:
             raise ValueError(f"the learner trains {', '.join(self._trained)}, not {', '.join(unknown)}")
-        found = self._store.get(tuple(names), newer_than, timeout)
+        found = self._store.get(tuple(names), newer_than, timeout, follow)
         return None if found is None else (found.step, found.finished, dict(found.payload))
 
     def get_step(self) -> int:
@@ -141,6 +146,14 @@ class Learner:
         """RPC: a run loop tells where it is, as JSON: all before it is in the tables."""
         if self._saver is not None:
             self._saver.cursors.put(data_set, json.loads(cursor))
+
+    def report_opening(self, data_set: str, seconds: float) -> None:
+        """RPC: a run loop tells for how long it has been opening its data."""
+        self._openings.put(data_set, seconds)
+
+    def get_opening_seconds(self, data_set: str) -> float | None:
+        """RPC: another host asks for how long a data set is being opened; None: it is not."""
+        return self._openings.seconds(data_set)
 
     def get_cursors(self, data_set: str) -> str:
         """RPC: from where a data set's run loops go on, a JSON list of cursors."""

@@ -126,15 +126,15 @@ class MetricsWriter:
 
 
 class ExampleRecorder:
-    """Appends to a file which examples each update was made from, one JSON line an update."""
+    """Appends which examples each update was made from to `trained_examples.jsonl`, a JSON line an update."""
 
-    def __init__(self, path: pathlib.Path) -> None:
-        """Opens the file.
+    def __init__(self, workdir: pathlib.Path) -> None:
+        """Opens the file in a run directory.
 
         Raises:
             OSError: if it cannot be made.
         """
-        self._lines = _open_for_lines(path)
+        self._lines = _open_for_lines(workdir / "trained_examples.jsonl")
 
     def __call__(self, step: int, ids: Mapping[str, np.ndarray]) -> None:
         """Writes `{"step": int, "<data set>": [ids]}`; a run that went back repeats steps.

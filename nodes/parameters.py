@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 Variables = Any
-# A model is followed for so long after a client asked for its next version.
+# A model is followed for so long after a follower last asked for it.
 _FOLLOWED_SECONDS = 30.0
 # Between two tries to reach the learner.
 _RETRY_SECONDS = 1.0
@@ -52,9 +52,12 @@ class ParameterSource(Protocol):
     """What a client needs of the learner, as an object or through RPC."""
 
     def get_parameters(
-        self, names: Sequence[str], newer_than: int, timeout: float
+        self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
     ) -> tuple[int, bool, dict[str, bytes]] | None:
-        """Returns parameters newer than a step, or None after `timeout` seconds."""
+        """Returns parameters newer than a step, or None after `timeout` seconds.
+
+        `follow`: whether the client will want the versions after these as well.
+        """
 
     def get_step(self) -> int:
         """Returns the step of the learner's newest parameters."""
@@ -68,10 +71,10 @@ def _copy(tree: Variables) -> Variables:
 class ParameterStore:
     """Newest parameters by model name, copied to the host by a thread of its own.
 
-    A model is copied after a step if a client follows it (has lately asked for
-    the next version) or waits for a version that this step satisfies; so one that
-    nobody follows costs nothing, and an evaluator costs a copy per evaluation. A
-    slow client skips versions: the newest wins.
+    A model is copied after a step if a client follows it (has lately said so) or waits
+    for a version that this step satisfies and no copy under way does; so one that
+    nobody follows costs nothing, and an evaluator costs a copy per evaluation, however
+    late it asks. A slow client skips versions: the newest wins.
     """
 
     def __init__(self, on_host: Callable[[Variables], Variables] = lambda models: models) -> None:
@@ -85,8 +88,10 @@ class ParameterStore:
         self._condition = threading.Condition()
         # Requests in progress: (name, smallest step that would satisfy it).
         self._wanted: list[tuple[str, int]] = []
-        # When somebody last asked for the very next version of a model.
+        # When a follower last asked for a model.
         self._followed: dict[str, float] = {}
+        # The newest step of each model that is published or will be: its copy is under way.
+        self._copied: dict[str, int] = {}
         self._offered = -1
         self._published: dict[str, tuple[int, bytes]] = {}
         self._pending: tuple[int, dict[str, Variables], bool] | None = None
@@ -109,17 +114,19 @@ class ParameterStore:
         """
         now = time.monotonic()
         with self._condition:
-            names = {name for name, at_least in self._wanted if step >= at_least}
+            names = {name for name, at_least in self._wanted if step >= at_least > self._copied.get(name, -1)}
             names |= {name for name, asked in self._followed.items() if now - asked < _FOLLOWED_SECONDS}
             everything = final or self._offered < 0
             self._offered = step
+            if names and self._pending is not None:
+                # It is overtaken before it has begun: who waits for it gets this one.
+                names |= set(self._pending[1])
         chosen = {name: model for name, model in models.items() if everything or name in names}
         if not chosen and not final:
             return
         copies = _copy(self._on_host(chosen))
         with self._condition:
-            # Overtakes a copy that has not begun: who waited for it still waits,
-            # so this one has the same models.
+            self._copied.update(dict.fromkeys(chosen, step))
             self._pending = (step, copies, final)
             self._condition.notify_all()
 
@@ -129,13 +136,17 @@ class ParameterStore:
         with self._condition:
             return self._offered
 
-    def get(self, names: Sequence[str], newer_than: int, timeout: float) -> Parameters | None:
+    def get(
+        self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
+    ) -> Parameters | None:
         """Waits for parameters newer than `newer_than`.
 
         Args:
             names: models that the client wants.
             newer_than: a step; -1 for any.
             timeout: seconds to block at most.
+            follow: whether the client will want each later version too: they are then
+                copied before it asks, for half a minute from now on.
 
         Returns:
             The newest parameters of these models; with an empty payload if the
@@ -144,7 +155,7 @@ class ParameterStore:
         deadline = time.monotonic() + timeout
         wanted = [(name, newer_than + 1) for name in names]
         with self._condition:
-            if newer_than <= self._offered:
+            if follow:
                 self._followed.update(dict.fromkeys(names, time.monotonic()))
             self._wanted.extend(wanted)
             try:
@@ -255,7 +266,7 @@ class Follower:
         reached = time.monotonic()
         while not self._stop.is_set():
             try:
-                response = self._source.get_parameters(self._names, step, self._poll_seconds)
+                response = self._source.get_parameters(self._names, step, self._poll_seconds, follow=True)
                 if response is None and self._source.get_step() < step:
                     step = -1
             except (RuntimeError, OSError) as error:

@@ -11,6 +11,7 @@ import numpy as np
 
 from classact.nodes import metrics as metrics_lib
 from classact.nodes.errors import FatalError
+from classact.nodes.extremes import Extremes
 from classact.nodes.inference_server import Scores, scoring_fields
 from classact.selection import race
 
@@ -97,7 +98,7 @@ class RunLoop:
         self._log_every = log_every
         self._extremes = None
         if extremes_path is not None and score is not None:
-            self._extremes = _Extremes(extremes_path, class_names, decode)
+            self._extremes = Extremes(extremes_path, class_names, decode)
         self._report_cursor = report_cursor
         self._clock = clock
         self._rng = rng or np.random.default_rng()
@@ -187,40 +188,3 @@ class RunLoop:
             p10, p90 = np.percentile(finite, (10, 90))
             line |= {"score/mean": float(finite.mean()), "score/p10": float(p10), "score/p90": float(p90)}
         self._metrics.write(max(step, 0), line)
-
-
-class _Extremes:
-    """The examples with the highest and the lowest scores among the last batches."""
-
-    def __init__(
-        self,
-        path: pathlib.Path,
-        class_names: Sequence[str],
-        decode: Callable[[np.ndarray], list[str]] | None,
-        count: int = 40,
-        batches: int = 16,
-    ) -> None:
-        self._path = path
-        self._class_names = {"class_names": np.array(class_names)} if class_names else {}
-        self._decode = decode
-        self._count = count
-        self._batches = batches
-        self._kept: list[dict[str, np.ndarray]] = []
-
-    def add(self, batch: Mapping[str, np.ndarray], keep: np.ndarray) -> None:
-        self._kept = [*self._kept[-self._batches + 1 :], {name: array[keep] for name, array in batch.items()}]
-
-    def save(self) -> None:
-        if not self._kept:
-            return
-        together = {name: np.concatenate([batch[name] for batch in self._kept]) for name in self._kept[0]}
-        # The same example may have come round twice.
-        _, first = np.unique(together["id"], return_index=True)
-        order = first[np.argsort(together["score"][first])]
-        chosen = (
-            order if len(order) <= 2 * self._count else np.r_[order[: self._count], order[-self._count :]]
-        )
-        extremes = {name: array[chosen] for name, array in together.items()}
-        if self._decode is not None:
-            extremes["caption"] = np.array(self._decode(extremes["text"]))
-        np.savez_compressed(self._path, **extremes, **self._class_names)

@@ -22,6 +22,9 @@ class Snapshots(Protocol):
     def save(self, step: int, kept: Sequence[int]) -> None:
         """Saves a data set's tables; raises RuntimeError if that fails."""
 
+    def discard(self, step: int) -> None:
+        """Removes the tables that were saved at a step."""
+
 
 class Saver:
     """Saves a state together with where the data is.
@@ -106,12 +109,15 @@ class Saver:
         self._checkpointer.wait()
 
     def _save_tables(self, step: int) -> bool:
-        """Saves all data sets' tables; False if one could not be saved."""
+        """Saves all data sets' tables; False if one could not be saved, and then none is there."""
         kept = self._checkpointer.kept()
         try:
             for snapshots in self._snapshots.values():
                 snapshots.save(step, kept)
         except RuntimeError as error:
             logging.warning("checkpoint %d goes without tables: %s", step, error)
+            # The run loops of all data sets go back to before what their tables held.
+            for snapshots in self._snapshots.values():
+                snapshots.discard(step)
             return False
         return True

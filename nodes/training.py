@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from classact.data import seeds
 from classact.models import registry
 from classact.nodes import mesh as mesh_lib
 from classact.selection import losses
@@ -132,10 +133,14 @@ def init_state(
 
     Args:
         trained: by name.
-        seed: of the run.
+        seed: of the run, below 2^32.
         mesh: devices that the state is spread over; it is made there, and never
             whole on one of them. None: one device.
+
+    Raises:
+        ValueError: for a seed whose parameters another seed has as well.
     """
+    seed = seeds.checked(seed)
     if mesh is None:
         return _initial(trained, seed)
     return jax.jit(lambda: _initial(trained, seed), out_shardings=_sharding(trained, mesh))()
@@ -252,7 +257,8 @@ def make_update(
         compute = differentiate if accumulation == 1 else accumulate
         gradients, state, (loss, found) = compute(trained[name], current.params, current.state, batches, rng)
         changes, opt_state = optimizers[name].update(gradients, current.opt_state, current.params)
-        return ModelState(optax.apply_updates(current.params, changes), state, opt_state), loss, found
+        params = trained[name].model.project(optax.apply_updates(current.params, changes))
+        return ModelState(params, state, opt_state), loss, found
 
     def update(state: TrainState, sub_batches: Batches, super_batches: Batches) -> tuple[TrainState, Metrics]:
         metrics: Metrics = {}

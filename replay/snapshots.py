@@ -8,6 +8,7 @@ import logging
 import pathlib
 import shutil
 import threading
+import time
 from collections.abc import Collection, Sequence
 
 import reverb
@@ -33,7 +34,7 @@ def checkpointer(folder: pathlib.Path) -> reverb.checkpointers.DefaultCheckpoint
 
 
 class Snapshots:
-    """Saves the tables of several shards together."""
+    """Saves the tables of several shards together: of all, or of none."""
 
     def __init__(
         self, addresses: Sequence[str], folders: Sequence[pathlib.Path], timeout: float = 120.0
@@ -51,7 +52,9 @@ class Snapshots:
     def save(self, step: int, kept: Collection[int]) -> None:
         """Saves all tables as they are now; their servers answer nobody meanwhile.
 
-        Blocks until all are on disk, `timeout` seconds at most.
+        Blocks until all are on disk, `timeout` seconds at most. If one could not be saved
+        in time, the others' are removed, and its own as soon as it is done: a run that goes
+        on from this step reads again what all tables held.
 
         Args:
             step: of the learner.
@@ -60,31 +63,66 @@ class Snapshots:
         Raises:
             SnapshotError: if a server did not save in time, or could not.
         """
-        failures: dict[str, str] = {}
-        threads = [
-            threading.Thread(target=self._save_shard, args=(address, folder, step, failures), daemon=True)
-            for address, folder in self._shards
-        ]
-        for address, _ in self._shards:
-            failures[address] = f"no answer in {self._timeout} s"
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(self._timeout)
+        attempts = [_Attempt(address, folder, step) for address, folder in self._shards]
+        deadline = time.monotonic() + self._timeout
+        for attempt in attempts:
+            attempt.thread.join(max(0.0, deadline - time.monotonic()))
+        failures = [why for attempt in attempts if (why := attempt.failure(self._timeout))]
         if failures:
-            raise SnapshotError("; ".join(f"{address}: {why}" for address, why in sorted(failures.items())))
+            for attempt in attempts:
+                attempt.give_up()
+            raise SnapshotError("; ".join(failures))
         for _, folder in self._shards:
             folders.keep(folder, {*kept, step})
 
-    def _save_shard(self, address: str, folder: pathlib.Path, step: int, failures: dict[str, str]) -> None:
+    def discard(self, step: int) -> None:
+        """Removes what was saved at a step, if anything was."""
+        for _, folder in self._shards:
+            shutil.rmtree(folder / str(step), ignore_errors=True)
+
+
+class _Attempt:
+    """The saving of one shard, in a thread: a call of Reverb's server cannot be ended."""
+
+    def __init__(self, address: str, folder: pathlib.Path, step: int) -> None:
+        self._address = address
+        self._target = folder / str(step)
+        self._lock = threading.Lock()
+        self._given_up = False
+        self._failure: str | None = ""
+        self.thread = threading.Thread(target=self._save, name="replay snapshot", daemon=True)
+        self.thread.start()
+
+    def failure(self, timeout: float) -> str | None:
+        """What went wrong, or that nothing has come of it in so many seconds; None if it is saved."""
+        if self._failure is None:
+            return None
+        return f"{self._address}: {self._failure or f'no answer in {timeout} s'}"
+
+    def give_up(self) -> None:
+        """Removes what was saved, or will be."""
+        # Not held while files are touched: a disk may hang, and the learner must not.
+        with self._lock:
+            self._given_up = True
+            saved = self._failure is None
+        if saved:
+            shutil.rmtree(self._target, ignore_errors=True)
+
+    def _save(self) -> None:
         try:
-            written = pathlib.Path(reverb.Client(address).checkpoint())
-            target = folder / str(step)
-            shutil.rmtree(target, ignore_errors=True)
-            written.rename(target)
+            written = pathlib.Path(reverb.Client(self._address).checkpoint())
+            if self._given_up:
+                shutil.rmtree(written, ignore_errors=True)
+                return
+            shutil.rmtree(self._target, ignore_errors=True)
+            written.rename(self._target)
         # Reverb's errors have no common class but this one.
         except (RuntimeError, reverb.ReverbError, OSError) as error:
-            failures[address] = str(error)
-            logging.warning("the tables at %s were not saved: %s", address, error)
-        else:
-            del failures[address]
+            self._failure = str(error) or type(error).__name__
+            logging.warning("the tables at %s were not saved: %s", self._address, error)
+            return
+        with self._lock:
+            self._failure = None
+            late = self._given_up
+        if late:
+            shutil.rmtree(self._target, ignore_errors=True)

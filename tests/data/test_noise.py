@@ -59,7 +59,7 @@ def test_rate_zero_changes_nothing_and_other_fields_pass():
 
 
 @settings(max_examples=30, deadline=None)
-@given(rate=st.floats(0, 1), seed=st.integers(0, 2**32), classes=st.integers(1, 50))
+@given(rate=st.floats(0, 1), seed=st.integers(0, 2**32 - 1), classes=st.integers(1, 50))
 def test_labels_stay_in_range_and_truth_is_kept(rate, seed, classes):
     labels = np.arange(200) % classes
     source = ArraySource("test", np.zeros((200, 1, 1, 1), np.uint8), labels, classes)
@@ -74,8 +74,12 @@ def test_a_rate_that_is_no_probability_is_refused(rate):
         with_label_noise(SOURCE, rate, seed=0)
 
 
-def test_bad_seed_and_noise_on_noise_are_refused():
-    with pytest.raises(ValueError, match="seed=-1"):
-        with_label_noise(SOURCE, 0.1, seed=-1)
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_bad_seed_is_refused(seed):
+    with pytest.raises(ValueError, match=f"seed={seed}: must be at least 0 and below 2"):
+        with_label_noise(SOURCE, 0.1, seed=seed)
+
+
+def test_noise_on_noise_is_refused():
     with pytest.raises(ValueError, match="label noise already"):
         read_all(with_label_noise(with_label_noise(SOURCE, 0.1, seed=0), 0.1, seed=1))

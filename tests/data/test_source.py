@@ -55,6 +55,11 @@ def test_held_out_split_parts_the_source_at_random_by_seed():
     assert 10 < sum(index < 50 for index in ids(held_out)) < 20
 
 
+def test_held_out_split_refuses_a_seed_of_more_than_32_bits():
+    with pytest.raises(ValueError, match="seed=4294967297"):
+        held_out_split(numbered(), 0.3, seed=2**32 + 1)
+
+
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, 0.001, float("nan")])
 def test_held_out_split_refuses_to_leave_a_side_empty(fraction):
     with pytest.raises(ValueError, match="fraction="):

@@ -17,7 +17,7 @@ BATCH = {"image": np.zeros((2, 1, 1, 1), np.uint8)}
 
 
 class Learner:
-    def get_parameters(self, names, newer_than, timeout):
+    def get_parameters(self, names, newer_than, timeout, follow):
         return (newer_than + 1, False, {name: b"data" for name in names})
 
     def get_step(self):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,16 +110,40 @@ def test_each_tower_runs_alone(batch, variables):
         np.testing.assert_allclose(outputs[f"{name}_embedding"], both[f"{name}_embedding"], rtol=1e-6)
 
 
-def test_the_scale_is_clipped_at_100(batch, variables):
+def test_the_scale_is_at_most_100_and_can_always_come_back(batch, variables):
     def scale(log_scale):
         params = {**variables["params"], "log_scale": log_scale}
         return create().apply({**variables, "params": params}, batch, train=True)[0]["scale"]
 
     np.testing.assert_allclose(scale(jnp.float32(9.0)), 100, rtol=1e-5)
-    assert jax.grad(scale)(jnp.float32(9.0)) == 0
-    assert jax.grad(scale)(jnp.float32(2.0)) > 0
+    np.testing.assert_allclose(scale(jnp.float32(2.0)), np.exp(2.0), rtol=1e-6)
+    # Above the bound as at it: it is led back.
+    for log_scale in (2.0, np.log(100.0), 4.7, 9.0):
+        gradient = jax.grad(scale)(jnp.float32(log_scale))
+        np.testing.assert_allclose(gradient, min(np.exp(log_scale), 100), rtol=1e-5)
     with pytest.raises(ValueError, match="at most 100"):
         create(scale=101.0)
+
+
+def test_an_update_past_the_bound_ends_at_it(variables):
+    model = create()
+    for log_scale, expected in ((9.0, np.log(100)), (2.0, 2.0)):
+        params = {**variables["params"], "log_scale": jnp.float32(log_scale)}
+        projected = model.project(params)
+        assert projected.keys() == params.keys()
+        np.testing.assert_allclose(projected["log_scale"], expected, rtol=1e-6)
+        for name in ("image", "text", "bias"):
+            assert projected[name] is params[name]
+
+
+def test_the_bounds_of_the_image_tower_are_kept():
+    def halved(params):
+        return jax.tree.map(lambda leaf: leaf / 2, params)
+
+    image = registry.create("vit_mu_1_1", num_classes=WIDTH, image_shape=SHAPE, patch_size=4)
+    model = two_tower.build(dataclasses.replace(image, project=halved), text_tower())
+    params = {"image": {"w": 4.0}, "text": {}, "log_scale": jnp.float32(1.0), "bias": 0.0}
+    assert model.project(params)["image"] == {"w": 2.0}
 
 
 def test_an_embedding_of_zeros_has_a_finite_gradient(batch, variables):

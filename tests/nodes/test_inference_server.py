@@ -130,8 +130,8 @@ def test_scores_have_the_step_of_the_followed_parameters(make_server, stop):
     store = parameters.ParameterStore()
 
     class Source:
-        def get_parameters(self, names, newer_than, timeout):
-            return store.get(names, newer_than, timeout)
+        def get_parameters(self, names, newer_than, timeout, follow=False):
+            return store.get(names, newer_than, timeout, follow)
 
         def get_step(self):
             return store.step
@@ -173,7 +173,7 @@ def test_an_error_reaches_callers_and_wait(make_server):
 
 def test_parameters_that_do_not_come_are_an_error(make_server, stop):
     class Silent:
-        def get_parameters(self, names, newer_than, timeout):
+        def get_parameters(self, names, newer_than, timeout, follow=False):
             stop.wait(timeout)
 
         def get_step(self):

@@ -120,7 +120,7 @@ def test_a_restarted_node_appends_on_a_line_of_its_own(tmp_path):
 def test_a_recorder_that_goes_on_begins_on_a_line_of_its_own(tmp_path):
     path = tmp_path / "trained_examples.jsonl"
     path.write_text('{"step": 1, "a": [7]}\n{"step": 2, "a": [')
-    metrics.ExampleRecorder(path)(2, {"a": np.array([8, 9])})
+    metrics.ExampleRecorder(tmp_path)(2, {"a": np.array([8, 9])})
     first, torn, last = path.read_text().splitlines()
     assert json.loads(first) == {"step": 1, "a": [7]}
     assert torn == '{"step": 2, "a": ['

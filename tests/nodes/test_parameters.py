@@ -34,8 +34,8 @@ class Source:
     def __init__(self, store):
         self._store = store
 
-    def get_parameters(self, names, newer_than, timeout):
-        return self._store.get(names, newer_than, timeout)
+    def get_parameters(self, names, newer_than, timeout, follow=False):
+        return self._store.get(names, newer_than, timeout, follow)
 
     def get_step(self):
         return self._store.step
@@ -97,9 +97,50 @@ def test_a_poll_waits_for_the_version_that_it_asked_for(store):
 
 def test_what_nobody_asks_for_is_not_copied(store):
     store.offer(0, {"learner": model(0.0)})
-    store.get(("learner",), 100, 0.01)  # Of the far future: no follower.
+    for newer_than in (100, 0):
+        assert store.get(("learner",), newer_than, 0.01) is None
     store.offer(1, {"learner": model(1.0)})
     assert store.get(("learner",), 0, 0.2) is None
+
+
+def test_a_late_request_costs_one_copy():
+    copied = []
+    store = parameters.ParameterStore(lambda models: copied.append(set(models)) or models)
+    for step in range(60):
+        store.offer(step, {"learner": model(float(step))})
+    # An evaluator that is slower than `every`: what it asks for has passed.
+    answer = in_thread(lambda: store.get(("learner",), 49, SOON))
+    while not store._wanted:
+        pass
+    for step in range(60, 160):
+        store.offer(step, {"learner": model(float(step))})
+    assert answer().step == 60
+    assert copied == [{"learner"}] * 2
+    store.offer(160, {"learner": model(160.0)}, final=True)
+    assert store.get(("learner",), 60, SOON)[:2] == (160, True)
+    store.close()
+
+
+def test_what_overtakes_a_copy_is_given_to_who_waited_for_it(store, monkeypatch):
+    encode, gate, copying = parameters.encode, threading.Event(), threading.Event()
+
+    def slow(variables):
+        copying.set()
+        assert gate.wait(SOON)
+        return encode(variables)
+
+    store.offer(0, {"learner": model(0.0), "online": model(0.0)})
+    assert store.get(("online",), -1, SOON, follow=True).step == 0
+    monkeypatch.setattr(parameters, "encode", slow)
+    store.offer(1, {"learner": model(1.0), "online": model(1.0)})
+    assert copying.wait(SOON)
+    answer = in_thread(lambda: store.get(("learner",), 1, SOON))
+    while not store._wanted:
+        pass
+    for step in (2, 3):
+        store.offer(step, {"learner": model(float(step)), "online": model(float(step))})
+    gate.set()
+    assert answer().step == 3
 
 
 def test_the_newest_wins_over_a_slow_copy(store, monkeypatch):
@@ -112,7 +153,7 @@ def test_the_newest_wins_over_a_slow_copy(store, monkeypatch):
 
     store.offer(0, {"learner": model(0.0)})
     assert store.get(("learner",), -1, SOON).step == 0
-    assert store.get(("learner",), 0, 0.01) is None  # From now on it is followed.
+    assert store.get(("learner",), 0, 0.01, follow=True) is None
     monkeypatch.setattr(parameters, "encode", slow)
     store.offer(1, {"learner": model(1.0)})
     assert copying.wait(SOON)
@@ -235,11 +276,11 @@ class Failing(Source):
         super().__init__(store)
         self._error, self._times = error, times
 
-    def get_parameters(self, names, newer_than, timeout):
+    def get_parameters(self, names, newer_than, timeout, follow=False):
         self._times -= 1
         if self._times >= 0:
             raise self._error
-        return super().get_parameters(names, newer_than, timeout)
+        return super().get_parameters(names, newer_than, timeout, follow)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("gone"), ConnectionError("gone")])

@@ -181,3 +181,52 @@ def test_a_checkpoint_without_its_tables_is_still_one(tmp_path, linear_model, ca
     assert session.step == 3
     session.train(3)
     session.kill()
+
+
+class Tables:
+    """A data set's snapshots: whether they can be saved, and what is there."""
+
+    def __init__(self, works):
+        self.works, self.there = works, {3}
+
+    def save(self, step, kept):
+        if not self.works:
+            raise RuntimeError("no answer")
+        self.there.add(step)
+
+    def discard(self, step):
+        self.there.discard(step)
+
+
+class Checkpoints:
+    def __init__(self):
+        self.data = {}
+
+    def save(self, step, state, data):
+        self.data[step] = data
+
+    def kept(self):
+        return [3, *self.data]
+
+
+class NothingAhead:
+    def read_ahead(self, seconds):
+        return {}
+
+
+@pytest.mark.parametrize("works", [(True, True), (True, False), (False, True)])
+def test_tables_are_saved_of_all_data_sets_or_of_none(works):
+    """With a checkpoint that goes without tables all run loops read again what the tables held."""
+    tables = {name: Tables(one) for name, one in zip("ab", works, strict=True)}
+    known = cursors.Cursors(table_batches={"a": 1, "b": 1})
+    read = stream.IIDStream(ten_by_ten(), READ, 0)
+    for _ in range(4):
+        next(read)
+        for name in tables:
+            known.put(name, read.cursor)
+    saved = Checkpoints()
+    saving.Saver(saved, known, NothingAhead(), tables).save(6, None)
+    went_with = all(works)
+    assert [item.there for item in tables.values()] == [{3, 6} if went_with else {3}] * 2
+    position = (4 if went_with else 3) * READ
+    assert [cursor["position"] for cursor in saved.data[6].cursors["a"]] == [position]

@@ -1,5 +1,7 @@
 """One update against the same computation written out with optax."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -268,3 +270,25 @@ def test_haiku_batch_norm_is_updated():
 def test_bad_optimiser_values_are_named(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         config(**fields)
+
+
+def test_each_update_ends_within_the_models_bounds(linear_model):
+    def project(params):
+        return {**params, "b": jnp.clip(params["b"], -0.01, 0.01)}
+
+    free = {"learner": training.TrainedModel(linear_model, config(), ONE)}
+    bounded = {
+        "learner": training.TrainedModel(dataclasses.replace(linear_model, project=project), config(), ONE)
+    }
+    _, state, _ = run_update(bounded, batch(), updates=2)
+    found = jax.device_get(state.models["learner"].params)
+    _, unbounded, _ = run_update(free, batch(), updates=1)
+    assert np.abs(unbounded.models["learner"].params["b"]).max() > 0.05
+    assert np.abs(found["b"]).max() == np.float32(0.01)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**63])
+def test_a_seed_that_is_anothers_is_refused(linear_model, seed):
+    trained = {"learner": training.TrainedModel(linear_model, config(), ONE)}
+    with pytest.raises(ValueError, match=f"seed={seed}"):
+        training.init_state(trained, seed)

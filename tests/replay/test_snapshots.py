@@ -1,6 +1,7 @@
 """Tables that were saved come back, and writers and readers outlive their server."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -96,6 +97,90 @@ def test_all_shards_are_saved_or_the_failure_is_named(make_replay, make_remote_r
         assert addresses[0] not in str(caught.value)
 
     shards[1].restart(while_down=fails)
+
+
+class Late:
+    """In place of Reverb's client: writes a shard's tables when it is let."""
+
+    def __init__(self, folder, monkeypatch, timeout=0.3):
+        self.folder, self.let, self.fails = folder, {"a": threading.Event(), "b": threading.Event()}, set()
+        late = self
+
+        class Client:
+            def __init__(self, address):
+                self._address = address
+
+            def checkpoint(self):
+                assert late.let[self._address].wait(20)
+                if self._address in late.fails:
+                    raise RuntimeError("the disk is full")
+                return late.written(self._address)
+
+        monkeypatch.setattr(snapshots.reverb, "Client", Client)
+        self.snapshots = snapshots.Snapshots(["a", "b"], [folder / "a", folder / "b"], timeout)
+
+    def written(self, address):
+        made = self.folder / address / folders.NEW / str(time.monotonic_ns())
+        made.mkdir(parents=True)
+        (made / "DONE").touch()
+        return str(made)
+
+    def steps(self):
+        return [sorted(folders.steps(self.folder / name)) for name in "ab"]
+
+    def wait(self):
+        for thread in threading.enumerate():
+            if thread.name == "replay snapshot":
+                thread.join(20)
+
+
+@pytest.fixture
+def late(tmp_path, monkeypatch):
+    return Late(tmp_path, monkeypatch)
+
+
+def test_what_some_shards_have_saved_is_taken_back(late):
+    late.let["a"].set()
+    with pytest.raises(snapshots.SnapshotError, match=r"^b: no answer in 0\.3 s$"):
+        late.snapshots.save(6, [])
+    assert late.steps() == [[], []]
+    # The other one is done after all: too late.
+    late.let["b"].set()
+    late.wait()
+    assert late.steps() == [[], []]
+    assert not list(late.folder.glob(f"*/{folders.NEW}/*"))
+    late.snapshots.save(9, [])
+    assert late.steps() == [[9], [9]]
+
+
+def test_a_shard_that_fails_takes_back_the_others_and_nothing_older(late):
+    for event in late.let.values():
+        event.set()
+    late.snapshots.save(3, [])
+    late.fails.add("b")
+    with pytest.raises(snapshots.SnapshotError, match=r"^b: the disk is full$"):
+        late.snapshots.save(6, [3])
+    assert late.steps() == [[3], [3]]
+
+
+def test_the_time_out_is_of_all_shards_together(late):
+    began = time.monotonic()
+    with pytest.raises(snapshots.SnapshotError, match=r"a: no answer.*; b: no answer"):
+        late.snapshots.save(6, [])
+    assert time.monotonic() - began < 0.55
+    for event in late.let.values():
+        event.set()
+    late.wait()
+
+
+def test_a_step_can_be_discarded(late):
+    for event in late.let.values():
+        event.set()
+    for step in (3, 6):
+        late.snapshots.save(step, [3])
+    late.snapshots.discard(6)
+    late.snapshots.discard(7)
+    assert late.steps() == [[3], [3]]
 
 
 def test_a_writer_goes_on_when_its_server_is_back(make_remote_replay, tmp_path, batch_of):

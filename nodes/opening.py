@@ -1,0 +1,87 @@
+"""While run loops open their data the learner waits: that is not silence of the replay.
+
+Opening a large data set takes minutes: the headers of 50 million pairs take 17. A run loop
+says again and again that it is at it, so that a process that dies meanwhile falls silent.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+# How long opening may take before it counts as delivering nothing: a disk that hangs must not
+# hold up a run for ever.
+LIMIT_SECONDS = 3600.0
+# Between two times that a run loop says so, and how long one counts.
+_SAY_SECONDS, _HEARD_SECONDS = 2.0, 10.0
+# What takes longer is written down.
+SLOW_SECONDS = 10.0
+
+
+class OpeningListener(Protocol):
+    """What a run loop's process needs of the learner."""
+
+    def report_opening(self, data_set: str, seconds: float) -> None:
+        """Hears that a data set is being opened, and for how long already."""
+
+
+class Openings:
+    """What the learner has heard. Any number of threads may use it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Has heard nothing; `clock` gives seconds."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        # By data set when somebody last said so, and when the earliest of them began.
+        self._heard: dict[str, tuple[float, float]] = {}
+
+    def put(self, data_set: str, seconds: float) -> None:
+        """Hears that a run loop has been opening a data set for so many seconds."""
+        now = self._clock()
+        with self._lock:
+            began = now - seconds
+            if self._seconds(data_set, now) is not None:
+                began = min(began, self._heard[data_set][1])
+            self._heard[data_set] = now, began
+
+    def seconds(self, data_set: str) -> float | None:
+        """For how long a data set is being opened; None if nobody has said so lately."""
+        with self._lock:
+            return self._seconds(data_set, self._clock())
+
+    def _seconds(self, data_set: str, now: float) -> float | None:
+        heard, began = self._heard.get(data_set, (float("-inf"), now))
+        return now - began if now - heard < _HEARD_SECONDS else None
+
+
+@contextlib.contextmanager
+def told(learner: OpeningListener | None, data_set: str) -> Iterator[None]:
+    """Tells the learner, while the body opens a data set, that it does; never waits for it.
+
+    Args:
+        learner: asked by a thread of its own; None: nobody is told.
+        data_set: the run loop's.
+    """
+    began = time.monotonic()
+    done = threading.Event()
+
+    def tell(learner: OpeningListener) -> None:
+        while not done.is_set():
+            try:
+                learner.report_opening(data_set, time.monotonic() - began)
+            # It may be back the next time.
+            except RuntimeError as error:
+                logging.warning("the learner did not hear that %s is being opened: %s", data_set, error)
+            done.wait(_SAY_SECONDS)
+
+    if learner is not None:
+        threading.Thread(target=tell, args=(learner,), name="opening", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+    seconds = time.monotonic() - began
+    if seconds > SLOW_SECONDS:
+        logging.warning("opening the data of %s took %.0f s", data_set, seconds)
