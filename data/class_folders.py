@@ -37,12 +37,12 @@ def list_classes(folder: str, left_out: LeftOut) -> dict[str, list[ListedFile]]:
         else:
             empty.append(entry.name)
     for name in empty:
-        left_out.add("directories without an image, which are no classes", shown(name))
+        left_out.add("without an image in it, so no class", f"{shown(name)}/")
     if not classes:
         raise DataError(_without_classes(folder, beside, len(empty), left_out))
     for name in beside:
-        kind = "images" if ending(name) in SUFFIXES else "files"
-        left_out.add(f"{kind} beside the classes' directories", shown(name))
+        image = ending(name) in SUFFIXES
+        left_out.add("without a class" if image else "beside the classes' directories", shown(name))
     _check_meant(folder, classes)
     return classes
 

@@ -114,7 +114,7 @@ def files_below(
             continue
         path = os.path.join(folder, relative) if relative else folder
         if not _first_visit(path, read):
-            left_out.add("directories that are read already, by another path", shown(relative))
+            left_out.add("read already, by another path", f"{shown(relative)}/")
             continue
         prefix = f"{relative}/" if relative else ""
         listed = []
@@ -124,7 +124,7 @@ def files_below(
             elif not wanted(ending(entry.name)):
                 left_out.add(reason_of_ending(entry.name), shown(prefix + entry.name))
             elif _is_special(entry):
-                left_out.add("neither files nor directories", shown(prefix + entry.name))
+                left_out.add("neither file nor directory", shown(prefix + entry.name))
             else:
                 listed.append((prefix + entry.name, False))
         pending += reversed(listed)

@@ -64,7 +64,7 @@ def test_classes_files_and_ids_are_in_the_order_of_names(tmp_path):
     assert source.files[3].size() == (tmp_path / "dog/2.png").stat().st_size
     assert source.left_out.lines() == [
         "1 with the ending .txt: cat/notes.txt",
-        "1 directories without an image, which are no classes: empty",
+        "1 without an image in it, so no class: empty/",
     ]
     batch = source.batch(np.array([3, 0, 2, 1]))
     assert batch["id"].dtype == np.int64 and batch["label"].dtype == np.int32

@@ -55,7 +55,7 @@ def test_a_directory_by_many_paths_is_read_once(tmp_path):
     found, left_out = below(tmp_path)
     assert len(found) == 10
     ((reason, count, _),) = left_out
-    assert (reason, count) == ("directories that are read already, by another path", 100)
+    assert (reason, count) == ("read already, by another path", 100)
 
 
 def test_what_is_no_file_is_not_opened(tmp_path):
@@ -67,7 +67,7 @@ def test_what_is_no_file_is_not_opened(tmp_path):
     # A link to nothing may be to a disk that is not there now: to be found damaged, and counted as such.
     assert [file.relative for file in found] == ["nothing.png"]
     assert left_out.lines() == [
-        "2 neither files nor directories: pipe.png, to_pipe.png",
+        "2 neither file nor directory: pipe.png, to_pipe.png",
         "1 with the ending .no: x.no",
     ]
 

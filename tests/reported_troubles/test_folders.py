@@ -112,13 +112,13 @@ TROUBLES = [
             "dog/self.png": Link("self.png"),
         },
         reads=[1, 2, 3],
-        left_out=("2 directories that are read already", "cat/round, cat/up", "1 damaged", "self.png"),
+        left_out=("2 read already, by another path: cat/round/, cat/up/", "1 damaged", "self.png"),
     ),
     Trouble(
         "linked directories of pairs are not followed",
         {"more": Link("../store"), "../store/b.png": image(2), "../store/b.txt": b"two", "up": Link(".")},
         reads=[2],
-        left_out=("1 directories that are read already", "up"),
+        left_out=("1 read already, by another path: up/"),
         kind="captioned_folder",
     ),
     Trouble(
@@ -144,7 +144,10 @@ TROUBLES = [
         {"cat/a.png": image(1), "bear": None, "dog/c.png": image(3), "eel/notes/a.xml": b"<a/>"},
         reads=[1, 3],
         classes=("cat", "dog"),
-        left_out=("2 directories without an image", "bear, eel", "1 with the ending .xml: eel/notes/a.xml"),
+        left_out=(
+            "2 without an image in it, so no class: bear/, eel/",
+            "1 with the ending .xml: eel/notes/a.xml",
+        ),
     ),
     Trouble(
         "what lies beside pictures and classes is left out in silence",
@@ -158,7 +161,7 @@ TROUBLES = [
         reads=[1, 3],
         left_out=(
             "1 with the ending .heic: cat/a.heic",
-            "1 images beside the classes' directories: d.jpg",
+            "1 without a class: d.jpg",
             "README",
         ),
     ),
