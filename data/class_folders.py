@@ -59,7 +59,7 @@ def refuse_splits(kind: str, folder: str, files: Sequence[ListedFile]) -> None:
     if len(names) > 1 and _are_splits(names) and all("/" in file.relative for file in files):
         where = shown(folder)
         raise DataError(
-            f"{where}: its directories {', '.join(map(shown, names))} are the splits of a data set: say "
+            f"{where}: it holds the splits of a data set ({', '.join(map(shown, names))}): say "
             f"{kind}:{os.path.join(where, shown(_meant_split(names)))}"
         )
 
@@ -86,8 +86,8 @@ def _without_classes(folder: str, beside: Sequence[str], directories: int, left_
         captioned = any(os.path.splitext(name)[0] in stems for name in images)
         meant = f"; for images with captions, captioned_folder:{where}" if captioned else ""
         return (
-            f"{where}: {len(images):,} images lie right in it, without a class: expected one directory "
-            f"a class, as {where}/CLASS/{shown(images[0])}{meant}"
+            f"{where}: {len(images):,} image{'s' if len(images) > 1 else ''} right in it, without a class: "
+            f"expected one directory a class, as {where}/CLASS/{shown(images[0])}{meant}"
         )
     found = "".join(f"; left out: {line}" for line in left_out.lines())
     count = f"{directories} director{'y' if directories == 1 else 'ies'}"
@@ -99,8 +99,8 @@ def _check_meant(folder: str, classes: Mapping[str, Sequence[ListedFile]]) -> No
     where, names = shown(folder), list(classes)
     if _are_splits(names):
         raise DataError(
-            f"{where}: its directories {', '.join(map(shown, names))} are the splits of a data set, not its "
-            f"classes: {_instead(folder, names, classes)}"
+            f"{where}: it holds the splits of a data set ({', '.join(map(shown, names))}), not its classes: "
+            f"{_instead(folder, names, classes)}"
         )
     if len(names) > 1:
         return

@@ -517,7 +517,7 @@ DATA = [
         "splits for classes",
         "folder:photos",
         (
-            "directories test, train are the splits",
+            "the splits of a data set (test, train)",
             "say folder:photos/train, and as eval_data folder:photos/test",
         ),
         lambda: pngs(*(f"photos/{split}/{kind}/1.png" for split in ("train", "test") for kind in "ab")),

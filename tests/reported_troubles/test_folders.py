@@ -169,7 +169,7 @@ TROUBLES = [
         "splits are taken for classes",
         {"train/a.png": image(1), "test/b.png": image(2)},
         refused=(
-            "directories test, train are the splits of a data set",
+            "the splits of a data set (test, train), not its classes",
             "say folder:X/train",
             "X/train/CLASS/",
         ),
@@ -183,7 +183,7 @@ TROUBLES = [
             "val/dog/d.png": image(4),
         },
         refused=(
-            "Train, val are the splits of a data set",
+            "the splits of a data set (Train, val)",
             "say folder:X/Train, and as eval_data folder:X/val",
         ),
     ),
@@ -200,7 +200,7 @@ TROUBLES = [
     Trouble(
         "pictures without a class",
         {"a.png": image(1), "b.png": image(2)},
-        refused=("X: 2 images lie right in it, without a class", "X/CLASS/a.png"),
+        refused=("X: 2 images right in it, without a class", "X/CLASS/a.png"),
     ),
     Trouble(
         "pictures with captions, without a class",
@@ -210,7 +210,7 @@ TROUBLES = [
     Trouble(
         "test pairs are trained on, one level too high",
         {"train/a.png": image(1), "train/a.txt": b"a", "test/b.png": image(2), "test/b.txt": b"b"},
-        refused=("test, train are the splits of a data set", "say captioned_folder:X/train"),
+        refused=("the splits of a data set (test, train)", "say captioned_folder:X/train"),
         kind="captioned_folder",
     ),
     Trouble(
