@@ -1,15 +1,20 @@
 """Image files with captions, and `captioned_folder:PATH`, where each has a text file beside it."""
 
 import logging
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Optional
 
 import numpy as np
 
-from classact.data.image_files import SUFFIXES, ImageFile, ImageFiles, size_and_channels
+from classact.data.class_folders import refuse_splits
+from classact.data.decode import FORMATS_IN_WORDS, SUFFIXES, ImageFile
+from classact.data.image_files import ImageFiles, size_and_channels
+from classact.data.left_out import LeftOut
 from classact.data.registry import register_source
 from classact.data.source import Batch, DataError, Source, checked_indices
+from classact.data.walk import ListedFile, ending, files_below
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +33,7 @@ class CaptionedFiles(Source):
         size: the side of the square images in pixels, or None to take them as they are.
         channels: 3 for RGB or 1 for grey images.
         hint: how to tell the source a size, for errors.
+        left_out: what was left out before.
 
     Attributes:
         without_caption: the number of images left out as they have no caption.
@@ -45,18 +51,21 @@ class CaptionedFiles(Source):
         size: Optional[int],
         channels: int,
         hint: str,
+        left_out: Optional[LeftOut] = None,
     ) -> None:
+        if left_out is not None:
+            self.left_out = left_out
         kept = [(file, texts) for file, texts in zip(files, captions, strict=True) if texts]
         self.without_caption = len(files) - len(kept)
         if not kept:
             raise DataError(
-                f"{name}: no image with a caption among its {len(files)} PNG and JPEG files: "
+                f"{name}: no image with a caption among its {len(files)} {FORMATS_IN_WORDS} files: "
                 "the captions of NAME.png are the lines of NAME.txt"
             )
         if self.without_caption:
             _log.warning("%s: %d of %d images have no caption", name, self.without_caption, len(files))
         self.name = name
-        self._images = ImageFiles(name, [file for file, _ in kept], size, channels, hint)
+        self._images = ImageFiles(name, [file for file, _ in kept], size, channels, hint, self.left_out)
         self._captions = np.array([text for _, texts in kept for text in texts] + [None], object)[:-1]
         self._shown = np.repeat(np.arange(len(kept)), [len(texts) for _, texts in kept])
         self.image_of = self._shown
@@ -75,7 +84,7 @@ class CaptionedFiles(Source):
 
         Raises:
             DataError: if an image has another shape than the others, or more
-                than 1 % of the files have turned out to be damaged.
+                than `damage` accepts have turned out to be damaged.
         """
         indices = checked_indices(indices, self.num_examples)
         kept, images = self._images.read(self._shown[indices])
@@ -93,9 +102,10 @@ def open_captioned_folder(
 ) -> Source:
     """`captioned_folder:PATH`, with `?size=64` or `?channels=1`: all of it for both splits.
 
-    An image `NAME.png`, `.jpg` or `.jpeg` anywhere below PATH has its captions in
-    `NAME.txt` beside it, one a line. Hidden files and directories are ignored; ids
-    are by sorted paths. See `CaptionedFiles` for the rest.
+    An image `NAME.png`, or with another of `decode.SUFFIXES`, anywhere below PATH has
+    its captions in `NAME.txt` beside it, one a line. Links to directories are followed,
+    hidden files and directories passed over; ids are by sorted paths. See
+    `CaptionedFiles` for the rest.
 
     Raises:
         DataError: if the folder is missing, or has no image with a caption.
@@ -106,18 +116,25 @@ def open_captioned_folder(
     folder = pathlib.Path(argument).expanduser()
     if not folder.is_dir():
         raise DataError(f"{folder}: no such directory")
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    left_out = LeftOut()
+    files, texts = [], {}
+    for file in files_below(str(folder), "", (*SUFFIXES, ".txt").__contains__, left_out, set()):
+        if ending(file.relative) == ".txt":
+            texts[_stem(file)] = file
+        else:
+            files.append(file)
+    refuse_splits("captioned_folder", str(folder), files)
+    stems = {_stem(file) for file in files}
+    for stem, text in texts.items():
+        if stem not in stems:
+            left_out.add("without an image", text.relative)
     return CaptionedFiles(
         f"captioned_folder:{argument}",
         files,
-        [_captions_beside(path) for path in files],
+        [_captions_in(texts.get(_stem(file))) for file in files],
         *size_and_channels("captioned_folder", size, channels),
         "captioned_folder:PATH?size=N",
+        left_out=left_out,
     )
 
 
@@ -130,10 +147,15 @@ def captions_of(content: bytes) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _captions_beside(image: pathlib.Path) -> list[str]:
-    try:
-        return captions_of(image.with_suffix(".txt").read_bytes())
-    except FileNotFoundError:
+def _captions_in(text: Optional[ListedFile]) -> list[str]:
+    if text is None:
         return []
+    try:
+        with text.open() as file:
+            return captions_of(file.read())
     except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{text}: cannot be read ({error.strerror})") from error
+
+
+def _stem(file: ListedFile) -> str:
+    return os.path.splitext(file.relative)[0]

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Optional
 
 from classact.data.captioned_files import CaptionedFiles, captions_of
-from classact.data.image_files import SUFFIXES, size_and_channels
+from classact.data.decode import SUFFIXES
+from classact.data.image_files import size_and_channels
 from classact.data.registry import register_source
 from classact.data.source import DataError, Source
 

@@ -56,9 +56,12 @@ def test_a_damaged_image_is_left_out_and_too_many_stop(tmp_path):
     source = open_source(f"captioned_folder:{tmp_path}", "train")
     assert source.batch(np.array([7, 8, 9, 10]))["caption"].tolist() == ["b3", "a5"]
     assert source.skipped == 1
-    (tmp_path / "005.png").unlink()
-    with pytest.raises(DataError, match=r"2 of 100 images are damaged, more than 1%; .*005\.png"):
-        source.batch(np.array([10]))
+    for i in (5, 6, 7):
+        (tmp_path / f"{i:03d}.png").unlink()
+    with pytest.raises(
+        DataError, match=r"4 of 100 images are damaged, expected at most 3; .*007\.png: No such"
+    ):
+        source.batch(np.arange(10, 16))
 
 
 def test_folders_without_pairs_are_refused(tmp_path):

@@ -101,7 +101,7 @@ def test_images_without_captions_are_left_out_counted_and_logged(tmp_path, caplo
     ]
     assert read_all(source)["image"][:, 0, 0, 0].tolist() == [3]
     write_tar(tmp_path / "b.tar", members[:3])
-    with pytest.raises(DataError, match="no image with a caption among its 2 PNG and JPEG files"):
+    with pytest.raises(DataError, match="no image with a caption among its 2 PNG, JPEG"):
         open_source(f"tar:{tmp_path}/b.tar", "train")
 
 
@@ -120,9 +120,10 @@ def test_a_damaged_image_is_skipped_with_all_its_captions(tmp_path, caplog):
     stream = IIDStream(source, 40, seed=0)
     ids = np.concatenate([next(stream)["id"] for _ in range(8)])
     assert set(ids.tolist()) == set(range(240)) - {14, 15}
-    pairs[8] = ("8.png", b"no image")
+    for number in (8, 9, 10):
+        pairs[number] = (f"{number}.png", b"no image")
     write_tar(path, pairs)
-    with pytest.raises(DataError, match=r"2 of 120 images are damaged, more than 1%; .*a\.tar:"):
+    with pytest.raises(DataError, match=r"4 of 120 images are damaged, expected at most 3; .*a\.tar:"):
         read_all(open_source(f"tar:{path}", "train"))
 
 
@@ -130,8 +131,8 @@ def test_a_shard_cut_off_after_opening_is_damaged(tmp_path):
     path = write_pairs(tmp_path / "a.tar", 3)
     source = open_source(f"tar:{path}", "train")
     os.truncate(path, 512 + 20)
-    with pytest.raises(DataError, match=r"a\.tar:0000\.png: only 20 of \d+ bytes are left"):
-        source.batch(np.array([0]))
+    with pytest.raises(DataError, match=r"a\.tar:0002\.png: only 0 of \d+ bytes are left"):
+        source.batch(np.arange(source.num_examples))
 
 
 def test_a_shard_that_is_cut_off_is_refused_by_name_wherever_it_ends(tmp_path):
