@@ -527,7 +527,7 @@ DATA = [
     data(
         "images without captions",
         "captioned_folder:photos",
-        ("no image with a caption among its 1", "the lines of NAME.txt"),
+        ("no image with a caption (1 without a caption: 1.png)", "the text of NAME.txt"),
         lambda: pngs("photos/1.png"),
         PAIRS,
     ),
