@@ -113,8 +113,8 @@ class CaptionedImages:
             )
         if self._several:
             self.left_out.remarks.append(
-                f"{self._several:,} captions have several lines: each file is one caption, "
-                "?captions=lines makes one of each line"
+                f"captions of several lines: {self._several:,} (a file is one caption; "
+                "?captions=lines makes one of each line)"
             )
         if self.beside:
             kinds = ", ".join(f"{count:,} {reason}" for reason, count in self.beside.most_common(_KINDS))

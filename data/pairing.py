@@ -43,7 +43,7 @@ def pair_up(
 
     Returns:
         pairs: the numbers of (image, caption) of each example, in the images' order.
-        beside: how many files of other endings have the key of an example, by `reason_of_ending`.
+        beside: how many files of other endings have the key of an image, by `reason_of_ending`.
 
     Raises:
         DataError: if a key is there twice, and which of its images has which of its captions
@@ -63,7 +63,8 @@ def pair_up(
     ):
         for number in sorted(numbers):
             left_out.add(reason, named(number))
-    keys = {_key(names[image]) for image, _ in matched.pairs} if matched.others else ()
+    seen = (*matched.images, *(image for image, _ in matched.pairs)) if matched.others else ()
+    keys = {_key(names[image]) for image in seen}
     beside: Counter[str] = Counter()
     for number in sorted(matched.others):
         reason = reason_of_ending(names[number])

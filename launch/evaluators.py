@@ -34,8 +34,11 @@ def make_measure(
     """
     opened = parts.open_eval_source(config, own)
     if said is not None:
+        trained_on = any(own.data == each.train_data for each in config.data_sets.values())
         for line in describe_source(opened, "measures on"):
-            said.say(line)
+            # What is left out of both is said once.
+            if not (trained_on and line in said.lines()):
+                said.say(line)
     if opened.image_shape != data.image_shape:
         raise source.DataError(
             f"{opened.name} (evaluation): images of shape {opened.image_shape}, "

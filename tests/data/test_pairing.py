@@ -98,6 +98,8 @@ def test_what_is_no_data_is_passed_over_in_silence():
 
 
 def test_other_files_are_counted_by_ending_unless_they_belong_to_an_example():
+    # Of an image without a caption, too: it is counted itself.
+    assert paired("d.png", "d.cls")[1:] == ({"without a caption": ("d.png",)}, {"with the ending .cls": 1})
     assert paired("a.png", "a.txt", "a.cls", "b.cls", "c.mp4", "README", "x.0001") == (
         [(0, 1)],
         {

@@ -150,7 +150,7 @@ TROUBLES = [
         "a caption of several lines",
         lambda: shard(("a.png", image(1)), ("a.txt", " one\n two\r\n\nthree \n")),
         [(1, "one\n two\r\n\nthree")],
-        ("1 captions have several lines", "?captions=lines"),
+        ("captions of several lines: 1", "?captions=lines"),
     ),
     Trouble(
         "a caption with other line ends",
@@ -307,7 +307,7 @@ FOLDERS = [
         "a caption of several lines in a folder",
         lambda: {"a.png": image(1), "a.txt": "one\ntwo\u2028three\x85four\n"},
         [(1, "one\ntwo\u2028three\x85four")],
-        ("1 captions have several lines",),
+        ("captions of several lines: 1",),
     ),
     Trouble(
         "captions by lines in a folder",
