@@ -6,7 +6,7 @@
 | `fashion_mnist`, `fashion_mnist:DIR` | Fashion-MNIST from its IDX files |
 | `digits` | scikit-learn's 8×8 digits |
 | `npz:PATH`, `npz:PATH?classes=K` | arrays `image` and `label` of one file |
-| `folder:PATH`, `folder:PATH?size=64&channels=1` | PNG and JPEG files, one directory a class |
+| `folder:PATH`, `folder:PATH?size=64&channels=1` | image files, one directory a class |
 
 Image–text pairs:
 
