@@ -101,7 +101,9 @@ def open_captioned_folder(
     images = [file for file in files if ending(file.relative) in SUFFIXES]
     refuse_splits("captioned_folder", str(folder), images)
     names = [file.relative for file in files]
-    pairs, found.beside = pair_up(names, str(folder), found.left_out, lambda number: shown(names[number]))
+    pairs, found.beside = pair_up(
+        names, shown(str(folder)), found.left_out, lambda number: shown(names[number])
+    )
     for image, caption in pairs:
         try:
             with files[caption].open() as text:

@@ -16,6 +16,7 @@ _PREFERRED = (".jpg", ".png", ".jpeg", ".webp")
 _RANKS = {
     suffix: rank for rank, suffix in enumerate(dict.fromkeys((*_PREFERRED, *SUFFIXES))) if suffix in SUFFIXES
 }
+_NO_NAMES = (".", "..")
 _TOLD_APART = (CAPTION_SUFFIX, *_RANKS)
 
 
@@ -170,7 +171,7 @@ def _repeated(names: Sequence[str], run: list[int], what: str) -> list[list[int]
             f"{what} has {shown(stem + suffix)} twice in a row of files: "
             "which image has which caption cannot be told"
         )
-    others = [number for number in run if number not in told]
+    others = [number for number in run if _split(names[number])[1] not in _TOLD_APART]
     return [others, *(told[start : start + length] for start in range(0, len(told), length))]
 
 
@@ -188,7 +189,7 @@ def _key(name: str) -> str:
 
 def _is_no_data(name: str) -> bool:
     """Whether it is hidden, what a file manager left behind, or one of WebDataset's notes on a shard."""
-    parts = name.split("/")
-    return any(is_junk(part) and part not in (".", "..") for part in parts) or (
-        parts[0].startswith("__") and parts[0].endswith("__")
-    )
+    first, *below = parts = name.split("/")
+    if first.startswith("__") and first.endswith("__"):
+        return True
+    return any(is_junk(part) and part not in _NO_NAMES for part in parts) if below else is_junk(first)

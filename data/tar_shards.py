@@ -12,6 +12,7 @@ from classact.data.captioned_files import CaptionedFiles
 from classact.data.image_files import size_and_channels
 from classact.data.pairing import pair_up
 from classact.data.registry import register_source
+from classact.data.shown import shown
 from classact.data.source import DataError, Source
 from classact.data.tar_members import members_of
 
@@ -32,7 +33,7 @@ def open_tar(
     its lines is one. See `CaptionedFiles` for the rest.
 
     Opening reads all shards' headers and captions, tens of thousands of pairs in a
-    second, and no images. It holds some 400 bytes a pair.
+    second, and no images. It holds some 300 bytes a pair.
 
     Raises:
         DataError: if no shard matches, one is missing, cut off, compressed or no tar
@@ -51,7 +52,7 @@ def _read_pairs(path: pathlib.Path, found: CaptionedImages) -> None:
     """Reads the captions of a shard's pairs, in the order of their images."""
     members = members_of(path, found.left_out)
     names = [member.name for member in members]
-    pairs, beside = pair_up(names, str(path), found.left_out, members.__getitem__)
+    pairs, beside = pair_up(names, shown(str(path)), found.left_out, members.__getitem__)
     found.beside += beside
     with path.open("rb") as file:
         for image, caption in pairs:
