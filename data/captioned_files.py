@@ -36,7 +36,10 @@ class CaptionedFiles(Source):
     def __init__(self, found: CaptionedImages, size: Optional[int], channels: int, hint: str) -> None:
         found.finish()
         if not found.files:
-            why = "; ".join(found.left_out.lines()) or f"no {FORMATS_IN_WORDS} files"
+            why = (
+                "; ".join([*found.left_out.lines(), *found.left_out.remarks])
+                or f"no {FORMATS_IN_WORDS} files"
+            )
             raise DataError(
                 f"{found.name}: no image with a caption ({why}): "
                 "the caption of NAME.png is the text of NAME.txt"

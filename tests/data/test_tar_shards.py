@@ -107,6 +107,14 @@ def test_images_without_captions_are_left_out_and_counted(tmp_path):
         open_source(f"tar:{tmp_path}/b.tar", "train")
 
 
+def test_captions_elsewhere_are_hinted_at(tmp_path):
+    write_tar(tmp_path / "a.tar", [("1.png", png(1)), ("1.json", '{"caption": "one"}')])
+    with pytest.raises(
+        DataError, match=r"1 without a caption: .*; not read, .*: 1 with the ending \.json\): the"
+    ):
+        open_source(f"tar:{tmp_path}/a.tar", "train")
+
+
 def test_shards_have_names_of_their_own(tmp_path):
     write_tar(tmp_path / "a.tar", [("1.png", png(1)), ("2.txt", "of another shard")])
     write_tar(tmp_path / "b.tar", [("1.txt", "of another shard"), ("2.png", png(2)), ("2.txt", "two")])
