@@ -90,7 +90,8 @@ def _without_classes(folder: str, beside: Sequence[str], directories: int, left_
             f"a class, as {where}/CLASS/{shown(images[0])}{meant}"
         )
     found = "".join(f"; left out: {line}" for line in left_out.lines())
-    return f"{where}: no {FORMATS_IN_WORDS} files in its {directories} directories (one a class){found}"
+    count = f"{directories} director{'y' if directories == 1 else 'ies'}"
+    return f"{where}: no {FORMATS_IN_WORDS} files in its {count}, expected one directory a class{found}"
 
 
 def _check_meant(folder: str, classes: Mapping[str, Sequence[ListedFile]]) -> None:
@@ -124,8 +125,9 @@ def _instead(folder: str, names: Sequence[str], classes: Mapping[str, Sequence[L
     """What to say instead of a directory of splits."""
     train = _meant_split(names)
     path = os.path.join(shown(folder), shown(train))
-    if any(file.relative.count("/") > 1 for file in classes[train]):
-        others = [name for name in names if name != train]
+    nested = [name for name in names if any(file.relative.count("/") > 1 for file in classes[name])]
+    if train in nested:
+        others = [name for name in nested if name != train]
         held_out = (
             f", and as eval_data folder:{os.path.join(shown(folder), shown(others[-1]))}" if others else ""
         )

@@ -84,7 +84,9 @@ class IIDStream(Iterator[Batch]):
             own = {"epoch": self._remainder.epoch, "position": 0, "skipped": 0}
         self._epoch, self._position, self._skipped = own["epoch"], own["position"], own["skipped"]
         self._order = self._share(self._epoch)
-        per_image = 1 if source.image_of is None else int(np.bincount(source.image_of).max())
+        per_image = (
+            1 if source.image_of is None else int(np.unique(source.image_of, return_counts=True)[1].max())
+        )
         self._most_skipped = most_damaged_of_share(self._whole_share, source.num_examples, per_image)
         self._skipped_in_a_row = 0
 

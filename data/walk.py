@@ -9,8 +9,11 @@ from classact.data.left_out import LeftOut
 from classact.data.shown import shown
 from classact.data.source import DataError
 
-# What operating systems and storage boxes put into every directory, in lower case.
-_JUNK = ("__macosx", "@eadir", "thumbs.db", "desktop.ini")
+# What operating systems and storage boxes put into every directory or disk, in lower case.
+_JUNK = (
+    "__macosx", "@eadir", "thumbs.db", "desktop.ini",
+    "lost+found", "$recycle.bin", "system volume information",
+)  # fmt: skip
 _LONGEST_ENDING = 9
 
 

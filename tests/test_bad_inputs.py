@@ -499,7 +499,7 @@ DATA = [
     data(
         "an empty folder",
         "folder:photos",
-        ("photos: no PNG or JPEG files", "one directory a class"),
+        ("photos: no PNG, JPEG, WebP, GIF, BMP or TIFF files", "expected one directory a class"),
         lambda: write("photos/readme.txt"),
     ),
     data(
@@ -511,8 +511,17 @@ DATA = [
     data(
         "images that are none",
         "folder:photos",
-        ("1 of 2 images are damaged", "photos/dog/1.png"),
-        both(lambda: pngs("photos/cat/1.png"), lambda: write("photos/dog/1.png", "no image")),
+        ("2 of 2 images are damaged", "photos/dog/1.png: HTML text"),
+        both(lambda: write("photos/cat/1.png"), lambda: write("photos/dog/1.png", "<html>404</html>")),
+    ),
+    data(
+        "splits for classes",
+        "folder:photos",
+        (
+            "directories test, train are the splits",
+            "say folder:photos/train, and as eval_data folder:photos/test",
+        ),
+        lambda: pngs(*(f"photos/{split}/{kind}/1.png" for split in ("train", "test") for kind in "ab")),
     ),
     data(
         "images of no side",
@@ -561,6 +570,13 @@ DATA = [
         "folder:photos",
         ("folder:photos: class name '_'", "expected words"),
         lambda: pngs("photos/_/1.png", "photos/cat/1.png"),
+        PAIRS,
+    ),
+    data(
+        "class names that are no text",
+        "folder:photos",
+        (r"folder:photos: class name 'caf\xe9': not UTF-8",),
+        lambda: pngs("photos/caf\udce9/1.png", "photos/cat/1.png"),
         PAIRS,
     ),
     data(

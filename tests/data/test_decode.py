@@ -76,6 +76,7 @@ def test_an_orientation_behind_the_pixels_counts_too():
     assert read_pixels(late, "L", None)[:, :, 0].tolist() == [[150, 0], [200, 50], [250, 100]]
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("data", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff"])
 def test_damaged_exif_data_damages_no_image(data):
     file = encode(CORNERS, "JPEG", exif=data, quality=100)

@@ -88,7 +88,10 @@ def test_a_directory_that_cannot_be_listed_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "junk"),
     [
-        *((name, True) for name in ("._x.png", ".x", "__MACOSX", "@eaDir", "Thumbs.db", "Desktop.ini")),
+        *(
+            (name, True)
+            for name in ("._x.png", ".x", "__MACOSX", "@eaDir", "Thumbs.db", "Desktop.ini", "lost+found")
+        ),
         *((name, False) for name in ("x.png", "__init__", "thumbs.png")),
     ],
 )
