@@ -7,16 +7,23 @@ import numpy as np
 from classact.data import prompts, source
 from classact.experiments.config import EvaluatorConfig, ExperimentConfig
 from classact.launch import parts
+from classact.launch.first_lines import FirstLines, describe_source
 from classact.nodes import evaluator, retrieval, zero_shot
 
 
-def make_measure(config: ExperimentConfig, own: EvaluatorConfig, data: parts.DataShape) -> evaluator.Measure:
+def make_measure(
+    config: ExperimentConfig,
+    own: EvaluatorConfig,
+    data: parts.DataShape,
+    said: FirstLines | None = None,
+) -> evaluator.Measure:
     """Builds what an evaluator computes from the learner's variables.
 
     Args:
         config: the resolved configuration.
         own: the evaluator's kind and data.
         data: what the models are built for.
+        said: is told what was found of the evaluator's data; None: nobody is.
 
     Returns:
         A function of variables. "accuracy" gives `top1` and `loss`, "retrieval"
@@ -26,6 +33,12 @@ def make_measure(config: ExperimentConfig, own: EvaluatorConfig, data: parts.Dat
         source.DataError: if the data cannot be opened, or its images have another shape.
     """
     opened = parts.open_eval_source(config, own)
+    if said is not None:
+        trained_on = any(own.data == each.train_data for each in config.data_sets.values())
+        for line in describe_source(opened, "measures on"):
+            # What is left out of both is said once.
+            if not (trained_on and line in said.lines()):
+                said.say(line)
     if opened.image_shape != data.image_shape:
         raise source.DataError(
             f"{opened.name} (evaluation): images of shape {opened.image_shape}, "

@@ -115,7 +115,7 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
     for own in config.data_sets.values():
         parts.check_reference(config, own, shape)
     for evaluator in config.evaluation.evaluators.values():
-        evaluators.make_measure(config, evaluator, shape)
+        evaluators.make_measure(config, evaluator, shape, said)
     if engine in _HERE:
         devices.check(config)
     return Prepared(config, workdir.absolute(), data, earlier, said.lines())
