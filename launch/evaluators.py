@@ -4,26 +4,35 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from classact.data import prompts, source
+from classact.data import classes, prompts, source
 from classact.experiments.config import EvaluatorConfig, ExperimentConfig
 from classact.launch import parts
+from classact.launch.first_lines import FirstLines
 from classact.nodes import evaluator, retrieval, zero_shot
 
 
-def make_measure(config: ExperimentConfig, own: EvaluatorConfig, data: parts.DataShape) -> evaluator.Measure:
+def make_measure(
+    config: ExperimentConfig,
+    own: EvaluatorConfig,
+    data: parts.DataShape,
+    said: FirstLines | None = None,
+) -> evaluator.Measure:
     """Builds what an evaluator computes from the learner's variables.
 
     Args:
         config: the resolved configuration.
         own: the evaluator's kind and data.
-        data: what the models are built for.
+        data: what the models are built for. "accuracy" maps labels to its classes, of
+            which the evaluator's data may lack some.
+        said: is told where only numbers of classes can be compared; None: nobody is.
 
     Returns:
         A function of variables. "accuracy" gives `top1` and `loss`, "retrieval"
         `i2t_r1` and the other recalls, "zero_shot" `zero_shot_top1`.
 
     Raises:
-        source.DataError: if the data cannot be opened, or its images have another shape.
+        source.DataError: if the data cannot be opened, its images have another shape, or
+            it has classes that the models do not know.
     """
     opened = parts.open_eval_source(config, own)
     if opened.image_shape != data.image_shape:
@@ -32,6 +41,11 @@ def make_measure(config: ExperimentConfig, own: EvaluatorConfig, data: parts.Dat
             f"expected {data.image_shape} as in {data.name} (training)"
         )
     size = config.evaluation.batch_size
+    if own.kind == "accuracy":
+        doubt = classes.doubt(classes.of_source(opened), data.classes, opened.name, data.name)
+        if doubt and said is not None:
+            said.say(doubt)
+        opened = classes.in_order_of(opened, data.classes, data.name)
     model = parts.make_models(config, data)["learner"]
     batches = evaluator.whole_data_set(opened, size)
     if own.kind == "accuracy":

@@ -402,7 +402,7 @@ TOGETHER = [
     Case(
         "data sets of different classes",
         TRAIN.replace(str(CONFIGS / "classification.py"), "mine.py"),
-        ("data_sets first and second differ in num_classes: 3 and 10", "one model"),
+        ("npz:mine.npz: 3 classes here, 10 in digits", "?classes=K"),
         both(
             lambda: npz(labels=np.arange(20) % 3),
             from_base(
