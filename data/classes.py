@@ -46,11 +46,6 @@ class Classes:
             return None
         return cls(number, tuple(map(str, names)))
 
-    @property
-    def words(self) -> str:
-        """How many, and the first names, for a message."""
-        return f"{self.number}" if self.names is None else f"{self.number} ({_listed(self.names)})"
-
 
 def of_source(source: Source) -> Classes:
     """What a source's labels mean."""
@@ -73,13 +68,12 @@ def difference(a: Classes, in_a: str, b: Classes, in_b: str) -> str:
         b: the other.
         in_b: where its classes are.
     """
-    if a.names is None or b.names is None or sorted({*a.names}) == sorted({*b.names}):
+    if a.names is None or b.names is None or {*a.names} == {*b.names}:
         return f"{a.number} classes {in_a}, {b.number} {in_b}"
-    only = [
-        f"{_listed([name for name in own if name not in other])} {place}"
-        for own, other, place in ((a.names, {*b.names}, f"only {in_a}"), (b.names, {*a.names}, f"only {in_b}"))
-        if {*own} - other
-    ]
+    known_a, known_b = {*a.names}, {*b.names}
+    only_a = [name for name in a.names if name not in known_b]
+    only_b = [name for name in b.names if name not in known_a]
+    only = [f"{_listed(names)} only {where}" for names, where in ((only_a, in_a), (only_b, in_b)) if names]
     return f"classes differ: {', '.join(only)}"
 
 

@@ -28,7 +28,7 @@ import classact.data.folder
 import classact.data.icon_pairs
 import classact.data.tar_shards  # noqa: F401
 from classact.data.registry import find_opener, register_source, source_names
-from classact.data.source import DataError, Source
+from classact.data.source import Source
 
 __all__ = ["SPLITS", "open_source", "register_source", "source_names"]
 

@@ -22,7 +22,7 @@ def learned_classes(run: Run) -> Optional[Classes]:
 
 
 def unlike(a: Run, b: Run) -> str:
-    """By which classes two runs differ; empty if they do not, as far as is known. Their order is no difference."""
+    """By which classes two runs differ, in whatever order; empty if they do not, as far as is known."""
     ours, theirs = learned_classes(a), learned_classes(b)
     if ours is None or theirs is None or classes.same(ours, theirs):
         return ""

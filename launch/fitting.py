@@ -8,9 +8,7 @@ import jax
 from classact.models import registry
 
 
-def misfit(
-    variables: Mapping[str, Any], model_of: Callable[[int], registry.Model], num_classes: int
-) -> str:
+def misfit(variables: Mapping[str, Any], model_of: Callable[[int], registry.Model], num_classes: int) -> str:
     """Says how parameters differ from a model's; "" if they do not.
 
     Args:

@@ -216,7 +216,7 @@ def resolved(data, **fields):
 def test_a_run_does_not_go_on_with_a_renamed_class(place):
     unfinished()
     Path("abc/cow").rename("abc/aaa")
-    with pytest.raises(ConfigError, match="workdir='run'.*'cow' only in the run, 'aaa' only now"):
+    with pytest.raises(ConfigError, match=r"workdir='run'.*'cow' only in the run, 'aaa' only now"):
         run.prepare(resolved("folder:abc", **LEARNS), Path("run"), "threads")
 
 
