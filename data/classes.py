@@ -133,8 +133,10 @@ def in_order_of(source: Source, known: Classes, whose: str) -> Source:
     return source if theirs == known else _Renumbered(source, known, mapped_to)
 
 
-def doubt(theirs: Classes, known: Classes, source: str, whose: str) -> str:
-    """What a user must know where names are compared with numbers; empty if they are not.
+def remark(theirs: Classes, known: Classes, source: str, whose: str) -> str:
+    """What a user must know of labels that are not refused; empty if there is nothing.
+
+    That names are compared with numbers, or that classes are lacking.
 
     Args:
         theirs: what a source's labels mean.
@@ -142,11 +144,13 @@ def doubt(theirs: Classes, known: Classes, source: str, whose: str) -> str:
         source: whose labels they are.
         whose: what knows the classes.
     """
-    if (theirs.names is None) == (known.names is None):
-        return ""
-    if theirs.names is None:
+    if theirs.names is None and known.names is not None:
         return f"{source} has no class names: its labels are taken by number for the classes of {whose}"
-    return f"{whose} has no class names: labels of {source} are taken by number"
+    if theirs.names is not None and known.names is None:
+        return f"{whose} has no class names: labels of {source} are taken by number"
+    if theirs.number < known.number:
+        return f"{source} has {theirs.number:,} of the {known.number:,} classes of {whose}"
+    return ""
 
 
 class _Renumbered(SourceView):

@@ -62,7 +62,7 @@ def agreed(
         config: of the run.
         data: the data sets by name, as they were opened.
         workdir: of a run that goes on; None if one begins.
-        said: is told where only numbers can be compared.
+        said: is told where classes are lacking, or only numbers can be compared.
 
     Raises:
         source.DataError: if a data set has classes that the run does not have.
@@ -90,7 +90,7 @@ def mapped(
         shape: as the data set was opened.
         run: what labels mean in the run. The data set may lack some of its classes.
         whose: what knows them, for messages.
-        said: is told where only numbers can be compared.
+        said: is told where classes are lacking, or only numbers can be compared.
 
     Raises:
         source.DataError: if the data set has other classes; names the first.
@@ -105,7 +105,7 @@ def mapped(
         if contrastive:
             return shape
     classes.numbers(shape.classes, run, shape.name, whose)
-    _say_doubt(said, shape.classes, run, shape.name, whose)
+    _remark(said, shape.classes, run, shape.name, whose)
     return _with_classes(shape, run)
 
 
@@ -119,7 +119,7 @@ def _continued(widest: "DataShape", workdir: pathlib.Path, said: FirstLines) -> 
             "give it the data that it had, or name another workdir"
         )
     if theirs is None or theirs.names is None:
-        _say_doubt(said, ours, Classes(ours.number), widest.name, f"the run in {workdir}")
+        _remark(said, ours, Classes(ours.number), widest.name, f"the run in {workdir}")
         return ours
     return theirs
 
@@ -137,7 +137,7 @@ def check_reference(field: str, run: pathlib.Path, data: "DataShape", said: Firs
         field: what names the reference, for messages.
         run: its directory.
         data: the data set, with the classes of this run.
-        said: is told where only numbers can be compared.
+        said: is told where classes are lacking, or only numbers can be compared.
 
     Raises:
         ConfigError: if it has learned others; names the first.
@@ -154,7 +154,7 @@ def check_reference(field: str, run: pathlib.Path, data: "DataShape", said: Firs
         raise ConfigError(f"{field}: {error}") from None
     if said is not None:
         theirs = theirs or Classes(data.num_classes)
-        _say_doubt(said, data.classes, theirs, data.name, f"the reference in {run}")
+        _remark(said, data.classes, theirs, data.name, f"the reference in {run}")
 
 
 def in_order_of_run(model: registry.Model, reference: pathlib.Path, run: Classes) -> registry.Model:
@@ -188,7 +188,7 @@ def _with_classes(shape: "DataShape", known: Classes) -> "DataShape":
     return dataclasses.replace(shape, num_classes=known.number, class_names=known.names)
 
 
-def _say_doubt(said: FirstLines, theirs: Classes, known: Classes, source: str, whose: str) -> None:
-    line = classes.doubt(theirs, known, source, whose)
+def _remark(said: FirstLines, theirs: Classes, known: Classes, source: str, whose: str) -> None:
+    line = classes.remark(theirs, known, source, whose)
     if line:
         said.say(line)

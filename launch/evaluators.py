@@ -24,7 +24,7 @@ def make_measure(
         own: the evaluator's kind and data.
         data: what the models are built for. "accuracy" maps labels to its classes, of
             which the evaluator's data may lack some.
-        said: is told where only numbers of classes can be compared; None: nobody is.
+        said: is told where classes are lacking, or only numbers can be compared; None: nobody is.
 
     Returns:
         A function of variables. "accuracy" gives `top1` and `loss`, "retrieval"
@@ -42,9 +42,9 @@ def make_measure(
         )
     size = config.evaluation.batch_size
     if own.kind == "accuracy":
-        doubt = classes.doubt(classes.of_source(opened), data.classes, opened.name, data.name)
-        if doubt and said is not None:
-            said.say(doubt)
+        remark = classes.remark(classes.of_source(opened), data.classes, opened.name, data.name)
+        if remark and said is not None:
+            said.say(remark)
         opened = classes.in_order_of(opened, data.classes, data.name)
     model = parts.make_models(config, data)["learner"]
     batches = evaluator.whole_data_set(opened, size)

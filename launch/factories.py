@@ -333,7 +333,7 @@ class Factories:
         from classact.replay import writer
 
         config, own = self.config, self.config.data_sets[data_set]
-        source = parts.open_train_source(config, own, self.data[data_set].classes)
+        source = parts.open_train_source(config, own, known=self.data[data_set].classes)
         return run_loop.RunLoop(
             stream.IIDStream(
                 source,

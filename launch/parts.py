@@ -90,7 +90,7 @@ def data_shape(config: ExperimentConfig, data: source.Source) -> DataShape:
 
 
 def open_train_source(
-    config: ExperimentConfig, data_set: DataSetConfig, known: classes.Classes | None = None
+    config: ExperimentConfig, data_set: DataSetConfig, *, known: classes.Classes | None = None
 ) -> source.Source:
     """Opens a data set to train on, split and with its noise, ready for the task.
 

@@ -89,7 +89,9 @@ def _data_set(config: ExperimentConfig, own: DataSetConfig, shape: parts.DataSha
     return synchronous.DataSet(
         policies.get(own.policy),
         # The reference of Algorithm 2 learns from the whole of what is scored.
-        IIDStream(parts.open_train_source(config, own, shape.classes), own.super_batch_size, config.seed),
+        IIDStream(
+            parts.open_train_source(config, own, known=shape.classes), own.super_batch_size, config.seed
+        ),
         own.batch_size,
         own.temperature,
         {role: (models[role], variables) for role, variables in parts.fixed_variables(own).items()},

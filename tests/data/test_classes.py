@@ -116,14 +116,19 @@ def test_the_same_classes_in_whatever_order(a, b, same):
     assert classes.same(a, b) is classes.same(b, a) is same
 
 
-def test_what_must_be_taken_by_number_is_said():
-    assert (
-        classes.doubt(known("a"), known("b"), "s", "m")
-        == classes.doubt(Classes(1), Classes(1), "s", "m")
-        == ""
-    )
-    assert classes.doubt(Classes(1), known("a"), "s", "m").startswith("s has no class names")
-    assert classes.doubt(known("a"), Classes(1), "s", "m").startswith("m has no class names")
+@pytest.mark.parametrize(
+    ("own", "model", "said"),
+    [
+        (known("a"), known("b"), ""),
+        (Classes(1), Classes(1), ""),
+        (Classes(1), known("a"), "s has no class names: its labels are taken by number for the classes of m"),
+        (known("a"), Classes(1), "m has no class names: labels of s are taken by number"),
+        (known("a"), known("a", "b"), "s has 1 of the 2 classes of m"),
+        (Classes(1), Classes(2), "s has 1 of the 2 classes of m"),
+    ],
+)
+def test_what_a_user_must_know_is_said(own, model, said):
+    assert classes.remark(own, model, "s", "m") == said
 
 
 @pytest.mark.parametrize("own", [known("a", "b"), Classes(4), known("\udcff", "é")])

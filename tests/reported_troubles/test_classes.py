@@ -131,7 +131,7 @@ TROUBLES = {
     "evaluate on a set that lacks a class": (
         lambda: folder("bc", "bee", "cow", seed=1),
         evaluate("run", "folder:bc", "x"),
-        (0, (), ("x", 1.0)),
+        (0, ("folder:bc has 2 of the 3 classes of the run in run",), ("x", 1.0)),
     ),
     "evaluate on a set with the classes in another order": (
         lambda: npz("cab.npz", "cow", "ant", "bee", seed=1),
