@@ -1,6 +1,6 @@
 """Sources of examples, the IID stream over them, label noise, captions and tokenizers.
 
 `specs.open_source` turns what `--config.train_data` takes into a `source.Source`;
-`stream.IIDStream` draws batches from it for ever; `captions` and `noise` show a
-source differently. Imports nothing else of classact.
+`stream.IIDStream` draws batches from it for ever; `captions`, `noise` and `classes`
+show a source differently. Imports nothing else of classact.
 """

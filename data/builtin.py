@@ -68,8 +68,9 @@ def open_npz(argument: str, split: str, *, classes: Optional[str] = None) -> Sou
     """`npz:PATH` or `npz:PATH?classes=K`: the whole of a NumPy file, for both splits.
 
     The file holds `image`, uint8[N, H, W] or uint8[N, H, W, C], and `label`,
-    integers[N] from 0; other arrays are ignored. It is read into memory. K is 1 +
-    the greatest label if not given.
+    integers[N] from 0. `class_names`, strings[K], says what the labels mean; other
+    arrays are ignored. It is read into memory. K is the number of names, or 1 + the
+    greatest label if not given.
 
     Raises:
         DataError: if the file is missing, damaged, or holds something else.
@@ -78,7 +79,7 @@ def open_npz(argument: str, split: str, *, classes: Optional[str] = None) -> Sou
     if not argument:
         raise DataError("data source 'npz' needs a file: npz:PATH")
     path = pathlib.Path(argument).expanduser()
-    arrays = read_npz(path, ["image", "label"])
+    arrays = read_npz(path, ["image", "label"], ["class_names"])
     images, labels = arrays["image"], arrays["label"]
     if images.ndim == 3:
         images = images[..., np.newaxis]
@@ -86,8 +87,11 @@ def open_npz(argument: str, split: str, *, classes: Optional[str] = None) -> Sou
         raise DataError(
             f"{path}: array 'label' is {labels.dtype}{list(labels.shape)}, expected integers[N], N at least 1"
         )
+    names = _class_names(path, arrays["class_names"]) if "class_names" in arrays else None
     if classes is not None:
         num_classes = positive_option("npz", "classes", classes)
+    elif names is not None:
+        num_classes = len(names)
     else:
         num_classes = max(0, int(labels.max())) + 1
         if num_classes > len(labels):
@@ -95,7 +99,16 @@ def open_npz(argument: str, split: str, *, classes: Optional[str] = None) -> Sou
                 f"{path}: example {labels.argmax()} has label {labels.max()}, more than there are examples; "
                 f"if that is right, say npz:{argument}?classes=K"
             )
-    return ArraySource("npz", images, labels, num_classes, origin=str(path))
+    return ArraySource("npz", images, labels, num_classes, names, origin=str(path))
+
+
+def _class_names(path: pathlib.Path, names: np.ndarray) -> list[str]:
+    if names.dtype.kind != "U" or names.ndim != 1 or not len(names):
+        raise DataError(
+            f"{path}: array 'class_names' is {names.dtype}{list(names.shape)}, expected strings[K], as of "
+            "numpy.array(['ant', 'bee'])"
+        )
+    return [str(name) for name in names]
 
 
 def _fashion_mnist_folder(argument: str) -> pathlib.Path:

@@ -11,12 +11,15 @@ import numpy as np
 from classact.data.source import DataError
 
 
-def read_npz(path: pathlib.Path, fields: Sequence[str]) -> dict[str, np.ndarray]:
+def read_npz(
+    path: pathlib.Path, fields: Sequence[str], optional: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
     """Reads some arrays of an npz file; never unpickles, so that a file cannot run code.
 
     Args:
         path: the file.
         fields: the arrays to read.
+        optional: more arrays, which are read if they are there.
 
     Raises:
         DataError: if the file is missing, damaged, no npz file, lacks an array,
@@ -39,7 +42,8 @@ def read_npz(path: pathlib.Path, fields: Sequence[str]) -> dict[str, np.ndarray]
             raise DataError(
                 f"{path}: lacks {', '.join(missing)}; it has {', '.join(sorted(file.files)) or 'nothing'}"
             )
-        return {field: _read_array(path, file, field) for field in fields}
+        found = [*fields, *(field for field in optional if field in file.files)]
+        return {field: _read_array(path, file, field) for field in found}
 
 
 def _read_array(path: pathlib.Path, file: np.lib.npyio.NpzFile, field: str) -> np.ndarray:

@@ -29,9 +29,9 @@ import classact.data.folder
 import classact.data.icon_pairs
 import classact.data.tar_shards  # noqa: F401
 from classact.data.registry import find_opener, register_source, source_names
-from classact.data.source import DataError, Source
+from classact.data.source import Source
 
-__all__ = ["SPLITS", "check_same_task", "open_source", "register_source", "source_names"]
+__all__ = ["SPLITS", "open_source", "register_source", "source_names"]
 
 SPLITS = ("train", "eval")
 
@@ -58,28 +58,3 @@ def open_source(spec: str, split: str) -> Source:
     source = opener(argument, split, **options)
     source.name = spec
     return source
-
-
-def check_same_task(train: Source, evaluation: Source) -> None:
-    """Checks that what is learned on one source can be measured on another.
-
-    Raises:
-        DataError: if images have another shape, or labels another meaning. What is
-            learned from captions can be measured on any labels and on captions.
-    """
-    both = f"{train.name} (training) and {evaluation.name} (evaluation)"
-    if train.image_shape != evaluation.image_shape:
-        raise DataError(
-            f"{both}: images of shape {train.image_shape} and {evaluation.image_shape}, must be the same"
-        )
-    if train.captioned:
-        return
-    if not evaluation.num_classes:
-        raise DataError(f"{both}: {evaluation.name} has no labels")
-    if train.class_names and evaluation.class_names and train.class_names != evaluation.class_names:
-        different = sorted(set(train.class_names) ^ set(evaluation.class_names))
-        raise DataError(f"{both}: classes differ: {', '.join(different[:5]) or 'another order'}")
-    if evaluation.num_classes > train.num_classes:
-        raise DataError(
-            f"{both}: labels up to {evaluation.num_classes - 1}, expected at most {train.num_classes - 1}"
-        )

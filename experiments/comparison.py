@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import Optional, Union
 
-from classact.experiments import curves
+from classact.experiments import curves, learned_classes
 from classact.experiments.curves import Run, RunError
 from classact.experiments.groups import Group, Row, config_fields, experiment_key, group_runs
 from classact.experiments.ledger import compute_speedup
@@ -30,6 +30,7 @@ _COMPARABLE = {
     "evaluation.evaluators.{evaluator}.templates": "their classes are named in different prompts",
     "evaluation.evaluators.{evaluator}.distinct": "their {measures} are among different pairs",
     "train_data": "they learn from different data",
+    "classes": "their {measures} are of different classes",
     "label_noise": "they learn from different labels",
     "caption_noise": "they learn from different captions",
     "steps": "their learning-rate schedules have different lengths",
@@ -131,7 +132,8 @@ def compare(
         for group, other in zip(groups, held_against, strict=True)
     ]
     compared.sort(key=lambda group: not group.is_baseline)
-    return Comparison(tuple(compared), (*_notes(compared), *_differences(compared, metric)), metric)
+    notes = (*_notes(compared), *_apart(compared, chosen), *_differences(compared, metric))
+    return Comparison(tuple(compared), notes, metric)
 
 
 def macs_at(run: Run, step: float) -> Optional[float]:
@@ -178,7 +180,8 @@ def _measure(metric: str) -> str:
 
 
 def _baseline_of(group: Group, groups: Sequence[Group], chosen: set[pathlib.Path]) -> Optional[Group]:
-    """Returns the group that another is held against, or None if there is none."""
+    """Returns the group that another is held against, or None if there is none of the same classes."""
+    groups = [other for other in groups if other is group or not _unlike(group, other)]
     if chosen:
         picked = [other for other in groups if {row.run.path.resolve() for row in other.rows} & chosen]
         return None if group in picked or not picked else picked[0]
@@ -191,6 +194,11 @@ def _baseline_of(group: Group, groups: Sequence[Group], chosen: set[pathlib.Path
         if other.policy == BASELINE_POLICY and other.rows[0].run.field("learner.model") == learner
     ]
     return max(candidates, key=lambda other: _agreement(group, other), default=None)
+
+
+def _unlike(a: Group, b: Group) -> str:
+    """By which classes two groups differ; empty if they do not."""
+    return learned_classes.unlike(a.rows[0].run, b.rows[0].run)
 
 
 def _agreement(a: Group, b: Group) -> int:
@@ -278,6 +286,24 @@ def _notes(groups: Sequence[Group]) -> list[str]:
             notes.append(
                 f"{group.label}: no evaluated uniform run with learner {learner} to compare it with."
             )
+    return notes
+
+
+def _apart(groups: Sequence[Group], chosen: set[pathlib.Path]) -> list[str]:
+    """A note for each group that is held against no baseline because it has other classes."""
+    notes = []
+    for group in groups:
+        if group.is_baseline or any(row.target is not None for row in group.rows):
+            continue
+        for other in groups:
+            if chosen:
+                meant = bool({row.run.path.resolve() for row in other.rows} & chosen)
+            else:
+                meant = other.policy == BASELINE_POLICY != group.policy
+            why = _unlike(group, other) if meant else ""
+            if why:
+                notes.append(f"{group.label} is not held against {other.label}: {why}.")
+                break
     return notes
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from classact.experiments import curves
+from classact.experiments import curves, learned_classes
 from classact.experiments.curves import Run
 from classact.selection import policies
 
@@ -196,6 +196,9 @@ def config_fields(run: Run) -> dict[str, Any]:
             if field not in _SUMMARIES:
                 del flat[field]
     evaluated = flat.get("eval_data") or first.get("train_data") or flat.get("train_data")
+    named = learned_classes.in_words(run)
+    if named:
+        flat["classes"] = named
     return {
         name: value
         for name, value in flat.items()

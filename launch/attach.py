@@ -18,7 +18,8 @@ import courier
 from classact.data import source
 from classact.experiments.config import NAME, ConfigError, EvaluatorConfig, ExperimentConfig, require
 from classact.experiments.resolution import resolve
-from classact.launch import evaluators, isolation, parts, rpc
+from classact.launch import class_meaning, evaluators, fitting, isolation, parts, rpc
+from classact.launch.first_lines import FirstLines
 from classact.models import registry
 from classact.nodes import checkpoints, evaluator
 from classact.nodes.metrics import MetricsWriter
@@ -47,6 +48,8 @@ class Attached:
         every: updates between two evaluations.
         measure: what it computes from the learner's variables.
         model: the learner's network.
+        misfit: how variables differ from that network's, see `fitting.misfit`.
+        first_lines: what the user is told before anything is measured.
     """
 
     workdir: pathlib.Path
@@ -54,6 +57,8 @@ class Attached:
     every: int
     measure: evaluator.Measure
     model: registry.Model
+    misfit: Callable[[Mapping[str, Any]], str]
+    first_lines: Sequence[str] = ()
 
 
 def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) -> Attached:
@@ -71,7 +76,8 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
         AttachError: if the directory holds no experiment, that has an evaluator of
             this name, is in a network that this process is not in, or has ended without a checkpoint.
         ConfigError: for a kind that the experiment's task does not have.
-        source.DataError: if the data cannot be opened, or lack what the kind needs.
+        source.DataError: if the data cannot be opened, lack what the kind needs, or have
+            classes that the experiment has not learned.
     """
     require(bool(NAME.fullmatch(name)), "name", name, "named by a-z, 0-9 and _")
     config = read_config(workdir)
@@ -89,12 +95,18 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
     evaluation = dataclasses.replace(config.evaluation, evaluators={name: own})
     config = dataclasses.replace(config, evaluation=evaluation)
     shape = parts.data_shape(config, parts.open_eval_source(config, own))
+    if config.task == "classification":
+        shape = class_meaning.as_learned(shape, workdir)
+    said = FirstLines()
+    classifier = parts.classifier(config.learner, config, shape)
     return Attached(
         workdir,
         name,
         every or config.evaluation.every,
-        evaluators.make_measure(config, own, shape),
-        parts.make_model(config.learner, config, shape),
+        evaluators.make_measure(config, own, shape, said),
+        classifier(shape.num_classes),
+        lambda variables: fitting.misfit(variables, classifier, shape.num_classes),
+        said.lines(),
     )
 
 
@@ -220,7 +232,7 @@ def _checked(attached: Attached) -> evaluator.Measure:
     """Measures only parameters that the evaluator's model can take."""
 
     def measure(variables: Any) -> Mapping[str, float]:
-        difference = parts.first_difference(variables, attached.model)
+        difference = attached.misfit(variables)
         if difference:
             raise source.DataError(
                 f"{attached.workdir}: its learner does not fit the data to measure on, which need images and "

@@ -17,16 +17,28 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import launchpad as lp
 
+from classact.data.classes import Classes
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch import attach, factories, joined_actor, parts, ports, processes, resources, tasks
+from classact.launch import (
+    attach,
+    class_meaning,
+    factories,
+    joined_actor,
+    parts,
+    ports,
+    processes,
+    resources,
+    tasks,
+)
 from classact.launch.attach import AttachError
 from classact.launch.engine import Patience
+from classact.launch.first_lines import FirstLines
 from classact.launch.outcome import Outcome
 from classact.launch.restarts import Restarts
 from classact.selection import policies
@@ -45,6 +57,7 @@ class JoiningActors:
         count: how many.
         learner: its "host:port".
         replays: "host:port" of each of the data set's replay servers.
+        first_lines: what the user is told before they start.
     """
 
     build: factories.Factories
@@ -53,6 +66,7 @@ class JoiningActors:
     count: int
     learner: str
     replays: tuple[str, ...]
+    first_lines: Sequence[str] = ()
 
     @property
     def workdir(self) -> pathlib.Path:
@@ -129,9 +143,10 @@ def prepare(workdir: pathlib.Path, data_set: str, count: int) -> JoiningActors:
         raise AttachError(f"{workdir / 'config.json'} is of another version of classact") from None
     learner, replays = _addresses(workdir, name, host)
     attach.check_network(workdir, fields)
-    shape = _checked_here(config, name, theirs, directory)
+    said = FirstLines()
+    shape = _checked_here(config, name, theirs, directory, said)
     build = factories.Factories(config, workdir.absolute(), {name: shape})
-    joining = JoiningActors(build, name, _call_name(), count, learner, replays)
+    joining = JoiningActors(build, name, _call_name(), count, learner, replays, said.lines())
     if joining.num_readers > shape.num_examples:
         raise AttachError(
             f"count={count}: {shape.name} has {shape.num_examples} examples, too few for "
@@ -163,20 +178,24 @@ def _host(address: str) -> str:
 
 
 def _checked_here(
-    config: ExperimentConfig, data_set: str, theirs: Mapping[str, Any], directory: str
+    config: ExperimentConfig, data_set: str, theirs: Mapping[str, Any], directory: str, said: FirstLines
 ) -> parts.DataShape:
     """Opens a data set and its reference at this place, and compares them with the experiment's."""
     own = config.data_sets[data_set]
     try:
         shape = parts.data_shape(config, parts.open_train_source(config, own))
+        known = Classes.from_json(theirs)
+        if known is not None:
+            shape = class_meaning.mapped(config, shape, known, "the experiment", said)
         for key, ours in shape.described().items():
-            if theirs.get(key) != ours:
+            # Compared already; a run of an older version has not recorded the names.
+            if key != "class_names" and theirs.get(key) != ours:
                 raise AttachError(
                     f"data set {data_set}: {own.train_data} is not the experiment's at this place: "
                     f"its {key} is {ours}, there {theirs.get(key)}"
                 )
+        parts.check_reference(config, own, shape, said)
         parts.role_models(config, own, shape)
-        parts.check_reference(config, own, shape)
     except (ConfigError, DataError) as error:
         elsewhere = "" if directory == os.getcwd() else f"; the experiment was started in {directory}"
         raise AttachError(f"{error}{elsewhere}") from None

@@ -194,8 +194,7 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
         prepared = run_lib.prepare(resolution.resolve(fields), workdir, engine)
     except (ConfigError, DataError) as error:
         raise UsageError(str(error)) from None
-    for line in prepared.first_lines:
-        print(f"classact: {line}", file=sys.stderr, flush=True)
+    _say_first(prepared.first_lines)
     try:
         outcome = run_lib.run(prepared, engine)
     except LaunchError as error:
@@ -222,6 +221,11 @@ def _say_how_it_ended(outcome: "Outcome") -> None:
         print(f"classact: did not stop in time: {', '.join(outcome.stuck)}", file=sys.stderr)
 
 
+def _say_first(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(f"classact: {line}", file=sys.stderr, flush=True)
+
+
 def _evaluate(argv: Sequence[str]) -> int:
     from classact.data.source import DataError
     from classact.experiments.config import EVALUATOR_KINDS, ConfigError, EvaluatorConfig
@@ -246,6 +250,7 @@ def _evaluate(argv: Sequence[str]) -> int:
         )
     except (attach.AttachError, ConfigError, DataError) as error:
         raise UsageError(str(error)) from None
+    _say_first(attached.first_lines)
     stop, stopped = _stop_on_signals()
     try:
         attach.evaluate(attached, stop, report=lambda line: print(line, flush=True))
@@ -271,6 +276,7 @@ def _actors(argv: Sequence[str]) -> int:
         )
     except attach.AttachError as error:
         raise UsageError(str(error)) from None
+    _say_first(joining.first_lines)
     stop, stopped = _stop_on_signals()
     try:
         outcome = attach_actors.run(joining, stop, report=lambda line: print(line, flush=True))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from classact.data import prompts, source
+from classact.data import classes, prompts, source
 from classact.experiments.config import EvaluatorConfig, ExperimentConfig
 from classact.launch import parts
 from classact.launch.first_lines import FirstLines, describe_source
@@ -22,15 +22,18 @@ def make_measure(
     Args:
         config: the resolved configuration.
         own: the evaluator's kind and data.
-        data: what the models are built for.
-        said: is told what was found of the evaluator's data; None: nobody is.
+        data: what the models are built for. "accuracy" maps labels to its classes, of
+            which the evaluator's data may lack some.
+        said: is told what was found of the evaluator's data, and where classes are lacking or
+            only numbers can be compared; None: nobody is.
 
     Returns:
         A function of variables. "accuracy" gives `top1` and `loss`, "retrieval"
         `i2t_r1` and the other recalls, "zero_shot" `zero_shot_top1`.
 
     Raises:
-        source.DataError: if the data cannot be opened, or its images have another shape.
+        source.DataError: if the data cannot be opened, its images have another shape, or
+            it has classes that the models do not know.
     """
     opened = parts.open_eval_source(config, own)
     if said is not None:
@@ -45,6 +48,11 @@ def make_measure(
             f"expected {data.image_shape} as in {data.name} (training)"
         )
     size = config.evaluation.batch_size
+    if own.kind == "accuracy":
+        remark = classes.remark(classes.of_source(opened), data.classes, opened.name, data.name)
+        if remark and said is not None:
+            said.say(remark)
+        opened = classes.in_order_of(opened, data.classes, data.name)
     model = parts.make_models(config, data)["learner"]
     batches = evaluator.whole_data_set(opened, size)
     if own.kind == "accuracy":

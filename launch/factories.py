@@ -17,7 +17,7 @@ import launchpad as lp
 
 from classact.experiments import curves
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch import evaluators, parts, rpc
+from classact.launch import class_meaning, evaluators, parts, rpc
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.replay import folders
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
@@ -114,7 +114,9 @@ class Factories:
         parts.check_batches(config, mesh.size if mesh is not None else 1)
         trained = parts.trained_models(config, self._shape)
         state = training.init_state(trained, config.seed, mesh)
-        checkpointer = checkpoints.Checkpointer(self.workdir / "checkpoints")
+        checkpointer = checkpoints.Checkpointer(
+            self.workdir / "checkpoints", classes=class_meaning.of_head(config, self._shape)
+        )
         data_state = checkpoints.DataState()
         restored = checkpointer.restore(state)
         if restored is not None:
@@ -357,7 +359,7 @@ class Factories:
         if race is not None and self.table_config(data_set).filters:
             clock["clock"] = clocks.ClockFollower(race, data_set, shard, stop)
         with opening.told(progress, data_set):
-            source = parts.open_train_source(config, own)
+            source = parts.open_train_source(config, own, known=self.data[data_set].classes)
         return run_loop.RunLoop(
             stream.IIDStream(
                 source,

@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from classact.data import captions, noise, prompts, source, specs, stream
+from classact.data import captions, classes, noise, prompts, source, specs, stream
 from classact.data import tokenizer as tokenizer_lib
 from classact.experiments import curves
 from classact.experiments.config import (
@@ -20,6 +20,8 @@ from classact.experiments.config import (
     ModelConfig,
     require,
 )
+from classact.launch import class_meaning, fitting
+from classact.launch.first_lines import FirstLines
 from classact.models import cost, registry, text, transformer, two_tower
 from classact.nodes import checkpoints, training
 from classact.replay import records
@@ -38,6 +40,7 @@ class DataShape:
         codec: packs its batches into records.
         vocab_size: number of token ids; 0 for a task without texts.
         end_id: the token at which a text ends.
+        class_names: of the K classes, by label; None if unknown.
     """
 
     name: str
@@ -47,12 +50,23 @@ class DataShape:
     codec: records.RecordCodec
     vocab_size: int = 0
     end_id: int = 0
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def classes(self) -> classes.Classes:
+        """What its labels mean."""
+        return classes.Classes(self.num_classes, self.class_names)
 
     def described(self) -> dict[str, Any]:
         """All but the name, as JSON has it: what must be equal wherever the data set is opened."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["name"], fields["codec"]
-        return {**fields, "image_shape": list(self.image_shape), "record": self.codec.schema}
+        return {
+            **fields,
+            **self.classes.as_json(),
+            "image_shape": list(self.image_shape),
+            "record": self.codec.schema,
+        }
 
 
 def data_shape(config: ExperimentConfig, data: source.Source) -> DataShape:
@@ -64,19 +78,40 @@ def data_shape(config: ExperimentConfig, data: source.Source) -> DataShape:
         vocab_size, end_id = tokenizer.vocab_size, tokenizer.end_id
     codec = records.RecordCodec(example)
     return DataShape(
-        data.name, data.num_examples, data.num_classes, data.image_shape, codec, vocab_size, end_id
+        data.name,
+        data.num_examples,
+        data.num_classes,
+        data.image_shape,
+        codec,
+        vocab_size,
+        end_id,
+        classes.of_source(data).names,
     )
 
 
-def open_train_source(config: ExperimentConfig, data_set: DataSetConfig) -> source.Source:
+def open_train_source(
+    config: ExperimentConfig, data_set: DataSetConfig, *, known: classes.Classes | None = None
+) -> source.Source:
     """Opens a data set to train on, split and with its noise, ready for the task.
 
+    Args:
+        config: of the run.
+        data_set: which one.
+        known: what labels mean in the run: those of a classification are mapped to it
+            before they get noise, which draws from all classes of the run. None: what
+            they mean in the data set.
+
     Raises:
-        source.DataError: if it cannot be opened; names the file and the reason.
+        source.DataError: if it cannot be opened; names the file and the reason. Also if it
+            has classes that the run does not know.
         ConfigError: for noise that it cannot have, or a part of it that would be empty.
     """
     opened = specs.open_source(data_set.train_data, "train")
     _check_noise(config, data_set, opened)
+    if config.task == "classification":
+        _check_labels(opened)
+        if known is not None:
+            opened = classes.in_order_of(opened, known, "the run")
     if data_set.train_split != "all":
         try:
             rest, held_out = source.held_out_split(opened, data_set.held_out, config.data_seed)
@@ -86,7 +121,6 @@ def open_train_source(config: ExperimentConfig, data_set: DataSetConfig) -> sour
     if data_set.label_noise > 0:
         opened = noise.with_label_noise(opened, data_set.label_noise, config.data_seed)
     if config.task == "classification":
-        _check_labels(opened)
         return opened
     if data_set.caption_noise > 0:
         opened = captions.with_shuffled_captions(opened, data_set.caption_noise, config.data_seed)
@@ -232,6 +266,13 @@ def make_model(model: ModelConfig, config: ExperimentConfig, data: DataShape) ->
     return two_tower.build(image, texts)
 
 
+def classifier(
+    model: ModelConfig, config: ExperimentConfig, data: DataShape
+) -> Callable[[int], registry.Model]:
+    """What makes a model for a number of classes, and all else as the data set has it."""
+    return lambda number: make_model(model, config, dataclasses.replace(data, num_classes=number))
+
+
 def forward_macs(model: registry.Model, config: ExperimentConfig, data: DataShape) -> int:
     """MACs of a model's forward pass for one example."""
     length = config.contrastive.context_length if config.task == "contrastive" else 0
@@ -252,7 +293,10 @@ def make_models(config: ExperimentConfig, data: DataShape) -> dict[str, registry
 def role_models(
     config: ExperimentConfig, data_set: DataSetConfig, data: DataShape
 ) -> dict[str, registry.Model]:
-    """The networks that score a data set, by role: "online" and "reference"."""
+    """The networks that score a data set, by role: "online" and "reference".
+
+    The logits of all are in the order of the run's classes.
+    """
     policy = policies.get(data_set.policy)
     models = {}
     if policy.online is not None:
@@ -260,6 +304,9 @@ def role_models(
         models["online"] = make_model(chosen, config, data)
     if policy.reference is not None:
         models["reference"] = make_model(config.scorer, config, data)
+    if policy.reference == "fixed" and config.task == "classification":
+        run = pathlib.Path(data_set.reference.checkpoint)
+        models["reference"] = class_meaning.in_order_of_run(models["reference"], run, data.classes)
     return models
 
 
@@ -300,12 +347,20 @@ def fixed_variables(data_set: DataSetConfig) -> dict[str, Any]:
     return {"reference": checkpoints.load_model(directory, "learner")}
 
 
-def check_reference(config: ExperimentConfig, data_set: DataSetConfig, data: DataShape) -> None:
+def check_reference(
+    config: ExperimentConfig, data_set: DataSetConfig, data: DataShape, said: FirstLines | None = None
+) -> None:
     """Checks that a data set's reference is what this run would score with.
+
+    Args:
+        config: of the run.
+        data_set: whose reference.
+        data: the data set, with the classes of the run.
+        said: is told what cannot be checked; None: nobody is.
 
     Raises:
         ConfigError: if it is missing or damaged, or of another architecture,
-            number of classes, or data than the policy asks for.
+            classes, or data than the policy asks for.
     """
     policy = policies.get(data_set.policy)
     if policy.reference != "fixed":
@@ -326,6 +381,8 @@ def check_reference(config: ExperimentConfig, data_set: DataSetConfig, data: Dat
         raise ConfigError(f"{field}: it was trained with task={task!r}, this run has {config.task!r}")
     if config.task == "contrastive":
         _check_same_texts(field, theirs, config)
+    else:
+        class_meaning.check_reference(field, run, data, said)
     if policy.reference_data == "held_out":
         ours = (data_set.train_data, data_set.held_out, config.data_seed, "held_out")
         found = tuple(theirs.get(name) for name in ("train_data", "held_out", "data_seed", "train_split"))
@@ -338,7 +395,7 @@ def check_reference(config: ExperimentConfig, data_set: DataSetConfig, data: Dat
         variables = fixed_variables(data_set)["reference"]
     except checkpoints.CheckpointError as error:
         raise ConfigError(f"{field}: {error}") from None
-    difference = first_difference(variables, make_model(config.scorer, config, data))
+    difference = fitting.misfit(variables, classifier(config.scorer, config, data), data.num_classes)
     if difference:
         raise ConfigError(
             f"{field}: it does not fit {config.scorer.model} with {data.num_classes} classes, "
@@ -367,19 +424,3 @@ def _read_config(run: pathlib.Path, field: str) -> Mapping[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("learner"), dict):
         raise ConfigError(f"{field}: its config.json is not a run's: it names no learner")
     return found
-
-
-def first_difference(variables: Mapping[str, Any], model: registry.Model) -> str:
-    """Names the first parameter of which presence or shape are not the model's; "" if there is none."""
-
-    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
-
-    # As in `cost.forward_cost`, no device is touched.
-    expected = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-    theirs, ours = shapes(variables["params"]), shapes(expected["params"])
-    for name in sorted({*theirs, *ours}):
-        if theirs.get(name) != ours.get(name):
-            return f"{name} has shape {theirs.get(name, 'none')}, expected {ours.get(name, 'none')}"
-    return ""

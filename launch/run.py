@@ -14,10 +14,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classact.data import specs
 from classact.experiments import curves, ledger
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
 from classact.launch import (
+    class_meaning,
     devices,
     evaluators,
     folders,
@@ -101,6 +101,7 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         )
     said = FirstLines()
     data = {name: _checked_data_set(config, own, said) for name, own in config.data_sets.items()}
+    data = class_meaning.agreed(config, data, None if earlier is None else workdir, said)
     shape = _common_shape(data)
     try:
         parts.trained_models(config, shape)
@@ -112,8 +113,8 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
             parts.forward_macs(model, config, shape)
         except ValueError as error:
             raise ConfigError(f"model {model.name!r} for {shape.name} {shape.image_shape}: {error}") from None
-    for own in config.data_sets.values():
-        parts.check_reference(config, own, shape)
+    for name, own in config.data_sets.items():
+        parts.check_reference(config, own, data[name], said)
     for evaluator in config.evaluation.evaluators.values():
         evaluators.make_measure(config, evaluator, shape, said)
     if engine in _HERE:
@@ -129,9 +130,6 @@ def _checked_data_set(config: ExperimentConfig, own: DataSetConfig, said: FirstL
         said.say(line)
     if seconds > opening.SLOW_SECONDS:
         said.say(f"  opening it took {seconds:.0f} s; each run loop opens it again before its first batch")
-    if config.task == "classification":
-        for evaluator in config.evaluation.evaluators.values():
-            specs.check_same_task(train, parts.open_eval_source(config, evaluator))
     readers = own.inference.servers * own.inference.run_loops
     if train.num_examples < readers:
         raise ConfigError(
@@ -145,12 +143,11 @@ def _common_shape(data: Mapping[str, parts.DataShape]) -> parts.DataShape:
     """What one model can be built for; ConfigError if the data sets differ in it."""
     (first, shape), *others = data.items()
     for name, other in others:
-        for field in ("image_shape", "num_classes") if not shape.vocab_size else ("image_shape",):
-            if getattr(shape, field) != getattr(other, field):
-                raise ConfigError(
-                    f"data_sets {first} and {name} differ in {field}: "
-                    f"{getattr(shape, field)} and {getattr(other, field)}; one model learns from both"
-                )
+        if shape.image_shape != other.image_shape:
+            raise ConfigError(
+                f"data_sets {first} and {name} differ in image_shape: "
+                f"{shape.image_shape} and {other.image_shape}; one model learns from both"
+            )
     return shape
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from classact.data.stream import IIDStream
 from classact.experiments.config import DataSetConfig, ExperimentConfig
-from classact.launch import evaluators, parts
+from classact.launch import class_meaning, evaluators, parts
 from classact.launch.interrupts import Interrupt, interrupts_to
 from classact.launch.outcome import Outcome
 from classact.nodes import batches as batches_lib
@@ -55,7 +55,9 @@ def run_synchronous(config: ExperimentConfig, workdir: Any, data: Mapping[str, p
             signal=interrupt.signal,
             cpu_seconds=time.process_time() - started,
         )
-    checkpointer = checkpoints.Checkpointer(workdir / "checkpoints")
+    checkpointer = checkpoints.Checkpointer(
+        workdir / "checkpoints", classes=class_meaning.of_head(config, shape)
+    )
     checkpointer.save(config.steps, state)
     checkpointer.close()
     return Outcome("completed", cpu_seconds=time.process_time() - started)
@@ -87,7 +89,9 @@ def _data_set(config: ExperimentConfig, own: DataSetConfig, shape: parts.DataSha
     return synchronous.DataSet(
         policies.get(own.policy),
         # The reference of Algorithm 2 learns from the whole of what is scored.
-        IIDStream(parts.open_train_source(config, own), own.super_batch_size, config.seed),
+        IIDStream(
+            parts.open_train_source(config, own, known=shape.classes), own.super_batch_size, config.seed
+        ),
         own.batch_size,
         own.temperature,
         {role: (models[role], variables) for role, variables in parts.fixed_variables(own).items()},

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from classact.data.classes import Classes
 from classact.selection import race
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _CURSORS = "cursors"
 _READ_AHEAD = "read_ahead"
 # The time of each table's race, as JSON.
 _CLOCKS = "clocks"
+# What the labels mean that the models learned, as JSON; not there without a class head.
+_CLASSES = "classes"
 
 
 class CheckpointError(ValueError):
@@ -57,18 +60,21 @@ class DataState:
 class Checkpointer:
     """Saves train states under `<directory>/<step>/`, in the background, and reads them back."""
 
-    def __init__(self, directory: pathlib.Path, keep: int = 3) -> None:
+    def __init__(self, directory: pathlib.Path, keep: int = 3, classes: Classes | None = None) -> None:
         """Opens the directory, and removes what an earlier process left unfinished there.
 
         Args:
             directory: made if it does not exist.
             keep: number of newest checkpoints that stay.
+            classes: what the outputs of the models mean, saved with each checkpoint; None:
+                they have no classes.
         """
         import orbax.checkpoint as ocp
 
         self._ocp = ocp
         self._directory = directory.absolute()
         self._keep = keep
+        self._classes = classes
         # By default each copy of an array writes a part of it, for which this Orbax
         # needs a newer JAX than this Python has.
         handler = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
@@ -100,6 +106,8 @@ class Checkpointer:
         items[_CLOCKS] = args.JsonSave(
             {name: [clock.to_json() for clock in clocks] for name, clocks in data.clocks.items()}
         )
+        if self._classes is not None:
+            items[_CLASSES] = args.JsonSave(self._classes.as_json())
         # Orbax saves neither empty trees nor empty arrays.
         ahead = {name: records for name, records in data.read_ahead.items() if records.size}
         if ahead:
@@ -244,6 +252,22 @@ def load_model(directory: pathlib.Path, name: str = "learner") -> dict[str, Any]
     return {"params": restored["params"], "state": restored.get("state") or {}}
 
 
+def load_classes(directory: pathlib.Path) -> Classes | None:
+    """Reads what the models' outputs mean, of the newest checkpoint; None if it does not say.
+
+    Args:
+        directory: the run's `checkpoints` directory.
+    """
+    step = latest_step(directory)
+    if step is None:
+        return None
+    try:
+        return Classes.from_json(json.loads((directory / str(step) / _CLASSES / "metadata").read_text()))
+    # Damaged, or of a version that did not save it: the run's config.json may still say it.
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
 def check(directory: pathlib.Path, step: int) -> None:
     """Reads a whole checkpoint, item after item, and forgets it.
 
@@ -253,7 +277,7 @@ def check(directory: pathlib.Path, step: int) -> None:
     folder = directory.absolute() / str(step)
     try:
         for item in sorted(path for path in folder.iterdir() if path.is_dir()):
-            if item.name in (_CURSORS, _CLOCKS):
+            if item.name in (_CURSORS, _CLOCKS, _CLASSES):
                 _load_json(item)
             else:
                 _load(item)

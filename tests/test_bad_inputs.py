@@ -404,7 +404,7 @@ TOGETHER = [
     Case(
         "data sets of different classes",
         TRAIN.replace(str(CONFIGS / "classification.py"), "mine.py"),
-        ("data_sets first and second differ in num_classes: 3 and 10", "one model"),
+        ("npz:mine.npz: 3 classes here, 10 in digits", "?classes=K"),
         both(
             lambda: npz(labels=np.arange(20) % 3),
             from_base(
@@ -583,7 +583,7 @@ DATA = [
     data(
         "evaluated on images of another size",
         "npz:mine.npz",
-        ("npz:mine.npz (evaluation)", "(8, 8, 1) and (5, 5, 1)", "the same"),
+        ("npz:mine.npz (evaluation)", "(5, 5, 1), expected (8, 8, 1)", "digits (training)"),
         lambda: npz(side=5),
         role="eval_data",
     ),
@@ -598,7 +598,7 @@ DATA = [
     data(
         "evaluated on more classes",
         "npz:mine.npz",
-        ("npz:mine.npz (evaluation)", "labels up to 19", "expected at most 9"),
+        ("npz:mine.npz: 20 classes here, 10 in digits",),
         lambda: npz(labels=np.arange(20)),
         role="eval_data",
     ),
@@ -688,7 +688,7 @@ DIRECTORIES = [
     Case(
         "evaluate on other classes",
         "evaluate --workdir=saved --evaluator=accuracy --data=npz:mine.npz",
-        ("saved: its learner does not fit the data", "images and classes"),
+        ("npz:mine.npz: 20 classes here, 10 in the run in saved",),
         lambda: npz(labels=np.arange(20)),
     ),
     Case(
@@ -903,7 +903,7 @@ REFERENCES = [
     Case(
         "a reference for other classes",
         f"{SELECT}=saved --config.train_data=npz:mine.npz",
-        ("does not fit", "3 classes", "has shape"),
+        ("other classes than those of npz:mine.npz", "10 classes in the reference, 3 in the data"),
         lambda: npz(labels=np.arange(20) % 3),
     ),
     Case(
@@ -948,7 +948,8 @@ def write_run(folder, config):
 def save_checkpoint(folder, resolved):
     (own,) = resolved.data_sets.values()
     shape = parts.data_shape(resolved, parts.open_train_source(resolved, own))
-    checkpointer = checkpoints.Checkpointer(folder / "checkpoints")
+    change(folder / "config.json", started={"data": {"digits": shape.described()}})
+    checkpointer = checkpoints.Checkpointer(folder / "checkpoints", classes=shape.classes)
     checkpointer.save(1, training.init_state(parts.trained_models(resolved, shape), 0))
     checkpointer.close()
 

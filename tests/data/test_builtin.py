@@ -119,9 +119,29 @@ def test_npz_is_whole_for_both_splits(tmp_path, images, split):
     assert open_source(spec + "?classes=7", split).num_classes == 7
 
 
+def test_npz_may_say_what_its_labels_mean(tmp_path):
+    names = np.array(["ant", "bee", "cow"])
+    spec = save(tmp_path / "a.npz", image=IMAGES, label=np.array([1, 0, 1, 1]), class_names=names)
+    source = open_source(spec, "train")
+    # A class may not occur.
+    assert (source.num_classes, source.class_names) == (3, ("ant", "bee", "cow"))
+    with pytest.raises(DataError, match="3 class names for 4 classes"):
+        open_source(spec + "?classes=4", "train")
+
+
 @pytest.mark.parametrize(
     ("arrays", "options", "message"),
     [
+        (
+            {"image": IMAGES, "label": np.array([0, 1, 2, 0]), "class_names": np.array(["a", "b"])},
+            "",
+            "example 2 has label 2, expected 0 to 1",
+        ),
+        (
+            {"image": IMAGES, "label": np.zeros(4, int), "class_names": np.array([7])},
+            "",
+            r"'class_names' is int64\[1\], expected strings\[K\]",
+        ),
         ({"image": IMAGES}, "", "lacks label; it has image"),
         ({"label": np.zeros(4, int)}, "", "lacks image"),
         ({"image": IMAGES, "label": np.array([0, 1, -3, 0])}, "", "example 2 has label -3, expected 0 to 1"),

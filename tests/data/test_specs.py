@@ -3,7 +3,7 @@ import pytest
 
 from classact.data import registry
 from classact.data.source import ArraySource, DataError
-from classact.data.specs import check_same_task, open_source, register_source, source_names
+from classact.data.specs import open_source, register_source, source_names
 
 
 @pytest.fixture
@@ -64,27 +64,3 @@ def test_bad_splits_and_names_are_refused(squares):
         register_source("squares")
     with pytest.raises(ValueError, match="'a:b': expected lower-case"):
         register_source("a:b")
-
-
-def source(shape=(2, 2, 1), classes=2, names=None):
-    return ArraySource("s", np.zeros((2, *shape), np.uint8), np.arange(2), classes, names)
-
-
-def test_sources_of_one_task_pass():
-    check_same_task(source(classes=3), source(classes=2))
-    check_same_task(source(names=["a", "b"]), source(names=["a", "b"]))
-    check_same_task(source(names=["a", "b"]), source())
-
-
-@pytest.mark.parametrize(
-    ("train", "evaluation", "message"),
-    [
-        (source(), source(shape=(2, 3, 1)), r"images of shape \(2, 2, 1\) and \(2, 3, 1\)"),
-        (source(), source(classes=3), "labels up to 2, expected at most 1"),
-        (source(names=["a", "b"]), source(names=["a", "c"]), "classes differ: b, c"),
-        (source(names=["a", "b"]), source(names=["b", "a"]), "classes differ: another order"),
-    ],
-)
-def test_sources_of_two_tasks_are_refused(train, evaluation, message):
-    with pytest.raises(DataError, match=message):
-        check_same_task(train, evaluation)

@@ -5,6 +5,7 @@ import os
 import pathlib
 import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -137,18 +138,22 @@ def test_the_exit_status_says_how_it_ended(workdir, capsys, monkeypatch, outcome
 )
 def test_how_actors_end(workdir, capsys, monkeypatch, end, stopped, status, said):
     def run_actors(joining, stop, report):
-        report(f"{joining} starts")
+        report(f"{joining.arguments} starts")
         if isinstance(end, Exception):
             raise end
         return end
 
-    monkeypatch.setattr(attach_actors, "prepare", lambda *arguments: arguments)
+    def prepare(*arguments):
+        return SimpleNamespace(arguments=arguments, first_lines=("it has no class names",))
+
+    monkeypatch.setattr(attach_actors, "prepare", prepare)
     monkeypatch.setattr(attach_actors, "run", run_actors)
     monkeypatch.setattr(cli, "_stop_on_signals", lambda: (threading.Event(), stopped))
     arguments = [f"--workdir={workdir}", "--dataset=digits", "--count=3"]
     assert cli.main(["classact", "actors", *arguments]) == status
     out, err = capsys.readouterr()
     assert out == f"{(workdir, 'digits', 3)} starts\n"
+    assert err.startswith("classact: it has no class names\n")
     assert said in err
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from classact.data.classes import Classes
 from classact.models import registry
 from classact.nodes import checkpoints, training
 from classact.selection import race
@@ -19,13 +20,13 @@ from classact.selection import race
 def save(tmp_path):
     """Saves freshly initialised models; returns the directory and the state."""
 
-    def run(models, steps=(3,)):
+    def run(models, steps=(3,), classes=None):
         optimizer = training.OptimizerConfig(0.1, steps=10, warmup_steps=0)
         trained = {
             name: training.TrainedModel(model, optimizer, {"digits": 1.0}) for name, model in models.items()
         }
         state = training.init_state(trained, 0)
-        checkpointer = checkpoints.Checkpointer(tmp_path / "checkpoints", keep=2)
+        checkpointer = checkpoints.Checkpointer(tmp_path / "checkpoints", keep=2, classes=classes)
         for step in steps:
             checkpointer.save(step, state)
         checkpointer.close()
@@ -55,6 +56,28 @@ def test_models_come_back_by_name(save, linear_model, names):
         apply = functools.partial(models[kind].apply, train=False)
         outputs, _ = jax.eval_shape(apply, found, {"image": images})
         assert outputs["logits"].shape == (2, 3)
+
+
+def test_a_checkpoint_says_what_its_outputs_mean(save):
+    names = Classes(3, ("ant", "bee", "cow"))
+    directory, state = save({"learner": create("vit_mu_1_1")}, classes=names)
+    assert checkpoints.load_classes(directory) == names
+    checkpoints.check(directory, 3)
+    # It is no part of the state.
+    checkpointer = checkpoints.Checkpointer(directory)
+    restored, _ = checkpointer.restore(state)
+    checkpointer.close()
+    assert restored.step == state.step
+    (directory / "3" / "classes" / "metadata").write_text("{")
+    assert checkpoints.load_classes(directory) is None
+    with pytest.raises(checkpoints.CheckpointError, match="damaged"):
+        checkpoints.check(directory, 3)
+
+
+def test_a_checkpoint_of_models_without_classes_says_nothing_of_them(save, tmp_path):
+    directory, _ = save({"learner": create("vit_mu_1_1")})
+    assert checkpoints.load_classes(directory) is None
+    assert checkpoints.load_classes(tmp_path / "none") is None
 
 
 def test_checkpoints_are_read_without_unpickling(save, monkeypatch):
