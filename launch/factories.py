@@ -11,7 +11,7 @@ import math
 import pathlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import launchpad as lp
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from classact.nodes import batches, checkpoints, clocks, evaluator, inference_node, learner
     from classact.nodes.parameters import ParameterSource
     from classact.nodes.run_loop import RunLoop
+
+    class _Learner(ParameterSource, clocks.ClockSource, Protocol):
+        """What an inference server's process needs of the learner."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +193,7 @@ class Factories:
         stop_reading = threading.Event()
 
         def sampled(data_set: str, table: str, batch_size: int, window: int = 0) -> dataset.ReplayDataset:
-            told = {"drawn": races[data_set].drawn} if table == EXAMPLES_TABLE and data_set in races else {}
+            race = races.get(data_set) if table == EXAMPLES_TABLE else None
             return dataset.ReplayDataset(
                 addresses[data_set],
                 table,
@@ -201,7 +204,7 @@ class Factories:
                 functools.partial(batches.to_device, mesh=mesh),
                 remembered=batches.REMEMBERED + window,
                 first=data_state.read_ahead.get(f"{data_set}.{table}"),
-                **told,
+                drawn=race.drawn if race is not None else None,
             )
 
         return batches.Batches(
@@ -254,7 +257,7 @@ class Factories:
         self,
         data_set: str,
         name: str,
-        learner: "ParameterSource",
+        learner: "_Learner",
         replays: Sequence[str],
         readers: Sequence[Reader],
         stop: threading.Event,
@@ -333,7 +336,7 @@ class Factories:
         reader: Reader,
         stop: threading.Event,
         progress: rpc.LearnerClient | None = None,
-        race: "clocks.ClockSource | None" = None,
+        learner: "clocks.ClockSource | None" = None,
     ) -> "RunLoop":
         """Builds a run loop, the program's own or one that joins.
 
@@ -347,7 +350,7 @@ class Factories:
             progress: knows where the data set's readers are, and is told that this one opens
                 its data and how far it gets; None: it begins an epoch of its own. Blocks
                 until it answers.
-            race: knows the clocks of the data set's tables, where they filter.
+            learner: knows the clocks of the data set's tables, where they filter.
         """
         from classact.data import stream
         from classact.nodes import clocks, cursors, opening, run_loop
@@ -355,9 +358,9 @@ class Factories:
 
         config, own = self.config, self.config.data_sets[data_set]
         shard = reader.reader % len(replays)
-        clock = {}
-        if race is not None and self.table_config(data_set).filters:
-            clock["clock"] = clocks.ClockFollower(race, data_set, shard, stop)
+        clock = None
+        if learner is not None and self.table_config(data_set).filters:
+            clock = clocks.ClockFollower(learner, data_set, shard, stop)
         with opening.told(progress, data_set):
             source = parts.open_train_source(config, own, known=self.data[data_set].classes)
         return run_loop.RunLoop(
@@ -384,5 +387,5 @@ class Factories:
             class_names=source.class_names or (),
             decode=parts.make_tokenizer(config).decode if config.task == "contrastive" else None,
             report_cursor=cursors.Reporter(progress, data_set, stop) if progress is not None else None,
-            **clock,
+            clock=clock,
         )

@@ -65,7 +65,7 @@ class RunLoop:
         class_names: Sequence[str] = (),
         decode: Callable[[np.ndarray], list[str]] | None = None,
         report_cursor: Callable[[dict[str, Any]], None] | None = None,
-        clock: Callable[[], race.Clock] = race.Clock,
+        clock: Callable[[], race.Clock] | None = None,
         rng: np.random.Generator | None = None,
     ) -> None:
         """Builds the loop; `run` starts it.
@@ -85,7 +85,8 @@ class RunLoop:
             class_names: goes with them, if there are any.
             decode: makes captions of `text`, int32[B, L], to go with them.
             report_cursor: told where the stream was, when all before is in the tables.
-            clock: the newest one known of the table that is written to; must not block.
+            clock: the newest one known of the table that is written to, must not block; None:
+                all items race from time 0, as is right where none leaves unsampled.
             rng: of the race; None: a new one.
         """
         self._stream = stream
@@ -100,7 +101,7 @@ class RunLoop:
         if extremes_path is not None and score is not None:
             self._extremes = Extremes(extremes_path, class_names, decode)
         self._report_cursor = report_cursor
-        self._clock = clock
+        self._clock = clock or race.Clock
         self._rng = rng or np.random.default_rng()
         # Cursors of which some example may not be in the tables yet, each with how many
         # examples had been written up to it.

@@ -74,7 +74,7 @@ class ReplayDataset:
         max_in_flight: int | None = None,
         remembered: int = 0,
         first: np.ndarray | None = None,
-        drawn: Callable[[int, np.ndarray], None] = lambda shard, priorities: None,
+        drawn: Callable[[int, np.ndarray], None] | None = None,
     ) -> None:
         """Starts reading.
 
@@ -239,7 +239,8 @@ class ReplayDataset:
             for rows, priorities in batches.as_numpy_iterator():
                 if self._stop.is_set():
                     return
-                self._drawn(shard, priorities)
+                if self._drawn is not None:
+                    self._drawn(shard, priorities)
                 rest = self._rests[shard]
                 rows = np.concatenate([rest, rows]) if len(rest) else rows
                 whole = len(rows) >= self._part_size
