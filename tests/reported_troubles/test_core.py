@@ -25,7 +25,7 @@ from classact.models import registry, two_tower
 from classact.nodes import batches, cursors, parameters, run_loop, saving, training
 from classact.nodes.inference_server import Scores
 from classact.replay import dataset, folders, snapshots, writer
-from classact.selection import contrastive, priorities
+from classact.selection import contrastive
 
 SOON = 20.0
 
@@ -327,7 +327,7 @@ def a_data_set_that_takes_long_to_open(place):
     build = factories.Factories(config, place.folder, {"digits": parts.data_shape(config, digits)})
     learner = build.learner(["nowhere:1"])
 
-    def slow(*arguments):
+    def slow(*arguments, **named):
         assert not opened.wait(1.2)
         return digits
 
@@ -374,7 +374,7 @@ def memory_of_a_run_loop(place):
         return Scores(np.random.default_rng(0).random(1024, np.float32), 0)
 
     loop = run_loop.RunLoop(
-        super_batches(), score, Silence(), priorities.PriorityConfig(), threading.Event(),
+        super_batches(), score, Silence(), 1.0, threading.Event(),
         extremes_path=place.folder / "scored_images.npz",
     )  # fmt: skip
     tracemalloc.start()
