@@ -1,5 +1,6 @@
 """`folder:PATH`: PNG and JPEG files, one directory a class, decoded as they are read."""
 
+import functools
 import pathlib
 from typing import Optional
 
@@ -47,8 +48,20 @@ class FolderSource(Source):
         self.name = f"folder:{folder}"
         self._images = ImageFiles(self.name, files, size, channels, "folder:PATH?size=N")
         self.num_examples = len(files)
+        self.has_splits = False
+        self.label_of = self._labels
         self.num_classes = len(self.class_names)
         self.image_shape = self._images.shape
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """See `Source.digest`; of names and sizes."""
+        return self._images.digest()
+
+    @functools.cached_property
+    def same_images(self) -> Optional[np.ndarray]:
+        """See `Source.same_images`."""
+        return self._images.same()
 
     @property
     def skipped(self) -> int:

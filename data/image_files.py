@@ -1,15 +1,17 @@
 """PNG and JPEG files, decoded as they are read; for the sources that hold some."""
 
 import contextlib
+import functools
 import logging
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO, Optional, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from classact.data import digests, duplicates
 from classact.data.options import positive_option
 from classact.data.source import DataError
 
@@ -77,6 +79,18 @@ class ImageFiles:
     def skipped(self) -> int:
         """The number of different damaged images met so far."""
         return len(self._damaged)
+
+    def digest(self, texts: Iterable[str] = ()) -> str:
+        """See `Source.digest`; of names, sizes and texts that belong to them."""
+        return digests.of_places(self._places, texts)
+
+    def same(self) -> Optional[np.ndarray]:
+        """See `duplicates.equal_files`; may read each file once."""
+        return duplicates.equal_files(self._places)
+
+    @functools.cached_property
+    def _places(self) -> list[digests.Place]:
+        return digests.places_of(self._files)
 
     def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Decodes images.

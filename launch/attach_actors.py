@@ -24,7 +24,7 @@ import launchpad as lp
 
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch import attach, factories, joined_actor, parts, ports, processes, resources, tasks
+from classact.launch import attach, factories, identity, joined_actor, parts, ports, processes, resources, tasks
 from classact.launch.attach import AttachError
 from classact.launch.engine import Patience
 from classact.launch.outcome import Outcome
@@ -169,8 +169,14 @@ def _checked_here(
     own = config.data_sets[data_set]
     try:
         shape = parts.data_shape(config, parts.open_train_source(config, own))
+        changed = identity.change(theirs, shape)
+        if changed:
+            raise AttachError(
+                f"data set {data_set}: {own.train_data} is not the experiment's at this place: {changed}"
+            )
         for key, ours in shape.described().items():
-            if theirs.get(key) != ours:
+            # What has changed in the data has been said in words; an older run has no fingerprint.
+            if key not in ("fingerprint", "held_out_examples") and theirs.get(key) != ours:
                 raise AttachError(
                     f"data set {data_set}: {own.train_data} is not the experiment's at this place: "
                     f"its {key} is {ours}, there {theirs.get(key)}"

@@ -10,13 +10,26 @@ from classact.launch import parts
 from classact.nodes import evaluator, retrieval, zero_shot
 
 
-def make_measure(config: ExperimentConfig, own: EvaluatorConfig, data: parts.DataShape) -> evaluator.Measure:
+# Beside an evaluator's figures, 1 where they are of data that the run trains on.
+TRAINING_DATA = "on_training_data"
+
+
+def make_measure(
+    config: ExperimentConfig,
+    own: EvaluatorConfig,
+    data: parts.DataShape,
+    held: np.ndarray | None = None,
+    on_training_data: bool = False,
+) -> evaluator.Measure:
     """Builds what an evaluator computes from the learner's variables.
 
     Args:
         config: the resolved configuration.
         own: the evaluator's kind and data.
         data: what the models are built for.
+        held: see `parts.open_eval_source`.
+        on_training_data: whether its data are trained on; then `TRAINING_DATA` says so
+            with each of its figures.
 
     Returns:
         A function of variables. "accuracy" gives `top1` and `loss`, "retrieval"
@@ -25,7 +38,33 @@ def make_measure(config: ExperimentConfig, own: EvaluatorConfig, data: parts.Dat
     Raises:
         source.DataError: if the data cannot be opened, or its images have another shape.
     """
-    opened = parts.open_eval_source(config, own)
+    opened = parts.open_eval_source(config, own, held)
+    measure = _of_kind(config, own, data, opened)
+    return (lambda variables: {**measure(variables), TRAINING_DATA: 1.0}) if on_training_data else measure
+
+
+def in_run(
+    config: ExperimentConfig, name: str, data: Mapping[str, parts.DataShape]
+) -> evaluator.Measure:
+    """Builds what one of a run's own evaluators computes.
+
+    Args:
+        config: the resolved configuration.
+        name: of the evaluator.
+        data: shapes of all data sets of the run.
+
+    Raises:
+        source.DataError: as `make_measure`.
+    """
+    own = config.evaluation.evaluators[name]
+    held = [data[other].held_out for other in data if config.data_sets[other].train_data == own.data]
+    trained_on = any(name in shape.measured_by for shape in data.values())
+    return make_measure(config, own, next(iter(data.values())), next(iter(held), None), trained_on)
+
+
+def _of_kind(
+    config: ExperimentConfig, own: EvaluatorConfig, data: parts.DataShape, opened: source.Source
+) -> evaluator.Measure:
     if opened.image_shape != data.image_shape:
         raise source.DataError(
             f"{opened.name} (evaluation): images of shape {opened.image_shape}, "

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from classact.data import captions, noise, prompts, source, specs, stream
+from classact.data import fingerprint as fingerprint_lib
 from classact.data import tokenizer as tokenizer_lib
 from classact.experiments import curves
 from classact.experiments.config import (
@@ -20,6 +21,7 @@ from classact.experiments.config import (
     ModelConfig,
     require,
 )
+from classact.launch import held_out
 from classact.models import cost, registry, text, transformer, two_tower
 from classact.nodes import checkpoints, training
 from classact.replay import records
@@ -38,6 +40,9 @@ class DataShape:
         codec: packs its batches into records.
         vocab_size: number of token ids; 0 for a task without texts.
         end_id: the token at which a text ends.
+        fingerprint: of the whole data set.
+        held_out: which of its examples are not trained on, int64[M]; see `held_out`.
+        measured_by: the evaluators that measure on what is trained on.
     """
 
     name: str
@@ -47,12 +52,20 @@ class DataShape:
     codec: records.RecordCodec
     vocab_size: int = 0
     end_id: int = 0
+    fingerprint: fingerprint_lib.Fingerprint | None = None
+    held_out: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    measured_by: tuple[str, ...] = ()
 
     def described(self) -> dict[str, Any]:
-        """All but the name, as JSON has it: what must be equal wherever the data set is opened."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del fields["name"], fields["codec"]
-        return {**fields, "image_shape": list(self.image_shape), "record": self.codec.schema}
+        """As JSON has it, what must be equal wherever the data set is opened."""
+        names = ("num_examples", "num_classes", "vocab_size", "end_id")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "image_shape": list(self.image_shape),
+            "record": self.codec.schema,
+            "fingerprint": self.fingerprint.described() if self.fingerprint else {},
+            "held_out_examples": 0 if self.held_out is None else len(self.held_out),
+        }
 
 
 def data_shape(config: ExperimentConfig, data: source.Source) -> DataShape:
@@ -64,12 +77,28 @@ def data_shape(config: ExperimentConfig, data: source.Source) -> DataShape:
         vocab_size, end_id = tokenizer.vocab_size, tokenizer.end_id
     codec = records.RecordCodec(example)
     return DataShape(
-        data.name, data.num_examples, data.num_classes, data.image_shape, codec, vocab_size, end_id
+        data.name,
+        data.num_examples,
+        data.num_classes,
+        data.image_shape,
+        codec,
+        vocab_size,
+        end_id,
+        fingerprint_lib.fingerprint(data),
+        held_out.found_in(data),
     )
 
 
-def open_train_source(config: ExperimentConfig, data_set: DataSetConfig) -> source.Source:
+def open_train_source(
+    config: ExperimentConfig, data_set: DataSetConfig, held: np.ndarray | None = None
+) -> source.Source:
     """Opens a data set to train on, split and with its noise, ready for the task.
+
+    Args:
+        config: the resolved configuration.
+        data_set: of the run.
+        held: what is held out to measure on, `DataShape.held_out`, where it is known;
+            None: it is found anew, which may read each image once.
 
     Raises:
         source.DataError: if it cannot be opened; names the file and the reason.
@@ -77,12 +106,15 @@ def open_train_source(config: ExperimentConfig, data_set: DataSetConfig) -> sour
     """
     opened = specs.open_source(data_set.train_data, "train")
     _check_noise(config, data_set, opened)
+    if held is None:
+        held = held_out.indices(config, data_set.train_data, opened)
+    opened = held_out.train_part(opened, held)
     if data_set.train_split != "all":
         try:
-            rest, held_out = source.held_out_split(opened, data_set.held_out, config.data_seed)
+            rest, other = source.held_out_split(opened, data_set.held_out, config.data_seed)
         except ValueError as error:
             raise ConfigError(f"held_out={data_set.held_out!r}: {error}") from None
-        opened = held_out if data_set.train_split == "held_out" else rest
+        opened = other if data_set.train_split == "held_out" else rest
     if data_set.label_noise > 0:
         opened = noise.with_label_noise(opened, data_set.label_noise, config.data_seed)
     if config.task == "classification":
@@ -93,13 +125,21 @@ def open_train_source(config: ExperimentConfig, data_set: DataSetConfig) -> sour
     return _tokenized(config, opened)
 
 
-def open_eval_source(config: ExperimentConfig, evaluator: EvaluatorConfig) -> source.Source:
+def open_eval_source(
+    config: ExperimentConfig, evaluator: EvaluatorConfig, held: np.ndarray | None = None
+) -> source.Source:
     """Opens the data that an evaluator measures on: the eval split of its source.
+
+    Of training data without one it is what is held out of them; `held` is as in
+    `open_train_source`.
 
     Raises:
         source.DataError: if it cannot be opened, or lacks what the evaluator needs.
     """
     opened = specs.open_source(evaluator.data, "eval")
+    if any(own.train_data == evaluator.data for own in config.data_sets.values()):
+        held = held_out.indices(config, evaluator.data, opened) if held is None else held
+        opened = held_out.eval_part(opened, held)
     if evaluator.kind == "retrieval":
         if evaluator.distinct:
             if not opened.captioned:

@@ -21,6 +21,8 @@ from classact.launch import (
     devices,
     evaluators,
     folders,
+    held_out,
+    identity,
     isolation,
     parts,
     processes,
@@ -63,8 +65,11 @@ class Prepared:
     earlier: resume.Earlier | None = None
     # What the user is told before anything starts.
     first_lines: Sequence[str] = ()
+    # By evaluator what `config.json` says of its data.
+    evaluated: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+@specs.opened_once()
 def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Prepared:
     """Checks all that can be checked before any process starts.
 
@@ -118,12 +123,13 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         evaluators.make_measure(config, evaluator, shape)
     if engine in _HERE:
         devices.check(config)
-    return Prepared(config, workdir.absolute(), data, earlier, said.lines())
+    checked = identity.check(config, workdir, data, said)
+    return Prepared(config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated)
 
 
 def _checked_data_set(config: ExperimentConfig, own: DataSetConfig, said: FirstLines) -> parts.DataShape:
     train = parts.open_train_source(config, own)
-    for line in describe_source(train):
+    for line in (*describe_source(train), *held_out.describe(config, train)):
         said.say(line)
     if config.task == "classification":
         for evaluator in config.evaluation.evaluators.values():
@@ -185,7 +191,7 @@ def run(prepared: Prepared, engine: str) -> Outcome:
 
 def _run_here(prepared: Prepared, engine: str) -> Outcome:
     config, workdir = prepared.config, prepared.workdir
-    _write_json(workdir / "config.json", {**config.to_dict(), **_provenance(engine, prepared.data)})
+    _write_json(workdir / "config.json", {**config.to_dict(), **_provenance(engine, prepared)})
     started = time.monotonic()
     signals: queue.SimpleQueue[Any] = queue.SimpleQueue()
     # Slurm ends a job's steps first and then signals their launcher, which has its
@@ -361,7 +367,7 @@ def _scalars(lines: list[dict[str, Any]]) -> dict[str, float]:
     return {name: value for line in lines for name, value in line.items() if name not in ("step", "time")}
 
 
-def _provenance(engine: str, data: Mapping[str, parts.DataShape]) -> dict[str, Any]:
+def _provenance(engine: str, prepared: Prepared) -> dict[str, Any]:
     root = pathlib.Path(__file__).resolve().parent.parent
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
@@ -382,7 +388,8 @@ def _provenance(engine: str, data: Mapping[str, parts.DataShape]) -> dict[str, A
             "host": platform.node(),
             "directory": os.getcwd(),
             "isolated": isolation.described(),
-            "data": {name: shape.described() for name, shape in data.items()},
+            "data": {name: shape.described() for name, shape in prepared.data.items()},
+            "eval_data": dict(prepared.evaluated),
         },
     }
 
