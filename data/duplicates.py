@@ -31,7 +31,9 @@ def equal_rows(images: np.ndarray) -> np.ndarray:
     first: dict[bytes, int] = {}
     return np.array(
         [
-            first.setdefault(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest(), index)
+            first.setdefault(
+                hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest(), index
+            )
             for index, image in enumerate(images)
         ],
         np.int64,

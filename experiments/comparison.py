@@ -274,8 +274,8 @@ def _notes(groups: Sequence[Group]) -> list[str]:
             if run.on_training_data:
                 evaluator = run.metric.split("/")[1]
                 notes.append(
-                    f"{run.path}: evaluator {evaluator} measures on training data: its figures do not show how "
-                    "well the model does on other data."
+                    f"{run.path}: evaluator {evaluator} measures on training data: its figures do not "
+                    "show how well the model does on other data."
                 )
             if not run.curve:
                 notes.append(f"{run.path} has no evaluations of {run.metric}.")

@@ -47,7 +47,9 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         data_sets = {_source_name(only.train_data): only}
         summary = {field.name: getattr(only, field.name) for field in dataclasses.fields(DataSetConfig)}
     for name, data_set in data_sets.items():
-        _check_shares(config, f"data_sets.{name}." if config.data_sets else "", data_set)
+        prefix = f"data_sets.{name}." if config.data_sets else ""
+        _check_shares(config, prefix, data_set)
+        _check_pairs(config, prefix, data_set)
     evaluation = _with_evaluators(config, data_sets)
     return dataclasses.replace(
         config,
@@ -88,6 +90,18 @@ def _check_shares(config: ExperimentConfig, prefix: str, data_set: DataSetConfig
     for name, size in read.items():
         accepted = f"divisible by mesh.hosts={hosts} times replay.shards={shards}: each host reads of each"
         require(size % (hosts * shards) == 0, f"{prefix}{name}", size, accepted)
+
+
+def _check_pairs(config: ExperimentConfig, prefix: str, data_set: DataSetConfig) -> None:
+    """A pair learns from the other pairs of what goes through the device at once."""
+    parts = config.gradient_accumulation
+    each = "" if parts == 1 else f" in each of the {parts} parts (gradient_accumulation)"
+    require(
+        config.task != "contrastive" or data_set.batch_size // parts >= 2,
+        f"{prefix}batch_size",
+        data_set.batch_size,
+        f"at least two pairs with task='contrastive'{each}: one alone has nothing to be told from",
+    )
 
 
 def _part(config: ExperimentConfig) -> DataSetConfig:

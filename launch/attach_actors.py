@@ -24,7 +24,17 @@ import launchpad as lp
 
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch import attach, factories, identity, joined_actor, parts, ports, processes, resources, tasks
+from classact.launch import (
+    attach,
+    factories,
+    identity,
+    joined_actor,
+    parts,
+    ports,
+    processes,
+    resources,
+    tasks,
+)
 from classact.launch.attach import AttachError
 from classact.launch.engine import Patience
 from classact.launch.outcome import Outcome

@@ -9,7 +9,6 @@ from classact.experiments.config import EvaluatorConfig, ExperimentConfig
 from classact.launch import parts
 from classact.nodes import evaluator, retrieval, zero_shot
 
-
 # Beside an evaluator's figures, 1 where they are of data that the run trains on.
 TRAINING_DATA = "on_training_data"
 
@@ -43,9 +42,7 @@ def make_measure(
     return (lambda variables: {**measure(variables), TRAINING_DATA: 1.0}) if on_training_data else measure
 
 
-def in_run(
-    config: ExperimentConfig, name: str, data: Mapping[str, parts.DataShape]
-) -> evaluator.Measure:
+def in_run(config: ExperimentConfig, name: str, data: Mapping[str, parts.DataShape]) -> evaluator.Measure:
     """Builds what one of a run's own evaluators computes.
 
     Args:

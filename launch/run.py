@@ -16,8 +16,9 @@ from typing import Any
 
 from classact.data import specs
 from classact.experiments import curves, ledger
-from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
+from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch import (
+    data_checks,
     devices,
     evaluators,
     folders,
@@ -105,7 +106,7 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
             "name another workdir"
         )
     said = FirstLines()
-    data = {name: _checked_data_set(config, own, said) for name, own in config.data_sets.items()}
+    data = {name: _checked_data_set(config, name, engine, said) for name in config.data_sets}
     shape = _common_shape(data)
     try:
         parts.trained_models(config, shape)
@@ -127,7 +128,8 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
     return Prepared(config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated)
 
 
-def _checked_data_set(config: ExperimentConfig, own: DataSetConfig, said: FirstLines) -> parts.DataShape:
+def _checked_data_set(config: ExperimentConfig, name: str, engine: str, said: FirstLines) -> parts.DataShape:
+    own = config.data_sets[name]
     train = parts.open_train_source(config, own)
     for line in (*describe_source(train), *held_out.describe(config, train)):
         said.say(line)
@@ -140,7 +142,13 @@ def _checked_data_set(config: ExperimentConfig, own: DataSetConfig, said: FirstL
             f"inference.servers · inference.run_loops = {readers}: must be at most {train.num_examples}, "
             f"the examples of {train.name}: each run loop reads its own"
         )
-    return parts.data_shape(config, train)
+    data_checks.check_labels(train, said)
+    shape = parts.data_shape(config, train)
+    nodes = engine != "synchronous"
+    # A cluster's hosts have other memory than this one.
+    memory = None if engine in CLUSTERS else data_checks.machine_memory()
+    data_checks.check_sizes(name, own, train, shape.codec.num_bytes, said, nodes=nodes, memory=memory)
+    return shape
 
 
 def _common_shape(data: Mapping[str, parts.DataShape]) -> parts.DataShape:
