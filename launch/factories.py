@@ -17,7 +17,7 @@ import launchpad as lp
 
 from classact.experiments import curves
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch import evaluators, parts, rpc
+from classact.launch import evaluators, identity, parts, rpc
 from classact.nodes.errors import FatalError
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.replay import folders
@@ -332,7 +332,9 @@ class Factories:
         from classact.replay import writer
 
         config, own = self.config, self.config.data_sets[data_set]
-        source = parts.open_train_source(config, own, self.data[data_set].held_out)
+        shape = self.data[data_set]
+        source = parts.open_train_source(config, own, shape.held_out)
+        identity.check_here(source, shape)
         cursors_found = json.loads(progress.get_cursors(data_set)) if progress is not None else None
         try:
             examples = stream.IIDStream(

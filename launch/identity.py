@@ -9,8 +9,7 @@ has none, and is not checked.
 import dataclasses
 import json
 import pathlib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,11 @@ import numpy as np
 from classact.data import fingerprint as fingerprint_lib
 from classact.data import specs
 from classact.data.fingerprint import difference, same_contents
-from classact.data.source import Source, SourceView
+from classact.data.source import DataError, Source, SourceView
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch import held_out, parts
+from classact.launch import held_out, parts, recorded
 from classact.launch.first_lines import FirstLines
+from classact.selection import policies
 
 _SAMPLE = 8
 TRAINING_DATA = "training data"
@@ -72,6 +72,8 @@ def check(
                 "well the model does on other data (eval_data or eval_share give it some)"
             )
     _check_unchanged(config, workdir, data, evaluated)
+    for own, shape in data.items():
+        _warn_of_reference(config, own, shape, said)
     return Checked(
         {
             own: dataclasses.replace(
@@ -92,54 +94,39 @@ def measures_on_training_data(config: ExperimentConfig, spec: str, opened: Sourc
         opened: these.
         started: of the run's `config.json`.
     """
-    return bool(_trained_on(config, spec, opened, dict(_recorded(started, "data"))))
+    return bool(_trained_on(config, spec, opened, dict(recorded.fingerprints(started, "data"))))
 
 
 def change(before: Any, shape: parts.DataShape) -> str:
     """In what a data set differs from what `config.json` says of it; empty if in nothing that is known."""
     now = shape.described()
-    changed = difference(_group(_group(before).get("fingerprint")), now["fingerprint"])
-    held, theirs = now["held_out_examples"], _group(before).get("held_out_examples", 0)
+    changed = difference(recorded.group(recorded.group(before).get("fingerprint")), now["fingerprint"])
+    held, theirs = now["held_out_examples"], recorded.group(before).get("held_out_examples", 0)
     if not changed and held != theirs:
         changed = f"{held:,} examples are held out instead of {theirs:,}"
     return changed
 
 
+def check_here(opened: Source, shape: parts.DataShape) -> None:
+    """Checks that a node has opened what the run was started with: it may be elsewhere, or started anew.
+
+    Raises:
+        source.DataError: if it has not; it says what differs.
+    """
+    if shape.fingerprint is None:
+        return
+    changed = difference(shape.fingerprint.described(), fingerprint_lib.fingerprint(opened).described())
+    if changed:
+        raise DataError(f"{opened.name} is not what the run was started with: {changed}")
+
+
 def change_of_evaluated(started: Any, spec: str, config: ExperimentConfig, opened: Source) -> str:
     """In what data differ from those of the run's own evaluators with the same spec; empty if in nothing."""
-    recorded = dict(_recorded(started, "eval_data"))
+    known = dict(recorded.fingerprints(started, "eval_data"))
     for name, evaluator in config.evaluation.evaluators.items():
         if evaluator.data == spec:
-            return difference(recorded.get(name, {}), fingerprint_lib.fingerprint(opened).described())
+            return difference(known.get(name, {}), fingerprint_lib.fingerprint(opened).described())
     return ""
-
-
-def may_have_moved(started: Any, names: tuple[str, ...], before: Any, now: Any) -> bool:
-    """Whether a field names data that may only have moved: another path, the same source and options.
-
-    `check` must then find the same contents; where it could not, this is False.
-
-    Args:
-        started: of the run's `config.json`.
-        names: of the field and the groups that it is in.
-        before: the field's value in `config.json`.
-        now: its value now.
-    """
-    if names[-1] not in ("train_data", "eval_data", "data"):
-        return False
-    if not (isinstance(before, str) and isinstance(now, str)) or _but_path(before) != _but_path(now):
-        return False
-    known = [*_recorded(started, "data"), *_recorded(started, "eval_data")]
-    return bool(known) and all(found.get("digest") for _, found in known)
-
-
-def _but_path(spec: str) -> list[tuple[str, str]]:
-    """Names and options of a source, or of several that are joined by "+"."""
-    found = []
-    for part in re.split(r"\+(?=[a-z][a-z0-9_]*:)", spec):
-        head, mark, options = part.rpartition("?")
-        found.append((part.partition(":")[0], options if mark and ":" in head else ""))
-    return found
 
 
 def _trained_on(
@@ -173,6 +160,22 @@ def _is_its_train_split(spec: str, opened: Source) -> bool:
     return ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
+def _warn_of_reference(config: ExperimentConfig, name: str, shape: parts.DataShape, said: FirstLines) -> None:
+    """A reference that was trained on what this run measures on knows the answers."""
+    own = config.data_sets[name]
+    if policies.get(own.policy).reference != "fixed" or shape.held_out is None or not len(shape.held_out):
+        return
+    theirs = json.loads((pathlib.Path(own.reference.checkpoint) / "config.json").read_text())
+    for found in recorded.group(recorded.group(theirs.get("started")).get("data")).values():
+        same = same_contents(recorded.group(found.get("fingerprint")), shape.described()["fingerprint"])
+        held = found.get("held_out_examples"), theirs.get("data_seed")
+        if same and held != (len(shape.held_out), config.data_seed):
+            said.warn(
+                f"reference.checkpoint={own.reference.checkpoint!r} was trained on images that this run "
+                "holds out to measure on: it had another eval_share or data_seed"
+            )
+
+
 def _check_unchanged(
     config: ExperimentConfig,
     workdir: pathlib.Path,
@@ -190,8 +193,10 @@ def _check_unchanged(
             for name in evaluated
         ),
     ]
-    before = {f"data_sets.{name}": found for name, found in _recorded(started, "data")}
-    before |= {f"evaluation.evaluators.{name}": found for name, found in _recorded(started, "eval_data")}
+    before = {f"data_sets.{name}": found for name, found in recorded.fingerprints(started, "data")}
+    before |= {
+        f"evaluation.evaluators.{name}": found for name, found in recorded.fingerprints(started, "eval_data")
+    }
     for field, spec, described in now:
         changed = difference(before.get(field, {}), described["fingerprint"])
         if changed:
@@ -200,22 +205,10 @@ def _check_unchanged(
                 "restore it to let the run go on, or name another workdir"
             )
     for name, shape in data.items():
-        theirs = _group(_group(_group(started).get("data")).get(name))
+        theirs = recorded.group(recorded.group(recorded.group(started).get("data")).get(name))
         changed = change(theirs, shape) if theirs else ""
         if changed:
             raise ConfigError(
                 f"eval_share={config.eval_share!r}: of {config.data_sets[name].train_data} {changed} in the "
                 f"run in workdir={str(workdir)!r}; with eval_share=0 a run that held out none goes on"
             )
-
-
-def _recorded(started: Any, group: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yields name and fingerprint of what is recorded of a group, where there is a fingerprint."""
-    for name, found in _group(_group(started).get(group)).items():
-        fingerprint = _group(_group(found).get("fingerprint"))
-        if fingerprint:
-            yield name, fingerprint
-
-
-def _group(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

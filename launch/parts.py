@@ -21,7 +21,7 @@ from classact.experiments.config import (
     ModelConfig,
     require,
 )
-from classact.launch import held_out
+from classact.launch import held_out, recorded
 from classact.models import cost, registry, text, transformer, two_tower
 from classact.nodes import checkpoints, training
 from classact.replay import records
@@ -369,10 +369,18 @@ def check_reference(config: ExperimentConfig, data_set: DataSetConfig, data: Dat
     if policy.reference_data == "held_out":
         ours = (data_set.train_data, data_set.held_out, config.data_seed, "held_out")
         found = tuple(theirs.get(name) for name in ("train_data", "held_out", "data_seed", "train_split"))
+        started = theirs.get("started")
+        found = (recorded.moved_to(started, found[0], ours[0], data.described()["fingerprint"]), *found[1:])
         if found != ours:
             raise ConfigError(
                 f"{field}: policy {policy.name!r} needs a reference trained with "
                 f"(train_data, held_out, data_seed, train_split) = {ours}, this one had {found}"
+            )
+        aside, theirs_aside = data.described()["held_out_examples"], recorded.held_out_examples(started)
+        if aside != theirs_aside:
+            raise ConfigError(
+                f"{field}: {theirs_aside:,} examples were held out to measure on when it was trained, this "
+                f"run holds out {aside:,}, so the parts overlap: eval_data and eval_share must be as there"
             )
     try:
         variables = fixed_variables(data_set)["reference"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch import identity
+from classact.launch import recorded
 from classact.launch.outcome import LaunchError
 from classact.nodes import checkpoints
 from classact.replay import folders
@@ -76,7 +76,7 @@ def _check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], workdir: pat
     for names, value in _flat(ours):
         if names[0] in _FREE or _FREE_OF_DATA_SET & {*names} or found.get(names) == value:
             continue
-        if identity.may_have_moved(theirs.get("started"), names, found.get(names), value):
+        if recorded.may_have_moved(theirs.get("started"), names, found.get(names), value):
             continue
         raise ConfigError(
             f"{'.'.join(names)}={value!r}: workdir={str(workdir)!r} holds a run with "

@@ -118,8 +118,8 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
             parts.forward_macs(model, config, shape)
         except ValueError as error:
             raise ConfigError(f"model {model.name!r} for {shape.name} {shape.image_shape}: {error}") from None
-    for own in config.data_sets.values():
-        parts.check_reference(config, own, shape)
+    for name, own in config.data_sets.items():
+        parts.check_reference(config, own, data[name])
     for evaluator in config.evaluation.evaluators.values():
         evaluators.make_measure(config, evaluator, shape)
     if engine in _HERE:
