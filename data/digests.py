@@ -6,23 +6,13 @@ be compared. Of files and shards, names and sizes are read, no contents.
 
 import hashlib
 import os
-import pathlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Union
 
 import numpy as np
 
 # Of larger arrays so many bytes are read, in rows evenly over all.
 _ARRAY_BYTES = 1 << 28
-
-
-class Member(Protocol):
-    """A part of a larger file, such as `tar_shards.TarMember`."""
-
-    path: pathlib.Path
-    name: str
-    offset: int
-    size: int
 
 
 class Place(NamedTuple):
@@ -41,9 +31,14 @@ class Place(NamedTuple):
     member: bytes = b""
 
 
-def places_of(files: Iterable[object]) -> list[Place]:
-    """The places of files (paths) and of parts of files (`Member`); asks each path's size."""
-    return [_file(file) if isinstance(file, pathlib.Path) else _part(file) for file in files]  # type: ignore[arg-type]
+def places_of(files: Iterable[Any]) -> list[Place]:
+    """The places of encoded images; asks the disk for the size of each whole file.
+
+    Args:
+        files: paths; objects with a `path`; or parts of files such as `TarMember`, with
+            `path`, `name`, `offset` and `size`.
+    """
+    return [_part(file) if hasattr(file, "offset") else _file(getattr(file, "path", file)) for file in files]
 
 
 def of_places(places: Sequence[Place], texts: Iterable[str] = ()) -> str:
@@ -76,15 +71,15 @@ def of_arrays(*arrays: np.ndarray) -> str:
     return f"contents:{hashed.hexdigest()}"
 
 
-def _file(path: pathlib.Path) -> Place:
-    name = str(path)
+def _file(path: Union[str, "os.PathLike[str]"]) -> Place:
+    name = os.fspath(path)
     try:
         return Place(name, 0, os.stat(name).st_size)
     except OSError:
         return Place(name, 0, -1)
 
 
-def _part(file: Member) -> Place:
+def _part(file: Any) -> Place:
     return Place(str(file.path), file.offset, file.size, os.fsencode(file.name))
 
 
