@@ -1,65 +1,56 @@
 """Image files with captions, and `captioned_folder:PATH`, where each has a text file beside it."""
 
 import functools
-import logging
 import pathlib
-from collections.abc import Sequence
 from typing import Optional
 
 import numpy as np
 
-from classact.data.image_files import SUFFIXES, ImageFile, ImageFiles, size_and_channels
+from classact.data.caption_text import CaptionedImages, captions_option
+from classact.data.class_folders import refuse_splits
+from classact.data.decode import FORMATS_IN_WORDS, SUFFIXES
+from classact.data.image_files import ImageFiles, size_and_channels
+from classact.data.pairing import pair_up
 from classact.data.registry import register_source
+from classact.data.shown import shown
 from classact.data.source import Batch, DataError, Source, checked_indices
-
-_log = logging.getLogger(__name__)
+from classact.data.walk import ending, files_below
 
 
 class CaptionedFiles(Source):
     """Encoded images with captions; one example is one image with one of its captions.
 
-    An image without captions is left out when the source is opened, counted in
-    `without_caption`, and their number is logged. A damaged one is found, left out
-    and counted as in `ImageFiles`, once for all of its captions.
+    A damaged image is found, left out and counted as in `ImageFiles`, once for all of
+    its captions.
 
     Args:
-        name: the source's name.
-        files: the encoded images.
-        captions: the captions of each image, none of them empty.
+        found: the images and their captions; its account of what is left out becomes the source's.
         size: the side of the square images in pixels, or None to take them as they are.
         channels: 3 for RGB or 1 for grey images.
         hint: how to tell the source a size, for errors.
 
-    Attributes:
-        without_caption: the number of images left out as they have no caption.
-
     Raises:
-        DataError: if no image has a caption, or they are of several sizes and
-            `size` is None.
+        DataError: if no image has a caption, too many captions are no text, or images
+            are of several sizes and `size` is None.
     """
 
-    def __init__(
-        self,
-        name: str,
-        files: Sequence[ImageFile],
-        captions: Sequence[Sequence[str]],
-        size: Optional[int],
-        channels: int,
-        hint: str,
-    ) -> None:
-        kept = [(file, texts) for file, texts in zip(files, captions, strict=True) if texts]
-        self.without_caption = len(files) - len(kept)
-        if not kept:
-            raise DataError(
-                f"{name}: no image with a caption among its {len(files)} PNG and JPEG files: "
-                "the captions of NAME.png are the lines of NAME.txt"
+    def __init__(self, found: CaptionedImages, size: Optional[int], channels: int, hint: str) -> None:
+        found.finish()
+        if not found.files:
+            why = (
+                "; ".join([*found.left_out.lines(), *found.left_out.remarks])
+                or f"no {FORMATS_IN_WORDS} files"
             )
-        if self.without_caption:
-            _log.warning("%s: %d of %d images have no caption", name, self.without_caption, len(files))
-        self.name = name
-        self._images = ImageFiles(name, [file for file, _ in kept], size, channels, hint)
-        self._captions = np.array([text for _, texts in kept for text in texts] + [None], object)[:-1]
-        self._shown = np.repeat(np.arange(len(kept)), [len(texts) for _, texts in kept])
+            raise DataError(
+                f"{found.name}: no image with a caption ({why}): "
+                "the caption of NAME.png is the text of NAME.txt"
+            )
+        self.name = found.name
+        self.left_out = found.left_out
+        self._images = ImageFiles(found.name, found.files, size, channels, hint, self.left_out)
+        captions = found.captions
+        self._captions = np.array([text for texts in captions for text in texts] + [None], object)[:-1]
+        self._shown = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
         self.image_of = self._shown
         self.num_examples = len(self._captions)
         self.image_shape = self._images.shape
@@ -102,16 +93,17 @@ class CaptionedFiles(Source):
 
 @register_source("captioned_folder")
 def open_captioned_folder(
-    argument: str, split: str, *, size: Optional[str] = None, channels: str = "3"
+    argument: str, split: str, *, size: Optional[str] = None, channels: str = "3", captions: str = "one"
 ) -> Source:
-    """`captioned_folder:PATH`, with `?size=64` or `?channels=1`: all of it for both splits.
+    """`captioned_folder:PATH`, with `?size=64`, `?channels=1` or `?captions=lines`: all for both splits.
 
-    An image `NAME.png`, `.jpg` or `.jpeg` anywhere below PATH has its captions in
-    `NAME.txt` beside it, one a line. Hidden files and directories are ignored; ids
+    An image anywhere below PATH has its caption in `NAME.txt` beside it: its whole
+    text, or with `?captions=lines` one a line. Links to directories are followed; ids
     are by sorted paths. See `CaptionedFiles` for the rest.
 
     Raises:
-        DataError: if the folder is missing, or has no image with a caption.
+        DataError: if the folder is missing, has no image with a caption, or too many
+            captions are no UTF-8.
     """
     del split
     if not argument:
@@ -119,34 +111,22 @@ def open_captioned_folder(
     folder = pathlib.Path(argument).expanduser()
     if not folder.is_dir():
         raise DataError(f"{folder}: no such directory")
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    name = f"captioned_folder:{argument}"
+    found = CaptionedImages(name, captions_option("captioned_folder", captions))
+    files = files_below(str(folder), "", lambda _: True, found.left_out, set())
+    images = [file for file in files if ending(file.relative) in SUFFIXES]
+    refuse_splits("captioned_folder", str(folder), images)
+    names = [file.relative for file in files]
+    pairs, found.beside = pair_up(
+        names, shown(str(folder)), found.left_out, lambda number: shown(names[number])
     )
+    for image, caption in pairs:
+        try:
+            with files[caption].open() as text:
+                content = text.read()
+        except OSError as error:
+            raise DataError(f"{files[caption]}: cannot be read ({error.strerror})") from error
+        found.add(files[image], shown(names[caption]), content)
     return CaptionedFiles(
-        f"captioned_folder:{argument}",
-        files,
-        [_captions_beside(path) for path in files],
-        *size_and_channels("captioned_folder", size, channels),
-        "captioned_folder:PATH?size=N",
+        found, *size_and_channels("captioned_folder", size, channels), "captioned_folder:PATH?size=N"
     )
-
-
-def captions_of(content: bytes) -> list[str]:
-    """The captions in a text file: its lines that are not empty, without white space around them.
-
-    It is read as UTF-8; bytes that are not become U+FFFD.
-    """
-    lines = content.decode(errors="replace").removeprefix("\ufeff").splitlines()
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _captions_beside(image: pathlib.Path) -> list[str]:
-    try:
-        return captions_of(image.with_suffix(".txt").read_bytes())
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error

@@ -80,7 +80,8 @@ def _file(path: Union[str, "os.PathLike[str]"]) -> Place:
 
 
 def _part(file: Any) -> Place:
-    return Place(str(file.path), file.offset, file.size, os.fsencode(file.name))
+    # Whatever the locale: a name in a shard is bytes, those that are no UTF-8 as surrogates.
+    return Place(str(file.path), file.offset, file.size, file.name.encode(errors="surrogateescape"))
 
 
 def _shared_directory(paths: Sequence[str]) -> str:

@@ -1,12 +1,14 @@
-"""`folder:PATH`: PNG and JPEG files, one directory a class, decoded as they are read."""
+"""`folder:PATH`: image files, one directory a class, decoded as they are read."""
 
 import functools
+import os
 import pathlib
 from typing import Optional
 
 import numpy as np
 
-from classact.data.image_files import SUFFIXES, ImageFiles, size_and_channels
+from classact.data.class_folders import list_classes
+from classact.data.image_files import ImageFiles, size_and_channels
 from classact.data.registry import register_source
 from classact.data.source import Batch, DataError, Source, checked_indices
 
@@ -28,26 +30,36 @@ def open_folder(argument: str, split: str, *, size: Optional[str] = None, channe
 
 
 class FolderSource(Source):
-    """Images in `PATH/<class>/<name>.png`, `.jpg` or `.jpeg`; classes and ids by sorted names.
+    """The images in `PATH/<class>/`, at any depth; classes and ids by sorted names.
 
-    Other files and hidden directories are ignored. `ImageFiles` says how images are
-    read, and what becomes of damaged ones.
+    Files with an ending of `decode.SUFFIXES` count, whatever they turn out to be. Hidden
+    files and directories, and what operating systems leave behind (`walk.is_junk`), are
+    passed over. Links are followed; a directory is read once a class. Everything else is
+    counted in `left_out`. `ImageFiles` says how images are read, and what becomes of
+    damaged ones.
 
     Args:
         folder: the directory.
         size: the side of the square images in pixels, or None to take them as they are.
         channels: 3 for RGB or 1 for grey images.
 
+    Attributes:
+        files: where each example is, in the order of the ids.
+
     Raises:
-        DataError: if the folder is missing, holds no images, or holds images of
-            several sizes and `size` is None.
+        DataError: if the folder is missing, holds no classes (it says what was meant), or
+            holds images of several sizes and `size` is None; or if too many are damaged.
     """
 
     def __init__(self, folder: pathlib.Path, size: Optional[int] = None, channels: int = 3) -> None:
-        files, self._labels, self.class_names = _list_images(folder)
+        classes = list_classes(os.fspath(folder), self.left_out)
+        self.files = [file for files in classes.values() for file in files]
+        self._labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(x) for x in classes.values()])
+        # Names that are no UTF-8 stay as they are: `shown` makes text of them.
+        self.class_names = tuple(classes)
         self.name = f"folder:{folder}"
-        self._images = ImageFiles(self.name, files, size, channels, "folder:PATH?size=N")
-        self.num_examples = len(files)
+        self._images = ImageFiles(self.name, self.files, size, channels, "folder:PATH?size=N", self.left_out)
+        self.num_examples = len(self.files)
         self.has_splits = False
         self.label_of = self._labels
         self.num_classes = len(self.class_names)
@@ -72,28 +84,10 @@ class FolderSource(Source):
         """See `Source.batch`; damaged files are left out.
 
         Raises:
-            DataError: if an image has another shape than the others, or more
-                than 1 % of the files have turned out to be damaged.
+            DataError: if an image has another shape than the others, or too many
+                files have turned out to be damaged.
         """
         indices = checked_indices(indices, self.num_examples)
         kept, images = self._images.read(indices)
         ids = indices[kept]
         return {"id": ids, "image": images, "label": self._labels[ids]}
-
-
-def _list_images(folder: pathlib.Path) -> tuple[list[pathlib.Path], np.ndarray, tuple[str, ...]]:
-    """Files, labels int32[N] and class names, in sorted order."""
-    try:
-        classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        files, labels = [], []
-        for label, directory in enumerate(classes):
-            images = sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES)
-            files += images
-            labels += [label] * len(images)
-    except OSError as error:
-        raise DataError(f"{error.filename or folder}: cannot be listed ({error.strerror})") from error
-    if not files:
-        raise DataError(
-            f"{folder}: no PNG or JPEG files in its {len(classes)} directories (one directory a class)"
-        )
-    return files, np.array(labels, np.int32), tuple(path.name for path in classes)

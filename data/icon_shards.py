@@ -1,4 +1,4 @@
-"""Builds the large image–text set of icons as tar shards, for the source `tar:`.
+"""Builds the large image–text set of icons as tar shards, for `tar:PATTERN?captions=lines`.
 
 `build` writes, from the npm packages `@iconify/json` and `emojibase-data`:
 
@@ -40,7 +40,7 @@ from classact.data.captions import class_text
 from classact.data.embedded_icons import GROUPS, SIZE, read_index
 from classact.data.icon_packages import emoji_captions, fetch_package, read_json
 from classact.data.source import DataError
-from classact.data.tar_shards import members_of
+from classact.data.tar_members import members_of
 
 ICONIFY = "@iconify/json@2.2.535"
 EMOJIBASE = "emojibase-data@17.0.0"

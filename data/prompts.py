@@ -15,6 +15,7 @@ import json
 import pathlib
 import re
 
+from classact.data.shown import is_text, shown
 from classact.data.source import DataError
 
 FOLDER = pathlib.Path(__file__).parent / "templates"
@@ -60,8 +61,12 @@ def fill(template: str, class_name: str) -> str:
     """Puts a class name into a template; its `-` and `_` are read as spaces.
 
     Raises:
-        DataError: if nothing else is in the name.
+        DataError: if nothing else is in the name, or it is that of a directory and no UTF-8.
     """
+    if not is_text(class_name):
+        raise DataError(
+            f"class name '{shown(class_name)}': not UTF-8, so it cannot be read as words: rename it"
+        )
     words = re.sub(r"[-_\s]+", " ", class_name).strip()
     if not words:
         raise DataError(f"class name {class_name!r}: expected words")

@@ -6,7 +6,7 @@
 | `fashion_mnist`, `fashion_mnist:DIR` | Fashion-MNIST from its IDX files |
 | `digits` | scikit-learn's 8×8 digits |
 | `npz:PATH`, `npz:PATH?classes=K` | arrays `image` and `label` of one file |
-| `folder:PATH`, `folder:PATH?size=64&channels=1` | PNG and JPEG files, one directory a class |
+| `folder:PATH`, `folder:PATH?size=64&channels=1` | image files, one directory a class |
 
 Image–text pairs:
 
@@ -14,8 +14,9 @@ Image–text pairs:
 |---|---|
 | `icon_pairs` | the embedded icons, the caption is the icon's full name |
 | `icon_pairs?subset=clean` | of each name that many sets share one icon a set, by the bare name |
-| `tar:PATTERN`, `tar:PATTERN?size=64&channels=1` | tar shards of `.png`/`.jpg` and `.txt` members |
-| `captioned_folder:PATH` with the same options | PNG and JPEG files with a `.txt` file beside each |
+| `tar:PATTERN`, `tar:PATTERN?size=64&channels=1` | tar shards of images and `.txt` members, a caption each |
+| `captioned_folder:PATH` with the same options | image files with a `.txt` file beside each |
+| either with `?captions=lines` | each line of a `.txt` is a caption of its image |
 
 `builtin` says more about each, and `registry` how to add one.
 """

@@ -5,10 +5,12 @@ from typing import Any, Optional
 
 import numpy as np
 
+from classact.data.damage import most_damaged_of_share
 from classact.data.shares import Remainder
 from classact.data.source import Batch, DataError, Source
 
-MAX_SKIPPED_SHARE = 0.01
+# A stream of which so many whole shares in a row are left out is of no use.
+_MAX_FRUITLESS_EPOCHS = 100
 
 
 class IIDStream(Iterator[Batch]):
@@ -82,13 +84,18 @@ class IIDStream(Iterator[Batch]):
             own = {"epoch": self._remainder.epoch, "position": 0, "skipped": 0}
         self._epoch, self._position, self._skipped = own["epoch"], own["position"], own["skipped"]
         self._order = self._share(self._epoch)
+        per_image = (
+            1 if source.image_of is None else int(np.unique(source.image_of, return_counts=True)[1].max())
+        )
+        self._most_skipped = most_damaged_of_share(self._whole_share, source.num_examples, per_image)
+        self._skipped_in_a_row = 0
 
     def __next__(self) -> Batch:
         """Returns the next batch: every field of the source with exactly `batch_size` rows.
 
         Raises:
-            DataError: if the source raises it, or if it left out more than 1 % of
-                an epoch's share.
+            DataError: if the source raises it, or if it left out more of an epoch's
+                share than `damage` accepts.
         """
         parts: list[Batch] = []
         missing = self._batch_size
@@ -144,15 +151,18 @@ class IIDStream(Iterator[Batch]):
         indices = self._order[self._position : self._position + rows]
         part = self._source.batch(indices)
         self._position += len(indices)
-        self._skipped += len(indices) - len(part["id"])
-        # One is always let pass: with several readers, a share can be so small
-        # that a single damaged example is more than 1 % of it. So can what is left of
-        # one, which therefore may have as many as a whole share.
-        if self._skipped > max(1.0, MAX_SKIPPED_SHARE * self._whole_share):
+        skipped = len(indices) - len(part["id"])
+        self._skipped += skipped
+        self._skipped_in_a_row = 0 if len(part["id"]) else self._skipped_in_a_row + skipped
+        # What is left of a share that was begun by others may have as many as a whole one.
+        if self._skipped > self._most_skipped:
             raise DataError(
                 f"{self._source.name}: {self._skipped} of {self._position} examples of epoch "
-                f"{self._epoch} are damaged; more than {MAX_SKIPPED_SHARE:.0%} of an epoch stops the run"
+                f"{self._epoch} are damaged, expected at most {int(self._most_skipped)} of an epoch"
             )
+        # A share can be so small that all of it is accepted.
+        if self._skipped_in_a_row > _MAX_FRUITLESS_EPOCHS * self._whole_share:
+            raise DataError(f"{self._source.name}: all examples of reader {self._reader} are damaged")
         return part
 
     def _share(self, epoch: int) -> np.ndarray:

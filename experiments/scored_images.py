@@ -13,6 +13,7 @@ from typing import Optional, Union
 import numpy as np
 from PIL import Image
 
+from classact.data.shown import shown
 from classact.experiments.curves import RunError
 
 FILE_NAME = "scored_images.npz"
@@ -120,7 +121,7 @@ def _scored_image(arrays: dict[str, np.ndarray], index: int) -> ScoredImage:
 def _class_name(arrays: dict[str, np.ndarray], label: int) -> str:
     """Returns a class's name, or its number if it has none."""
     names = arrays.get("class_names", ())
-    return str(names[label]) if 0 <= label < len(names) else f"class {label}"
+    return shown(str(names[label])) if 0 <= label < len(names) else f"class {label}"
 
 
 def _data_url(image: np.ndarray) -> str:

@@ -374,5 +374,5 @@ def _data(argv: Sequence[str]) -> int:
     except ImportError as error:
         raise UsageError(f"{error}: pip install 'classact[icons]'") from None
     for kind, images in counts.items():
-        print(f"{images:,} images: tar:{out.value}/{kind}-*.tar")
+        print(f"{images:,} images: 'tar:{out.value}/{kind}-*.tar?captions=lines'")
     return 0

@@ -7,6 +7,7 @@ import numpy as np
 from classact.data import prompts, source
 from classact.experiments.config import EvaluatorConfig, ExperimentConfig
 from classact.launch import parts
+from classact.launch.first_lines import FirstLines, describe_source
 from classact.nodes import evaluator, retrieval, zero_shot
 
 # Beside an evaluator's figures, 1 where they are of data that the run trains on.
@@ -17,6 +18,7 @@ def make_measure(
     config: ExperimentConfig,
     own: EvaluatorConfig,
     data: parts.DataShape,
+    said: FirstLines | None = None,
     held: np.ndarray | None = None,
     on_training_data: bool = False,
 ) -> evaluator.Measure:
@@ -26,6 +28,7 @@ def make_measure(
         config: the resolved configuration.
         own: the evaluator's kind and data.
         data: what the models are built for.
+        said: is told what was found of the evaluator's data; None: nobody is.
         held: see `parts.open_eval_source`.
         on_training_data: whether its data are trained on; then `TRAINING_DATA` says so
             with each of its figures.
@@ -38,6 +41,12 @@ def make_measure(
         source.DataError: if the data cannot be opened, or its images have another shape.
     """
     opened = parts.open_eval_source(config, own, held)
+    if said is not None:
+        trained_on = any(own.data == each.train_data for each in config.data_sets.values())
+        for line in describe_source(opened, "measures on"):
+            # What is left out of both is said once.
+            if not (trained_on and line in said.lines()):
+                said.say(line)
     measure = _of_kind(config, own, data, opened)
     return (lambda variables: {**measure(variables), TRAINING_DATA: 1.0}) if on_training_data else measure
 
@@ -56,7 +65,7 @@ def in_run(config: ExperimentConfig, name: str, data: Mapping[str, parts.DataSha
     own = config.evaluation.evaluators[name]
     held = [data[other].held_out for other in data if config.data_sets[other].train_data == own.data]
     trained_on = any(name in shape.measured_by for shape in data.values())
-    return make_measure(config, own, next(iter(data.values())), next(iter(held), None), trained_on)
+    return make_measure(config, own, next(iter(data.values())), None, next(iter(held), None), trained_on)
 
 
 def _of_kind(

@@ -2,21 +2,29 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from classact.data.source import Source
 
 
 class FirstLines:
     """Collects lines while a run is prepared; each is said once, in the order in which it came.
 
-    Lines that a user should act on begin with "warning: ".
+    Lines that a user should act on begin with "warning: ". An indented line belongs to
+    the one before it that is not, and is said below that one.
     """
 
     def __init__(self) -> None:
-        self._lines: dict[str, None] = {}
+        self._blocks: dict[str, dict[str, None]] = {}
+        self._head = ""
 
     def say(self, line: str) -> None:
         """Adds a line, unless it is there."""
-        self._lines[line] = None
+        if line.startswith(" ") and self._head:
+            self._blocks[self._head][line] = None
+        else:
+            self._head = line
+            self._blocks.setdefault(line, {})
 
     def warn(self, line: str) -> None:
         """Adds a line that begins with "warning: ", unless it is there."""
@@ -24,13 +32,24 @@ class FirstLines:
 
     def lines(self) -> Sequence[str]:
         """All lines, without the program's name in front."""
-        return tuple(self._lines)
+        return tuple(line for head, below in self._blocks.items() for line in (head, *below))
 
 
-def describe_source(source: Source) -> list[str]:
-    """What was found of a source, and below it, indented, what was left out and why."""
-    kinds = f", {source.num_classes:,} classes" if source.num_classes else ""
+def describe_source(source: Source, use: str = "trains on") -> list[str]:
+    """What was found of a source, and below it, indented, what was left out and why.
+
+    Args:
+        source: as it is used, with its views.
+        use: what it is for, before its name.
+    """
+    images = None if source.image_of is None else len(np.unique(source.image_of))
     what = "pairs" if source.captioned else "images"
+    if images not in (None, source.num_examples):
+        what = f"pairs of {images:,} images"
+    kinds = f", {source.num_classes:,} classes" if source.num_classes else ""
     height, width, channels = source.image_shape
-    found = f"{source.name}: {source.num_examples:,} {what}{kinds}, {height}×{width}×{channels}"
-    return [found, *(f"  left out: {line}" for line in source.left_out.lines())]
+    return [
+        f"{use} {source.name}: {source.num_examples:,} {what}{kinds}, {height}×{width}×{channels}",
+        *(f"  left out: {line}" for line in source.left_out.lines()),
+        *(f"  {remark}" for remark in source.left_out.remarks),
+    ]

@@ -121,7 +121,7 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
     for name, own in config.data_sets.items():
         parts.check_reference(config, own, data[name])
     for evaluator in config.evaluation.evaluators.values():
-        evaluators.make_measure(config, evaluator, shape)
+        evaluators.make_measure(config, evaluator, shape, said)
     if engine in _HERE:
         devices.check(config)
     checked = identity.check(config, workdir, data, said)

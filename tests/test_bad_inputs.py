@@ -40,6 +40,7 @@ SELECT = f"{TRAIN} --config.policy=classact --config.reference.checkpoint"
 SCORE_PAIRS = f"{PAIRS} --config.policy=classact --config.reference.checkpoint"
 # The only processes that are no run's: what git says is written down, and JAX counts its devices.
 HARMLESS = ("git", "import jax")
+FOUND = ("classact: trains on ", "classact: measures on ", "classact:   ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -498,7 +499,7 @@ DATA = [
     data(
         "an empty folder",
         "folder:photos",
-        ("photos: no PNG or JPEG files", "one directory a class"),
+        ("photos: no PNG, JPEG, WebP, GIF, BMP or TIFF files", "expected one directory a class"),
         lambda: write("photos/readme.txt"),
     ),
     data(
@@ -510,8 +511,17 @@ DATA = [
     data(
         "images that are none",
         "folder:photos",
-        ("1 of 2 images are damaged", "photos/dog/1.png"),
-        both(lambda: pngs("photos/cat/1.png"), lambda: write("photos/dog/1.png", "no image")),
+        ("2 of 2 images are damaged", "photos/dog/1.png: HTML text"),
+        both(lambda: write("photos/cat/1.png"), lambda: write("photos/dog/1.png", "<html>404</html>")),
+    ),
+    data(
+        "splits for classes",
+        "folder:photos",
+        (
+            "directories test, train are the splits",
+            "say folder:photos/train, and as eval_data folder:photos/test",
+        ),
+        lambda: pngs(*(f"photos/{split}/{kind}/1.png" for split in ("train", "test") for kind in "ab")),
     ),
     data(
         "images of no side",
@@ -527,7 +537,7 @@ DATA = [
     data(
         "images without captions",
         "captioned_folder:photos",
-        ("no image with a caption among its 1", "the lines of NAME.txt"),
+        ("no image with a caption (1 without a caption: 1.png)", "the text of NAME.txt"),
         lambda: pngs("photos/1.png"),
         PAIRS,
     ),
@@ -560,6 +570,13 @@ DATA = [
         "folder:photos",
         ("folder:photos: class name '_'", "expected words"),
         lambda: pngs("photos/_/1.png", "photos/cat/1.png"),
+        PAIRS,
+    ),
+    data(
+        "class names that are no text",
+        "folder:photos",
+        (r"folder:photos: class name 'caf\xe9': not UTF-8",),
+        lambda: pngs("photos/caf\udce9/1.png", "photos/cat/1.png"),
         PAIRS,
     ),
     data(
@@ -1007,7 +1024,8 @@ def listing():
 def check(case, status, out, err):
     assert status == 2, err
     assert out == ""
-    lines = err.splitlines()
+    # What was found of the data may have been said before.
+    lines = [line for line in err.splitlines() if not line.startswith(FOUND)]
     assert len(lines) == 1, err
     assert lines[0].startswith("classact: ")
     assert "Traceback" not in err

@@ -45,11 +45,12 @@ def get_config(part: str = "noisy_active_clean") -> ml_collections.ConfigDict:
         raise ValueError(f"icons_table2.py:{part}: expected one of {', '.join(PARTS)}")
     first, _, rest = part.partition("_")
     data = rest if first == "reference" else first
-    config = image_text.get_icons_config("tar:pairs/clean/eval-*.tar")
+    config = image_text.get_icons_config("tar:pairs/clean/eval-*.tar?captions=lines")
     config.steps = 800
-    config.train_data = f"tar:pairs/{data}/train-*.tar"
+    # Emoji among the clean ones have two captions.
+    config.train_data = f"tar:pairs/{data}/train-*.tar?captions=lines"
     config.caption_noise = 0.3 if data == "noisy" else 0.0
-    config.eval_data = "tar:pairs/noisy/eval-*.tar"
+    config.eval_data = "tar:pairs/noisy/eval-*.tar?captions=lines"
     config.evaluation.every = 40
     if first == "reference":
         config.learner.model = config.scorer.model

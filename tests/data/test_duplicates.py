@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from classact.data import digests, duplicates
-from classact.data.tar_shards import TarMember
+from classact.data.tar_members import TarMember
 
 
 def test_equal_rows_have_one_number():

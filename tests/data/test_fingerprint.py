@@ -9,7 +9,7 @@ from classact.data import digests, specs
 from classact.data.fingerprint import difference, fingerprint, same_contents
 from classact.data.noise import with_label_noise
 from classact.data.source import ArraySource, Subset
-from classact.data.tar_shards import TarMember
+from classact.data.tar_members import TarMember
 
 BEFORE = {
     "num_examples": 1200,

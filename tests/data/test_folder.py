@@ -55,8 +55,17 @@ def test_classes_files_and_ids_are_in_the_order_of_names(tmp_path):
     (tmp_path / "empty").mkdir()
     write(tmp_path / ".hidden/z.png")
     source = open_source(f"folder:{tmp_path}", "train")
-    assert source.class_names == ("cat", "dog", "empty")
-    assert (source.num_examples, source.num_classes, source.image_shape) == (4, 3, (4, 6, 3))
+    assert source.class_names == ("cat", "dog")
+    assert (source.num_examples, source.num_classes, source.image_shape) == (4, 2, (4, 6, 3))
+    assert [str(file) for file in source.files] == [
+        f"{tmp_path}/{name}" for name in ("cat/x.jpg", "cat/y.jpeg", "dog/1.PNG", "dog/2.png")
+    ]
+    assert source.files[3].relative == "dog/2.png"
+    assert source.files[3].size() == (tmp_path / "dog/2.png").stat().st_size
+    assert source.left_out.lines() == [
+        "1 with the ending .txt: cat/notes.txt",
+        "1 directories without an image, which are no classes: empty",
+    ]
     batch = source.batch(np.array([3, 0, 2, 1]))
     assert batch["id"].dtype == np.int64 and batch["label"].dtype == np.int32
     assert batch["id"].tolist() == [3, 0, 2, 1]
@@ -173,19 +182,36 @@ def test_a_stream_reads_around_a_damaged_image(tmp_path):
     assert set(ids.tolist()) == set(range(120)) - {2}
 
 
-def test_more_than_one_percent_damaged_stops_and_names_the_last(tmp_path):
+def test_a_few_damaged_images_never_stop_but_too_many_do_and_name_the_last(tmp_path):
     write_many(tmp_path, 120)
     source = open_source(f"folder:{tmp_path}", "train")
-    truncate(tmp_path / "a/0004.png")
+    for name in ("a/0004", "a/0006", "b/0005"):
+        truncate(tmp_path / f"{name}.png")
+    assert len(read_all(source)["id"]) == 117 and source.skipped == 3
     truncate(tmp_path / "b/0117.png")
-    with pytest.raises(
-        DataError, match=r"2 of 120 images are damaged, more than 1%; .*image 118, .*b/0117\.png"
-    ):
+    source = open_source(f"folder:{tmp_path}", "train")
+    message = r"4 of 120 images are damaged, expected at most 3; .*image 118, .*b/0117\.png: a truncated PNG"
+    with pytest.raises(DataError, match=message):
         read_all(source)
     # Garbage shows in the header: it stops the run before it starts.
-    (tmp_path / "a/0004.png").write_bytes(b"x")
-    (tmp_path / "b/0117.png").write_bytes(b"y")
-    with pytest.raises(DataError, match="2 of 120 images are damaged"):
+    for path in tmp_path.glob("a/*2.png"):
+        path.write_bytes(b"x")
+    with pytest.raises(DataError, match=r"4 of 120 images are damaged, .*: text"):
+        open_source(f"folder:{tmp_path}", "train")
+
+
+def test_what_is_found_damaged_when_it_is_opened_is_counted_with_what_it_is(tmp_path):
+    write_many(tmp_path, 120)
+    (tmp_path / "a/0004.png").write_bytes(b"<!DOCTYPE html><title>404</title>")
+    source = open_source(f"folder:{tmp_path}", "train")
+    assert source.left_out.lines() == [f"1 damaged, or no image: {tmp_path}/a/0004.png (HTML text)"]
+
+
+def test_all_images_damaged_is_no_data_set_however_small(tmp_path):
+    for name in ("a/x.png", "b/y.png"):
+        write(tmp_path / name)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 of 2 images are damaged, expected at most 1; .*b/y\.png: empty"):
         open_source(f"folder:{tmp_path}", "train")
 
 
@@ -209,10 +235,13 @@ def test_folders_without_images_are_refused(tmp_path):
         open_source("folder", "train")
     with pytest.raises(DataError, match=r"none: cannot be listed .No such file"):
         open_source(f"folder:{tmp_path}/none", "train")
-    write(tmp_path / "top.png")
-    with pytest.raises(DataError, match=r"no PNG or JPEG files in its 0 directories .one directory a class"):
+    with pytest.raises(
+        DataError, match=r"no PNG, .*TIFF files in its 0 directories, expected one directory a class"
+    ):
         open_source(f"folder:{tmp_path}", "train")
     (tmp_path / "a").mkdir()
     (tmp_path / "a/x.png").mkdir()
-    with pytest.raises(DataError, match=r"damaged.*a/x\.png"):
+    (tmp_path / "a/y.heic").write_bytes(b"x")
+    message = r"in its 1 directory, .*; left out: 1 with the ending \.heic: a/y\.heic"
+    with pytest.raises(DataError, match=message):
         open_source(f"folder:{tmp_path}", "train")

@@ -8,7 +8,7 @@ from classact.data.embedded_icons import GROUPS, read_index
 from classact.data.icon_shards import build, icon_pairs, split_sets
 from classact.data.source import DataError
 from classact.data.specs import open_source
-from classact.data.tar_shards import members_of
+from classact.data.tar_members import members_of
 
 EMBEDDED = read_index()
 
@@ -68,7 +68,7 @@ def packages(tmp_path, monkeypatch):
 
 
 def captions(out, kind, split):
-    source = open_source(f"tar:{out}/{kind}/{split}-*.tar", split)
+    source = open_source(f"tar:{out}/{kind}/{split}-*.tar?captions=lines", split)
     return source.caption_at(np.arange(source.num_examples))
 
 
@@ -81,7 +81,7 @@ def test_the_shards_hold_the_pairs_of_their_kind_and_split(tmp_path, packages):
     assert captions(out, "clean", "train") == ["home", "bell", "grinning face", "grin, happy"]
     assert captions(out, "clean", "eval") == ["home", "taken", "bell", "grinning face", "grin, happy"]
     assert counts == {"noisy/train": 4, "noisy/eval": 4, "clean/train": 3, "clean/eval": 4}
-    source = open_source(f"tar:{out}/clean/train-*.tar", "train")
+    source = open_source(f"tar:{out}/clean/train-*.tar?captions=lines", "train")
     assert source.image_shape == (32, 32, 3) and source.image_of.tolist() == [0, 1, 2, 2]
     blue = source.batch(np.array([3]))["image"][0]
     assert blue[10, 17].tolist() == [0, 0, 255] and blue[0, 0].tolist() == [255, 255, 255]

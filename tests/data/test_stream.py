@@ -388,9 +388,31 @@ def test_what_is_left_may_have_as_many_damaged_examples_as_a_whole_share():
     few = Damaged(source_of(600), order[-3:])
     ids = [next(IIDStream(few, 5, 0, reader, 2, [old.cursor]))["id"].tolist() for reader in range(2)]
     assert [ids[0][:4], ids[1][:3]] == [order[[590, 592, 594, 596]].tolist(), order[[591, 593, 595]].tolist()]
-    many = Damaged(source_of(600), order[-8:])
-    with pytest.raises(DataError, match="4 of 5 examples of epoch 0 are damaged"):
-        next(IIDStream(many, 5, 0, 0, 2, [old.cursor]))
+    many = Damaged(source_of(600), np.arange(0, 600, 2))
+    with pytest.raises(DataError, match=r"\d+ of \d+ examples of epoch \d are damaged, expected at most 6"):
+        read(IIDStream(many, 1, 0, 0, 2, [old.cursor]), 20)
+
+
+def test_a_share_of_a_set_that_has_not_too_much_damage_never_stops_the_stream():
+    # Exactly 1 %, of which a share can have more than its part by chance.
+    source = Damaged(source_of(400), damaged=[5, 105, 205, 305])
+    for reader in range(8):
+        assert len(read(IIDStream(source, 10, 3, reader, 8), 100)) == 1000
+    # Three readers of three examples, one of them sound: most epochs give a reader nothing.
+    lone = Damaged(source_of(3), damaged=[0, 1])
+    assert read(IIDStream(lone, 1, 0, 0, 3), 20).tolist() == [2] * 20
+    with pytest.raises(DataError, match="all examples of reader 1 are damaged"):
+        next(IIDStream(Damaged(source_of(3), damaged=[0, 1, 2]), 1, 0, 1, 3))
+
+
+def test_the_captions_of_a_damaged_image_count_as_one():
+    source = source_of(100)
+    source.captioned, source.image_of = True, np.arange(100) // 5
+    # Fifteen pairs, three images of five captions.
+    stream = IIDStream(Damaged(source, damaged=list(range(15))), 10, seed=0)
+    assert set(read(stream, 17).tolist()) == set(range(15, 100))
+    with pytest.raises(DataError, match="expected at most 15 of an epoch"):
+        read(IIDStream(Damaged(source, damaged=list(range(16))), 10, seed=0), 17)
 
 
 def test_the_newest_generation_wins_with_the_furthest_cursor_of_each_reader():

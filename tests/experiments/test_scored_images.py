@@ -119,3 +119,9 @@ def test_pickled_arrays_are_refused(tmp_path, make_images):
     make_images(tmp_path, 4, class_names=np.array([{"not": "a name"}], dtype=object))
     with pytest.raises(curves.RunError, match="is damaged"):
         scored_images.load_extremes(tmp_path)
+
+
+def test_a_class_whose_name_is_no_utf8_is_shown_in_escapes(tmp_path, make_images):
+    make_images(tmp_path, 4, class_names=np.array([f"caf\udce9 {label}" for label in range(10)]))
+    shown = scored_images.load_extremes(tmp_path).highest[0].label
+    assert shown.startswith(r"caf\xe9 ") and shown.encode()

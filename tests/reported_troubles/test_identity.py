@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classact.data import specs
+from classact.data import registry
 from classact.data.source import DataError, Source
 from classact.experiments import base, report, resolution
 from classact.experiments.config import ConfigError
@@ -98,6 +98,7 @@ def prepared(config):
 @pytest.fixture(autouse=True)
 def in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(registry._OPENERS, "one_split", OneSplit)
 
 
 @pytest.fixture
@@ -222,7 +223,6 @@ def test_copies_and_captions_of_an_image_are_on_one_side():
     assert not sides[0] & sides[1]
 
 
-@specs.register_source("trouble_one_split")
 class OneSplit(Source):
     """A user's source, which says nothing of itself and ignores the split."""
 
@@ -262,7 +262,7 @@ class Warned:
         Warned("by another path", lambda: data("folder"), ("test measures on training data",), {
             "eval_data": "folder:./mine/photos"}),
         Warned("no share", lambda: data("npz"), ("test measures on training data",), {"eval_share": 0}),
-        Warned("a user's source with one split", lambda: "trouble_one_split", ("measures on training data",)),
+        Warned("a user's source with one split", lambda: "one_split", ("measures on training data",)),
         Warned(
             "labels begin at 1",
             lambda: (npz("a.npz", 1 + np.arange(40) % 3), "npz:a.npz")[1],
