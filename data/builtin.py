@@ -99,7 +99,9 @@ def open_npz(argument: str, split: str, *, classes: Optional[str] = None) -> Sou
                 f"{path}: example {labels.argmax()} has label {labels.max()}, more than there are examples; "
                 f"if that is right, say npz:{argument}?classes=K"
             )
-    return ArraySource("npz", images, labels, num_classes, names, origin=str(path))
+    source = ArraySource("npz", images, labels, num_classes, names, origin=str(path))
+    source.has_splits = False
+    return source
 
 
 def _class_names(path: pathlib.Path, names: np.ndarray) -> list[str]:

@@ -1,5 +1,6 @@
 """Image files with captions, and `captioned_folder:PATH`, where each has a text file beside it."""
 
+import functools
 import pathlib
 from typing import Optional
 
@@ -55,6 +56,18 @@ class CaptionedFiles(Source):
         self.image_shape = self._images.shape
         self.num_classes = 0
         self.captioned = True
+        self.has_splits = False
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """See `Source.digest`; of names, sizes and captions."""
+        return self._images.digest(self._captions)
+
+    @functools.cached_property
+    def same_images(self) -> Optional[np.ndarray]:
+        """See `Source.same_images`."""
+        same = self._images.same()
+        return None if same is None else same[self._shown]
 
     @property
     def skipped(self) -> int:

@@ -158,6 +158,8 @@ class _Renumbered(SourceView):
         super().__init__(source)
         self.num_classes, self.class_names = known.number, known.names
         self._mapped_to = mapped_to
+        if mapped_to is not None and source.label_of is not None:
+            self.label_of = mapped_to[source.label_of]
 
     def batch(self, indices: np.ndarray) -> Batch:
         batch = self.source.batch(indices)

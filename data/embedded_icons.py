@@ -7,6 +7,7 @@ set, from which `icon_pairs` makes captions. Whole icon sets are held out for th
 eval split. `icons/LICENSES.md` lists every set with its author and licence.
 """
 
+import functools
 import lzma
 import pathlib
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Optional
 import numpy as np
 from PIL import Image
 
+from classact.data import digests
 from classact.data.npz import read_npz
 from classact.data.options import no_argument, positive_option
 from classact.data.registry import register_source
@@ -53,6 +55,9 @@ class IconSource(Source):
         classes: how many of the most frequent classes to keep; all if None.
         folder: where the sheets and the index are.
 
+    Attributes:
+        files: the index and this split's sheets.
+
     Raises:
         DataError: if there are fewer classes, or a file is missing or damaged.
     """
@@ -71,6 +76,13 @@ class IconSource(Source):
         self._ids = np.concatenate([grey_ids, colour_ids])
         self._labels = np.concatenate([grey_labels, colour_labels])
         self.num_examples = len(self._ids)
+        self.label_of = self._labels
+        self.files = [folder / "index.npz", *sorted(folder.glob(f"{split}-*.webp"))]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """See `Source.digest`; of the sheets' names and sizes."""
+        return digests.of_places(digests.places_of(self.files))
 
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`; always as many rows as indices."""

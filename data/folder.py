@@ -1,5 +1,6 @@
 """`folder:PATH`: image files, one directory a class, decoded as they are read."""
 
+import functools
 import os
 import pathlib
 from typing import Optional
@@ -59,8 +60,20 @@ class FolderSource(Source):
         self.name = f"folder:{folder}"
         self._images = ImageFiles(self.name, self.files, size, channels, "folder:PATH?size=N", self.left_out)
         self.num_examples = len(self.files)
+        self.has_splits = False
+        self.label_of = self._labels
         self.num_classes = len(self.class_names)
         self.image_shape = self._images.shape
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """See `Source.digest`; of names and sizes."""
+        return self._images.digest()
+
+    @functools.cached_property
+    def same_images(self) -> Optional[np.ndarray]:
+        """See `Source.same_images`."""
+        return self._images.same()
 
     @property
     def skipped(self) -> int:

@@ -11,10 +11,12 @@ Train and eval are those of `icons`: whole icon sets are held out, and an icon h
 the same id in both sources.
 """
 
+import functools
 import pathlib
 
 import numpy as np
 
+from classact.data import digests
 from classact.data.captions import class_text
 from classact.data.embedded_icons import FOLDER, GROUPS, IconSource, read_index, read_names
 from classact.data.options import no_argument
@@ -72,6 +74,11 @@ class IconPairs(Source):
             class_text(str(classes[label]) if clean else name)
             for label, name in zip(self.labels, self.full_names, strict=True)
         ]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """See `Source.digest`; of the sheets' names and sizes, and of captions."""
+        return digests.of_places(digests.places_of(self._icons.files), self._captions)
 
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`; always as many rows as indices."""

@@ -1,11 +1,13 @@
 """The encoded images of a source, decoded as they are read."""
 
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Optional
 
 import numpy as np
 
+from classact.data import digests, duplicates
 from classact.data.damage import accepted_damage, too_many_damaged
 from classact.data.decode import DamagedError, ImageFile, read_pixels, read_size
 from classact.data.left_out import LeftOut
@@ -69,6 +71,18 @@ class ImageFiles:
     def skipped(self) -> int:
         """The number of different damaged images met so far."""
         return len(self._damaged)
+
+    def digest(self, texts: Iterable[str] = ()) -> str:
+        """See `Source.digest`; of names, sizes and texts that belong to them."""
+        return digests.of_places(self._places, texts)
+
+    def same(self) -> Optional[np.ndarray]:
+        """See `duplicates.equal_files`; may read each file once."""
+        return duplicates.equal_files(self._places)
+
+    @functools.cached_property
+    def _places(self) -> list[digests.Place]:
+        return digests.places_of(self._files)
 
     def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Decodes images.

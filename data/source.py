@@ -11,7 +11,7 @@ from typing import Optional
 
 import numpy as np
 
-from classact.data import seeds
+from classact.data import digests, duplicates, seeds
 from classact.data.left_out import LeftOut
 
 # `id: int64[B]`, `image: uint8[B, H, W, C]` and the fields of the task: for
@@ -41,6 +41,10 @@ class Source(abc.ABC):
         captioned: whether the batches have captions, as `caption` or `text`.
         image_of: for a captioned source int64[num_examples], the number of the
             image that each pair shows: equal numbers, same image.
+        label_of: int[num_examples], each example's true label, whatever noise a view adds;
+            None if it is not known without reading images.
+        has_splits: whether "train" and "eval" are different examples. A source that is the
+            whole of it for both says False; then a run holds out a part of it to measure on.
     """
 
     name: str
@@ -50,6 +54,25 @@ class Source(abc.ABC):
     class_names: Optional[tuple[str, ...]] = None
     captioned: bool = False
     image_of: Optional[np.ndarray] = None
+    label_of: Optional[np.ndarray] = None
+    has_splits: bool = True
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """What changes when the data do, as `data.digests` makes it; empty: not known.
+
+        It must be cheap (a second for a million examples), equal in every process, and
+        the same wherever the data are mounted.
+        """
+        return ""
+
+    @functools.cached_property
+    def same_images(self) -> Optional[np.ndarray]:
+        """int64[num_examples], equal numbers where images are copies of each other; None: not known.
+
+        The captions of an image have one number. May read each image once.
+        """
+        return None
 
     @functools.cached_property
     def left_out(self) -> LeftOut:
@@ -136,6 +159,17 @@ class ArraySource(Source):
         self.class_names = None if class_names is None else tuple(class_names)
         self._images = images
         self._labels = labels.astype(np.int32)
+        self.label_of = self._labels
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """See `Source.digest`; of contents."""
+        return digests.of_arrays(self._images, self._labels)
+
+    @functools.cached_property
+    def same_images(self) -> np.ndarray:
+        """See `Source.same_images`."""
+        return duplicates.equal_rows(self._images)
 
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`; always as many rows as indices."""
@@ -146,7 +180,8 @@ class ArraySource(Source):
 class SourceView(Source):
     """A source that shows another one differently; everything is passed through.
 
-    A view with other indices replaces `batch`, `ids`, `caption_at` and `image_of`.
+    A view with other indices replaces `batch`, `ids`, `caption_at`, `image_of`, `label_of`
+    and `same_images`.
 
     Args:
         source: the source to show.
@@ -161,6 +196,18 @@ class SourceView(Source):
         self.class_names = source.class_names
         self.captioned = source.captioned
         self.image_of = source.image_of
+        self.label_of = source.label_of
+        self.has_splits = source.has_splits
+
+    @property
+    def digest(self) -> str:
+        """See `Source.digest`; of the whole source behind it."""
+        return self.source.digest
+
+    @property
+    def same_images(self) -> Optional[np.ndarray]:
+        """See `Source.same_images`."""
+        return self.source.same_images
 
     @property
     def left_out(self) -> LeftOut:
@@ -204,6 +251,13 @@ class Subset(SourceView):
             raise DataError(f"{source.name}: a subset without examples")
         self.num_examples = len(self._indices)
         self.image_of = None if source.image_of is None else source.image_of[self._indices]
+        self.label_of = None if source.label_of is None else source.label_of[self._indices]
+
+    @property
+    def same_images(self) -> Optional[np.ndarray]:
+        """See `Source.same_images`."""
+        same = self.source.same_images
+        return None if same is None else same[self._indices]
 
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`; the indices count within the subset."""

@@ -21,6 +21,11 @@ Image–text pairs:
 `builtin` says more about each, and `registry` how to add one.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import Optional
+
 # Importing it registers the names.
 import classact.data.builtin
 import classact.data.captioned_files
@@ -31,9 +36,12 @@ import classact.data.tar_shards  # noqa: F401
 from classact.data.registry import find_opener, register_source, source_names
 from classact.data.source import Source
 
-__all__ = ["SPLITS", "open_source", "register_source", "source_names"]
+__all__ = ["SPLITS", "open_source", "opened_once", "register_source", "source_names"]
 
 SPLITS = ("train", "eval")
+_OPENED: contextvars.ContextVar[Optional[dict[tuple[str, str], Source]]] = contextvars.ContextVar(
+    "opened", default=None
+)
 
 
 def open_source(spec: str, split: str) -> Source:
@@ -42,7 +50,8 @@ def open_source(spec: str, split: str) -> Source:
     Args:
         spec: see the module's docstring.
         split: "train" or "eval". A source without a split of its own (`npz`,
-            `folder`, `tar`, `captioned_folder`) is the whole of it for both.
+            `folder`, `tar`, `captioned_folder`) is the whole of it for both, and says so
+            in `Source.has_splits`.
 
     Returns:
         The source; its name is the spec.
@@ -54,7 +63,25 @@ def open_source(spec: str, split: str) -> Source:
     """
     if split not in SPLITS:
         raise ValueError(f"split={split!r}, expected one of {SPLITS}")
+    opened = _OPENED.get()
+    if opened is not None and (spec, split) in opened:
+        return opened[spec, split]
     opener, argument, options = find_opener(spec)
     source = opener(argument, split, **options)
     source.name = spec
+    if opened is not None:
+        opened |= {(spec, each): source for each in (SPLITS if not source.has_splits else (split,))}
     return source
+
+
+@contextlib.contextmanager
+def opened_once() -> Iterator[None]:
+    """Within it `open_source` opens each source once; for one thread that reads them in turn.
+
+    Listing a large folder and looking for copies in it take a part of a second each.
+    """
+    token = _OPENED.set({})
+    try:
+        yield
+    finally:
+        _OPENED.reset(token)

@@ -52,13 +52,18 @@ def get_config() -> ml_collections.ConfigDict:
             "weight": 1.0,
             # "classification", or "contrastive" for pairs of images and texts.
             "task": "classification",
-            # Data. `eval_data` empty: the held-out split of `train_data`.
+            # Data. `eval_data` empty: the eval split of `train_data`, or what is held out of it.
             # `label_noise`: probability that a training label is redrawn;
             # `caption_noise`: share of the captions that is shuffled.
             # `held_out`: share of the training data for a held-out reference;
             # `train_split`: "all", "held_out" or "rest".
             "train_data": "icons",
             "eval_data": "",
+            # Share of `train_data` that is held out to measure on and never trained on, from 0
+            # to below 1, if `eval_data` is empty and the source has no eval split of its own
+            # (npz, folder, tar, captioned_folder). Each class gives one image at least, if it
+            # has two. Chosen by `data_seed`. 0: the run measures on its training data.
+            "eval_share": 0.05,
             "label_noise": 0.0,
             "caption_noise": 0.0,
             "held_out": 0.0,

@@ -55,8 +55,9 @@ class Comparison:
 
     @property
     def measure(self) -> str:
-        """What the metric is a share of right answers as: accuracy, or recall."""
-        return _measure(self.metric)
+        """What the metric is a share of right answers as: accuracy, or recall; maybe on training data."""
+        everywhere = all(row.run.on_training_data for group in self.groups for row in group.rows)
+        return f"{_measure(self.metric)}{' on training data' if everywhere else ''}"
 
     @property
     def targets(self) -> str:
@@ -278,6 +279,12 @@ def _notes(groups: Sequence[Group]) -> list[str]:
                 total = run.field("steps")
                 of = f" of {total:,}" if isinstance(total, int) else ""
                 notes.append(f"{run.path} is {run.status}, at update {run.steps:,}{of}.")
+            if run.on_training_data:
+                evaluator = run.metric.split("/")[1]
+                notes.append(
+                    f"{run.path}: evaluator {evaluator} measures on training data: its figures do not "
+                    "show how well the model does on other data."
+                )
             if not run.curve:
                 notes.append(f"{run.path} has no evaluations of {run.metric}.")
         learner = group.rows[0].run.field("learner.model")

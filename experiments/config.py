@@ -293,6 +293,8 @@ class ExperimentConfig(DataSetConfig):
     cluster: ClusterConfig
     restarts_per_hour: int = 10
     stop_notice_seconds: float = 8.0
+    # Runs that were made before there was one held nothing out.
+    eval_share: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -314,6 +316,8 @@ class ExperimentConfig(DataSetConfig):
             require(math.isfinite(value) and value >= 0, name, value, "a finite number of at least 0")
         value = self.label_smoothing
         require(0 <= value < 1, "label_smoothing", value, "at least 0 and below 1")
+        value = self.eval_share
+        require(0 <= value < 1, "eval_share", value, "at least 0 (0: nothing is held out) and below 1")
         value = self.max_nonfinite_share
         require(0 <= value <= 1, "max_nonfinite_share", value, "a share between 0 and 1")
         accepted = f"below steps={self.steps}, and at least -1 (-1: a tenth of them)"

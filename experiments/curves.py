@@ -45,6 +45,7 @@ class Run:
         curve: (step, value) of the evaluations, as measured.
         learner: the learner's records, by step.
         metric: the name of the values in `curve`.
+        on_training_data: whether they were measured on data that the run trains on.
     """
 
     path: pathlib.Path
@@ -53,6 +54,7 @@ class Run:
     curve: tuple[tuple[float, float], ...]
     learner: tuple[Mapping[str, Any], ...]
     metric: str = DEFAULT_METRIC
+    on_training_data: bool = False
 
     def field(self, name: str, default: Any = None) -> Any:
         """A configuration field by its dotted name, for instance `learner.model`."""
@@ -144,6 +146,7 @@ def load_run(run_dir: Union[str, "os.PathLike[str]"], metric: str = DEFAULT_METR
         ),
         learner=tuple(history(read_metrics(path / "metrics" / "learner.jsonl"))),
         metric=metric,
+        on_training_data=any(record.get(f"eval/{parts[1]}/on_training_data") for record in evaluations),
     )
 
 

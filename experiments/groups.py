@@ -182,7 +182,7 @@ def config_fields(run: Run) -> dict[str, Any]:
 
     A value that all data sets share stands for the run's own field, and only what
     they differ in is `data_sets.<name>.<field>`. An evaluator's data are there if
-    they do not follow from `eval_data` and `train_data`.
+    they do not follow from `eval_data` and `train_data`, `eval_share` if something was held out.
     """
     flat = flatten({name: value for name, value in run.config.items() if name != "data_sets"})
     data_sets = {name: flatten(own) for name, own in (run.field("data_sets") or {}).items()}
@@ -195,6 +195,8 @@ def config_fields(run: Run) -> dict[str, Any]:
             flat |= {f"data_sets.{name}.{field}": own.get(field) for name, own in data_sets.items()}
             if field not in _SUMMARIES:
                 del flat[field]
+    if not _holds_out(run):
+        flat.pop("eval_share", None)
     evaluated = flat.get("eval_data") or first.get("train_data") or flat.get("train_data")
     named = learned_classes.in_words(run)
     if named:
@@ -204,6 +206,13 @@ def config_fields(run: Run) -> dict[str, Any]:
         for name, value in flat.items()
         if not (_EVALUATOR_DATA.fullmatch(name) and value == evaluated)
     }
+
+
+def _holds_out(run: Run) -> bool:
+    """Whether a part of the training data was held out by `eval_share`; else it says nothing."""
+    started = run.field("started.data")
+    data_sets = started.values() if isinstance(started, Mapping) else ()
+    return any(isinstance(found, Mapping) and found.get("held_out_examples") for found in data_sets)
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -47,15 +47,19 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         data_sets = {_source_name(only.train_data): only}
         summary = {field.name: getattr(only, field.name) for field in dataclasses.fields(DataSetConfig)}
     for name, data_set in data_sets.items():
-        _check_shares(config, f"data_sets.{name}." if config.data_sets else "", data_set)
+        prefix = f"data_sets.{name}." if config.data_sets else ""
+        _check_shares(config, prefix, data_set)
+        _check_pairs(config, prefix, data_set)
+    evaluation = _with_evaluators(config, data_sets)
     return dataclasses.replace(
         config,
         **summary,
         data_sets=data_sets,
+        eval_share=config.eval_share if _measures_on_training_data(config, evaluation, data_sets) else 0.0,
         warmup_steps=config.warmup_steps if config.warmup_steps >= 0 else config.steps // 10,
         learner=_with_text_model("learner", config.learner, config.task),
         scorer=_with_text_model("scorer", config.scorer, config.task),
-        evaluation=_with_evaluators(config, data_sets),
+        evaluation=evaluation,
     )
 
 
@@ -86,6 +90,18 @@ def _check_shares(config: ExperimentConfig, prefix: str, data_set: DataSetConfig
     for name, size in read.items():
         accepted = f"divisible by mesh.hosts={hosts} times replay.shards={shards}: each host reads of each"
         require(size % (hosts * shards) == 0, f"{prefix}{name}", size, accepted)
+
+
+def _check_pairs(config: ExperimentConfig, prefix: str, data_set: DataSetConfig) -> None:
+    """A pair learns from the other pairs of what goes through the device at once."""
+    parts = config.gradient_accumulation
+    each = "" if parts == 1 else f" in each of the {parts} parts (gradient_accumulation)"
+    require(
+        config.task != "contrastive" or data_set.batch_size // parts >= 2,
+        f"{prefix}batch_size",
+        data_set.batch_size,
+        f"at least two pairs with task='contrastive'{each}: one alone has nothing to be told from",
+    )
 
 
 def _part(config: ExperimentConfig) -> DataSetConfig:
@@ -235,6 +251,14 @@ def _with_evaluators(config: ExperimentConfig, data_sets: Mapping[str, DataSetCo
         for name, item in evaluators.items()
     }
     return dataclasses.replace(config.evaluation, evaluators=evaluators)
+
+
+def _measures_on_training_data(
+    config: ExperimentConfig, evaluation: EvaluationConfig, data_sets: Mapping[str, DataSetConfig]
+) -> bool:
+    """Whether an evaluator's data are training data, and nobody has asked for just that by `eval_data`."""
+    trained = {data_set.train_data for data_set in data_sets.values()}
+    return not config.eval_data and any(item.data in trained for item in evaluation.evaluators.values())
 
 
 def _build(kind: type, fields: Mapping[str, Any], prefix: str) -> Any:

@@ -95,6 +95,7 @@ def lines(groups: Sequence[Group]) -> list[Line]:
     for group in groups:
         for row in group.rows:
             status = "" if row.run.status == curves.COMPLETED else f" ({row.run.status})"
+            status += " (training data)" if row.run.on_training_data else ""
             cells = tuple(_cell(group, row, column) for column in COLUMNS)
             result.append(Line(group.label + status, str(row.run.field("seed", NONE)), cells))
         if len(group.counted) > 1:

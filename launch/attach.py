@@ -15,10 +15,10 @@ from typing import Any
 
 import courier
 
-from classact.data import source
+from classact.data import source, specs
 from classact.experiments.config import NAME, ConfigError, EvaluatorConfig, ExperimentConfig, require
 from classact.experiments.resolution import resolve
-from classact.launch import class_meaning, evaluators, fitting, isolation, parts, rpc
+from classact.launch import class_meaning, evaluators, fitting, identity, isolation, parts, rpc
 from classact.launch.first_lines import FirstLines
 from classact.models import registry
 from classact.nodes import checkpoints, evaluator
@@ -61,6 +61,7 @@ class Attached:
     first_lines: Sequence[str] = ()
 
 
+@specs.opened_once()
 def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) -> Attached:
     """Checks an evaluator against the experiment, and opens its data.
 
@@ -90,11 +91,20 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
     if has_ended(workdir) and checkpoints.latest_step(workdir / "checkpoints") is None:
         raise AttachError(f"{workdir}: the run has ended without a checkpoint to evaluate")
     first = next(iter(config.data_sets.values())).train_data
-    own = dataclasses.replace(own, data=own.data or config.eval_data or first)
+    given = own.data
+    own = dataclasses.replace(own, data=given or config.eval_data or first)
+    started = read_fields(workdir).get("started")
     # Checked as one of the experiment's own.
     evaluation = dataclasses.replace(config.evaluation, evaluators={name: own})
     config = dataclasses.replace(config, evaluation=evaluation)
-    shape = parts.data_shape(config, parts.open_eval_source(config, own))
+    opened = parts.open_eval_source(config, own)
+    changed = "" if given else identity.change_of_evaluated(started, own.data, read_config(workdir), opened)
+    if changed:
+        raise AttachError(
+            f"{workdir}: {own.data} is not what the run evaluates on: {changed}; name the data by --data"
+        )
+    trained_on = identity.measures_on_training_data(config, own.data, opened, started)
+    shape = parts.data_shape(config, opened)
     if config.task == "classification":
         shape = class_meaning.as_learned(shape, workdir)
     said = FirstLines()
@@ -103,7 +113,7 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
         workdir,
         name,
         every or config.evaluation.every,
-        evaluators.make_measure(config, own, shape, said),
+        evaluators.make_measure(config, own, shape, said, on_training_data=trained_on),
         classifier(shape.num_classes),
         lambda variables: fitting.misfit(variables, classifier, shape.num_classes),
         said.lines(),
@@ -162,8 +172,10 @@ class _Written(MetricsWriter):
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         super().write(step, metrics)
         self.step = step
-        values = " | ".join(f"{name.split('/')[-1]} {value:.4g}" for name, value in metrics.items())
-        self._report(f"step {step:,} | {values}")
+        named = {name.split("/")[-1]: value for name, value in metrics.items()}
+        where = " | training data" if named.pop(evaluators.TRAINING_DATA, 0) else ""
+        values = " | ".join(f"{name} {value:.4g}" for name, value in named.items())
+        self._report(f"step {step:,} | {values}{where}")
 
 
 class Learner:

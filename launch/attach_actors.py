@@ -29,6 +29,7 @@ from classact.launch import (
     attach,
     class_meaning,
     factories,
+    identity,
     joined_actor,
     parts,
     ports,
@@ -187,9 +188,15 @@ def _checked_here(
         known = Classes.from_json(theirs)
         if known is not None:
             shape = class_meaning.mapped(config, shape, known, "the experiment", said)
+        changed = identity.change(theirs, shape)
+        if changed:
+            raise AttachError(
+                f"data set {data_set}: {own.train_data} is not the experiment's at this place: {changed}"
+            )
         for key, ours in shape.described().items():
-            # Compared already; a run of an older version has not recorded the names.
-            if key != "class_names" and theirs.get(key) != ours:
+            # Compared already; a run of an older version has not recorded them.
+            compared = key in ("class_names", "fingerprint", "held_out_examples")
+            if not compared and theirs.get(key) != ours:
                 raise AttachError(
                     f"data set {data_set}: {own.train_data} is not the experiment's at this place: "
                     f"its {key} is {ours}, there {theirs.get(key)}"

@@ -10,12 +10,17 @@ from classact.launch import parts
 from classact.launch.first_lines import FirstLines, describe_source
 from classact.nodes import evaluator, retrieval, zero_shot
 
+# Beside an evaluator's figures, 1 where they are of data that the run trains on.
+TRAINING_DATA = "on_training_data"
+
 
 def make_measure(
     config: ExperimentConfig,
     own: EvaluatorConfig,
     data: parts.DataShape,
     said: FirstLines | None = None,
+    held: np.ndarray | None = None,
+    on_training_data: bool = False,
 ) -> evaluator.Measure:
     """Builds what an evaluator computes from the learner's variables.
 
@@ -26,6 +31,9 @@ def make_measure(
             which the evaluator's data may lack some.
         said: is told what was found of the evaluator's data, and where classes are lacking or
             only numbers can be compared; None: nobody is.
+        held: see `parts.open_eval_source`.
+        on_training_data: whether its data are trained on; then `TRAINING_DATA` says so
+            with each of its figures.
 
     Returns:
         A function of variables. "accuracy" gives `top1` and `loss`, "retrieval"
@@ -35,13 +43,37 @@ def make_measure(
         source.DataError: if the data cannot be opened, its images have another shape, or
             it has classes that the models do not know.
     """
-    opened = parts.open_eval_source(config, own)
+    opened = parts.open_eval_source(config, own, held)
     if said is not None:
         trained_on = any(own.data == each.train_data for each in config.data_sets.values())
         for line in describe_source(opened, "measures on"):
             # What is left out of both is said once.
             if not (trained_on and line in said.lines()):
                 said.say(line)
+    measure = _of_kind(config, own, data, opened)
+    return (lambda variables: {**measure(variables), TRAINING_DATA: 1.0}) if on_training_data else measure
+
+
+def in_run(config: ExperimentConfig, name: str, data: Mapping[str, parts.DataShape]) -> evaluator.Measure:
+    """Builds what one of a run's own evaluators computes.
+
+    Args:
+        config: the resolved configuration.
+        name: of the evaluator.
+        data: shapes of all data sets of the run.
+
+    Raises:
+        source.DataError: as `make_measure`.
+    """
+    own = config.evaluation.evaluators[name]
+    held = [data[other].held_out for other in data if config.data_sets[other].train_data == own.data]
+    trained_on = any(name in shape.measured_by for shape in data.values())
+    return make_measure(config, own, next(iter(data.values())), None, next(iter(held), None), trained_on)
+
+
+def _of_kind(
+    config: ExperimentConfig, own: EvaluatorConfig, data: parts.DataShape, opened: source.Source
+) -> evaluator.Measure:
     if opened.image_shape != data.image_shape:
         raise source.DataError(
             f"{opened.name} (evaluation): images of shape {opened.image_shape}, "

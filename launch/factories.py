@@ -17,7 +17,8 @@ import launchpad as lp
 
 from classact.experiments import curves
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch import class_meaning, evaluators, parts, rpc
+from classact.launch import class_meaning, evaluators, identity, parts, rpc
+from classact.nodes.errors import FatalError
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.replay import folders
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
@@ -313,7 +314,7 @@ class Factories:
         config = self.config
         return evaluator.Evaluator(
             name,
-            evaluators.make_measure(config, config.evaluation.evaluators[name], self._shape),
+            evaluators.in_run(config, name, self.data),
             rpc.LearnerClient(learner),
             config.evaluation.every,
             lp.stop_event(),
@@ -361,17 +362,20 @@ class Factories:
         clock = None
         if learner is not None and self.table_config(data_set).filters:
             clock = clocks.ClockFollower(learner, data_set, shard, stop)
+        shape = self.data[data_set]
         with opening.told(progress, data_set):
-            source = parts.open_train_source(config, own, known=self.data[data_set].classes)
+            source = parts.open_train_source(config, own, shape.held_out, known=shape.classes)
+            identity.check_here(source, shape)
+        cursors_found = json.loads(progress.get_cursors(data_set)) if progress is not None else None
+        try:
+            examples = stream.IIDStream(
+                source, own.super_batch_size, reader.seed, reader.reader, reader.num_readers, cursors_found
+            )
+        except ValueError as error:
+            # Of other data, or of another run: they stay that, however often the node is started.
+            raise FatalError(str(error)) from error
         return run_loop.RunLoop(
-            stream.IIDStream(
-                source,
-                own.super_batch_size,
-                reader.seed,
-                reader.reader,
-                reader.num_readers,
-                json.loads(progress.get_cursors(data_set)) if progress is not None else None,
-            ),
+            examples,
             score,
             writer.ReplayWriter(
                 replays[shard],

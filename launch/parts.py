@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from classact.data import captions, classes, noise, prompts, source, specs, stream
+from classact.data import fingerprint as fingerprint_lib
 from classact.data import tokenizer as tokenizer_lib
 from classact.experiments import curves
 from classact.experiments.config import (
@@ -20,7 +21,7 @@ from classact.experiments.config import (
     ModelConfig,
     require,
 )
-from classact.launch import class_meaning, fitting
+from classact.launch import class_meaning, fitting, held_out, recorded
 from classact.launch.first_lines import FirstLines
 from classact.models import cost, registry, text, transformer, two_tower
 from classact.nodes import checkpoints, training
@@ -41,6 +42,9 @@ class DataShape:
         vocab_size: number of token ids; 0 for a task without texts.
         end_id: the token at which a text ends.
         class_names: of the K classes, by label; None if unknown.
+        fingerprint: of the whole data set.
+        held_out: which of its examples are not trained on, int64[M]; see `held_out`.
+        measured_by: the evaluators that measure on what is trained on.
     """
 
     name: str
@@ -51,6 +55,9 @@ class DataShape:
     vocab_size: int = 0
     end_id: int = 0
     class_names: tuple[str, ...] | None = None
+    fingerprint: fingerprint_lib.Fingerprint | None = None
+    held_out: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    measured_by: tuple[str, ...] = ()
 
     @property
     def classes(self) -> classes.Classes:
@@ -58,14 +65,15 @@ class DataShape:
         return classes.Classes(self.num_classes, self.class_names)
 
     def described(self) -> dict[str, Any]:
-        """All but the name, as JSON has it: what must be equal wherever the data set is opened."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del fields["name"], fields["codec"]
+        """As JSON has it, what must be equal wherever the data set is opened."""
+        names = ("num_examples", "vocab_size", "end_id")
         return {
-            **fields,
+            **{name: getattr(self, name) for name in names},
             **self.classes.as_json(),
             "image_shape": list(self.image_shape),
             "record": self.codec.schema,
+            "fingerprint": self.fingerprint.described() if self.fingerprint else {},
+            "held_out_examples": 0 if self.held_out is None else len(self.held_out),
         }
 
 
@@ -86,17 +94,25 @@ def data_shape(config: ExperimentConfig, data: source.Source) -> DataShape:
         vocab_size,
         end_id,
         classes.of_source(data).names,
+        fingerprint_lib.fingerprint(data),
+        held_out.found_in(data),
     )
 
 
 def open_train_source(
-    config: ExperimentConfig, data_set: DataSetConfig, *, known: classes.Classes | None = None
+    config: ExperimentConfig,
+    data_set: DataSetConfig,
+    held: np.ndarray | None = None,
+    *,
+    known: classes.Classes | None = None,
 ) -> source.Source:
     """Opens a data set to train on, split and with its noise, ready for the task.
 
     Args:
         config: of the run.
         data_set: which one.
+        held: what is held out to measure on, `DataShape.held_out`, where it is known;
+            None: it is found anew, which may read each image once.
         known: what labels mean in the run: those of a classification are mapped to it
             before they get noise, which draws from all classes of the run. None: what
             they mean in the data set.
@@ -110,14 +126,17 @@ def open_train_source(
     _check_noise(config, data_set, opened)
     if config.task == "classification":
         _check_labels(opened)
-        if known is not None:
-            opened = classes.in_order_of(opened, known, "the run")
+    if held is None:
+        held = held_out.indices(config, data_set.train_data, opened)
+    opened = held_out.train_part(opened, held)
+    if config.task == "classification" and known is not None:
+        opened = classes.in_order_of(opened, known, "the run")
     if data_set.train_split != "all":
         try:
-            rest, held_out = source.held_out_split(opened, data_set.held_out, config.data_seed)
+            rest, other = source.held_out_split(opened, data_set.held_out, config.data_seed)
         except ValueError as error:
             raise ConfigError(f"held_out={data_set.held_out!r}: {error}") from None
-        opened = held_out if data_set.train_split == "held_out" else rest
+        opened = other if data_set.train_split == "held_out" else rest
     if data_set.label_noise > 0:
         opened = noise.with_label_noise(opened, data_set.label_noise, config.data_seed)
     if config.task == "classification":
@@ -127,13 +146,21 @@ def open_train_source(
     return _tokenized(config, opened)
 
 
-def open_eval_source(config: ExperimentConfig, evaluator: EvaluatorConfig) -> source.Source:
+def open_eval_source(
+    config: ExperimentConfig, evaluator: EvaluatorConfig, held: np.ndarray | None = None
+) -> source.Source:
     """Opens the data that an evaluator measures on: the eval split of its source.
+
+    Of training data without one it is what is held out of them; `held` is as in
+    `open_train_source`.
 
     Raises:
         source.DataError: if it cannot be opened, or lacks what the evaluator needs.
     """
     opened = specs.open_source(evaluator.data, "eval")
+    if any(own.train_data == evaluator.data for own in config.data_sets.values()):
+        held = held_out.indices(config, evaluator.data, opened) if held is None else held
+        opened = held_out.eval_part(opened, held)
     if evaluator.kind == "retrieval":
         if evaluator.distinct:
             if not opened.captioned:
@@ -386,10 +413,18 @@ def check_reference(
     if policy.reference_data == "held_out":
         ours = (data_set.train_data, data_set.held_out, config.data_seed, "held_out")
         found = tuple(theirs.get(name) for name in ("train_data", "held_out", "data_seed", "train_split"))
+        started = theirs.get("started")
+        found = (recorded.moved_to(started, found[0], ours[0], data.described()["fingerprint"]), *found[1:])
         if found != ours:
             raise ConfigError(
                 f"{field}: policy {policy.name!r} needs a reference trained with "
                 f"(train_data, held_out, data_seed, train_split) = {ours}, this one had {found}"
+            )
+        aside, theirs_aside = data.described()["held_out_examples"], recorded.held_out_examples(started)
+        if aside != theirs_aside:
+            raise ConfigError(
+                f"{field}: {theirs_aside:,} examples were held out to measure on when it was trained, this "
+                f"run holds out {aside:,}, so the parts overlap: eval_data and eval_share must be as there"
             )
     try:
         variables = fixed_variables(data_set)["reference"]

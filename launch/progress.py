@@ -141,7 +141,9 @@ class RunState:
             parts = name.split("/")
             shown = len(parts) == 3 and parts[0] == "eval" and parts[2] in _SHOWN
             if shown and step is not None and value is not None:
-                self.evaluations[f"{parts[1]}{_SHOWN[parts[2]]}"] = (int(step), value)
+                trained_on = record.get(f"eval/{parts[1]}/on_training_data")
+                where = " (training data)" if trained_on else ""
+                self.evaluations[f"{parts[1]}{_SHOWN[parts[2]]}{where}"] = (int(step), value)
 
     def facts(self) -> list[str]:
         """The run's figures as short phrases, those that are known."""

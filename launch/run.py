@@ -14,13 +14,17 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from classact.data import specs
 from classact.experiments import curves, ledger
-from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
+from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch import (
     class_meaning,
+    data_checks,
     devices,
     evaluators,
     folders,
+    held_out,
+    identity,
     isolation,
     parts,
     processes,
@@ -63,8 +67,11 @@ class Prepared:
     earlier: resume.Earlier | None = None
     # What the user is told before anything starts.
     first_lines: Sequence[str] = ()
+    # By evaluator what `config.json` says of its data.
+    evaluated: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+@specs.opened_once()
 def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Prepared:
     """Checks all that can be checked before any process starts.
 
@@ -100,7 +107,7 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
             "name another workdir"
         )
     said = FirstLines()
-    data = {name: _checked_data_set(config, own, said) for name, own in config.data_sets.items()}
+    data = {name: _checked_data_set(config, name, engine, said) for name in config.data_sets}
     data = class_meaning.agreed(config, data, None if earlier is None else workdir, said)
     shape = _common_shape(data)
     try:
@@ -119,14 +126,16 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         evaluators.make_measure(config, evaluator, shape, said)
     if engine in _HERE:
         devices.check(config)
-    return Prepared(config, workdir.absolute(), data, earlier, said.lines())
+    checked = identity.check(config, workdir, data, said)
+    return Prepared(config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated)
 
 
-def _checked_data_set(config: ExperimentConfig, own: DataSetConfig, said: FirstLines) -> parts.DataShape:
+def _checked_data_set(config: ExperimentConfig, name: str, engine: str, said: FirstLines) -> parts.DataShape:
+    own = config.data_sets[name]
     started = time.monotonic()
     train = parts.open_train_source(config, own)
     seconds = time.monotonic() - started
-    for line in describe_source(train):
+    for line in (*describe_source(train), *held_out.describe(config, train)):
         said.say(line)
     if seconds > opening.SLOW_SECONDS:
         said.say(f"  opening it took {seconds:.0f} s; each run loop opens it again before its first batch")
@@ -136,7 +145,13 @@ def _checked_data_set(config: ExperimentConfig, own: DataSetConfig, said: FirstL
             f"inference.servers · inference.run_loops = {readers}: must be at most {train.num_examples}, "
             f"the examples of {train.name}: each run loop reads its own"
         )
-    return parts.data_shape(config, train)
+    data_checks.check_labels(train, said)
+    shape = parts.data_shape(config, train)
+    nodes = engine != "synchronous"
+    # A cluster's hosts have other memory than this one.
+    memory = None if engine in CLUSTERS else data_checks.machine_memory()
+    data_checks.check_sizes(name, own, train, shape.codec.num_bytes, said, nodes=nodes, memory=memory)
+    return shape
 
 
 def _common_shape(data: Mapping[str, parts.DataShape]) -> parts.DataShape:
@@ -186,7 +201,7 @@ def run(prepared: Prepared, engine: str) -> Outcome:
 
 def _run_here(prepared: Prepared, engine: str) -> Outcome:
     config, workdir = prepared.config, prepared.workdir
-    _write_json(workdir / "config.json", {**config.to_dict(), **_provenance(engine, prepared.data)})
+    _write_json(workdir / "config.json", {**config.to_dict(), **_provenance(engine, prepared)})
     started = time.monotonic()
     signals: queue.SimpleQueue[Any] = queue.SimpleQueue()
     # Slurm ends a job's steps first and then signals their launcher, which has its
@@ -362,7 +377,7 @@ def _scalars(lines: list[dict[str, Any]]) -> dict[str, float]:
     return {name: value for line in lines for name, value in line.items() if name not in ("step", "time")}
 
 
-def _provenance(engine: str, data: Mapping[str, parts.DataShape]) -> dict[str, Any]:
+def _provenance(engine: str, prepared: Prepared) -> dict[str, Any]:
     root = pathlib.Path(__file__).resolve().parent.parent
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
@@ -383,7 +398,8 @@ def _provenance(engine: str, data: Mapping[str, parts.DataShape]) -> dict[str, A
             "host": platform.node(),
             "directory": os.getcwd(),
             "isolated": isolation.described(),
-            "data": {name: shape.described() for name, shape in data.items()},
+            "data": {name: shape.described() for name, shape in prepared.data.items()},
+            "eval_data": dict(prepared.evaluated),
         },
     }
 

@@ -35,7 +35,7 @@ def run_synchronous(config: ExperimentConfig, workdir: Any, data: Mapping[str, p
         The outcome: completed, or interrupted by a signal after the update that it came in.
     """
     shape = next(iter(data.values()))
-    recorder = _Recorder(config, workdir, shape)
+    recorder = _Recorder(config, workdir, data)
     started = time.process_time()
     events: queue.SimpleQueue[Interrupt] = queue.SimpleQueue()
 
@@ -90,7 +90,9 @@ def _data_set(config: ExperimentConfig, own: DataSetConfig, shape: parts.DataSha
         policies.get(own.policy),
         # The reference of Algorithm 2 learns from the whole of what is scored.
         IIDStream(
-            parts.open_train_source(config, own, known=shape.classes), own.super_batch_size, config.seed
+            parts.open_train_source(config, own, shape.held_out, known=shape.classes),
+            own.super_batch_size,
+            config.seed,
         ),
         own.batch_size,
         own.temperature,
@@ -101,12 +103,12 @@ def _data_set(config: ExperimentConfig, own: DataSetConfig, shape: parts.DataSha
 class _Recorder:
     """Writes the metrics that the learner and the evaluator nodes would write."""
 
-    def __init__(self, config: ExperimentConfig, workdir: Any, shape: parts.DataShape) -> None:
+    def __init__(self, config: ExperimentConfig, workdir: Any, data: Mapping[str, parts.DataShape]) -> None:
         self._config = config
         self._learner = MetricsWriter(workdir, "learner")
         self._evaluators = {
-            name: (MetricsWriter(workdir, f"evaluator-{name}"), evaluators.make_measure(config, own, shape))
-            for name, own in config.evaluation.evaluators.items()
+            name: (MetricsWriter(workdir, f"evaluator-{name}"), evaluators.in_run(config, name, data))
+            for name in config.evaluation.evaluators
         }
         self._record = ExampleRecorder(workdir) if config.record_examples else None
         self._since = time.monotonic()
