@@ -50,7 +50,7 @@ def make_measure(
             # What is left out of both is said once.
             if not (trained_on and line in said.lines()):
                 said.say(line)
-    measure = _of_kind(config, own, data, opened)
+    measure = _of_kind(config, own, data, opened, said)
     return (lambda variables: {**measure(variables), TRAINING_DATA: 1.0}) if on_training_data else measure
 
 
@@ -72,7 +72,11 @@ def in_run(config: ExperimentConfig, name: str, data: Mapping[str, parts.DataSha
 
 
 def _of_kind(
-    config: ExperimentConfig, own: EvaluatorConfig, data: parts.DataShape, opened: source.Source
+    config: ExperimentConfig,
+    own: EvaluatorConfig,
+    data: parts.DataShape,
+    opened: source.Source,
+    said: FirstLines | None,
 ) -> evaluator.Measure:
     if opened.image_shape != data.image_shape:
         raise source.DataError(
