@@ -21,7 +21,7 @@ from classact.experiments.config import (
     require,
 )
 from classact.models import cost, registry, text, transformer, two_tower
-from classact.nodes import checkpoints, training
+from classact.nodes import checkpoints, divergence, training
 from classact.replay import records
 from classact.selection import contrastive, losses, policies
 
@@ -338,6 +338,8 @@ def check_reference(config: ExperimentConfig, data_set: DataSetConfig, data: Dat
         variables = fixed_variables(data_set)["reference"]
     except checkpoints.CheckpointError as error:
         raise ConfigError(f"{field}: {error}") from None
+    nonfinite = divergence.nonfinite_arrays(variables)
+    require(not nonfinite, "reference.checkpoint", str(run), f"of a run that has not diverged: {nonfinite}")
     difference = first_difference(variables, make_model(config.scorer, config, data))
     if difference:
         raise ConfigError(

@@ -374,12 +374,6 @@ class TestPhases:
         engine.run(Ended("learner"))
         assert engine.asked == [(0.0, ["evaluator", "replay"], 8.0)]
 
-    def test_all_at_once_where_tasks_cannot_be_told_apart(self):
-        engine = Stub("learner", "replay", when_stopped=[Ended("replay"), Ended("learner")])
-        engine.in_phases = False
-        self.interrupted(engine)
-        assert engine.asked == [(0.0, ["learner", "replay"], 8.0)]
-
     def test_a_second_signal_does_not_wait_for_the_others_turn(self):
         engine = Stub("learner", "replay", when_killed=[Ended("learner"), Ended("replay")])
         with engine.interrupts():
