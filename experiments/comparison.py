@@ -198,8 +198,10 @@ def _agreement(a: Group, b: Group) -> int:
 def _compare(group: Group, baseline: Optional[Group], is_baseline: bool, metric: str) -> Group:
     """Fills in a group's figures against those of its baseline, and how it differs from that."""
     rows = [_compare_row(row, baseline or (group if is_baseline else None)) for row in group.rows]
-    held = [row for row in rows if row.target is not None and baseline is not None]
-    pairs = [(row.run, other) for row in held for other in _opponents(row, baseline)]
+    pairs: list[tuple[Run, Run]] = []
+    if baseline is not None:
+        held = [row for row in rows if row.target is not None]
+        pairs = [(row.run, other) for row in held for other in _opponents(row, baseline)]
     evaluator, measures = metric.split("/")[1], _PLURALS[_measure(metric)]
     return dataclasses.replace(
         group,

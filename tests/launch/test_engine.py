@@ -103,6 +103,14 @@ def test_the_awaited_tasks_success_completes_the_run():
     assert engine.done == ["stop"]
 
 
+def test_a_run_that_has_diverged_is_not_started_again():
+    engine = Stub("learner", per_hour=10)
+    crash = Crash("task learner crashed: diverged at step 17", "…", fatal=True, diverged=17)
+    outcome = engine.run(Ended("learner", crash))
+    assert (outcome.status, outcome.diverged, outcome.restarts) == ("failed", 17, {})
+    assert engine.restarted == []
+
+
 def test_others_may_end_before():
     engine = Stub("learner", "evaluator", "replay", when_stopped=[Ended("replay")])
     assert engine.run(Ended("evaluator"), Ended("learner")).status == "completed"
