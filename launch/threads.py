@@ -40,10 +40,9 @@ def run_threads(
 
     A node succeeds if its function returns, or leaves by `sys.exit(0)`; another
     exception is a crash. `Engine.watch` says what follows; but no node is started
-    again. A thread cannot be ended from
-    outside: a node that does not stop within the notice, or still runs at a second
-    signal, is named in `Outcome.stuck`. A process with such threads should end by
-    `os._exit`.
+    again. A thread cannot be ended from outside: a node that does not stop within the
+    notice, or still runs at a second signal, is named in `Outcome.stuck`. A process
+    with such threads should end by `os._exit`.
 
     Blocks until all is over; call it from the main thread. May be called again,
     with another program: Launchpad's nodes keep what they built.
