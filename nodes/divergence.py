@@ -46,20 +46,30 @@ def check_state(step: int, state: "training.TrainState") -> None:
         DivergedError: if a parameter, a running statistic or a moment of the optimiser is
             NaN or infinite.
     """
-    trees = {name: (model.variables, model.opt_state) for name, model in state.models.items()}
-    for name, (variables, moments) in jax.device_get(_finite(trees)).items():
-        if not (variables and moments):
-            what = "the optimiser's moments" if variables else "parameters"
+    found = {
+        name: [
+            [_finite(array) for array in jax.tree.leaves(tree) if jnp.issubdtype(array.dtype, jnp.inexact)]
+            for tree in (model.variables, model.opt_state)
+        ]
+        for name, model in state.models.items()
+    }
+    for name, (variables, moments) in jax.device_get(found).items():
+        if not all((*variables, *moments)):
+            what = "the optimiser's moments" if all(variables) else "parameters"
             raise DivergedError(step, f"{what} of the {name} are not finite")
 
 
-@jax.jit
-def _finite(trees: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[jax.Array, ...]]:
-    def of(tree: Any) -> jax.Array:
-        arrays = [array for array in jax.tree.leaves(tree) if jnp.issubdtype(array.dtype, jnp.inexact)]
-        return jnp.all(jnp.stack([jnp.all(jnp.isfinite(array)) for array in arrays] or [jnp.array(True)]))
+def _finite(array: jax.Array) -> Any:
+    """Whether an array is finite; on an accelerator without waiting for it."""
+    if array.is_fully_addressable and all(device.platform == "cpu" for device in array.devices()):
+        return np.isfinite(np.asarray(array)).all()
+    return _finite_on_device(array)
 
-    return {name: tuple(map(of, pair)) for name, pair in trees.items()}
+
+@jax.jit
+def _finite_on_device(array: jax.Array) -> jax.Array:
+    """One array at a time: few have a shape of their own, and to compile hundreds together takes seconds."""
+    return jnp.all(jnp.isfinite(array))
 
 
 def nonfinite_arrays(variables: Any) -> str:

@@ -39,6 +39,12 @@ def test_one_number_is_enough(linear_model, value, name, part, what):
         divergence.check_state(7, state)
 
 
+def test_an_accelerators_arrays_are_looked_at_there():
+    for value, finite in ((1.0, True), (np.nan, False), (np.inf, False)):
+        for dtype in (jnp.float32, jnp.bfloat16):
+            assert bool(divergence._finite_on_device(jnp.array([0.0, value], dtype))) is finite
+
+
 def test_running_statistics_count_as_parameters(linear_model):
     state = state_of(linear_model)
     state.models["learner"] = state.models["learner"].replace(state={"mean": jnp.array([0.0, jnp.inf])})
