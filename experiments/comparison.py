@@ -3,7 +3,8 @@
 A run is held against the baseline run of its own seed, or against the mean of
 the baseline's seeds where that seed is missing. The target is the baseline's
 final accuracy, and the baseline's cost is what it took itself to get there, by
-the same rule (`classact.experiments.curves`).
+the same rule (`classact.experiments.curves`). A run that has diverged is held
+against nothing, and nothing against it.
 """
 
 import dataclasses
@@ -13,9 +14,9 @@ import re
 from collections.abc import Sequence
 from typing import Optional, Union
 
-from classact.experiments import curves, learned_classes
+from classact.experiments import curves, differences, remarks
 from classact.experiments.curves import Run, RunError
-from classact.experiments.groups import Group, Row, config_fields, experiment_key, group_runs
+from classact.experiments.groups import BASELINE_POLICY, Group, Row, experiment_key, group_runs
 from classact.experiments.ledger import compute_speedup
 from classact.selection import policies
 
@@ -24,19 +25,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 # What an evaluator of a kind is there for.
 MAIN_METRICS = {"accuracy": ("top1",), "retrieval": ("i2t_r1", "t2i_r1"), "zero_shot": ("zero_shot_top1",)}
 
-# What must not differ between runs that are compared, and why.
-_COMPARABLE = {
-    "eval_data": "their {measures} are on different data",
-    "evaluation.evaluators.{evaluator}.templates": "their classes are named in different prompts",
-    "evaluation.evaluators.{evaluator}.distinct": "their {measures} are among different pairs",
-    "train_data": "they learn from different data",
-    "classes": "their {measures} are of different classes",
-    "label_noise": "they learn from different labels",
-    "caption_noise": "they learn from different captions",
-    "steps": "their learning-rate schedules have different lengths",
-    "batch_size": "their updates are of different sizes",
-}
-BASELINE_POLICY = "uniform"
+_PLURALS = {"accuracy": "accuracies", "recall": "recalls", "value": "values"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +34,13 @@ class Comparison:
 
     Attributes:
         groups: the baselines first, then in the order given.
-        notes: what a reader must know before comparing, one sentence each.
+        headline: what makes figures worthless, or unlike what they seem, one sentence each.
+        notes: what a reader must know besides, one sentence each.
         metric: the metric compared.
     """
 
     groups: tuple[Group, ...]
+    headline: tuple[str, ...]
     notes: tuple[str, ...]
     metric: str
 
@@ -123,18 +114,13 @@ def compare(
     held_against = [_baseline_of(group, groups, chosen) for group in groups]
     used = {other.label for other in held_against if other is not None}
     compared = [
-        dataclasses.replace(
-            group,
-            rows=tuple(
-                _compare_row(row, other or (group if group.label in used else None)) for row in group.rows
-            ),
-            is_baseline=group.label in used,
-        )
+        _compare(group, other, group.label in used, metric)
         for group, other in zip(groups, held_against, strict=True)
     ]
     compared.sort(key=lambda group: not group.is_baseline)
-    notes = (*_notes(compared), *_apart(compared, chosen), *_differences(compared, metric))
-    return Comparison(tuple(compared), notes, metric)
+    without = {group.label: _lost_baselines(group, compared, chosen) for group in compared}
+    notes = (*remarks.notes(compared, without), *remarks.apart(compared, chosen))
+    return Comparison(tuple(compared), remarks.headline(compared, without), notes, metric)
 
 
 def macs_at(run: Run, step: float) -> Optional[float]:
@@ -182,29 +168,49 @@ def _measure(metric: str) -> str:
 
 def _baseline_of(group: Group, groups: Sequence[Group], chosen: set[pathlib.Path]) -> Optional[Group]:
     """Returns the group that another is held against, or None if there is none of the same classes."""
-    groups = [other for other in groups if other is group or not _unlike(group, other)]
+    candidates = _candidates(group, groups, chosen)
+    usable = [other for other in candidates if other.counted]
+    return (
+        None if group in candidates else max(usable, key=lambda other: _agreement(group, other), default=None)
+    )
+
+
+def _candidates(group: Group, groups: Sequence[Group], chosen: set[pathlib.Path]) -> list[Group]:
+    """The groups that another could be held against, whether or not they have diverged."""
+    groups = [other for other in groups if other is group or not remarks.unlike_classes(group, other)]
     if chosen:
         picked = [other for other in groups if {row.run.path.resolve() for row in other.rows} & chosen]
-        return None if group in picked or not picked else picked[0]
+        return picked if group in picked else picked[:1]
     if group.policy == BASELINE_POLICY:
-        return None
+        return []
     learner = group.rows[0].run.field("learner.model")
-    candidates = [
+    return [
         other
         for other in groups
         if other.policy == BASELINE_POLICY and other.rows[0].run.field("learner.model") == learner
     ]
-    return max(candidates, key=lambda other: _agreement(group, other), default=None)
-
-
-def _unlike(a: Group, b: Group) -> str:
-    """By which classes two groups differ; empty if they do not."""
-    return learned_classes.unlike(a.rows[0].run, b.rows[0].run)
 
 
 def _agreement(a: Group, b: Group) -> int:
     """In how many fields two groups agree."""
     return len(set(experiment_key(a.rows[0].run)) & set(experiment_key(b.rows[0].run)))
+
+
+def _compare(group: Group, baseline: Optional[Group], is_baseline: bool, metric: str) -> Group:
+    """Fills in a group's figures against those of its baseline, and how it differs from that."""
+    rows = [_compare_row(row, baseline or (group if is_baseline else None)) for row in group.rows]
+    pairs: list[tuple[Run, Run]] = []
+    if baseline is not None:
+        held = [row for row in rows if row.target is not None]
+        pairs = [(row.run, other) for row in held for other in _opponents(row, baseline)]
+    evaluator, measures = metric.split("/")[1], _PLURALS[_measure(metric)]
+    return dataclasses.replace(
+        group,
+        rows=tuple(rows),
+        is_baseline=is_baseline,
+        baseline=baseline.label if baseline is not None else None,
+        differences=differences.differences(pairs, evaluator, measures),
+    )
 
 
 def _compare_row(row: Row, baseline: Optional[Group]) -> Row:
@@ -218,7 +224,7 @@ def _compare_row(row: Row, baseline: Optional[Group]) -> Row:
         corrupted=run.learner_mean("selection/corrupted_fraction"),
     )
     others = [] if baseline is None else _opponents(row, baseline)
-    if not others:
+    if not others or run.diverged_at is not None:
         return row
     target = _mean([curves.final(other.curve) for other in others])
     if target is None:
@@ -238,7 +244,7 @@ def _compare_row(row: Row, baseline: Optional[Group]) -> Row:
     )
 
 
-def _opponents(row: Row, baseline: Group) -> list[Run]:
+def _opponents(row: Row, baseline: Group) -> Sequence[Run]:
     """The baseline runs that a run is held against: that of its seed, or all."""
     usable = [other.run for other in baseline.counted if other.run.curve]
     if row.run.path in [run.path for run in usable]:
@@ -269,75 +275,9 @@ def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _notes(groups: Sequence[Group]) -> list[str]:
-    """What a reader must know before comparing."""
-    notes = []
-    for group in groups:
-        for row in group.rows:
-            run = row.run
-            if run.status != curves.COMPLETED:
-                total = run.field("steps")
-                of = f" of {total:,}" if isinstance(total, int) else ""
-                notes.append(f"{run.path} is {run.status}, at update {run.steps:,}{of}.")
-            if run.on_training_data:
-                evaluator = run.metric.split("/")[1]
-                notes.append(
-                    f"{run.path}: evaluator {evaluator} measures on training data: its figures do not "
-                    "show how well the model does on other data."
-                )
-            if not run.curve:
-                notes.append(f"{run.path} has no evaluations of {run.metric}.")
-        learner = group.rows[0].run.field("learner.model")
-        lonely = not group.is_baseline and all(row.target is None for row in group.rows)
-        if lonely and group.policy != BASELINE_POLICY:
-            notes.append(
-                f"{group.label}: no evaluated uniform run with learner {learner} to compare it with."
-            )
-    return notes
-
-
-def _apart(groups: Sequence[Group], chosen: set[pathlib.Path]) -> list[str]:
-    """A note for each group that is held against no baseline because it has other classes."""
-    notes = []
-    for group in groups:
-        if group.is_baseline or any(row.target is not None for row in group.rows):
-            continue
-        for other in groups:
-            if chosen:
-                meant = bool({row.run.path.resolve() for row in other.rows} & chosen)
-            else:
-                meant = other.policy == BASELINE_POLICY != group.policy
-            why = _unlike(group, other) if meant else ""
-            if why:
-                notes.append(f"{group.label} is not held against {other.label}: {why}.")
-                break
-    return notes
-
-
-def _differences(groups: Sequence[Group], metric: str) -> list[str]:
-    """A note for each thing that runs held against each other do not have in common."""
-    notes, evaluator = [], metric.split("/")[1]
-    measures = {"accuracy": "accuracies", "recall": "recalls", "value": "values"}[_measure(metric)]
-    runs = [
-        group.rows[0].run
-        for group in groups
-        if group.is_baseline or any(row.target is not None for row in group.rows)
-    ]
-    for template, consequence in _COMPARABLE.items():
-        name = template.format(evaluator=evaluator)
-        # What a run's version did not know of yet is no difference.
-        values = sorted({_setting(run, name, evaluator) for run in runs} - {""})
-        if len(values) > 1:
-            because = consequence.format(measures=measures)
-            notes.append(f"The runs differ in {name} ({', '.join(values)}): {because}.")
-    return notes
-
-
-def _setting(run: Run, name: str, evaluator: str) -> str:
-    """A field's value, with several data sets that of each; empty if there is none."""
-    if name == "eval_data":
-        own = run.field(f"evaluation.evaluators.{evaluator}.data")
-        return str(own or run.field("eval_data") or run.field("train_data"))
-    fields = config_fields(run)
-    each = [value for field, value in fields.items() if re.fullmatch(rf"data_sets\.[^.]+\.{name}", field)]
-    return str(fields[name]) if name in fields else " + ".join(map(str, each))
+def _lost_baselines(group: Group, groups: Sequence[Group], chosen: set[pathlib.Path]) -> list[str]:
+    """The labels of what a group would be held against, had it not diverged."""
+    if group.baseline is not None or group.is_baseline:
+        return []
+    candidates = _candidates(group, groups, chosen)
+    return [other.label for other in candidates if other is not group and not other.counted]

@@ -8,6 +8,7 @@ line through those means first crosses it.
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import re
@@ -27,6 +28,11 @@ _SHARE = re.compile(r"eval/[^/]+/([^/]+_)?(top|r)[0-9]+")
 # A run with a result says how it ended; these say what can be known without.
 UNFINISHED = "unfinished"
 COMPLETED = "completed"
+# A run whose numbers became NaN or infinite, whatever its result says.
+DIVERGED = "diverged"
+# What `nodes.metrics` writes in place of such a number, where it shows that.
+_NONFINITE = "/nonfinite"
+_SHOWS_DIVERGENCE = re.compile(rf"(eval/.+|train/(.+/)?\w*loss){_NONFINITE}")
 
 
 class RunError(ValueError):
@@ -42,10 +48,11 @@ class Run:
         config: the resolved configuration, from `config.json`.
         result: `result.json`, or empty if the run has none: it still runs, or
             was killed.
-        curve: (step, value) of the evaluations, as measured.
+        curve: (step, value) of the evaluations, as measured; before a divergence.
         learner: the learner's records, by step.
         metric: the name of the values in `curve`.
         on_training_data: whether they were measured on data that the run trains on.
+        diverged_at: the step at which the run is known to have diverged; None if it is not.
     """
 
     path: pathlib.Path
@@ -55,6 +62,7 @@ class Run:
     learner: tuple[Mapping[str, Any], ...]
     metric: str = DEFAULT_METRIC
     on_training_data: bool = False
+    diverged_at: Optional[int] = None
 
     def field(self, name: str, default: Any = None) -> Any:
         """A configuration field by its dotted name, for instance `learner.model`."""
@@ -72,7 +80,9 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`completed`, `failed`, `interrupted`, or `unfinished` without a result."""
+        """`completed`, `failed`, `interrupted`, `diverged`, or `unfinished` without a result."""
+        if self.diverged_at is not None:
+            return DIVERGED
         return str(self.result.get("status", UNFINISHED))
 
     @property
@@ -137,17 +147,33 @@ def load_run(run_dir: Union[str, "os.PathLike[str]"], metric: str = DEFAULT_METR
         raise RunError(f"{path / 'config.json'} is no run's configuration: it names no policy")
     result = _read_result(path / "result.json") if (path / "result.json").exists() else {}
     evaluations = history(read_metrics(path / "metrics" / f"evaluator-{parts[1]}.jsonl"))
+    learner = history(read_metrics(path / "metrics" / "learner.jsonl"))
+    diverged_at = _diverged_at(result, [*evaluations, *learner])
     return Run(
         path=path,
         config=config,
         result=result,
         curve=tuple(
-            (float(record["step"]), float(record[metric])) for record in evaluations if metric in record
+            (float(record["step"]), float(record[metric]))
+            for record in evaluations
+            if metric in record and (diverged_at is None or record["step"] < diverged_at)
         ),
-        learner=tuple(history(read_metrics(path / "metrics" / "learner.jsonl"))),
+        learner=tuple(learner),
         metric=metric,
         on_training_data=any(record.get(f"eval/{parts[1]}/on_training_data") for record in evaluations),
+        diverged_at=diverged_at,
     )
+
+
+def _diverged_at(result: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Optional[int]:
+    """The step at which a run diverged, by its result or its records; None if it did not."""
+    steps = [int(record["step"]) for record in records if any(map(_SHOWS_DIVERGENCE.fullmatch, record))]
+    told = result.get("diverged")
+    if isinstance(told, int) and not isinstance(told, bool):
+        steps.append(told)
+    if not steps and (told or any(map(_SHOWS_DIVERGENCE.fullmatch, result.get("final") or {}))):
+        steps.append(int(result.get("steps") or 0))
+    return min(steps, default=None)
 
 
 def measured(run_dir: Union[str, "os.PathLike[str]"]) -> list[str]:
@@ -173,8 +199,10 @@ def read_metrics(path: Union[str, "os.PathLike[str]"]) -> list[dict[str, Any]]:
         path: the file; a missing one holds no records.
 
     Returns:
-        The records in the order of the file; every field is a number, and
-        `step` is there. See `history` for what a restarted run makes of them.
+        The records in the order of the file; every field is a finite number, and `step`
+        is there. NaN and infinity, which JSON does not have but Python writes, become what
+        `nodes.metrics` writes for them, `"<name>/nonfinite": 1`. See `history` for what a
+        restarted run makes of the records.
 
     Raises:
         RunError: if a line is no metrics record; the message names file and line.
@@ -223,9 +251,15 @@ def _parse_record(line: bytes, where: str) -> Optional[dict[str, Any]]:
             return None
         raise RunError(f"{where} is no JSON: {line[:60]!r}") from error
     numbers = isinstance(record, dict) and all(isinstance(value, (int, float)) for value in record.values())
-    if not numbers or "step" not in record:
+    if not numbers or not math.isfinite(record.get("step", math.nan)):
         raise RunError(f"{where} is no metrics record, expected numbers by name and a step: {line[:60]!r}")
-    return record
+    return _marked(record)
+
+
+def _marked(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Replaces numbers that are not finite by their markers."""
+    bad = {name for name, value in record.items() if isinstance(value, float) and not math.isfinite(value)}
+    return {name + _NONFINITE if name in bad else name: 1 if name in bad else record[name] for name in record}
 
 
 def _read_object(path: pathlib.Path) -> dict[str, Any]:
@@ -242,17 +276,19 @@ def _read_object(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _read_result(path: pathlib.Path) -> dict[str, Any]:
-    """Reads how a run ended; what is missing is not known."""
-    result = _read_object(path)
+    """Reads how a run ended; what is missing, or is no finite number, is not known."""
+    result = _marked(_read_object(path))
     kinds: dict[str, tuple[Any, str]] = {
         "status": (str, "a word"),
         "steps": ((int, float), "a number"),
         "ledger": (dict, "an object"),
+        "final": (dict, "an object"),
+        "diverged": (int, "a step"),
     }
     for name, (kind, expected) in kinds.items():
         if result.get(name) is not None and not isinstance(result[name], kind):
             raise RunError(f"{path} is damaged: {name} is {result[name]!r}, expected {expected}")
-    return result
+    return result | {name: _marked(result[name]) for name in ("final", "ledger") if result.get(name)}
 
 
 def smooth(curve: Curve) -> list[tuple[float, float]]:
@@ -288,34 +324,3 @@ def updates_to_reach(curve: Curve, target: float) -> Optional[float]:
             before, low = points[i - 1]
             return before + (step - before) * (target - low) / (value - low)
     return None
-
-
-@dataclasses.dataclass(frozen=True)
-class Band:
-    """Curves of several seeds as one: arrays float64[N], the extremes over the seeds."""
-
-    steps: np.ndarray
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-def aggregate(curves: Sequence[Curve]) -> Band:
-    """The mean and the extremes of several curves, as given (smooth them first).
-
-    Curves are evaluated at different steps in an asynchronous system, so each
-    is interpolated linearly to all steps at which one of them was, within the
-    range that all of them cover: no mean of fewer curves at an end.
-
-    Raises:
-        ValueError: if there is no curve, or an empty one.
-    """
-    if not curves or not all(curves):
-        raise ValueError("expected one or more curves with one or more points each")
-    arrays = [np.asarray(curve, dtype=np.float64) for curve in curves]
-    first = max(array[0, 0] for array in arrays)
-    last = min(array[-1, 0] for array in arrays)
-    steps = np.unique(np.concatenate([array[:, 0] for array in arrays]))
-    steps = steps[(steps >= first) & (steps <= last)]
-    values = np.stack([np.interp(steps, array[:, 0], array[:, 1]) for array in arrays])
-    return Band(steps, values.mean(axis=0), values.min(axis=0), values.max(axis=0))

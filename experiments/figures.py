@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from classact.experiments import comparison, curves
+from classact.experiments import bands, comparison, curves
 from classact.experiments.comparison import Comparison
 from classact.experiments.curves import Curve
 from classact.experiments.groups import Group, Row
@@ -223,7 +223,7 @@ def _draw_groups(axes: Axes, groups: Sequence[Group], curve: Callable[[Row], Cur
         colour = palette[group.label]
         counted = [smoothed for row in group.counted if (smoothed := curves.smooth(curve(row)))]
         if counted:
-            band = curves.aggregate(counted)
+            band = bands.aggregate(counted)
             if len(counted) > 1:
                 axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(band.steps, band.mean, color=colour, linewidth=2.0)

@@ -4,12 +4,16 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from classact.experiments import curves, learned_classes
 from classact.experiments.curves import Run
 from classact.selection import policies
 
+if TYPE_CHECKING:
+    from classact.experiments.differences import Difference
+
+BASELINE_POLICY = "uniform"
 # Runs that differ in nothing else are the seeds of one experiment. A reference of its
 # own for each seed is part of that, as long as these differ by their seeds alone too.
 _WITHIN_GROUP = (
@@ -28,6 +32,8 @@ _NAMED_DIFFERENCES = 3
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One run's figures; None is what is not known, or not reached.
+
+    A run that has diverged has neither a final accuracy nor anything that follows from one.
 
     Attributes:
         run: the run.
@@ -66,11 +72,15 @@ class Group:
         label: the policy's name, and what tells the group from others of that policy.
         rows: a row for each run, by seed.
         is_baseline: whether other groups are held against this one.
+        baseline: label of the group that this one is held against; None if there is none.
+        differences: from that one, besides what the policies imply.
     """
 
     label: str
     rows: tuple[Row, ...]
     is_baseline: bool = False
+    baseline: Optional[str] = None
+    differences: "tuple[Difference, ...]" = ()
 
     @property
     def policy(self) -> str:
@@ -79,16 +89,25 @@ class Group:
 
     @property
     def counted(self) -> tuple[Row, ...]:
-        """The rows that a mean is over: the completed runs', or all if none completed."""
-        return tuple(row for row in self.rows if row.run.status == curves.COMPLETED) or self.rows
+        """The completed runs' rows, or, if none completed, all but those that have diverged."""
+        finite = tuple(row for row in self.rows if row not in self.diverged)
+        return tuple(row for row in finite if row.run.status == curves.COMPLETED) or finite
+
+    @property
+    def diverged(self) -> tuple[Row, ...]:
+        """The rows of the runs that have diverged."""
+        return tuple(row for row in self.rows if row.run.diverged_at is not None)
 
     def mean(self, column: str) -> Optional[float]:
         """Mean of a column over the counted rows; None unless each of them has a value.
 
-        A mean over the seeds that reached a target would hide the others.
+        A mean over the seeds that reached a target would hide the others, and so would one
+        over those that did not diverge; but as a baseline these count alone.
         """
         values = [getattr(row, column) for row in self.counted]
-        return None if None in values else sum(values) / len(values)
+        if None in values or not values or (self.diverged and not self.is_baseline):
+            return None
+        return sum(values) / len(values)
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
@@ -116,8 +135,13 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         label = _label(members[0], key, same_policy)
         if label in groups:
             label = f"{label} ({members[0].path})"
-        groups[label] = Group(label, tuple(Row(run, curves.final(run.curve)) for run in members))
+        groups[label] = Group(label, tuple(Row(run, _final(run)) for run in members))
     return list(groups.values())
+
+
+def _final(run: Run) -> Optional[float]:
+    """A run's final accuracy; None also if it has diverged."""
+    return None if run.diverged_at is not None else curves.final(run.curve)
 
 
 def _label(run: Run, key: Sequence[tuple[str, str]], same_policy: Sequence[Sequence[tuple[str, str]]]) -> str:

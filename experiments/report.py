@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Union
 
 import rich.box
@@ -12,6 +12,7 @@ import rich.table
 
 from classact.experiments import comparison, curves, report_page, scored_images, table
 from classact.experiments.comparison import Comparison, PathLike
+from classact.experiments.differences import Difference
 from classact.experiments.groups import Group
 
 _TERMINAL_WIDTH = 132
@@ -24,12 +25,16 @@ class Report:
     Attributes:
         path: the page.
         comparisons: what it shows, one for each metric.
-        notes: what its reader must know before comparing, one sentence each.
+        headline: what makes figures worthless, or unlike what they seem, one sentence each.
+        notes: what its reader must know besides, one sentence each.
+        differences: of each group from its baseline, by the group's label.
     """
 
     path: pathlib.Path
     comparisons: tuple[Comparison, ...]
+    headline: tuple[str, ...]
     notes: tuple[str, ...]
+    differences: Mapping[str, tuple[Difference, ...]]
 
 
 def write_report(
@@ -61,15 +66,31 @@ def write_report(
     """
     comparisons = comparison.compare_metrics(run_dirs, baseline, metrics)
     images, image_notes = _load_images(comparisons[0].groups)
+    headline = dict.fromkeys(line for compared in comparisons for line in compared.headline)
     notes = dict.fromkeys(note for compared in comparisons for note in compared.notes)
-    report = Report(pathlib.Path(out), comparisons, (*notes, *image_notes))
+    report = Report(
+        pathlib.Path(out), comparisons, tuple(headline), (*notes, *image_notes), _differences(comparisons)
+    )
     report.path.parent.mkdir(parents=True, exist_ok=True)
-    report.path.write_text(report_page.render(comparisons, report.notes, images), encoding="utf-8")
+    page = report_page.render(comparisons, report.headline, report.notes, report.differences, images)
+    report.path.write_text(page, encoding="utf-8")
     return report
 
 
+def _differences(comparisons: Sequence[Comparison]) -> dict[str, tuple[Difference, ...]]:
+    """Each group's differences by any of the metrics, once."""
+    found: dict[str, dict[Difference, None]] = {}
+    for compared in comparisons:
+        for group in compared.groups:
+            found.setdefault(group.label, {}).update(dict.fromkeys(group.differences))
+    return {label: tuple(differences) for label, differences in found.items() if differences}
+
+
 def format_table(report: Report, width: int = _TERMINAL_WIDTH) -> str:
-    """The report's tables, one for each metric, and its notes as plain text.
+    """The report's tables, one for each metric, as plain text.
+
+    Above them what makes figures worthless, below them the notes, and in what else each
+    group differs from its baseline.
 
     Columns without any figure are left out.
 
@@ -79,11 +100,21 @@ def format_table(report: Report, width: int = _TERMINAL_WIDTH) -> str:
     """
     text = io.StringIO()
     console = rich.console.Console(file=text, width=width, color_system=None, markup=False, highlight=False)
+    for line in report.headline:
+        console.print(f"WARNING: {line}", soft_wrap=True)
+    if report.headline:
+        console.print()
     for compared in report.comparisons:
         console.print(_table(compared))
         console.print()
     for note in report.notes:
         console.print(f"Note: {note}", soft_wrap=True)
+    for label, differences in report.differences.items():
+        others = [difference for difference in differences if not difference.consequence]
+        if others:
+            console.print(f"{label} differs from its baseline also in:", soft_wrap=True)
+        for difference in others:
+            console.print(f"  {difference}", soft_wrap=True)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
 
 

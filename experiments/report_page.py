@@ -1,87 +1,15 @@
 """The report's page: one HTML file that loads nothing, and reads well on a phone."""
 
+import dataclasses
 import html
-import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
-from classact.experiments import figures, table
+from classact.experiments import figures, page_template, table
 from classact.experiments.comparison import Comparison
+from classact.experiments.differences import Difference
 from classact.experiments.groups import Group, shared_fields
 from classact.experiments.scored_images import Extremes, ScoredImage
-
-_PAGE = string.Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-:root { color-scheme: light; --ink: #1f2933; --grey: #5f6b76; --line: #e4e7eb; --soft: #f5f7fa;
-  --wrong: #c0392b; }
-* { box-sizing: border-box; stroke-linejoin: round; }
-body { margin: 0; background: #fff; color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", Arial,
-  sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 2.2rem 1.2rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
-h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; }
-h2 small { color: var(--grey); font-size: .87rem; font-weight: 400; margin-left: .5rem; }
-.cards + .legend { margin-top: 1.5rem; } .charts + .table { margin-top: 1.2rem; }
-p { margin: .5rem 0; max-width: 46rem; }
-.sub, .small, figcaption { color: var(--grey); }
-.small { font-size: .87rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: .9rem;
-  margin: 1.5rem 0 0; }
-.card { border: 1px solid var(--line); border-top: 4px solid var(--colour); border-radius: 6px;
-  padding: .9rem 1rem; }
-.card .name { font-weight: 600; overflow-wrap: anywhere; }
-.card .big { font-size: 1.75rem; font-weight: 650; line-height: 1.25; letter-spacing: -.02em; }
-.card .big small { font-size: .95rem; font-weight: 500; letter-spacing: 0; }
-.notes { background: #fff8e6; border-left: 4px solid #e6b422; padding: .6rem 1rem; margin: 1.5rem 0;
-  border-radius: 0 6px 6px 0; }
-.notes p { margin: .2rem 0; overflow-wrap: anywhere; }
-.legend { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; font-size: .92rem; margin: .2rem 0 .6rem; }
-.legend i { display: inline-block; width: 1.3em; height: .24em; margin-right: .45em;
-  vertical-align: .22em;
-  background: var(--colour); border-radius: 2px; }
-.legend.parts i { width: .8em; height: .8em; vertical-align: -.05em; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr));
-  gap: 1.4rem 1.6rem; }
-.charts svg { display: block; width: 100%; height: auto; }
-.table { overflow-x: auto; margin: 0 -1.2rem; padding: 0 1.2rem; }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; min-width: 100%; }
-th { text-align: right; font-weight: 600; color: var(--grey); vertical-align: bottom; line-height: 1.3; }
-th, td { padding: .4rem .55rem; border-bottom: 1px solid var(--line); }
-td { text-align: right; white-space: nowrap; }
-td.long { white-space: normal; min-width: 11rem; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-tr.mean td, tr.mean td:first-child { background: var(--soft); font-weight: 600; }
-td.none { color: #9aa5b1; }
-.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(76px, 1fr)); gap: .7rem .5rem;
-  margin: .6rem 0 1.4rem; }
-.images figure { margin: 0; text-align: center; }
-.images img { width: 64px; height: 64px; object-fit: contain; image-rendering: pixelated;
-  background: var(--soft);
-  border: 1px solid var(--line); border-radius: 4px; }
-.images .wrong img { border: 3px solid var(--wrong); }
-.images figcaption { font-size: .72rem; line-height: 1.25; overflow-wrap: anywhere; }
-.images .wrong figcaption b { color: var(--wrong); font-weight: 600; }
-summary { cursor: pointer; font-weight: 600; margin: 1rem 0; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; font-size: .88rem;
-  margin: 0; }
-dt { color: var(--grey); } dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 480px) { main { padding-top: 1.3rem; } h1 { font-size: 1.4rem; } }
-</style>
-</head>
-<body>
-<main>
-$body
-</main>
-</body>
-</html>
-""")
-
 
 # Characters from which on a label in the table may take several lines.
 _LONG_LABEL = 24
@@ -93,24 +21,32 @@ score was when its example was trained on.</p>"""
 
 
 def render(
-    comparisons: Sequence[Comparison], notes: Sequence[str], images: Sequence[tuple[str, Extremes]]
+    comparisons: Sequence[Comparison],
+    headline: Sequence[str],
+    notes: Sequence[str],
+    differences: Mapping[str, Sequence[Difference]],
+    images: Sequence[tuple[str, Extremes]],
 ) -> str:
     """Renders the page.
 
     Args:
         comparisons: what to show, one for each metric, of the same groups.
-        notes: what a reader must know before comparing.
+        headline: what makes figures worthless, or unlike what they seem.
+        notes: what a reader must know besides.
+        differences: from the baseline, by the label of a group.
         images: the extremes of the runs that have scored images, each with its label.
     """
     first = comparisons[0]
     policies = dict.fromkeys(group.policy for group in first.groups)
     sections = (
         _heading(first.groups),
+        _notes(headline, "headline"),
         *(_one_metric(first, notes) if len(comparisons) == 1 else _several_metrics(comparisons, notes)),
+        _differences(differences),
         _images(images, first.targets),
         _configuration(first.groups),
     )
-    return _PAGE.substitute(
+    return page_template.PAGE.substitute(
         title=f"classact: {_escape(', '.join(policies))}", body="\n".join(part for part in sections if part)
     )
 
@@ -176,13 +112,23 @@ def _cards(compared: Comparison) -> str:
             cards.append(
                 f'<div class="card" style="--colour: {colours[group.label]}">'
                 f'<div class="name">{_escape(group.label)}</div><div class="big">{big}</div>'
-                f'<div class="small">{small}</div></div>'
+                f'<div class="small">{small}</div>{_unlike(group)}</div>'
             )
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
 
 
+def _unlike(group: Group) -> str:
+    """In what a gain of the group may have another reason than its policy."""
+    found = [difference for difference in group.differences if difference.consequence]
+    lines = (f"{item.field} {item.value} (baseline {item.baseline})" for item in found)
+    return "".join(f'<div class="unlike">{_escape(line)}</div>' for line in lines)
+
+
 def _result(group: Group, measure: str) -> Optional[tuple[str, str]]:
     """A group's result as a large and a small line."""
+    if group.diverged and not group.is_baseline:
+        of = f" <small>{len(group.diverged)} of {len(group.rows)} runs</small>" if group.counted else ""
+        return f"diverged{of}", "its numbers became NaN or infinite; nothing is saved by it"
     final, target, updates = group.mean("final"), group.mean("target"), group.mean("updates")
     fewer, saved = group.mean("fewer_updates"), group.mean("saving_full")
     if group.is_baseline and final is not None:
@@ -201,10 +147,10 @@ def _result(group: Group, measure: str) -> Optional[tuple[str, str]]:
     )
 
 
-def _notes(notes: Sequence[str]) -> str:
+def _notes(notes: Sequence[str], kind: str = "small") -> str:
     """What a reader must know before comparing."""
     lines = "".join(f"<p>{_escape(note)}</p>" for note in notes)
-    return f'<div class="notes small">{lines}</div>' if lines else ""
+    return f'<div class="notes {kind}">{lines}</div>' if lines else ""
 
 
 def _curves(compared: Comparison) -> list[Optional[str]]:
@@ -264,6 +210,24 @@ def _table(compared: Comparison) -> str:
         rows.append(f"<tr{kind}><td{long}>{_escape(line.label)}</td>{cells}</tr>")
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
     return f'<div class="table"><table>{body}</table></div>'
+
+
+def _differences(differences: Mapping[str, Sequence[Difference]]) -> str:
+    """In what each group differs from its baseline."""
+    rows = "".join(
+        "<tr>"
+        + "".join(f"<td>{_escape(cell)}</td>" for cell in (label, *dataclasses.astuple(difference)))
+        + "</tr>"
+        for label, found in differences.items()
+        for difference in found
+    )
+    if not rows:
+        return ""
+    head = "".join(f"<th>{name}</th>" for name in ("policy", "field", "run", "baseline", "so"))
+    return f"""<h2>Differences from the baseline</h2>
+<p class="small">All that the runs' configurations record, but for what the policies imply and what changes no
+result.</p>
+<div class="table"><table class="left"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"""
 
 
 def _images(images: Sequence[tuple[str, Extremes]], targets: str) -> str:

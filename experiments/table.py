@@ -107,6 +107,8 @@ def lines(groups: Sequence[Group]) -> list[Line]:
 def _cell(group: Group, row: Row, column: Column) -> str:
     """A run's cell."""
     value = getattr(row, column.field)
+    if row in group.diverged and column.field in ("final", *_AGAINST_BASELINE):
+        return curves.DIVERGED if column.field == "final" else NONE
     if group.is_baseline and column.field in _AGAINST_BASELINE:
         return "baseline" if column.field == "fewer_updates" else NONE
     if value is None:
@@ -115,13 +117,16 @@ def _cell(group: Group, row: Row, column: Column) -> str:
 
 
 def _mean_cell(group: Group, column: Column) -> str:
-    """A group's cell: the mean, or how many runs reached the target if not all did."""
+    """A group's cell: the mean, or how many runs diverged, or reached the target, if not all did."""
     if group.is_baseline and column.field in _AGAINST_BASELINE:
         return "baseline" if column.field == "fewer_updates" else NONE
     value = group.mean(column.field)
     if value is not None:
         return column.show(value)
+    tried = len(group.counted) + len(group.diverged)
+    if column.field == "final" and group.diverged:
+        return f"{len(group.diverged)} of {tried} diverged"
     if column.field == "updates" and any(row.target is not None for row in group.counted):
         reached = sum(row.updates is not None for row in group.counted)
-        return f"{reached} of {len(group.counted)} reached it"
+        return f"{reached} of {tried} reached it"
     return NONE

@@ -21,7 +21,7 @@ from classact.experiments.resolution import resolve
 from classact.launch import class_meaning, evaluators, fitting, identity, isolation, parts, rpc
 from classact.launch.first_lines import FirstLines
 from classact.models import registry
-from classact.nodes import checkpoints, evaluator
+from classact.nodes import checkpoints, divergence, evaluator
 from classact.nodes.metrics import MetricsWriter
 
 # How long a call may take beyond what it was asked to wait.
@@ -136,6 +136,7 @@ def evaluate(attached: Attached, stop: threading.Event, report: Callable[[str], 
             no result.
         source.DataError: if the learner's parameters do not fit the evaluator's data.
         checkpoints.CheckpointError: if the run has ended without a readable checkpoint.
+        DivergedError: if the learner's parameters are not finite; nothing of them is written.
     """
     written: _Written | None = None
     measure = _checked(attached)
@@ -155,6 +156,7 @@ def evaluate(attached: Attached, stop: threading.Event, report: Callable[[str], 
     seen = None if written is None else written.step
     # An interrupted run's checkpoint may be older than what was evaluated.
     if step is not None and (seen is None or step > seen):
+        divergence.check_measured(step, variables)
         values = measure(variables)
         # Not before: a checkpoint that cannot be measured leaves nothing in the directory.
         written = written or _Written(attached, report)

@@ -202,7 +202,9 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
     _say_how_it_ended(outcome)
     step = checkpoints.latest_step(workdir / "checkpoints")
     if outcome.status != "completed" and step is not None and engine != "synchronous":
-        print(f"classact: its newest checkpoint is of step {step}; the same command goes on", file=sys.stderr)
+        again = ", and would most likely diverge again" if outcome.diverged is not None else ""
+        said = f"its newest checkpoint is of step {step}; the same command goes on{again}"
+        print(f"classact: {said}", file=sys.stderr)
     result = workdir / "result.json"
     print(f"{outcome.status}: {result if result.exists() else workdir}")
     return outcome.exit_status
@@ -213,7 +215,8 @@ def _say_how_it_ended(outcome: "Outcome") -> None:
     refusal = _REFUSAL.search(outcome.traceback)
     if refusal:
         raise UsageError(f"{refusal['said']} (found by task {outcome.failed_task})")
-    if outcome.traceback:
+    # That numbers grow out of bounds is no fault at the place where it is found.
+    if outcome.traceback and outcome.diverged is None:
         print(outcome.traceback, file=sys.stderr)
     if outcome.message:
         print(f"classact: {outcome.message}", file=sys.stderr)
@@ -231,6 +234,7 @@ def _evaluate(argv: Sequence[str]) -> int:
     from classact.experiments.config import EVALUATOR_KINDS, ConfigError, EvaluatorConfig
     from classact.launch import attach
     from classact.nodes.checkpoints import CheckpointError
+    from classact.nodes.errors import DivergedError
 
     workdir = flags.DEFINE_string("workdir", None, "Run directory of the experiment.")
     kind = flags.DEFINE_enum("evaluator", None, EVALUATOR_KINDS, "What to measure.")
@@ -256,6 +260,9 @@ def _evaluate(argv: Sequence[str]) -> int:
         attach.evaluate(attached, stop, report=lambda line: print(line, flush=True))
     except (DataError, CheckpointError) as error:
         raise UsageError(str(error)) from None
+    except DivergedError as error:
+        _complain(f"{workdir.value}: {error}")
+        return 1
     except attach.AttachError as error:
         _complain(str(error))
         return 1

@@ -54,10 +54,7 @@ class Engine(abc.ABC):
     Attributes:
       events: takes an `Ended` for each task that is over.
       running: names of the tasks that run.
-      in_phases: whether awaited tasks can be asked to stop before the others.
     """
-
-    in_phases = True
 
     def __init__(
         self,
@@ -261,7 +258,9 @@ class Engine(abc.ABC):
             before = self._plan.within_hour(name)
             times = "once" if before == 1 else f"{before} times"
             again = f"; it had been started again {times} within the hour" if before else ""
-            self._crash = Outcome("failed", name, crash.message + again, crash.traceback)
+            self._crash = Outcome(
+                "failed", name, crash.message + again, crash.traceback, diverged=crash.diverged
+            )
             self._deadline = self._clock() + self._patience.crash_grace
             self._plan.cancel()
         if self._crash is not None and name in self._awaited:
@@ -300,7 +299,7 @@ class Engine(abc.ABC):
         now, notice = self._clock(), self._patience.stop_notice
         self._notice_end = now + notice
         self._deadline = self._notice_end + self.tell_seconds()
-        first = self.running & self._awaited if self.in_phases else set()
+        first = self.running & self._awaited
         if first:
             self._others_at = now + notice / 2
         self.stop(first or set(self.running), notice)

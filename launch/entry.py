@@ -15,8 +15,14 @@ from typing import Any
 
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError
-from classact.launch.task import FATAL_STATUS, STOP_SIGNAL_VARIABLE, TASK_VARIABLE, UNWRITABLE_STATUS
-from classact.nodes.errors import FatalError, unwritable
+from classact.launch.task import (
+    DIVERGED_STATUS,
+    FATAL_STATUS,
+    STOP_SIGNAL_VARIABLE,
+    TASK_VARIABLE,
+    UNWRITABLE_STATUS,
+)
+from classact.nodes.errors import DivergedError, FatalError, unwritable
 
 _FATAL = (FatalError, DataError, ConfigError)
 
@@ -41,7 +47,8 @@ class Entry:
 
         In a task's process a failure prints its traceback, as far as that can be done, and
         ends the process at once: with `FATAL_STATUS` if a restart cannot cure it, with
-        `UNWRITABLE_STATUS` if its files cannot be written, else with 1. Neither threads nor
+        `DIVERGED_STATUS` if that is because the run has diverged, with `UNWRITABLE_STATUS` if
+        its files cannot be written, else with 1. Neither threads nor
         what is registered for the exit are waited for: Orbax waits minutes there for the
         rest of a checkpoint that has failed, and JAX for the other hosts of a learner,
         which wait for this one.
@@ -76,6 +83,8 @@ def _status_of(error: Exception) -> int:
     """The exit status of a task that fails so."""
     if unwritable(error) is not None:
         return UNWRITABLE_STATUS
+    if isinstance(error, DivergedError):
+        return DIVERGED_STATUS
     return FATAL_STATUS if isinstance(error, _FATAL) else 1
 
 

@@ -15,11 +15,14 @@ class Crash:
       message: one line for people.
       traceback: as `Outcome.traceback`.
       fatal: whether it is certain to happen again if the task is started again.
+      diverged: learner step at which the task found that the run has diverged; None if it
+        did not.
     """
 
     message: str
     traceback: str
     fatal: bool = False
+    diverged: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

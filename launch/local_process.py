@@ -19,6 +19,7 @@ from classact.launch.crash_report import crash_text, describe_exit
 from classact.launch.events import Crash, Ended
 from classact.launch.outcome import TaskEnd
 from classact.launch.task import (
+    DIVERGED_STATUS,
     FATAL_STATUS,
     STOP_SIGNAL_VARIABLE,
     STOP_STATUS,
@@ -26,6 +27,7 @@ from classact.launch.task import (
     UNWRITABLE_STATUS,
     Task,
 )
+from classact.nodes.errors import DivergedError
 
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 # More than a block, so that a disk has to find space for it.
@@ -101,19 +103,24 @@ class LocalProcess:
             return None
         log_path = self._task.log_path
         said = crash_text(log_path, self._log_offset)
+        diverged = None
         # It was there when this life began.
         gone = not log_path.parent.is_dir()
         if gone:
             why = f"the run's files cannot be written: {log_path.parent} is gone"
         elif exit_status == UNWRITABLE_STATUS:
             why = f"the run's files cannot be written: {_refusal(said, log_path.parent)}"
+        elif exit_status == DIVERGED_STATUS:
+            # The log may be lost.
+            error = DivergedError.in_text(said) or DivergedError(0, "its log does not say why, nor the step")
+            diverged, why = error.step, str(error)
         elif exit_status == FATAL_STATUS:
             why = "an error that no restart cures"
         else:
             why = describe_exit(exit_status)
         message = f"task {self._task.name} crashed: {why}; log: {log_path}"
-        fatal = gone or exit_status in (FATAL_STATUS, UNWRITABLE_STATUS)
-        return Crash(message, said, fatal)
+        fatal = gone or exit_status in (DIVERGED_STATUS, FATAL_STATUS, UNWRITABLE_STATUS)
+        return Crash(message, said, fatal, diverged)
 
     def _signal(self, send: Callable[[int, int], None], number: int) -> None:
         # Once the process is reaped, another one may have its number.

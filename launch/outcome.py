@@ -68,6 +68,8 @@ class Outcome:
         processes are stuck only if they hang inside the kernel.
       restarts: how often each task was started again after it had died, by its name;
         the others are left out.
+      diverged: learner step at which the run was found to have diverged, which is why it
+        failed; None if it was not.
     """
 
     status: Status
@@ -80,6 +82,7 @@ class Outcome:
     tasks: Mapping[str, TaskEnd] = dataclasses.field(default_factory=dict)
     stuck: tuple[str, ...] = ()
     restarts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    diverged: int | None = None
 
     @property
     def exit_status(self) -> int:

@@ -24,7 +24,7 @@ from classact.experiments.config import (
 from classact.launch import class_meaning, fitting, held_out, recorded
 from classact.launch.first_lines import FirstLines
 from classact.models import cost, registry, text, transformer, two_tower
-from classact.nodes import checkpoints, training
+from classact.nodes import checkpoints, divergence, training
 from classact.replay import records
 from classact.selection import contrastive, losses, policies
 
@@ -430,6 +430,8 @@ def check_reference(
         variables = fixed_variables(data_set)["reference"]
     except checkpoints.CheckpointError as error:
         raise ConfigError(f"{field}: {error}") from None
+    nonfinite = divergence.nonfinite_arrays(variables)
+    require(not nonfinite, "reference.checkpoint", str(run), f"of a run that has not diverged: {nonfinite}")
     difference = fitting.misfit(variables, classifier(config.scorer, config, data), data.num_classes)
     if difference:
         raise ConfigError(

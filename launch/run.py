@@ -328,6 +328,7 @@ def _write_result(prepared: Prepared, outcome: Outcome, wall_seconds: float, cpu
             "peak_bytes_by_node": {name: end.peak_bytes for name, end in outcome.tasks.items()},
             "restarts": dict(outcome.restarts),
             "message": outcome.message,
+            "diverged": outcome.diverged,
         },
     )
 

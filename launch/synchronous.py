@@ -18,7 +18,8 @@ from classact.launch import class_meaning, evaluators, parts
 from classact.launch.interrupts import Interrupt, interrupts_to
 from classact.launch.outcome import Outcome
 from classact.nodes import batches as batches_lib
-from classact.nodes import checkpoints, synchronous, training
+from classact.nodes import checkpoints, divergence, synchronous, training
+from classact.nodes.errors import DivergedError
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.selection import policies
 
@@ -32,7 +33,8 @@ def run_synchronous(config: ExperimentConfig, workdir: Any, data: Mapping[str, p
         data: shapes of each data set.
 
     Returns:
-        The outcome: completed, or interrupted by a signal after the update that it came in.
+        The outcome: completed, interrupted by a signal after the update that it came in, or
+        failed because it has diverged; nothing is saved then.
     """
     shape = next(iter(data.values()))
     recorder = _Recorder(config, workdir, data)
@@ -55,6 +57,9 @@ def run_synchronous(config: ExperimentConfig, workdir: Any, data: Mapping[str, p
             signal=interrupt.signal,
             cpu_seconds=time.process_time() - started,
         )
+    except DivergedError as error:
+        cpu_seconds = time.process_time() - started
+        return Outcome("failed", message=str(error), cpu_seconds=cpu_seconds, diverged=error.step)
     checkpointer = checkpoints.Checkpointer(
         workdir / "checkpoints", classes=class_meaning.of_head(config, shape)
     )
@@ -97,6 +102,7 @@ def _data_set(config: ExperimentConfig, own: DataSetConfig, shape: parts.DataSha
         own.batch_size,
         own.temperature,
         {role: (models[role], variables) for role, variables in parts.fixed_variables(own).items()},
+        config.max_nonfinite_share,
     )
 
 
@@ -127,9 +133,10 @@ class _Recorder:
         self._losses.append(metrics)
         shares = [batches_lib.corrupted_share(batch) for batch in batches.values()]
         self._corrupted += [share for share in shares if share is not None]
-        if step % self._config.log_every == 0:
+        if step % self._config.log_every == 0 or step == self._config.steps:
             self._write(step)
         if step % self._config.evaluation.every == 0 or step == self._config.steps:
+            divergence.check_state(step, state)
             for name, (writer, measure) in self._evaluators.items():
                 values = measure(state.variables()["learner"])
                 writer.write(step, {f"eval/{name}/{key}": value for key, value in values.items()})

@@ -16,6 +16,9 @@ FATAL_STATUS = 87
 UNWRITABLE_STATUS = 88
 """As `FATAL_STATUS`, of a task whose files cannot be written; its log is one of them."""
 
+DIVERGED_STATUS = 89
+"""As `FATAL_STATUS`, of a task that found that the run has diverged; its log says at which step."""
+
 TASK_VARIABLE = "CLASSACT_TASK"
 """Is in the environment of a task's process."""
 STOP_SIGNAL_VARIABLE = "CLASSACT_STOP_SIGNAL"

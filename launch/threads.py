@@ -15,6 +15,7 @@ from typing import Any
 
 import launchpad as lp
 from absl import flags
+from launchpad.launch import worker_manager
 from launchpad.launch.worker_manager import WorkerManager
 
 from classact.launch.engine import Engine, Patience, awaited_names
@@ -24,6 +25,7 @@ from classact.launch.ports import LOOPBACK, LoopbackPorts
 from classact.launch.resources import proxy_exceptions
 from classact.launch.task import STOP_STATUS
 from classact.launch.tasks import FixedAddress, endpoints, stop_program, task_names
+from classact.nodes.errors import DivergedError
 
 
 def run_threads(
@@ -38,10 +40,9 @@ def run_threads(
 
     A node succeeds if its function returns, or leaves by `sys.exit(0)`; another
     exception is a crash. `Engine.watch` says what follows; but no node is started
-    again, and all are asked to stop at the same time. A thread cannot be ended from
-    outside: a node that does not stop within the notice, or still runs at a second
-    signal, is named in `Outcome.stuck`. A process with such threads should end by
-    `os._exit`.
+    again. A thread cannot be ended from outside: a node that does not stop within the
+    notice, or still runs at a second signal, is named in `Outcome.stuck`. A process
+    with such threads should end by `os._exit`.
 
     Blocks until all is over; call it from the main thread. May be called again,
     with another program: Launchpad's nodes keep what they built.
@@ -67,7 +68,11 @@ def run_threads(
     started = time.process_time()
     engine = _Threads(names.values(), awaited, patience, on_tick)
     with engine.interrupts() as interrupts, _environment(proxy_exceptions([])), LoopbackPorts() as ports:
-        with _reporting_to(engine.events, program, names), _ports_from(ports, program), _launchpad_flags():
+        with (
+            _reporting_to(engine.events, program, names, engine.stops),
+            _ports_from(ports, program),
+            _launchpad_flags(),
+        ):
             engine.manager = lp.launch(program, launch_type=lp.LaunchType.LOCAL_MULTI_THREADING)
         interrupts.install()  # lp.launch took the signals over.
         try:
@@ -83,19 +88,34 @@ def run_threads(
 class _Threads(Engine):
     """One call of `run_threads`."""
 
-    # Launchpad has one stop event for all threads.
-    in_phases = False
     manager: WorkerManager
+
+    def __init__(
+        self,
+        names: Collection[str],
+        awaited: Collection[str],
+        patience: Patience,
+        on_tick: Callable[[], None] | None,
+    ) -> None:
+        super().__init__(names, awaited, patience, on_tick)
+        # Launchpad has one stop event for all threads: it is the awaited nodes' own.
+        self.stops = {name: threading.Event() for name in set(names) - set(awaited)}
+        self._begun_to_stop = False
 
     def restart(self, name: str) -> None:
         raise LaunchError(f"node {name}: threads are not started again")
 
     def stop(self, names: Collection[str], notice: float) -> None:
-        # It waits for the nodes without a limit, hence a thread of its own.
-        threading.Thread(target=self.manager.stop_and_wait, name="stop-nodes", daemon=True).start()
+        if not self._begun_to_stop:
+            self._begun_to_stop = True
+            # It waits for the nodes without a limit, hence a thread of its own.
+            threading.Thread(target=self.manager.stop_and_wait, name="stop-nodes", daemon=True).start()
+        for name in set(names) & set(self.stops):
+            self.stops[name].set()
 
     def kill(self) -> None:
-        """Gives up: threads cannot be killed."""
+        """Gives up: threads cannot be killed, but those not yet asked to stop are asked."""
+        self.stop(self.running, 0.0)
 
     def abort(self) -> None:
         if self.running and not self.stopping:
@@ -110,12 +130,39 @@ class _Threads(Engine):
         return 0.0
 
 
+class _OwnStop:
+    """Launchpad's worker manager as the thread of a node sees it that has a stop event of its own.
+
+    So a replay's tables are there until the learner has saved them.
+    """
+
+    def __init__(self, manager: WorkerManager, stop: threading.Event) -> None:
+        self._manager = manager
+        self._stop = stop
+
+    def stop_event(self) -> threading.Event:
+        return self._stop
+
+    def wait_for_stop(self, timeout_secs: float | None = None) -> bool:
+        return self._stop.wait(timeout_secs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)
+
+
 def _report(
-    events: queue.SimpleQueue[Event], name: str, node: lp.PyNode, function: Callable[[], Any]
+    events: queue.SimpleQueue[Event],
+    name: str,
+    node: lp.PyNode,
+    function: Callable[[], Any],
+    stop: threading.Event | None,
 ) -> None:
     """A node's thread: never lets an exception reach Launchpad, which would print it late."""
     # Launchpad's own way for `lp.stop()` to end the run is to send this process SIGTERM.
     node.launch_context.initialize(lp.LaunchType.LOCAL_MULTI_THREADING, None, stop_program)
+    if stop is not None:
+        # There is no public way: it is where `lp.stop_event` looks, for this thread alone.
+        worker_manager._WORKER_MANAGERS.manager = _OwnStop(worker_manager.get_worker_manager(), stop)
     try:
         function()
     except SystemExit as leave:
@@ -129,14 +176,19 @@ def _report(
 
 def _crash(name: str, error: BaseException) -> Crash:
     text = "".join(traceback.format_exception(error)).rstrip()
-    return Crash(f"task {name} crashed: {type(error).__name__}: {error}", text)
+    diverged = error.step if isinstance(error, DivergedError) else None
+    why = str(error) if diverged is not None else f"{type(error).__name__}: {error}"
+    return Crash(f"task {name} crashed: {why}", text, diverged=diverged)
 
 
 @contextlib.contextmanager
 def _reporting_to(
-    events: queue.SimpleQueue[Any], program: lp.Program, names: Mapping[tuple[str, int], str]
+    events: queue.SimpleQueue[Any],
+    program: lp.Program,
+    names: Mapping[tuple[str, int], str],
+    stops: Mapping[str, threading.Event],
 ) -> Iterator[None]:
-    """Makes the nodes that are launched inside report their ends.
+    """Makes the nodes that are launched inside report their ends, and heed their own stop events.
 
     Launchpad's own way, `WorkerManager.wait`, polls, and does not say which node
     raised. A node's function is read once, by `lp.launch`, and is private.
@@ -144,7 +196,9 @@ def _reporting_to(
     nodes = {names[label, i]: node for label, group in program.groups.items() for i, node in enumerate(group)}
     functions = {name: node.function for name, node in nodes.items()}
     for name, node in nodes.items():
-        node._partial_function = functools.partial(_report, events, name, node, functions[name])
+        node._partial_function = functools.partial(
+            _report, events, name, node, functions[name], stops.get(name)
+        )
     try:
         yield
     finally:

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from typing import Optional
 
+_DIVERGED = re.compile(r"^\S*\bDivergedError: diverged at step (?P<step>\d+): (?P<why>.+)", re.MULTILINE)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # These concern files only if one is named: a socket can refuse as well.
 _NO_RIGHT = (errno.EACCES, errno.EPERM)
@@ -12,6 +14,26 @@ _NO_RIGHT = (errno.EACCES, errno.EPERM)
 
 class FatalError(RuntimeError):
     """Starting the node again would not cure it, so nobody tries."""
+
+
+class DivergedError(FatalError):
+    """The run has diverged: its loss, its parameters or its scores are no finite numbers any more.
+
+    Attributes:
+        step: the learner step at which that was found.
+    """
+
+    def __init__(self, step: int, why: str) -> None:
+        """Takes the step, at least 0, and in one line what is not finite."""
+        super().__init__(f"diverged at step {step}: {why}")
+        self.step = step
+        self.why = why
+
+    @classmethod
+    def in_text(cls, text: str) -> Optional["DivergedError"]:
+        """The last one whose traceback is in a text, such as a task's log; None if there is none."""
+        found = list(_DIVERGED.finditer(text))
+        return cls(int(found[-1]["step"]), found[-1]["why"]) if found else None
 
 
 def unwritable(error: BaseException) -> Optional[str]:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from classact.models import registry
+from classact.nodes import divergence, parameters
 from classact.nodes import metrics as metrics_lib
-from classact.nodes import parameters
 from classact.selection import losses
 
 Variables = Any
@@ -66,7 +66,11 @@ class Evaluator:
         self._evaluated = evaluated
 
     def run(self) -> None:
-        """Evaluates until the learner has finished or the stop signal."""
+        """Evaluates until the learner has finished or the stop signal.
+
+        Raises:
+            DivergedError: if the parameters to measure are not finite.
+        """
         evaluated = self._evaluated
         while not self._stop.is_set():
             due = (evaluated // self._every + 1) * self._every
@@ -84,7 +88,9 @@ class Evaluator:
                     continue
                 step, finished, payload = response
             if payload:
-                values = self._measure(parameters.decode(payload["learner"]))
+                variables = parameters.decode(payload["learner"])
+                divergence.check_measured(step, variables)
+                values = self._measure(variables)
                 self._metrics.write(
                     step, {f"eval/{self._name}/{key}": value for key, value in values.items()}
                 )

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import json
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,17 +15,12 @@ import numpy as np
 
 from classact.nodes import batches as batches_lib
 from classact.nodes import clocks as clocks_lib
-from classact.nodes import hosts, opening, parameters, saving, training
+from classact.nodes import divergence, hosts, opening, parameters, saving, training
 from classact.nodes import mesh as mesh_lib
 from classact.nodes import metrics as metrics_lib
-from classact.nodes.errors import FatalError
 
 # Longest single wait, between two looks at the stop signal.
 _POLL_SECONDS = 1.0
-
-
-class NonFiniteLossError(FatalError):
-    """The loss became NaN or infinite."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,15 +164,20 @@ class Learner:
         same update.
 
         Raises:
-            NonFiniteLossError: naming the step; on every host.
+            DivergedError: if a loss, or what is to be saved or published as the last, is not
+                finite, naming the step; on every host.
             NoDataError: if a data set delivers nothing for too long; other hosts fail in
                 their next update, or wait in it until the engine stops them.
             TimeoutError: if an evaluator's last report does not come.
         """
         step = int(self._state.step)
-        self._store.offer(step, self._state.variables(), final=step == self._config.steps)
         try:
+            if step:
+                # Of a checkpoint, which an earlier version may have saved.
+                divergence.check_state(step, self._state)
+            self._store.offer(step, self._state.variables(), final=step == self._config.steps)
             step = self._train(step)
+            divergence.check_state(step, self._state)
             if step < self._config.steps and self._saver:
                 self._saver.save_stopped(step, self._state)
         finally:
@@ -223,7 +222,7 @@ class Learner:
             interval.add(step, drawn.sub_batches)
             # One update behind: the device always has work while the host waits.
             if len(in_flight) > 1:
-                interval.add_metrics(*_checked(in_flight.popleft()))
+                interval.add_metrics(divergence.checked_metrics(*in_flight.popleft()))
             interval.add_times(trained_from - started, time.monotonic() - trained_from)
             if self._metrics and (step % self._config.log_every == 0 or step == self._config.steps):
                 self._metrics.write(step, {**interval.pop(), **self._tables()})
@@ -232,10 +231,11 @@ class Learner:
             if self._saver and every and step % every == 0 and step < self._config.steps:
                 # Nothing that is not finite is saved.
                 while in_flight:
-                    interval.add_metrics(*_checked(in_flight.popleft()))
+                    interval.add_metrics(divergence.checked_metrics(*in_flight.popleft()))
+                divergence.check_state(step, self._state)
                 interval.add_save(self._saver.save(step, self._state))
         for item in in_flight:
-            _checked(item)
+            divergence.checked_metrics(*item)
         return step
 
     def _finish(self, step: int) -> None:
@@ -275,16 +275,6 @@ class Learner:
         return dict(found)
 
 
-def _checked(item: tuple[int, training.Metrics]) -> tuple[int, dict[str, float]]:
-    """Brings an update's metrics to the host; blocks until it is computed."""
-    step, metrics = item
-    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    for name, value in values.items():
-        if name.endswith("loss") and not math.isfinite(value):
-            raise NonFiniteLossError(f"{name} is {value} at step {step}")
-    return step, values
-
-
 class _Interval:
     """Sums and means since the last line of metrics.
 
@@ -313,7 +303,7 @@ class _Interval:
                 if self._each:
                     self._values[f"selection/{data_set}/{name}"].append(value)
 
-    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+    def add_metrics(self, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             self._values[name].append(value)
 

@@ -9,18 +9,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from classact.nodes import divergence
 from classact.nodes import metrics as metrics_lib
-from classact.nodes.errors import FatalError
 from classact.nodes.extremes import Extremes
 from classact.nodes.inference_server import Scores, scoring_fields
 from classact.selection import race
 
 Batch = Mapping[str, np.ndarray]
 ScoreFn = Callable[[Batch], Scores]
-
-
-class NonFiniteScoresError(FatalError):
-    """Too many scores were NaN or infinite."""
 
 
 class Stream(Protocol):
@@ -115,7 +111,7 @@ class RunLoop:
         """Runs until the stop signal.
 
         Raises:
-            NonFiniteScoresError: past the configured share of unusable scores.
+            DivergedError: past the configured share of unusable scores.
         """
         recent: list[np.ndarray] = []
         try:
@@ -146,12 +142,7 @@ class RunLoop:
         self._examples += len(found.keep)
         self._saturated += found.saturated
         self._nonfinite += int(np.count_nonzero(~found.keep))
-        limit = max(10.0, self._max_nonfinite_share * self._examples)
-        if self._nonfinite > limit:
-            raise NonFiniteScoresError(
-                f"{self._nonfinite} of {self._examples} scores are NaN or infinite, more than "
-                f"max_nonfinite_share={self._max_nonfinite_share}; parameters of learner step {scores.step}"
-            )
+        divergence.check_scores(scores.step, self._nonfinite, self._examples, self._max_nonfinite_share)
         scored: dict[str, Any] = {
             **batch,
             "score": scores.values.astype(np.float32),

@@ -6,6 +6,7 @@ its sub-batch by Gumbel-top-k. Tests compare the program with it, and the benchm
 measures the program's overhead against it.
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -14,7 +15,8 @@ import jax
 import numpy as np
 
 from classact.models import registry
-from classact.nodes import scoring, training
+from classact.nodes import divergence, scoring, training
+from classact.nodes.errors import DivergedError
 from classact.nodes.inference_server import scoring_fields
 from classact.selection import losses, policies, race
 
@@ -32,6 +34,8 @@ class DataSet:
         batch_size: b, examples of a sub-batch.
         temperature: of the softmax over the scores.
         fixed: model and variables by role, of those that never change.
+        max_nonfinite_share: share of the scores so far that may be NaN or infinite; such
+            examples are not drawn.
     """
 
     policy: policies.Policy
@@ -39,6 +43,7 @@ class DataSet:
     batch_size: int
     temperature: float
     fixed: Mapping[str, tuple[registry.Model, Any]] = dataclasses.field(default_factory=dict)
+    max_nonfinite_share: float = 0.01
 
 
 def train(
@@ -67,12 +72,16 @@ def train(
             donated to the next update.
 
     Returns:
-        The final state.
+        The final state, which is finite.
+
+    Raises:
+        DivergedError: if a loss, the scores or the final state are not finite, as the nodes do.
     """
     rng = np.random.default_rng(seed)
     select = {name: _selector(item, task, trained, rng) for name, item in data_sets.items()}
     update = training.make_update(trained, task, accumulation=accumulation)
     state = training.init_state(trained, seed)
+    in_flight: collections.deque[tuple[int, training.Metrics]] = collections.deque()
     for step in range(1, steps + 1):
         read = {name: next(item.stream) for name, item in data_sets.items()}
         chosen = {name: select[name](state, batch) for name, batch in read.items()}
@@ -81,6 +90,13 @@ def train(
             {name: scoring_fields(batch) for name, batch in chosen.items()},
             {name: scoring_fields(batch) for name, batch in read.items()},
         )
+        in_flight.append((step, metrics))
+        # One update behind: the device always has work while the host waits.
+        if len(in_flight) > 1:
+            divergence.checked_metrics(*in_flight.popleft())
+        if step == steps:
+            divergence.checked_metrics(*in_flight.popleft())
+            divergence.check_state(step, state)
         on_step(step, state, metrics, chosen)
     return state
 
@@ -103,12 +119,24 @@ def _selector(
     score = scoring.make_scorer(policy, task, models)
     fixed = {role: jax.device_put(variables) for role, (_, variables) in data_set.fixed.items()}
 
+    examples = nonfinite = 0
+
     def select(state: training.TrainState, batch: Batch) -> Batch:
+        nonlocal examples, nonfinite
         variables = {**state.variables(), **fixed}
         if policy.online == "learner":
             variables["online"] = variables["learner"]
         scores = np.asarray(score({role: variables[role] for role in models}, scoring_fields(batch)))
-        indices = race.gumbel_top_k(scores, data_set.batch_size, data_set.temperature, rng)
-        return {name: array[indices] for name, array in batch.items()}
+        usable = np.flatnonzero(np.isfinite(scores))
+        unusable = len(scores) - len(usable)
+        examples, nonfinite = examples + len(scores), nonfinite + unusable
+        if unusable:
+            step = int(state.step)
+            divergence.check_scores(step, nonfinite, examples, data_set.max_nonfinite_share)
+            if len(usable) < data_set.batch_size:
+                why = f"{unusable} of the {len(scores)} scores of a super-batch are NaN or infinite"
+                raise DivergedError(step, f"{why}, too many to draw {data_set.batch_size} from it")
+        drawn = race.gumbel_top_k(scores[usable], data_set.batch_size, data_set.temperature, rng)
+        return {name: array[usable[drawn]] for name, array in batch.items()}
 
     return select

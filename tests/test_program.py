@@ -193,8 +193,9 @@ def test_run_loops_fill_two_shards_and_the_learner_reads_both(place):
 def test_scores_that_are_not_numbers_end_the_run_with_their_reason(place):
     done = train(place, "broken", "--config.policy=user_policies:broken", "--launch=processes")
     assert done.returncode == 1
-    assert "NonFiniteScoresError" in done.stderr and "max_nonfinite_share" in done.stderr
-    assert result_of(place, "broken")["status"] == "failed"
+    assert "scores are NaN" in done.stderr and "max_nonfinite_share" in done.stderr
+    result = result_of(place, "broken")
+    assert (result["status"], result["diverged"], result["restarts"]) == ("failed", 0, {})
     assert not processes_of(place / "broken")
 
 

@@ -46,7 +46,7 @@ def write_run(path, policy="uniform", seed=0, speed=1.0, steps=1500, every=50, f
         every: updates between evaluations.
         final: the accuracy at the end.
         **options: `status` (None for no result.json), `done` (updates done),
-            `config` (more fields), `noise` (standard deviation of the
+            `result` (more of what is in it), `config` (more fields), `noise` (standard deviation of the
             evaluations), `curved` (a saturating curve in place of the line),
             `metrics` (the factor to the accuracy for each metric's name),
             `corrupted` (share of wrong labels, early and late), `images`
@@ -93,6 +93,7 @@ def write_run(path, policy="uniform", seed=0, speed=1.0, steps=1500, every=50, f
             "ledger": ledger,
             "wall_seconds": 61.4,
             "cpu_seconds": 118.0,
+            **options.get("result", {}),
         }
         (path / "result.json").write_text(json.dumps(result))
     return path

@@ -109,6 +109,78 @@ def test_a_running_baseline_without_a_result_gives_updates_but_no_compute(make_r
     assert table["uniform", 0].macs is None
 
 
+DIVERGED = {"result": {"diverged": 300}}
+
+
+def test_a_run_that_has_diverged_is_held_against_nothing_and_nothing_against_it(make_run):
+    runs = [make_run(f"u{seed}", seed=seed, **(DIVERGED if seed == 1 else {})) for seed in (0, 1)]
+    runs += [
+        make_run(f"c{seed}", policy="classact", seed=seed, speed=1.5, **(DIVERGED if seed == 2 else {}))
+        for seed in (0, 1, 2)
+    ]
+    compared = comparison.compare(runs)
+    table = rows(compared)
+    assert table["uniform", 1].target is table["uniform", 1].final is None
+    # Its seed's baseline is the mean of the others.
+    assert table["classact", 1].target == table["uniform", 0].final
+    assert table["classact", 2].final is table["classact", 2].saving_full is None
+    baseline, group = compared.groups
+    # As a baseline the others count, and of a policy no mean hides that a seed was lost.
+    assert baseline.mean("final") == table["uniform", 0].final
+    assert [row.run.path.name for row in group.counted] == ["c0", "c1"]
+    assert group.mean("final") is group.mean("fewer_updates") is None
+    said = "has diverged, at update 300 of 1,500: it has no result, and nothing is held against it."
+    assert compared.headline == (f"{runs[1]} {said}", f"{runs[4]} {said}")
+    assert compared.notes == ()
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_without_another_baseline_than_one_that_has_diverged_there_is_none(make_run, chosen):
+    runs = [make_run("u", **DIVERGED), make_run("c", policy="classact")]
+    compared = comparison.compare(runs, baseline=runs[0] if chosen else None)
+    assert not any(group.is_baseline for group in compared.groups)
+    assert rows(compared)["classact", 0].target is None
+    assert compared.headline[1:] == ("classact has no baseline to compare it with: uniform diverged.",)
+    assert compared.notes == ()
+
+
+def test_a_baseline_of_another_learning_rate_is_taken_where_the_own_one_has_diverged(make_run):
+    runs = [make_run("u", **DIVERGED), make_run("low", config={"learning_rate": 1e-4})]
+    compared = comparison.compare([*runs, make_run("c", policy="classact")])
+    assert [group.label for group in compared.groups if group.is_baseline] == [
+        "uniform, learning_rate 0.0001"
+    ]
+    assert compared.headline[1:] == (
+        "classact: learning_rate 0.001 (baseline 0.0001): a gain may be that of the learning rate.",
+    )
+
+
+def test_a_policy_of_which_all_runs_have_diverged_lacks_no_baseline(make_run):
+    compared = comparison.compare([make_run("c", policy="classact", **DIVERGED)])
+    assert len(compared.headline) == 1
+    assert compared.notes == ()
+
+
+def test_a_baseline_that_was_cut_short_is_in_the_headline_once(make_run):
+    runs = [make_run("u", status="interrupted", done=900), make_run("c", policy="classact")]
+    compared = comparison.compare(runs)
+    assert compared.headline == (
+        f"The baseline {runs[0]} is interrupted, at update 900 of 1,500: its final value is not that of its "
+        "whole schedule.",
+    )
+    assert compared.notes == ()
+    # Of several seeds those that are complete count.
+    assert comparison.compare([*runs, make_run("u1", seed=1)]).headline == ()
+
+
+def test_several_policies_that_differ_in_the_same_have_one_line(make_run):
+    runs = [make_run("u", config={"learning_rate": 1e-4})]
+    runs += [make_run(policy, policy=policy) for policy in ("classact", "rho")]
+    assert comparison.compare(runs).headline == (
+        "classact; rho: learning_rate 0.001 (baseline 0.0001): a gain may be that of the learning rate.",
+    )
+
+
 def test_the_baseline_has_the_same_learner(make_run):
     other = {"learner": {"model": "vit_mu_2_1"}}
     runs = [make_run("reference", config=other, final=0.5), make_run("c", policy="classact")]
@@ -156,18 +228,18 @@ def test_a_baseline_can_be_chosen(make_run, as_list):
 
 def test_what_cannot_be_compared_is_noted(make_run):
     runs = [make_run("u"), make_run("c", policy="classact", steps=3000, config={"eval_data": "digits"})]
-    assert comparison.compare(runs).notes == (
-        "The runs differ in eval_data (digits, fashion_mnist:test): their accuracies are on different data.",
-        "The runs differ in steps (1500, 3000): their learning-rate schedules have different lengths.",
+    assert comparison.compare(runs).headline == (
+        "classact: eval_data digits (baseline fashion_mnist:test): their accuracies are on different data.",
+        "classact: steps 3000 (baseline 1500): their learning-rate schedules have different lengths.",
     )
 
 
 def test_a_setting_that_an_older_run_does_not_know_is_no_difference(make_run, make_config):
-    older = make_run("u", config={"eval_data": "", "train_data": "icons"})
+    older = make_run("u", config={"eval_data": "", "train_data": "icons", "patch_size": 8})
     config = make_config(policy="classact", reference={"checkpoint": "r"}, label_noise=0.2)
     compared = comparison.compare([older, make_run("c", policy="classact", config=config)])
     assert rows(compared)["classact", 0].target is not None
-    assert compared.notes == ()
+    assert compared.notes == compared.headline == compared.groups[1].differences == ()
 
 
 def test_other_captions_and_evaluators_are_noted(make_pairs_run):
@@ -179,19 +251,19 @@ def test_other_captions_and_evaluators_are_noted(make_pairs_run):
     }
     changes = {"caption_noise": 0.1, "evaluation": evaluation}
     runs = [make_pairs_run("u", "uniform"), make_pairs_run("a", "active_clean", config=changes)]
-    captions = "The runs differ in caption_noise (0.1, 0.3): they learn from different captions."
+    captions = "classact: caption_noise 0.1 (baseline 0.3): they learn from different captions."
     i2t, _, zero_shot = (comparison.compare(runs, metric=name) for name in (*RETRIEVAL, ZERO_SHOT))
-    assert i2t.notes == (
-        "The runs differ in eval_data (icon_pairs, icon_pairs?subset=clean): "
+    assert i2t.headline == (
+        "classact: eval_data icon_pairs (baseline icon_pairs?subset=clean): "
         "their recalls are on different data.",
-        "The runs differ in evaluation.evaluators.retrieval.distinct (False, True): "
+        captions,
+        "classact: evaluation.evaluators.retrieval.distinct False (baseline True): "
         "their recalls are among different pairs.",
-        captions,
     )
-    assert zero_shot.notes == (
-        "The runs differ in evaluation.evaluators.icons_50.templates (clip, icons): "
-        "their classes are named in different prompts.",
+    assert zero_shot.headline == (
         captions,
+        "classact: evaluation.evaluators.icons_50.templates clip (baseline icons): "
+        "their classes are named in different prompts.",
     )
 
 
@@ -209,8 +281,8 @@ def test_noise_of_several_data_sets_is_compared_set_by_set(make_run, make_config
 
     runs = [make_run("u", config=config("uniform", 0.1))]
     runs += [make_run("c", policy="classact", config=config("classact", 0.2))]
-    assert comparison.compare(runs).notes == (
-        "The runs differ in label_noise (0.0 + 0.1, 0.0 + 0.2): they learn from different labels.",
+    assert comparison.compare(runs).headline == (
+        "classact: label_noise 0.0 + 0.2 (baseline 0.0 + 0.1): they learn from different labels.",
     )
 
 

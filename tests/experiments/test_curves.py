@@ -1,6 +1,5 @@
 import json
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,6 +69,55 @@ def test_missing_evaluations_are_left_out(run_dir):
     assert curves.load_run(run_dir).curve == ((20, 0.5),)
 
 
+@pytest.mark.parametrize(
+    ("name", "line", "step"),
+    [
+        ("learner", '{"step": 60, "train/loss": NaN}', 60),
+        ("learner", '{"step": 60, "train/online_loss/nonfinite": 1}', 60),
+        ("learner", '{"step": 60, "train/icons/loss": -Infinity}', 60),
+        ("evaluator-test", '{"step": 60, "eval/test/top1": 1e999}', 60),
+        ("evaluator-test", '{"step": 40, "eval/test/loss/nonfinite": 1}\n{"step": 60}', 40),
+        # These say nothing of the model.
+        ("learner", '{"step": 60, "train/data_wait_seconds": NaN}', None),
+        ("learner", '{"step": 60, "score/mean/nonfinite": 1}', None),
+    ],
+)
+def test_a_run_has_diverged_if_a_number_of_its_model_is_not_finite(run_dir, name, line, step):
+    path = run_dir / "metrics" / f"{name}.jsonl"
+    path.write_text(path.read_text() + line + "\n")
+    run = curves.load_run(run_dir)
+    assert run.diverged_at == step
+    assert run.status == ("completed" if step is None else "diverged")
+    assert run.curve == tuple(point for point in ((20, 0.2), (40, 0.4), (60, 0.6)) if point[0] < (step or 99))
+    assert run.learner_mean("train/loss") is not None
+
+
+@pytest.mark.parametrize(
+    ("result", "step"),
+    [
+        ('{"status": "failed", "steps": 50, "diverged": 52}', 52),
+        ('{"status": "failed", "steps": 50, "diverged": 0}', 0),
+        ('{"status": "failed", "steps": 50, "diverged": true}', 50),
+        ('{"status": "completed", "steps": 50, "final": {"train/loss": NaN}}', 50),
+        ('{"status": "completed", "steps": 50, "final": {"eval/test/loss/nonfinite": 1}}', 50),
+        ('{"status": "completed", "steps": 50, "diverged": null, "final": {"train/loss": 1.0}}', None),
+        ('{"status": "failed", "diverged": false, "wall_seconds": NaN, "ledger": {"total_macs": NaN}}', None),
+    ],
+)
+def test_or_if_its_result_says_so(run_dir, result, step):
+    (run_dir / "result.json").write_text(result)
+    run = curves.load_run(run_dir)
+    assert run.diverged_at == step
+    assert "wall_seconds" not in run.result and "total_macs" not in run.ledger
+
+
+def test_a_divergence_that_was_undone_is_none(run_dir):
+    path = run_dir / "metrics" / "learner.jsonl"
+    lines = '{"step": 80, "train/loss": NaN}\n{"step": 70, "train/loss": 1.0}\n'
+    path.write_text(path.read_text() + lines)
+    assert curves.load_run(run_dir).diverged_at is None
+
+
 def test_another_evaluator_and_metric(run_dir):
     write_lines(run_dir / "metrics" / "evaluator-clean.jsonl", [{"step": 5, "eval/clean/top5": 0.9}])
     assert curves.load_run(run_dir, "eval/clean/top5").curve == ((5, 0.9),)
@@ -112,6 +160,8 @@ def test_what_is_no_run_is_named(tmp_path):
         ("metrics/learner.jsonl", '{"step": 1}\n\x00\x00\n', "learner.jsonl, line 2 is no JSON"),
         ("metrics/learner.jsonl", '{"step": 1, "x" 2}\n', "learner.jsonl, line 1 is no JSON"),
         ("metrics/learner.jsonl", '{"step": 1, "x": "2"}\n', "learner.jsonl, line 1 is no metrics record"),
+        ("metrics/learner.jsonl", '{"step": NaN}\n', "learner.jsonl, line 1 is no metrics record"),
+        ("result.json", '{"diverged": "yes"}', "result.json is damaged: diverged is 'yes'"),
         ("metrics/evaluator-test.jsonl", '{"x": 2}\n', "evaluator-test.jsonl, line 1 is no metrics record"),
     ],
 )
@@ -199,17 +249,3 @@ def test_a_higher_target_is_not_reached_earlier(values, a, b):
     low, high = sorted((a, b))
     if curves.updates_to_reach(curve, high) is not None:
         assert curves.updates_to_reach(curve, low) <= curves.updates_to_reach(curve, high)
-
-
-def test_aggregate_interpolates_over_the_common_range():
-    band = curves.aggregate([[(0, 0.0), (20, 0.2), (40, 0.4)], [(10, 0.3), (30, 0.5)]])
-    np.testing.assert_allclose(band.steps, [10, 20, 30])
-    np.testing.assert_allclose(band.low, [0.1, 0.2, 0.3])
-    np.testing.assert_allclose(band.high, [0.3, 0.4, 0.5])
-    np.testing.assert_allclose(band.mean, [0.2, 0.3, 0.4])
-
-
-@pytest.mark.parametrize("several", [[], [[]], [[(1, 0.5)], []]])
-def test_aggregate_of_nothing_is_refused(several):
-    with pytest.raises(ValueError, match="one or more"):
-        curves.aggregate(several)

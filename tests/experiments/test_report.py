@@ -226,3 +226,50 @@ def test_a_baseline_of_choice(make_run, tmp_path):
         ("classact", True),
         ("uniform", False),
     ]
+
+
+def test_what_makes_figures_worthless_comes_before_them_and_what_else_differs_after(make_run, tmp_path):
+    unlike = {"learning_rate": 1e-4, "clip_norm": 1.0, "launch": "<ray>"}
+    runs = [make_run("u", config={**unlike, "clip_norm": 0.0, "launch": "threads"}, status="interrupted")]
+    runs += [make_run("c", policy="classact", speed=1.5, config={**unlike, "learning_rate": 1e-3})]
+    runs += [make_run("h", policy="hard_learner", result={"diverged": 300}, config=unlike)]
+    written = report.write_report(runs, tmp_path / "report.html")
+    learning_rate = "learning_rate 0.001 (baseline 0.0001)"
+    assert written.headline == (
+        f"{runs[2]} has diverged, at update 300 of 1,500: it has no result, and nothing is held against it.",
+        f"The baseline {runs[0]} is interrupted, at update 1,500 of 1,500: "
+        "its final value is not that of its whole schedule.",
+        f"classact: {learning_rate}: a gain may be that of the learning rate.",
+    )
+    lines = report.format_table(written).splitlines()
+    assert lines[:3] == [f"WARNING: {line}" for line in written.headline]
+    assert lines[-3:] == [
+        "classact differs from its baseline also in:",
+        "  clip_norm 1.0 (baseline 0.0)",
+        "  launch <ray> (baseline threads)",
+    ]
+    page = Page(written.path)
+    text = " ".join(" ".join(page.text).split())
+    places = [text.index(said) for said in (*written.headline, "fewer updates", "Learning curves")]
+    assert places == sorted(places)
+    # On the run's own card too.
+    assert learning_rate in text[places[-2] : places[-1]]
+    assert "hard_learner diverged its numbers became NaN or infinite" in text
+    assert page.rows[-3:] == [
+        ["classact", "learning_rate", "0.001", "0.0001", "a gain may be that of the learning rate"],
+        ["classact", "clip_norm", "1.0", "0.0", ""],
+        ["classact", "launch", "<ray>", "threads", ""],
+    ]
+
+
+def test_differences_by_any_metric_are_listed_once(make_pairs_run, tmp_path):
+    runs = [make_pairs_run("u", "uniform")]
+    runs += [make_pairs_run("c", "active_clean", config={"clip_norm": 3.0, "caption_noise": 0.1})]
+    text = report.format_table(report.write_report(runs, tmp_path / "report.html"))
+    assert text.count("caption_noise") == text.count("clip_norm 3.0") == 1
+
+
+def test_runs_that_are_alike_have_no_differences(make_run, tmp_path):
+    written = report.write_report([make_run("u"), make_run("c", policy="classact")], tmp_path / "report.html")
+    assert written.headline == () and written.differences == {}
+    assert "Differences from the baseline" not in written.path.read_text(encoding="utf-8")

@@ -90,3 +90,23 @@ def test_a_target_that_was_not_reached_is_said_so(make_run):
 def test_a_run_that_did_not_complete_is_marked(make_run):
     cells = texts(comparison.compare([make_run("u", status="failed", done=500)]))
     assert list(cells) == [("uniform (failed)", "0")]
+
+
+def test_a_run_that_has_diverged_has_no_figures_but_what_it_took(make_run):
+    lost = {"result": {"diverged": 300}}
+    runs = [make_run(f"u{seed}", seed=seed) for seed in (0, 1, 2)]
+    runs += [
+        make_run(f"c{seed}", seed=seed, policy="classact", speed=1.5, **(lost if seed == 0 else {}))
+        for seed in (0, 1, 2)
+    ]
+    cells = texts(comparison.compare(runs))
+    diverged = cells["classact (diverged)", "0"]
+    assert diverged["final"] == "diverged"
+    assert {diverged[name] for name in ("updates", "fewer_updates", "macs", "saving_full")} == {"–"}
+    assert diverged["wall_seconds"] == "1:01"
+    mean = cells["classact", "mean"]
+    assert (mean["final"], mean["updates"], mean["saving_full"]) == (
+        "1 of 3 diverged",
+        "2 of 3 reached it",
+        "–",
+    )

@@ -172,6 +172,18 @@ def test_bad_input_that_only_a_node_could_find_is_one_line(workdir, capsys, monk
     assert complaint(capsys) == f"classact: {error.partition(': ')[2]} (found by task learner)"
 
 
+def test_a_run_that_has_diverged_ends_with_a_line(workdir, capsys, monkeypatch):
+    end = Outcome("failed", message="diverged at step 9: it is nan", traceback="Traceback: NaN", diverged=9)
+    monkeypatch.setattr(run, "run", lambda *_: (workdir / "checkpoints" / "5").mkdir(parents=True) or end)
+    assert train(workdir) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if "images" not in line]
+    assert said == [
+        "classact: diverged at step 9: it is nan",
+        "classact: its newest checkpoint is of step 5; the same command goes on, "
+        "and would most likely diverge again",
+    ]
+
+
 def test_a_program_that_cannot_be_started_is_bad_input(workdir, capsys, monkeypatch):
     def refuse(prepared, engine):
         raise LaunchError("no free port")

@@ -103,6 +103,14 @@ def test_the_awaited_tasks_success_completes_the_run():
     assert engine.done == ["stop"]
 
 
+def test_a_run_that_has_diverged_is_not_started_again():
+    engine = Stub("learner", per_hour=10)
+    crash = Crash("task learner crashed: diverged at step 17", "…", fatal=True, diverged=17)
+    outcome = engine.run(Ended("learner", crash))
+    assert (outcome.status, outcome.diverged, outcome.restarts) == ("failed", 17, {})
+    assert engine.restarted == []
+
+
 def test_others_may_end_before():
     engine = Stub("learner", "evaluator", "replay", when_stopped=[Ended("replay")])
     assert engine.run(Ended("evaluator"), Ended("learner")).status == "completed"
@@ -373,12 +381,6 @@ class TestPhases:
         engine = Stub("learner", "replay", "evaluator", when_stopped=[Ended("replay"), Ended("evaluator")])
         engine.run(Ended("learner"))
         assert engine.asked == [(0.0, ["evaluator", "replay"], 8.0)]
-
-    def test_all_at_once_where_tasks_cannot_be_told_apart(self):
-        engine = Stub("learner", "replay", when_stopped=[Ended("replay"), Ended("learner")])
-        engine.in_phases = False
-        self.interrupted(engine)
-        assert engine.asked == [(0.0, ["learner", "replay"], 8.0)]
 
     def test_a_second_signal_does_not_wait_for_the_others_turn(self):
         engine = Stub("learner", "replay", when_killed=[Ended("learner"), Ended("replay")])

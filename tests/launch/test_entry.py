@@ -16,13 +16,14 @@ from classact.experiments.config import ConfigError
 from classact.launch.crash_report import crash_text
 from classact.launch.entry import Entry
 from classact.launch.task import (
+    DIVERGED_STATUS,
     FATAL_STATUS,
     STOP_SIGNAL_VARIABLE,
     STOP_STATUS,
     TASK_VARIABLE,
     UNWRITABLE_STATUS,
 )
-from classact.nodes import batches, errors, learner, run_loop
+from classact.nodes import batches, errors
 
 # As a task's process: Launchpad's frame is the outermost one, and something waits at exit.
 SCRIPT = """
@@ -106,9 +107,7 @@ def test_a_stop_waits_for_a_lock_that_the_main_thread_holds(handlers):
     "kind",
     [
         errors.FatalError,
-        learner.NonFiniteLossError,
         batches.NoDataError,
-        run_loop.NonFiniteScoresError,
         DataError,
         ConfigError,
     ],
@@ -121,6 +120,17 @@ def test_an_error_that_no_restart_cures_has_a_status_of_its_own(kind, capsys, in
         Entry(fail)()
     assert ended.value.args == (FATAL_STATUS,)
     assert capsys.readouterr().err.rstrip().endswith(f"{kind.__name__}: ouch")
+
+
+def test_a_run_that_has_diverged_has_a_status_of_its_own_too(capsys, in_task):
+    def fail():
+        raise errors.DivergedError(17, "train/loss is nan")
+
+    with pytest.raises(LeftError) as ended:
+        Entry(fail)()
+    assert ended.value.args == (DIVERGED_STATUS,)
+    found = errors.DivergedError.in_text(capsys.readouterr().err)
+    assert (found.step, found.why) == (17, "train/loss is nan")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("ouch"), ValueError("ouch"), SystemExit(3)])

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from classact.launch import on_host, slurm_steps
-from classact.launch.task import FATAL_STATUS, STOP_STATUS, UNWRITABLE_STATUS, Task
+from classact.launch.task import DIVERGED_STATUS, FATAL_STATUS, STOP_STATUS, UNWRITABLE_STATUS, Task
 
 WAIT_FOR_STOP = """
 import signal, sys
@@ -120,6 +120,17 @@ def test_that_no_restart_cures_it_reaches_the_engine(tmp_path):
     task = task_of(tmp_path, f"raise SystemExit({FATAL_STATUS})")
     on_host.run_task(task, queue.SimpleQueue(), 60).save(tmp_path / "end.json")
     assert on_host.Finished.load(tmp_path / "end.json").ended.crash.fatal
+
+
+def test_that_the_run_has_diverged_reaches_the_engine(tmp_path):
+    said = (
+        "sys.stderr.write('classact.nodes.errors.DivergedError: diverged at step 17: train/loss is nan\\n')"
+    )
+    task = task_of(tmp_path, f"import sys; {said}; raise SystemExit({DIVERGED_STATUS})")
+    on_host.run_task(task, queue.SimpleQueue(), 60).save(tmp_path / "end.json")
+    crash = on_host.Finished.load(tmp_path / "end.json").ended.crash
+    assert (crash.fatal, crash.diverged) == (True, 17)
+    assert "task learner crashed: diverged at step 17: train/loss is nan; log: " in crash.message
 
 
 def test_a_crash_comes_with_its_traceback(tmp_path):

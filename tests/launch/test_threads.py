@@ -12,6 +12,7 @@ from absl import flags
 from classact.launch.engine import Patience
 from classact.launch.outcome import LaunchError
 from classact.launch.threads import run_threads
+from classact.nodes import errors
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM)
 NO_GRACE = Patience(crash_grace=0)
@@ -109,6 +110,38 @@ def test_a_crash_ends_the_run_with_its_traceback(capsys):
     assert "in crash" in outcome.traceback
     assert said == ["stopped"]
     assert "Traceback" not in capsys.readouterr().err  # The caller prints it, once.
+
+
+def test_that_the_run_has_diverged_is_told_by_its_outcome():
+    def diverge():
+        raise errors.DivergedError(17, "train/loss is nan")
+
+    outcome = run_threads(program_of(learner=diverge), until=["learner"], patience=NO_GRACE)
+
+    assert (outcome.status, outcome.exit_status, outcome.diverged) == ("failed", 1, 17)
+    assert outcome.message == "task learner crashed: diverged at step 17: train/loss is nan"
+
+
+def test_what_the_awaited_nodes_need_is_there_until_they_have_ended():
+    """A learner that is stopped saves the tables first."""
+    order = []
+
+    def learner():
+        os.kill(os.getpid(), signal.SIGINT)
+        lp.wait_for_stop()
+        order.append(("learner", replay_stopped.wait(0.3)))
+
+    replay_stopped = threading.Event()
+
+    def replay():
+        lp.stop_event().wait()
+        replay_stopped.set()
+        order.append(("replay", True))
+
+    outcome = run_threads(program_of(learner=learner, replay=replay), until=["learner"])
+
+    assert (outcome.status, outcome.stuck) == ("interrupted", ())
+    assert order == [("learner", False), ("replay", True)]
 
 
 def test_a_crash_inside_a_colocation_is_no_success():

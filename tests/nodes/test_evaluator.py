@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from classact.data import source
-from classact.nodes import evaluator, metrics, parameters
+from classact.nodes import errors, evaluator, metrics, parameters
 from classact.selection import losses
 
 
@@ -106,6 +106,21 @@ def test_the_real_store_gives_the_last_step_too(tmp_path, read_metrics):
         store.offer(step, {"learner": {"step": np.float32(step)}}, final=step == 7)
     assert run(learner, tmp_path, read_metrics) == [7]
     assert learner.reports == [("test", 7)]
+    store.close()
+
+
+def test_parameters_that_are_not_finite_are_not_measured(tmp_path, read_metrics):
+    store = parameters.ParameterStore()
+
+    class Stored(Learner):
+        def get_parameters(self, names, newer_than, timeout):
+            return store.get(names, newer_than, timeout)
+
+    store.offer(7, {"learner": {"w": np.array([1.0, np.nan], np.float32)}}, final=True)
+    learner = Stored((), 0)
+    with pytest.raises(errors.DivergedError, match="diverged at step 7: the learner's parameters"):
+        run(learner, tmp_path, read_metrics)
+    assert learner.reports == []
     store.close()
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from classact.nodes import batches, cursors, learner, metrics, parameters, saving, training
+from classact.nodes import batches, cursors, errors, learner, metrics, parameters, saving, training
 from classact.selection import losses
 
 SOON = 20.0
@@ -60,10 +60,11 @@ class Setup:
         task=None,
         any_host=None,
         no_data_seconds=300.0,
+        learning_rate=0.05,
         **config,
     ):
         self.stop = threading.Event()
-        optimizer = training.OptimizerConfig(0.05, steps=1000, warmup_steps=0)
+        optimizer = training.OptimizerConfig(learning_rate, steps=1000, warmup_steps=0)
         trained = {"learner": training.TrainedModel(model, optimizer, {"digits": 1.0})}
         if super_batches:
             trained["reference"] = training.TrainedModel(
@@ -179,9 +180,41 @@ class Exploding(losses.Classification):
 def test_a_loss_that_is_not_finite_names_its_step(setup, bad):
     label = lambda number: np.full(4, 2 if number == bad else 0, np.int32)  # noqa: E731
     made = setup(make=lambda number: sampled(number, label=label(number)), task=Exploding(0.1))
-    with pytest.raises(learner.NonFiniteLossError, match=f"train/loss is nan at step {bad + 1}"):
+    with pytest.raises(errors.DivergedError, match=f"diverged at step {bad + 1}: train/loss is nan"):
         made.learner.run()
     assert 6 not in made.checkpointer.saved
+
+
+def test_parameters_that_are_not_finite_are_neither_saved_nor_published_as_the_last(setup):
+    # Too large for float32 after one update, whose loss is that of the parameters before it.
+    made = setup(learning_rate=1e39, steps=1)
+    with pytest.raises(errors.DivergedError, match="diverged at step 1: parameters of the learner"):
+        made.learner.run()
+    assert made.checkpointer.saved == []
+    step, finished, _ = made.learner.get_parameters(["learner"], -1, SOON)
+    assert (step, finished) == (0, False)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_nor_by_a_checkpoint_on_the_way(setup, stopped):
+    made = setup(learning_rate=1e39, steps=6, checkpoint_every=0 if stopped else 1)
+    if stopped:
+        made.dataset._make = lambda number: made.stop.set() if number else sampled()
+    with pytest.raises(errors.DivergedError, match="diverged at step 1: parameters of the learner"):
+        made.learner.run()
+    assert made.checkpointer.saved == []
+
+
+def test_a_checkpoint_that_is_not_finite_is_not_gone_on_with(setup):
+    made = setup()
+    state = made.learner._state
+    made.learner._state = state.replace(
+        step=state.step + 6,
+        models=jax.tree.map(lambda array: array * jnp.nan if array.ndim else array, state.models),
+    )
+    with pytest.raises(errors.DivergedError, match="diverged at step 6"):
+        made.learner.run()
+    assert made.learner.get_step() == -1
 
 
 def test_no_data_is_an_error(setup):

@@ -7,7 +7,7 @@ from concurrent import futures
 import numpy as np
 import pytest
 
-from classact.nodes import metrics, run_loop
+from classact.nodes import errors, metrics, run_loop
 from classact.nodes.inference_server import Scores
 from classact.selection import race
 
@@ -143,7 +143,7 @@ def test_too_many_unusable_scores_end_the_run(stop):
         stop,
         max_nonfinite_share=0.01,
     )
-    with pytest.raises(run_loop.NonFiniteScoresError, match=r"20 of 20 .*max_nonfinite_share=0.01.*step 44"):
+    with pytest.raises(errors.DivergedError, match=r"20 of 20 .*max_nonfinite_share=0.01.*step 44"):
         loop.run()
     assert writer.ids == []
     assert writer.closed
@@ -154,7 +154,7 @@ def test_the_share_is_the_configured_one(stop, share, fails):
     score = nonfinite_at(*range(0, 1000, 10))  # A tenth of them.
     loop = run_loop.RunLoop(batches(30), score, Writer(), 1.0, stop, max_nonfinite_share=share)
     if fails:
-        with pytest.raises(run_loop.NonFiniteScoresError):
+        with pytest.raises(errors.DivergedError):
             loop.run()
     else:
         loop.run()
