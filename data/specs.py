@@ -17,7 +17,9 @@ Image–text pairs:
 | `tar:PATTERN`, `tar:PATTERN?size=64&channels=1` | tar shards of `.png`/`.jpg` and `.txt` members |
 | `captioned_folder:PATH` with the same options | PNG and JPEG files with a `.txt` file beside each |
 
-`builtin` says more about each, and `registry` how to add one.
+`builtin` says more about each. `my_sources:open_squares`, `my_sources:open_squares:ARGUMENT`
+and either with options is a function of a user's own, in a module that Python can import;
+`registry` says how, and `docs/extending.md` has an example.
 """
 
 # Importing it registers the names.
@@ -27,10 +29,22 @@ import classact.data.embedded_icons
 import classact.data.folder
 import classact.data.icon_pairs
 import classact.data.tar_shards  # noqa: F401
-from classact.data.registry import find_opener, register_source, source_names
+from classact import user_code
+from classact.data.checked import checked
+from classact.data.registry import (
+    find_opener,
+    importable_spec,
+    is_users,
+    register_source,
+    short_name,
+    source_names,
+)
 from classact.data.source import DataError, Source
 
-__all__ = ["SPLITS", "check_same_task", "open_source", "register_source", "source_names"]
+__all__ = [
+    "SPLITS", "check_same_task", "importable_spec", "open_source", "register_source", "short_name",
+    "source_names",
+]  # fmt: skip
 
 SPLITS = ("train", "eval")
 
@@ -48,13 +62,17 @@ def open_source(spec: str, split: str) -> Source:
 
     Raises:
         DataError: for an unknown name or option (with the nearest ones), or if
-            the data is missing or damaged.
+            the data is missing or damaged, or a user's function fails or opens
+            something that is no source.
         ValueError: for an unknown split.
     """
     if split not in SPLITS:
         raise ValueError(f"split={split!r}, expected one of {SPLITS}")
     opener, argument, options = find_opener(spec)
-    source = opener(argument, split, **options)
+    with user_code.reported_as(DataError, f"data source {spec!r}"):
+        source = opener(argument, split, **options)
+        if is_users(spec):
+            source = checked(source, spec)
     source.name = spec
     return source
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
+from classact.data import source, specs
 from classact.experiments.config import (
     NAME,
     ConfigError,
@@ -17,6 +18,7 @@ from classact.experiments.config import (
     ModelConfig,
     require,
 )
+from classact.models import registry
 from classact.selection import policies
 
 _DATA_SET = re.compile(r"data_sets\.[^.]+\.")
@@ -33,6 +35,7 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         ConfigError: for a missing or unknown field or a value that cannot be run.
     """
     config: ExperimentConfig = _build(ExperimentConfig, fields, "")
+    config = _with_importable_models(config)
     if config.data_sets:
         data_sets = {}
         for name, data_set in sorted(config.data_sets.items()):
@@ -44,7 +47,7 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         summary = _summary(data_sets)
     else:
         only = _resolve_data_set(_part(config))
-        data_sets = {_source_name(only.train_data): only}
+        data_sets = {specs.short_name(only.train_data): only}
         summary = {field.name: getattr(only, field.name) for field in dataclasses.fields(DataSetConfig)}
     for name, data_set in data_sets.items():
         _check_shares(config, f"data_sets.{name}." if config.data_sets else "", data_set)
@@ -93,11 +96,6 @@ def _part(config: ExperimentConfig) -> DataSetConfig:
     return DataSetConfig(**{f.name: getattr(config, f.name) for f in dataclasses.fields(DataSetConfig)})
 
 
-def _source_name(spec: str) -> str:
-    """The name of a source, without its path and options."""
-    return spec.split(":")[0].split("?")[0]
-
-
 def _summary(data_sets: Mapping[str, DataSetConfig]) -> dict[str, Any]:
     """What the run's own fields say of several data sets."""
     every = list(data_sets.values())
@@ -112,6 +110,11 @@ def _summary(data_sets: Mapping[str, DataSetConfig]) -> dict[str, Any]:
 
 def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
     policy = _checked_policy(config)
+    config = dataclasses.replace(
+        config,
+        policy=policies.importable_name(config.policy),
+        train_data=_importable("train_data", config.train_data),
+    )
     if not policy.scores:
         # Nothing to filter by: every example that is read is trained on.
         config = dataclasses.replace(config, filter_ratio=0.0)
@@ -183,7 +186,7 @@ def _check_shards(config: DataSetConfig, capacity: int, run_loops: int, streamed
 def _checked_policy(config: DataSetConfig) -> policies.Policy:
     """The policy, with the reference that it asks for."""
     try:
-        policy = policies.get(config.policy)
+        policy = policies.get(policies.importable_name(config.policy))
     except ValueError as error:
         raise ConfigError(f"policy={config.policy!r}: {error}") from None
     checkpoint = config.reference.checkpoint
@@ -210,6 +213,25 @@ def _checked_policy(config: DataSetConfig) -> policies.Policy:
     return policy
 
 
+def _importable(field: str, spec: str) -> str:
+    """A source's spec as every process understands it; see `registry.importable_spec`."""
+    try:
+        return specs.importable_spec(spec)
+    except source.DataError as error:
+        raise ConfigError(f"{field}={spec!r}: {error}") from None
+
+
+def _with_importable_models(config: ExperimentConfig) -> ExperimentConfig:
+    changed = {}
+    for role in ("learner", "scorer"):
+        own: ModelConfig = getattr(config, role)
+        try:
+            changed[role] = dataclasses.replace(own, model=registry.importable_name(own.model))
+        except ValueError as error:
+            raise ConfigError(f"{role}.model={own.model!r}: {error}") from None
+    return dataclasses.replace(config, **changed)
+
+
 def _with_text_model(field: str, model: ModelConfig, task: str) -> ModelConfig:
     if task == "classification":
         require(not model.text_model, f"{field}.text_model", model.text_model, f"empty with task={task!r}")
@@ -231,7 +253,7 @@ def _with_evaluators(config: ExperimentConfig, data_sets: Mapping[str, DataSetCo
         name, kind = ("test", "accuracy") if config.task == "classification" else ("retrieval", "retrieval")
         evaluators[name] = EvaluatorConfig(kind, config.eval_data)
     evaluators = {
-        name: dataclasses.replace(item, data=item.data or config.eval_data or first)
+        name: dataclasses.replace(item, data=_importable("eval_data", item.data or config.eval_data or first))
         for name, item in evaluators.items()
     }
     return dataclasses.replace(config.evaluation, evaluators=evaluators)

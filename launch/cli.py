@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from classact import user_code
+
 if TYPE_CHECKING:
     from classact.launch.outcome import Outcome
 
@@ -65,6 +67,7 @@ class UsageError(Exception):
 
 def entry_point() -> None:
     """Runs `classact` and exits: 0 the goal is reached, 2 bad input, 1 anything else."""
+    user_code.use_working_directory()
     exit_with(main(sys.argv))
 
 

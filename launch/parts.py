@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from classact import user_code
 from classact.data import captions, noise, prompts, source, specs, stream
 from classact.data import tokenizer as tokenizer_lib
 from classact.experiments import curves
@@ -193,10 +194,17 @@ def make_model(model: ModelConfig, config: ExperimentConfig, data: DataShape) ->
     Raises:
         ConfigError: for an unknown name, or sizes that do not fit.
     """
-    paired = config.task == "contrastive"
-    own = config.contrastive
     role = "learner" if model == config.learner else "scorer"
     field = f"{role}.model={model.model!r} for {data.name} {data.image_shape}"
+    with user_code.reported_as(ConfigError, field):
+        return _made_model(model, config, data, role, field)
+
+
+def _made_model(
+    model: ModelConfig, config: ExperimentConfig, data: DataShape, role: str, field: str
+) -> registry.Model:
+    paired = config.task == "contrastive"
+    own = config.contrastive
     twice = sorted({"name", "num_classes", "image_shape", "patch_size"} & set(model.options))
     if twice:
         raise ConfigError(
@@ -212,9 +220,12 @@ def make_model(model: ModelConfig, config: ExperimentConfig, data: DataShape) ->
         )
         if not paired:
             return image
+        field = f"{role}.text_model={model.text_model!r}"
         size = text.size(model.text_model)
     # The latter for options of another type, or that are no options.
     except (ValueError, TypeError) as error:
+        if user_code.blamed(error) is not None:
+            raise
         raise ConfigError(f"{field}: {error}") from None
     texts = text.TextTransformer(
         size,

@@ -31,6 +31,7 @@ from classact.launch import (
     slurm_info,
     slurm_job,
     threads,
+    traced,
 )
 from classact.launch.engine import Patience
 from classact.launch.first_lines import FirstLines, describe_source
@@ -102,6 +103,7 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
     said = FirstLines()
     data = {name: _checked_data_set(config, own, said) for name, own in config.data_sets.items()}
     shape = _common_shape(data)
+    traced.check_models(config, shape)
     try:
         parts.trained_models(config, shape)
     except ValueError as error:
@@ -112,8 +114,9 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
             parts.forward_macs(model, config, shape)
         except ValueError as error:
             raise ConfigError(f"model {model.name!r} for {shape.name} {shape.image_shape}: {error}") from None
-    for own in config.data_sets.values():
+    for name, own in config.data_sets.items():
         parts.check_reference(config, own, shape)
+        traced.check_scores(config, own, data[name])
     for evaluator in config.evaluation.evaluators.values():
         evaluators.make_measure(config, evaluator, shape)
     if engine in _HERE:
