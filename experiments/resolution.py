@@ -11,6 +11,7 @@ from classact.data import source, specs
 from classact.experiments.config import (
     NAME,
     ConfigError,
+    ContrastiveConfig,
     DataSetConfig,
     EvaluationConfig,
     EvaluatorConfig,
@@ -23,6 +24,9 @@ from classact.selection import policies
 
 _DATA_SET = re.compile(r"data_sets\.[^.]+\.")
 _CAPACITY = 4  # Of a replay table by default, in super-batches.
+# The icons' vocabulary was made from the captions of these sources alone.
+_ICONS = {"icons", "icon_pairs"}
+_ICONS_TOKENS, _CLIP_TOKENS = 16, 77
 
 
 def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
@@ -58,6 +62,7 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         warmup_steps=config.warmup_steps if config.warmup_steps >= 0 else config.steps // 10,
         learner=_with_text_model("learner", config.learner, config.task),
         scorer=_with_text_model("scorer", config.scorer, config.task),
+        contrastive=_with_tokenizer(config, data_sets),
         evaluation=_with_evaluators(config, data_sets),
     )
 
@@ -244,6 +249,15 @@ def _with_text_model(field: str, model: ModelConfig, task: str) -> ModelConfig:
         )
         return dataclasses.replace(model, text_model=model.model.replace("vit_", "text_", 1))
     return model
+
+
+def _with_tokenizer(config: ExperimentConfig, data_sets: Mapping[str, DataSetConfig]) -> ContrastiveConfig:
+    """The vocabulary and the length that fit the data, where none is named."""
+    own = config.contrastive
+    icons = {specs.short_name(item.train_data) for item in data_sets.values()} <= _ICONS
+    tokenizer = own.tokenizer or ("icons" if icons else "clip")
+    length = own.context_length or (_ICONS_TOKENS if tokenizer == "icons" else _CLIP_TOKENS)
+    return dataclasses.replace(own, tokenizer=tokenizer, context_length=length)
 
 
 def _with_evaluators(config: ExperimentConfig, data_sets: Mapping[str, DataSetConfig]) -> EvaluationConfig:

@@ -139,7 +139,7 @@ def _tokenized(config: ExperimentConfig, opened: source.Source) -> source.Source
     return captions.Tokenized(opened, make_tokenizer(config))
 
 
-def make_tokenizer(config: ExperimentConfig) -> tokenizer_lib.Tokenizer:
+def make_tokenizer(config: ExperimentConfig) -> tokenizer_lib.BaseTokenizer:
     """Loads the tokenizer of a contrastive task.
 
     Raises:
@@ -363,7 +363,11 @@ def _check_same_texts(field: str, theirs: Mapping[str, Any], config: ExperimentC
     ours = {**dataclasses.asdict(config.contrastive), "text_model": config.scorer.text_model}
     for name in ("text_model", "tokenizer", "context_length", "causal"):
         if found.get(name) != ours[name]:
-            raise ConfigError(f"{field}: it has {name}={found.get(name)!r}, this run {ours[name]!r}")
+            group = "scorer" if name == "text_model" else "contrastive"
+            raise ConfigError(
+                f"{field}: it has {name}={found.get(name)!r}, this run {ours[name]!r}: say "
+                f"--config.{group}.{name}={found.get(name)}, or name a reference that was trained as this run"
+            )
 
 
 def _read_config(run: pathlib.Path, field: str) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classact.data import specs
+from classact.data import captions, specs
 from classact.experiments import curves, ledger
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
 from classact.launch import (
@@ -30,6 +30,7 @@ from classact.launch import (
     slurm,
     slurm_info,
     slurm_job,
+    text_lines,
     threads,
     traced,
 )
@@ -128,6 +129,8 @@ def _checked_data_set(config: ExperimentConfig, own: DataSetConfig, said: FirstL
     train = parts.open_train_source(config, own)
     for line in describe_source(train):
         said.say(line)
+    if isinstance(train, captions.Tokenized):
+        text_lines.say_what_is_cut(train, said)
     if config.task == "classification":
         for evaluator in config.evaluation.evaluators.values():
             specs.check_same_task(train, parts.open_eval_source(config, evaluator))

@@ -893,8 +893,8 @@ REFERENCES = [
     ),
     Case(
         "a reference that reads other tokens",
-        f"{SCORE_PAIRS}=saved_pairs --config.contrastive.tokenizer=clip",
-        ("tokenizer='icons'", "this run 'clip'"),
+        f"{SCORE_PAIRS}=saved_pairs --config.contrastive.tokenizer=icons",
+        ("tokenizer='clip'", "this run 'icons'", "--config.contrastive.tokenizer=clip"),
     ),
     Case(
         "a reference that saw what is learned from",
