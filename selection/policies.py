@@ -113,13 +113,23 @@ _POLICIES: dict[str, Policy] = {}
 def register(policy: Policy) -> Policy:
     """Makes a policy available to `--config.policy` under its name.
 
+    The same function of the same module may come again, as when a module is reloaded.
+
     Raises:
         ValueError: if another policy has that name.
     """
-    if _POLICIES.get(policy.name, policy) != policy:
+    before = _POLICIES.get(policy.name, policy)
+    if before != policy and not _is_reloaded(before.score, policy.score):
         raise ValueError(f"a policy named {policy.name!r} is registered already")
     _POLICIES[policy.name] = policy
     return policy
+
+
+def _is_reloaded(before: ScoreFn, now: ScoreFn) -> bool:
+    def origin(score: ScoreFn) -> tuple[Any, Any]:
+        return getattr(score, "__module__", None), getattr(score, "__qualname__", None)
+
+    return now is not loss_difference and origin(before) == origin(now)
 
 
 def register_policy(name: str, **fields: Any) -> Callable[[ScoreFn], Policy]:
