@@ -34,11 +34,13 @@ def clean_flags():
 @pytest.fixture
 def users_place(tmp_path, monkeypatch):
     """The directory in which a user starts, with modules of theirs, which the process forgets afterwards."""
+    from classact.data import registry
     from classact.selection import policies
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(policies, "_POLICIES", dict(policies._POLICIES))
+    monkeypatch.setattr(registry, "_OPENERS", dict(registry._OPENERS))
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
