@@ -157,7 +157,9 @@ def _meant(spec: str, name: str) -> str:
         hints.append(
             f"there is no module {name} in {os.getcwd()}, where classact was started, nor on PYTHONPATH"
         )
-    known = f"(known: {', '.join(source_names())}; a folder of images is folder:PATH, shards are tar:PATTERN, "
+    known = (
+        f"(known: {', '.join(source_names())}; a folder of images is folder:PATH, shards are tar:PATTERN, "
+    )
     return "".join(f"; {hint}" for hint in hints) + f" {known}your own is module:function)"
 
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
-from classact.data import source, specs
+from classact.data import specs
+from classact.experiments import importable
 from classact.experiments.config import (
     NAME,
     ConfigError,
@@ -19,7 +20,6 @@ from classact.experiments.config import (
     ModelConfig,
     require,
 )
-from classact.models import registry
 from classact.selection import policies
 
 _DATA_SET = re.compile(r"data_sets\.[^.]+\.")
@@ -39,7 +39,11 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         ConfigError: for a missing or unknown field or a value that cannot be run.
     """
     config: ExperimentConfig = _build(ExperimentConfig, fields, "")
-    config = _with_importable_models(config)
+    config = dataclasses.replace(
+        config,
+        learner=importable.model("learner", config.learner),
+        scorer=importable.model("scorer", config.scorer),
+    )
     if config.data_sets:
         data_sets = {}
         for name, data_set in sorted(config.data_sets.items()):
@@ -118,7 +122,7 @@ def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
     config = dataclasses.replace(
         config,
         policy=policies.importable_name(config.policy),
-        train_data=_importable("train_data", config.train_data),
+        train_data=importable.source_spec("train_data", config.train_data),
     )
     if not policy.scores:
         # Nothing to filter by: every example that is read is trained on.
@@ -218,25 +222,6 @@ def _checked_policy(config: DataSetConfig) -> policies.Policy:
     return policy
 
 
-def _importable(field: str, spec: str) -> str:
-    """A source's spec as every process understands it; see `registry.importable_spec`."""
-    try:
-        return specs.importable_spec(spec)
-    except source.DataError as error:
-        raise ConfigError(f"{field}={spec!r}: {error}") from None
-
-
-def _with_importable_models(config: ExperimentConfig) -> ExperimentConfig:
-    changed = {}
-    for role in ("learner", "scorer"):
-        own: ModelConfig = getattr(config, role)
-        try:
-            changed[role] = dataclasses.replace(own, model=registry.importable_name(own.model))
-        except ValueError as error:
-            raise ConfigError(f"{role}.model={own.model!r}: {error}") from None
-    return dataclasses.replace(config, **changed)
-
-
 def _with_text_model(field: str, model: ModelConfig, task: str) -> ModelConfig:
     if task == "classification":
         require(not model.text_model, f"{field}.text_model", model.text_model, f"empty with task={task!r}")
@@ -267,7 +252,9 @@ def _with_evaluators(config: ExperimentConfig, data_sets: Mapping[str, DataSetCo
         name, kind = ("test", "accuracy") if config.task == "classification" else ("retrieval", "retrieval")
         evaluators[name] = EvaluatorConfig(kind, config.eval_data)
     evaluators = {
-        name: dataclasses.replace(item, data=_importable("eval_data", item.data or config.eval_data or first))
+        name: dataclasses.replace(
+            item, data=importable.source_spec("eval_data", item.data or config.eval_data or first)
+        )
         for name, item in evaluators.items()
     }
     return dataclasses.replace(config.evaluation, evaluators=evaluators)

@@ -9,7 +9,7 @@ _ASKING = ("-h", "-help", "--help", "-helpfull", "--helpfull", "-helpshort", "--
 _WIDTH, _INDENT = 100, " " * 6
 
 
-class HelpAsked(Exception):  # noqa: N818 - it is no error.
+class HelpAsked(Exception):
     """The user asked what a command takes."""
 
 
@@ -61,4 +61,7 @@ def _described(flag: flags.Flag) -> list[str]:
     said = flag.help.removeprefix(f"<{accepted}>: ").partition(";\n")[0].rstrip(".")
     default = str(flag.default).lower() if flag.boolean else flag.default
     default = "" if default in ("", None) or several else f" Default: {default}."
-    return [name, *textwrap.wrap(f"{said}.{default}", _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)]
+    return [
+        name,
+        *textwrap.wrap(f"{said}.{default}", _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT),
+    ]

@@ -26,7 +26,9 @@ _PRESENT = {
 # Those in which it waits for hosts, whether it had some before or not.
 _QUEUED = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 # What its commands say, in several sentences, where they find no controller.
-_UNREACHABLE = re.compile("resolve_ctls_from_dns_srv|fetch_config|[Uu]nable to contact|Could not establish a config")
+_UNREACHABLE = re.compile(
+    "resolve_ctls_from_dns_srv|fetch_config|[Uu]nable to contact|Could not establish a config"
+)
 _SHARE = re.compile(r"\bNodes=(\S+) CPU_IDs=(\S+) Mem=(\d+) GRES=(\S*)")
 
 

@@ -166,7 +166,9 @@ def create(
     _check_options(name, factory, options)
     model = factory(name, int(num_classes), shape, int(patch_size), **options)
     if not isinstance(model, Model):
-        raise ValueError(f"model {name!r}: its factory gave a {type(model).__name__}, expected a registry.Model")
+        raise ValueError(
+            f"model {name!r}: its factory gave a {type(model).__name__}, expected a registry.Model"
+        )
     for function in (model.init, model.apply):
         user_code.adopt(function)
     return model
@@ -191,7 +193,9 @@ def _find(name: str) -> Factory:
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"expected one of {names()}"
         sized = re.fullmatch(r"(?P<model>vit_\w+?)_?(?P<side>\d+)", name)
         if sized and sized["model"] in names():
-            hint = f"for patches of {sized['side']} pixels say {sized['model']!r} and patch_size={sized['side']}"
+            hint = (
+                f"for patches of {sized['side']} pixels say {sized['model']!r} and patch_size={sized['side']}"
+            )
         raise ValueError(f"unknown model {name!r}: {hint}")
     return _factories[name]
 

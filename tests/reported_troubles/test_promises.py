@@ -1,4 +1,4 @@
-"""What the documents promise: code of a user's own, errors in it, captions, help, and what a newcomer reads."""
+"""What the documents promise: a user's own code, errors in it, captions, help, what a newcomer reads."""
 
 import dataclasses
 import json
@@ -35,7 +35,8 @@ FILES = {
         @register_source("squares")
         def open_squares(argument, split, *, count="60"):
             labels = np.arange(int(count)) % 3
-            images = np.full((int(count), 8, 8, 1), 60, np.uint8) * labels[:, None, None, None].astype(np.uint8)
+            images = np.zeros((int(count), 8, 8, 1), np.uint8)
+            images += 60 * labels[:, None, None, None].astype(np.uint8)
             return ArraySource(argument or "squares", images, labels, 3)
 
         class Wide(SourceView):
@@ -81,7 +82,8 @@ FILES = {
         from classact.models import registry
 
         def broken(name, num_classes, image_shape, patch_size):
-            model = registry.create("vit_mu_1_1", num_classes=num_classes, image_shape=image_shape, patch_size=4)
+            sizes = {"num_classes": num_classes, "image_shape": image_shape, "patch_size": 4}
+            model = registry.create("vit_mu_1_1", **sizes)
 
             def apply(variables, batch, *, train, rng=None):
                 outputs, state = model.apply(variables, batch, train=train)
@@ -93,7 +95,8 @@ FILES = {
             return registry.create("vit_mu_1_1", num_classes=2, image_shape=image_shape, patch_size=4)
 
         def tower(name, num_classes, image_shape, patch_size):
-            made = registry.create("vit_mu_1_1", num_classes=num_classes, image_shape=image_shape, patch_size=4)
+            sizes = {"num_classes": num_classes, "image_shape": image_shape, "patch_size": 4}
+            made = registry.create("vit_mu_1_1", **sizes)
             return registry.Model(name, made.init, made.apply)
     """,
     "my_pairs.py": """
@@ -437,7 +440,8 @@ def test_the_words_that_people_search_for_are_in_the_readme(word):
 
 
 def test_a_table_says_what_a_death_costs():
-    assert re.search(r"^\| who died .*\| .*repeated.*\| .*lost", (ROOT / "README.md").read_text(), re.MULTILINE)
+    text = (ROOT / "README.md").read_text()
+    assert re.search(r"^\| who died .*\| .*repeated.*\| .*lost", text, re.MULTILINE)
 
 
 def test_there_is_a_licence_with_notices():
