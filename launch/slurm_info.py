@@ -125,7 +125,7 @@ def ask(*command: str) -> str:
         said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
         if _UNREACHABLE.search(said):
             # Of several sentences the last one says what came of it.
-            last = done.stderr.strip().splitlines()[-1].strip()
+            last = done.stderr.strip().splitlines()[-1].removeprefix(f"{command[0]}: ")
             raise LaunchError(f"no Slurm is reachable from here ({command[0]}: {last})")
         raise LaunchError(f"{command[0]} failed: {said}")
     return done.stdout

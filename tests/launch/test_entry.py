@@ -11,6 +11,7 @@ import threading
 
 import pytest
 
+from classact import user_code
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError
 from classact.launch.crash_report import crash_text
@@ -121,6 +122,30 @@ def test_an_error_that_no_restart_cures_has_a_status_of_its_own(kind, capsys, in
         Entry(fail)()
     assert ended.value.args == (FATAL_STATUS,)
     assert capsys.readouterr().err.rstrip().endswith(f"{kind.__name__}: ouch")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [("KeyError('x')", FATAL_STATUS), ("RuntimeError('x')", FATAL_STATUS), ("ConnectionError('x')", 1)],
+)
+def test_an_error_in_a_user_s_code_is_tried_again_only_if_it_is_the_machine_s(
+    users_place, capsys, in_task, error, status
+):
+    (users_place / "own_node.py").write_text(f"def fail():\n    raise {error}\n")
+    fail = user_code.find("policy", "own_node:fail")
+
+    def serve():
+        # As an inference server hands on what its thread met.
+        try:
+            fail()
+        except Exception as error:
+            raise RuntimeError("the inference server failed") from error
+
+    with pytest.raises(LeftError) as ended:
+        Entry(serve)()
+    assert ended.value.args == (status,)
+    blame = "an error in your own code: "
+    assert (blame in capsys.readouterr().err) == (status == FATAL_STATUS)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("ouch"), ValueError("ouch"), SystemExit(3)])
