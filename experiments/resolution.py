@@ -240,6 +240,8 @@ def _with_tokenizer(config: ExperimentConfig, data_sets: Mapping[str, DataSetCon
     """The vocabulary and the length that fit the data, where none is named."""
     own = config.contrastive
     icons = {specs.short_name(item.train_data) for item in data_sets.values()} <= _ICONS
+    # A classification has none: what it records must not differ from data set to data set.
+    icons = icons or config.task == "classification"
     tokenizer = own.tokenizer or ("icons" if icons else "clip")
     length = own.context_length or (_ICONS_TOKENS if tokenizer == "icons" else _CLIP_TOKENS)
     return dataclasses.replace(own, tokenizer=tokenizer, context_length=length)

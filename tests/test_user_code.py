@@ -90,7 +90,7 @@ def test_errors_of_the_machine_may_pass(own, error):
 def test_what_is_registered_is_named_as_other_processes_find_it(own):
     thing = user_code.find("thing", "own_code:Thing")
     assert user_code.importable_name(thing) == "own_code:Thing"
-    with pytest.raises(user_code.UserCodeError, match="policy 'mine'.*module of its own"):
+    with pytest.raises(user_code.UserCodeError, match=r"policy 'mine'.*module of its own"):
         user_code.require_importable("policy", "mine", lambda: None)
 
 

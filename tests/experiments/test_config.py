@@ -410,6 +410,13 @@ def test_the_vocabulary_is_chosen_by_the_data(data, changes, tokenizer, length):
     assert (found.tokenizer, found.context_length) == (tokenizer, length)
 
 
+def test_a_classification_records_the_same_vocabulary_whatever_its_data():
+    # Also what runs from before this default have, so that they go on.
+    for data in ("digits", "icons", "tar:pairs/*.tar"):
+        found = resolution.resolve(fields(train_data=data)).contrastive
+        assert (found.tokenizer, found.context_length) == ("icons", 16)
+
+
 def test_a_data_set_of_a_user_s_function_is_called_by_the_function():
     found = resolution.resolve(fields(train_data="my_pkg.sources:Open_It:arg?size=3"))
     assert list(found.data_sets) == ["open_it"]

@@ -118,7 +118,8 @@ def test_a_job_that_slurm_has_forgotten_is_over(commands):
 
 def test_a_slurm_that_is_nowhere_is_one_short_sentence(commands):
     said = "sinfo: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\\n"
-    said += "sinfo: error: fetch_config: DNS SRV lookup failed\\nsinfo: fatal: Could not establish a configuration"
+    said += "sinfo: error: fetch_config: DNS SRV lookup failed\\n"
+    said += "sinfo: fatal: Could not establish a configuration"
     commands("sinfo", f"printf '{said}' >&2; exit 1")
     with pytest.raises(LaunchError) as caught:
         slurm_info.ask("sinfo")
