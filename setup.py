@@ -40,6 +40,8 @@ setuptools.setup(
     name="classact",
     version="0.1.0",
     description="Train large vision models on the part of their data they can learn most from.",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE", "data/*/LICENSES.md"],
     python_requires=">=3.10,<3.11",
     package_dir={"classact": "."},
     packages=["classact", "classact.experiments.configs"] + [f"classact.{folder}" for folder in _FOLDERS],

@@ -6,7 +6,7 @@ import numpy as np
 
 from classact.data import prompts, seeds
 from classact.data.source import Batch, DataError, Source, SourceView, checked_indices
-from classact.data.tokenizer import Tokenizer
+from classact.data.tokenizer import BaseTokenizer
 
 
 class Tokenized(SourceView):
@@ -20,7 +20,7 @@ class Tokenized(SourceView):
         DataError: if the source has no captions.
     """
 
-    def __init__(self, source: Source, tokenizer: Tokenizer) -> None:
+    def __init__(self, source: Source, tokenizer: BaseTokenizer) -> None:
         super().__init__(source)
         _check_captioned(source)
         self.tokenizer = tokenizer
@@ -77,6 +77,11 @@ class LabelsAsText(SourceView):
             self._texts = [[prompts.fill(text, name) for text in templates] for name in source.class_names]
         except DataError as error:
             raise DataError(f"{source.name}: {error}") from None
+
+    @property
+    def texts(self) -> list[str]:
+        """Every caption that an example may have."""
+        return [text for own in self._texts for text in own]
 
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`."""

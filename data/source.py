@@ -32,13 +32,41 @@ class Source(abc.ABC):
     An example of a captioned source is one pair of an image and a caption: an
     image with k captions gives k examples.
 
+    What a source must keep, as the whole program relies on it:
+
+    - **The same everywhere.** Opened with the same spec and split it has the same
+      `num_examples` and the same examples at the same indices: in every process, on
+      every host, and when the run is resumed. So sort what a directory lists, draw
+      nothing at random without a fixed seed, and do not let a data set grow while a
+      run trains on it. A place in the data is saved as a seed and a number.
+    - **Finite, its length known when it is opened.** There are no endless streams.
+    - **Opened anew by each reader, shared by none.** The launcher opens it once to check
+      it, then each run loop for itself (two threads of an inference server by
+      default), each evaluator, and all of them again after a restart. An instance is
+      called by one thread at a time, so it needs no locks and may keep open files;
+      module-level state is shared by the threads of a process and does need them. It
+      is never pickled or sent.
+    - **Quick and small to open.** The time counts for every reader, and so does the
+      memory: keep where the examples are, not the examples. The learner waits for its
+      first batch meanwhile.
+    - **`batch` may block**, for a disk or a network. The run loop that asks waits, and
+      nothing else does until the learner has no examples left; after
+      `no_data_seconds` without any it fails.
+    - **Errors.** What is wrong with the data is a `DataError` that names the file and
+      the example: the run ends in one line. An `OSError` ends the node, which is
+      started again, as a disk or a network may come back. Any other exception ends
+      the run at once with its traceback.
+
     Attributes:
-        name: the spec it was opened by, for messages and metrics.
+        name: the spec it was opened by, for messages and metrics. `specs.open_source`
+            sets it, over whatever the source called itself.
         num_examples: how many indices there are.
         image_shape: (H, W, C) of every image.
         num_classes: labels are in [0, num_classes); 0 for a source without labels.
         class_names: one name a class, or None if unknown.
-        captioned: whether the batches have captions, as `caption` or `text`.
+        captioned: whether the batches have captions, as `caption` or `text`. A source
+            of a user's own gives `caption`; the tokenizer makes `text` of it. It must
+            have `image_of`, and `caption_at` for noise and for retrieval.
         image_of: for a captioned source int64[num_examples], the number of the
             image that each pair shows: equal numbers, same image.
         label_of: int[num_examples], each example's true label, whatever noise a view adds;

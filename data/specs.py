@@ -18,7 +18,9 @@ Image–text pairs:
 | `captioned_folder:PATH` with the same options | image files with a `.txt` file beside each |
 | either with `?captions=lines` | each line of a `.txt` is a caption of its image |
 
-`builtin` says more about each, and `registry` how to add one.
+`builtin` says more about each. `my_sources:open_squares`, `my_sources:open_squares:ARGUMENT`
+and either with options is a function of a user's own, in a module that Python can import;
+`registry` says how, and `docs/extending.md` has an example.
 """
 
 import contextlib
@@ -33,10 +35,22 @@ import classact.data.embedded_icons
 import classact.data.folder
 import classact.data.icon_pairs
 import classact.data.tar_shards  # noqa: F401
-from classact.data.registry import find_opener, register_source, source_names
-from classact.data.source import Source
+from classact import user_code
+from classact.data.checked import checked
+from classact.data.registry import (
+    find_opener,
+    importable_spec,
+    is_users,
+    register_source,
+    short_name,
+    source_names,
+)
+from classact.data.source import DataError, Source
 
-__all__ = ["SPLITS", "open_source", "opened_once", "register_source", "source_names"]
+__all__ = [
+    "SPLITS", "importable_spec", "open_source", "opened_once", "register_source", "short_name",
+    "source_names",
+]  # fmt: skip
 
 SPLITS = ("train", "eval")
 _OPENED: contextvars.ContextVar[Optional[dict[tuple[str, str], Source]]] = contextvars.ContextVar(
@@ -58,7 +72,8 @@ def open_source(spec: str, split: str) -> Source:
 
     Raises:
         DataError: for an unknown name or option (with the nearest ones), or if
-            the data is missing or damaged.
+            the data is missing or damaged, or a user's function fails or opens
+            something that is no source.
         ValueError: for an unknown split.
     """
     if split not in SPLITS:
@@ -67,7 +82,10 @@ def open_source(spec: str, split: str) -> Source:
     if opened is not None and (spec, split) in opened:
         return opened[spec, split]
     opener, argument, options = find_opener(spec)
-    source = opener(argument, split, **options)
+    with user_code.reported_as(DataError, f"data source {spec!r}"):
+        source = opener(argument, split, **options)
+        if is_users(spec):
+            source = checked(source, spec)
     source.name = spec
     if opened is not None:
         opened |= {(spec, each): source for each in (SPLITS if not source.has_splits else (split,))}

@@ -5,20 +5,24 @@
 | `clip` | CLIP's 49,408 byte pairs, with CLIP's ids |
 | `icons` | a small one, trained on the names of the embedded icons |
 | `file:PATH` | any JSON file of the library `tokenizers`, for example one of `Tokenizer.save` |
+| `package.module:function` | what a user's function makes, see `BaseTokenizer` |
 
 `train_tokenizer` makes a vocabulary for other captions.
 """
 
+import abc
 import gzip
 import html
 import itertools
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import Optional
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from classact import user_code
 from classact.data.source import DataError
 
 FOLDER = pathlib.Path(__file__).parent / "vocabularies"
@@ -30,55 +34,55 @@ _END = ("<end>", "<|endoftext|>", "[SEP]", "</s>")
 _PAD = ("<pad>", "[PAD]")
 
 
-class Tokenizer:
-    """A vocabulary with a context length.
+class BaseTokenizer(abc.ABC):
+    """What makes tokens of captions: the base of `Tokenizer`, and of a user's own.
+
+    A user's is made by a function in a module that Python can import, which
+    `contrastive.tokenizer` names as `package.module:function` and which is called as
+    `function(context_length)`. Every reader and evaluator of every process makes one of
+    its own, and it must give the same tokens in all of them. One thread at a time calls it.
 
     Args:
-        library: the vocabulary, as the library `tokenizers` holds it. It has a start
-            and an end token under one of their usual names; where it has no padding
-            token, 0 pads, as in CLIP.
-        context_length: L, the tokens of a row, start and end included; at least 3.
-        origin: where the vocabulary is from, for errors.
+        vocab_size: see below, as the others.
+        context_length: at least 3.
+        start_id: see below.
+        end_id: see below.
+        pad_id: see below.
 
     Attributes:
         vocab_size: ids are in [0, vocab_size).
-        context_length: L.
+        context_length: L, the tokens of a row, start and end included.
         start_id: the id of the first token of each row.
-        end_id: the id of each caption's last token, which every row has once.
+        end_id: the id of each caption's last token, which every row has once; there the
+            text tower reads it.
         pad_id: the id that fills the rest of a row.
+        unknown_id: the id of what the vocabulary has no token for; None if it has one
+            for everything.
 
     Raises:
         ValueError: for a context length below 3.
-        DataError: if the vocabulary has no start or no end token; it names `origin`.
     """
 
+    unknown_id: Optional[int] = None
+
     def __init__(
-        self, library: tokenizers.Tokenizer, context_length: int, origin: str = "the vocabulary"
+        self, vocab_size: int, context_length: int, *, start_id: int, end_id: int, pad_id: int = 0
     ) -> None:
         if context_length < 3:
             raise ValueError(f"context_length={context_length}: expected at least 3 (start, a token, end)")
-        library.no_padding()
-        library.no_truncation()
-        # A caption that spells a special token is text like any other.
-        library.encode_special_tokens = True
-        ids = library.get_vocab()
-        self._library = library
-        self.vocab_size = max(ids.values()) + 1
+        self.vocab_size = vocab_size
         self.context_length = context_length
-        self.start_id = _first_known(ids, _START, origin)
-        self.end_id = _first_known(ids, _END, origin)
-        self.pad_id = next((ids[name] for name in _PAD if name in ids), 0)
+        self.start_id = start_id
+        self.end_id = end_id
+        self.pad_id = pad_id
 
+    @abc.abstractmethod
     def tokens(self, captions: Iterable[str]) -> list[list[int]]:
-        """The ids of each caption, of any length, without start, end and padding.
+        """The ids of each caption, of any length, without start, end and padding."""
 
-        HTML entities are resolved first, for captions from the web are full of them.
-        """
-        # One by one: the library would spread a batch over all cores, which other processes use.
-        return [
-            self._library.encode(html.unescape(html.unescape(caption)), add_special_tokens=False).ids
-            for caption in captions
-        ]
+    @abc.abstractmethod
+    def decode(self, text: np.ndarray) -> list[str]:
+        """The captions of int32[B, L], as far as the vocabulary keeps them; for people to read."""
 
     def pack(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
         """int32[B, L]: a row is start, the tokens, end and padding; tokens that do not fit are cut off."""
@@ -97,6 +101,51 @@ class Tokenizer:
         """int32[B, L] of B captions; one that is too long is cut, and keeps its end token."""
         return self.pack(self.tokens(captions))
 
+
+class Tokenizer(BaseTokenizer):
+    """A vocabulary of the library `tokenizers` with a context length.
+
+    Args:
+        library: the vocabulary, as the library `tokenizers` holds it. It has a start
+            and an end token under one of their usual names; where it has no padding
+            token, 0 pads, as in CLIP.
+        context_length: L, the tokens of a row, start and end included; at least 3.
+        origin: where the vocabulary is from, for errors.
+
+    Raises:
+        ValueError: for a context length below 3.
+        DataError: if the vocabulary has no start or no end token; it names `origin`.
+    """
+
+    def __init__(
+        self, library: tokenizers.Tokenizer, context_length: int, origin: str = "the vocabulary"
+    ) -> None:
+        ids = library.get_vocab()
+        super().__init__(
+            max(ids.values(), default=-1) + 1,
+            context_length,
+            start_id=_first_known(ids, _START, origin),
+            end_id=_first_known(ids, _END, origin),
+            pad_id=next((ids[name] for name in _PAD if name in ids), 0),
+        )
+        library.no_padding()
+        library.no_truncation()
+        # A caption that spells a special token is text like any other.
+        library.encode_special_tokens = True
+        self._library = library
+        self.unknown_id = ids.get(getattr(library.model, "unk_token", None) or "")
+
+    def tokens(self, captions: Iterable[str]) -> list[list[int]]:
+        """The ids of each caption, of any length, without start, end and padding.
+
+        HTML entities are resolved first, for captions from the web are full of them.
+        """
+        # One by one: the library would spread a batch over all cores, which other processes use.
+        return [
+            self._library.encode(html.unescape(html.unescape(caption)), add_special_tokens=False).ids
+            for caption in captions
+        ]
+
     def decode(self, text: np.ndarray) -> list[str]:
         """The captions of int32[B, L], as far as the vocabulary keeps them (CLIP's has no capitals)."""
         captions = []
@@ -111,16 +160,17 @@ class Tokenizer:
         self._library.save(str(path))
 
 
-def load_tokenizer(spec: str, context_length: int) -> Tokenizer:
+def load_tokenizer(spec: str, context_length: int) -> BaseTokenizer:
     """Loads a tokenizer.
 
     Args:
-        spec: "clip", "icons" or "file:PATH"; see the module's docstring.
-        context_length: see `Tokenizer`.
+        spec: "clip", "icons", "file:PATH" or "package.module:function"; see the module's
+            docstring.
+        context_length: see `BaseTokenizer`.
 
     Raises:
         DataError: for another spec, or if the file is missing, damaged, or has no
-            start or end token.
+            start or end token, or a user's function fails or makes no tokenizer.
         ValueError: for a context length below 3.
     """
     if spec == "clip":
@@ -131,7 +181,35 @@ def load_tokenizer(spec: str, context_length: int) -> Tokenizer:
     if kind == "file" and path:
         library = _read(pathlib.Path(path).expanduser())
         return Tokenizer(library, context_length, f"the vocabulary {path}")
-    raise DataError(f"unknown tokenizer {spec!r}: expected clip, icons or file:PATH")
+    if user_code.is_name(spec):
+        with user_code.reported_as(DataError, f"tokenizer {spec!r}"):
+            return _users(spec, context_length)
+    raise DataError(f"unknown tokenizer {spec!r}: expected clip, icons or file:PATH, or module:function")
+
+
+def _users(spec: str, context_length: int) -> BaseTokenizer:
+    """What a user's function makes, tried on a caption."""
+    try:
+        make = user_code.find("tokenizer", spec)
+    except user_code.UserCodeError as error:
+        raise DataError(str(error)) from error
+    made = make(context_length) if callable(make) else make
+    if not isinstance(made, BaseTokenizer):
+        raise DataError(
+            f"tokenizer {spec!r} gave a {type(made).__name__}, expected a data.tokenizer.BaseTokenizer"
+        )
+    user_code.adopt(made)
+    if made.context_length != context_length:
+        raise DataError(
+            f"tokenizer {spec!r}: context_length={made.context_length}, it was asked for {context_length}"
+        )
+    text = made.encode(["a photo of a cat"])
+    if text.shape != (1, context_length) or not ((text >= 0) & (text < made.vocab_size)).all():
+        raise DataError(
+            f"tokenizer {spec!r}: encode gives {text.dtype}{list(text.shape)} with ids {text.min()} to "
+            f"{text.max()}, expected int32[1, {context_length}] with ids 0 to {made.vocab_size - 1}"
+        )
+    return made
 
 
 def train_tokenizer(captions: Iterable[str], vocab_size: int, context_length: int) -> Tokenizer:

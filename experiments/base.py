@@ -39,122 +39,196 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the defaults: ClassAct on the icons that ship with the repository."""
     return ml_collections.ConfigDict(
         {
-            # Selection. `filter_ratio`: share of the scored examples that is never
-            # trained on. `temperature` of the softmax, in the units of the score.
+            # ── Selection. For each update b examples are trained on out of a super-batch:
+            # B = b / (1 − filter_ratio) examples that are read from the data and scored.
+            # How examples are chosen: the README's table of policies, or `module:function`
+            # for a policy of your own. "uniform" scores nothing, and is the baseline.
             "policy": "classact",
+            # b, the examples of an update (the sub-batch, in the paper).
             "batch_size": 64,
+            # Share of the scored examples that is never trained on, from 0 to below 1. 0.5
+            # scores two examples for one that is trained on; the more, the stronger the
+            # selection, and the more the scoring costs. Not used by "uniform".
             "filter_ratio": 0.5,
+            # Of the softmax over the scores, in their units (nats for a classification): an
+            # example's chance is in proportion to exp(score / temperature). Lower prefers
+            # high scores more strongly; very high is the same as "uniform".
             "temperature": 1.0,
+            # The run fails if more than this share of all scores so far (and more than ten)
+            # is NaN or infinite: then the scorer or its data is broken.
             "max_nonfinite_share": 0.01,
-            # Several data sets: by name, entries made by `data_set`. Empty: one,
-            # of the fields here. `weight` of its loss in the mean over data sets.
+            # Several data sets at once: by name, entries made by `data_set`, each with its own
+            # values of DATA_SET_FIELDS. Empty: one data set, of the fields here.
             "data_sets": {},
+            # What this data set's loss counts in the mean over all data sets, relative to
+            # the others; only with several.
             "weight": 1.0,
-            # "classification", or "contrastive" for pairs of images and texts.
+            # ── Data.
+            # "classification" of labelled images, or "contrastive" for pairs of images and texts.
             "task": "classification",
-            # Data. `eval_data` empty: the eval split of `train_data`, or what is held out of it.
-            # `label_noise`: probability that a training label is redrawn;
-            # `caption_noise`: share of the captions that is shuffled.
-            # `held_out`: share of the training data for a held-out reference;
-            # `train_split`: "all", "held_out" or "rest".
+            # The source to train on: the README's tables, or `module:function` for your own.
             "train_data": "icons",
+            # The source to measure on. Empty: the eval split of `train_data`, or what is held out of it.
             "eval_data": "",
             # Share of `train_data` that is held out to measure on and never trained on, from 0
             # to below 1, if `eval_data` is empty and the source has no eval split of its own
             # (npz, folder, tar, captioned_folder). Each class gives one image at least, if it
             # has two. Chosen by `data_seed`. 0: the run measures on its training data.
             "eval_share": 0.05,
+            # Probability that a training label is redrawn at random, 0 to 1: for experiments
+            # with noise, whose true labels are known. Evaluation labels stay as they are.
             "label_noise": 0.0,
+            # Share of the training pairs whose captions are shuffled among each other, 0 to 1.
             "caption_noise": 0.0,
+            # Share of the training data that is set aside for the reference of `rho` and
+            # `classact_ho`, 0 to below 1; which part this run trains on says `train_split`.
             "held_out": 0.0,
+            # "all" of the training data; "held_out", the part set aside (for the reference's
+            # run); "rest", all but that part (for the run that it is the reference of).
             "train_split": "all",
+            # Seed of label noise, shuffled captions and the held-out part. The same one
+            # in the runs that are compared, and in a reference and what it scores.
             "data_seed": 0,
-            # Training of the learner (Appendix A.2); `warmup_steps` -1: a tenth
-            # of the run.
+            # ── Training (Appendix A.2). The optimiser is AdamW with a cosine schedule to 0.
+            # Updates in all. There are no epochs: steps · batch_size examples are trained on.
             "steps": 1500,
+            # Seed of the initial parameters and of the order of the data. Change it to
+            # repeat an experiment; `compare` shows runs that differ in it alone together.
             "seed": 0,
+            # The highest learning rate, at the end of the warm-up.
             "learning_rate": 1e-3,
+            # Updates in which the learning rate rises from 0; -1: a tenth of `steps`.
             "warmup_steps": -1,
+            # Of AdamW, on every parameter with two or more axes.
             "weight_decay": 1e-3,
+            # Gradients with a larger norm are scaled down to it; 0: never. 1.0 is usual
+            # where the loss jumps, as in contrastive runs.
             "clip_norm": 0.0,
+            # Share of the target that is spread over all classes, 0 to below 1; in the
+            # learner's loss only, scores are without.
             "label_smoothing": 0.1,
+            # Side of a ViT's square patches, in pixels; it must divide the image's sides. 8 is
+            # for 32-pixel images, 16 for 224. Smaller ones see more, and cost more.
             "patch_size": 8,
-            # `text_model`: of a contrastive task's text tower; empty: of the size
-            # of the image tower, a ViT. `options` of the family, for ViTs "pool",
-            # and "dtype" and "remat", which a text tower follows; as an argument
+            # The model that is trained. `model`: vit_l, vit_b, vit_s, vit_ti or a smaller
+            # vit_mu_… (models/transformer.py lists them), haiku_…, or `module:function`;
+            # `text_model`: the text tower of a contrastive task, for instance text_b; empty:
+            # of the image tower's size, if that is a ViT. `options` of the family, for ViTs
+            # "pool", and "dtype" and "remat", which a text tower follows; as an argument
             # --config.learner.options="{'dtype': 'bfloat16', 'remat': True}".
             "learner": {"model": "vit_mu_6_1", "text_model": "", "options": {}},
+            # The scorer: the small model that scores examples, both as the reference and as the
+            # online model. A reference's run must have had this as its `learner`.
             "scorer": {"model": "vit_mu_2_1", "text_model": "", "options": {}},
-            # The learner's devices. `hosts`: processes that train together, each on
-            # all devices that it sees; `fsdp`: devices of a host that share one copy
-            # of the parameters, the rest of the devices is data parallel.
-            # `gradient_accumulation`: parts of a batch that go through the device one
-            # after another.
+            # The learner's devices (GPUs, TPUs). `hosts`: processes that train together, each
+            # on all devices that it sees. `fsdp`: devices of a host that share one copy of the
+            # parameters, for a model that does not fit one; the rest is data parallel.
             "mesh": {"hosts": 1, "fsdp": 1},
+            # Parts of a batch that go through the device one after another, for a batch
+            # that does not fit. In a contrastive task the negatives are those of the part.
             "gradient_accumulation": 1,
-            # The contrastive task (A.3). `loss`: "infonce" or "sigmoid"; `act_loss`:
-            # "dot" (Eq. 9) or "infonce"; `tokenizer`: "icons", "clip" or "file:PATH";
-            # `templates` make captions of class names where a source has only labels.
+            # ── The contrastive task (Appendix A.3); not used in classification.
             "contrastive": {
+                # What the learner learns by: "infonce" (CLIP's) or "sigmoid" (SigLIP's).
                 "loss": "infonce",
+                # What scores compare: "dot" (Eq. 9, of one pair alone) or "infonce" (against
+                # the other pairs that are scored together).
                 "act_loss": "dot",
-                "tokenizer": "icons",
-                "context_length": 16,
+                # Makes tokens of captions: "clip", "icons" (a small vocabulary of icon names),
+                # "file:PATH" or `module:function`. Empty: "icons" if all training data are the
+                # icons that ship with classact, and "clip" for any other.
+                "tokenizer": "",
+                # Tokens of a text, start and end included; longer captions are cut, and the
+                # first lines of a run say how many. 0: 16 with "icons", else CLIP's 77.
+                "context_length": 0,
+                # Width of the space in which images and texts are compared; CLIP's is 512.
                 "embedding_size": 64,
+                # Whether a token of a text sees only those before it (as in CLIP), or all.
                 "causal": True,
+                # Prompts that make captions of class names where a source has labels alone:
+                # "simple", "icons", "imagenet" or a file.
                 "templates": "simple",
             },
-            # `checkpoint`: the run directory of a pretrained reference.
-            # `super_batch`: of a reference trained online; 0: 10 · batch_size.
-            "reference": {"checkpoint": "", "super_batch": 0, "learning_rate_factor": 2.0},
-            # `shards`: servers over which a data set's run loops are spread; a batch has
-            # equally many examples of each, by the softmax over what that one holds
-            # (`replay/dataset.py`). `capacity`: of all shards together; 0: four super-batches.
-            "replay": {"capacity": 0, "shards": 1},
-            # `batch_size` 0: one super-batch. `run_loops`: per server; 0:
-            # two as threads, one as a node.
-            # `run_loops_as_nodes`: as nodes of their own instead of threads.
+            # ── The reference: a small model that is already good, or learns on the side.
+            "reference": {
+                # Run directory of a trained reference, for policies with a fixed one.
+                "checkpoint": "",
+                # Of `classact_online`, whose reference is trained in the run: the examples of
+                # each of its updates, drawn IID; rounded up to whole super-batches of scored
+                # examples. 0: 10 · batch_size.
+                "super_batch": 0,
+                # Of the same: its learning rate, as a multiple of `learning_rate`.
+                "learning_rate_factor": 2.0,
+            },
+            # ── The replay: the buffer of scored examples that the learner draws from, each
+            # at most once.
+            "replay": {
+                # Examples that it holds, in all shards together; 0: four super-batches. More makes
+                # scores older, less makes the learner wait.
+                "capacity": 0,
+                # Servers that share it, for more examples a second than one can take. A batch
+                # has equally many examples of each, by the softmax over what that one holds
+                # (`replay/dataset.py`).
+                "shards": 1,
+            },
+            # ── Inference servers, which score, and run loops, which read data and ask them.
             "inference": {
+                # How many servers. More if `classact status` says that the learner waits for data.
                 "servers": 1,
+                # Run loops of each server; 0: two if they are threads, one if they are nodes.
                 "run_loops": 0,
+                # Whether each run loop is a process of its own instead of a thread of
+                # its server: for data that takes much decoding.
                 "run_loops_as_nodes": False,
+                # Examples that are scored in one computation; 0: one super-batch. Larger where
+                # a GPU is not busy.
                 "batch_size": 0,
+                # How long a batch that is not full waits for more, in seconds.
                 "max_wait_seconds": 0.005,
             },
-            # `evaluators`: by name {"kind": "accuracy", "retrieval" or "zero_shot",
-            # "data": a source, "templates": for zero_shot, "distinct": for retrieval,
-            # one pair a caption}. Empty: "test" (accuracy) or "retrieval" on `eval_data`.
-            "evaluation": {"every": 50, "batch_size": 250, "evaluators": {}},
+            # ── Evaluation and files.
+            "evaluation": {
+                # Updates between two evaluations.
+                "every": 50,
+                # Examples that go through the model at once; changes speed and memory only.
+                "batch_size": 250,
+                # By name {"kind": "accuracy", "retrieval" or "zero_shot", "data": a source,
+                # "templates": for zero_shot, "distinct": for retrieval, one pair a caption}.
+                # Empty: "test" (accuracy) or "retrieval" on `eval_data`.
+                "evaluators": {},
+            },
+            # Updates between two lines of the learner's metrics.
             "log_every": 25,
-            # Updates between checkpoints, from which a run goes on that was interrupted;
-            # 0: only at the end, or when it is stopped.
+            # Updates between checkpoints, from which a run that was interrupted is resumed;
+            # 0: only at the end, or when it is stopped. Each takes disk and some time.
             "checkpoint_every": 250,
             # Whether to write which examples each update was made from, by their ids, to
             # `trained_examples.jsonl` (of several hosts: the first one's).
             "record_examples": False,
-            # How long a data set may deliver nothing to the learner before the run fails. The
-            # time that run loops take to open it does not count, up to an hour of it.
+            # The run fails if the learner gets no batch of a data set for so long, in seconds.
+            # The time that run loops take to open it does not count, up to an hour of it.
             "no_data_seconds": 300.0,
-            # A node that died is started again, each at most `restarts_per_hour` times
-            # within an hour (0: never; nor with `--launch=threads` or `synchronous`,
-            # which are one process). `stop_notice_seconds`: from asking a run to stop to
-            # killing what is left; the learner saves its state in it, which takes a large
-            # model longer than this. A second signal does not wait. `synchronous` ends
-            # after the update that it is at.
+            # ── When something dies or is stopped.
+            # How often a node that died is started again within an hour (0: never; nor with
+            # `--launch=threads` or `synchronous`, which are one process).
             "restarts_per_hour": 10,
+            # Seconds from asking a run to stop to killing what is left. The learner saves its
+            # state in it: more for a large model. A second signal does not wait.
             "stop_notice_seconds": 8.0,
-            # Compute threads of each node with `--launch=processes`; 0: one per core.
+            # ── Machines.
+            # Compute threads of each node by its kind, with `--launch=processes`; 0: one a core.
             "threads": {"learner": 1, "inference": 1, "evaluator": 1, "replay": 1, "run_loop": 1},
-            # What each node has of a cluster's host (`--launch=slurm`, `--launch=ray`),
-            # by kind; it computes with as many threads as it has CPUs. `memory_gb` 0:
-            # not limited; `partition` "": any. `hosts` 0: as few as have room.
-            # `sbatch`: more options for a job that is submitted, "--account=… --time=…".
-            # `requeue`: lets Slurm start that job again after a preemption or the loss of a
-            # host; the run then goes on.
+            # What to ask a cluster for (`--launch=slurm`, `--launch=ray`).
             "cluster": {
+                # Hosts to use; 0: as few as have room. Not those of `mesh.hosts`, which train.
                 "hosts": 0,
+                # More options for a Slurm job that is submitted, "--account=… --time=…".
                 "sbatch": "",
+                # Whether Slurm may start that job again after a preemption or the loss of a
+                # host; the run is then resumed.
                 "requeue": False,
+                # Of each node, by its kind: `cpus`, which is also how many threads it computes
+                # with; `memory_gb`, 0: not limited; `gpus`; `partition` of Slurm, "": any.
                 **{
                     kind: {"cpus": 1, "memory_gb": 0.0, "gpus": 0, "partition": ""}
                     for kind in ("learner", "inference", "evaluator", "replay", "run_loop")

@@ -105,7 +105,9 @@ class ContrastiveConfig:
 
     def __post_init__(self) -> None:
         # A text is start, a token and end.
-        require(self.context_length >= 3, "contrastive.context_length", self.context_length, "at least 3")
+        accepted = "at least 3 (0: 16 with the icons' vocabulary, else 77)"
+        length = self.context_length
+        require(length == 0 or length >= 3, "contrastive.context_length", length, accepted)
         require(self.embedding_size >= 2, "contrastive.embedding_size", self.embedding_size, "at least 2")
 
 

@@ -7,9 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
+from classact.data import specs
+from classact.experiments import importable
 from classact.experiments.config import (
     NAME,
     ConfigError,
+    ContrastiveConfig,
     DataSetConfig,
     EvaluationConfig,
     EvaluatorConfig,
@@ -21,6 +24,9 @@ from classact.selection import policies
 
 _DATA_SET = re.compile(r"data_sets\.[^.]+\.")
 _CAPACITY = 4  # Of a replay table by default, in super-batches.
+# The icons' vocabulary was made from the captions of these sources alone.
+_ICONS = {"icons", "icon_pairs"}
+_ICONS_TOKENS, _CLIP_TOKENS = 16, 77
 
 
 def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
@@ -33,6 +39,11 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         ConfigError: for a missing or unknown field or a value that cannot be run.
     """
     config: ExperimentConfig = _build(ExperimentConfig, fields, "")
+    config = dataclasses.replace(
+        config,
+        learner=importable.model("learner", config.learner),
+        scorer=importable.model("scorer", config.scorer),
+    )
     if config.data_sets:
         data_sets = {}
         for name, data_set in sorted(config.data_sets.items()):
@@ -44,7 +55,7 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         summary = _summary(data_sets)
     else:
         only = _resolve_data_set(_part(config))
-        data_sets = {_source_name(only.train_data): only}
+        data_sets = {specs.short_name(only.train_data): only}
         summary = {field.name: getattr(only, field.name) for field in dataclasses.fields(DataSetConfig)}
     for name, data_set in data_sets.items():
         prefix = f"data_sets.{name}." if config.data_sets else ""
@@ -59,6 +70,7 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         warmup_steps=config.warmup_steps if config.warmup_steps >= 0 else config.steps // 10,
         learner=_with_text_model("learner", config.learner, config.task),
         scorer=_with_text_model("scorer", config.scorer, config.task),
+        contrastive=_with_tokenizer(config, data_sets),
         evaluation=evaluation,
     )
 
@@ -109,11 +121,6 @@ def _part(config: ExperimentConfig) -> DataSetConfig:
     return DataSetConfig(**{f.name: getattr(config, f.name) for f in dataclasses.fields(DataSetConfig)})
 
 
-def _source_name(spec: str) -> str:
-    """The name of a source, without its path and options."""
-    return spec.split(":")[0].split("?")[0]
-
-
 def _summary(data_sets: Mapping[str, DataSetConfig]) -> dict[str, Any]:
     """What the run's own fields say of several data sets."""
     every = list(data_sets.values())
@@ -128,6 +135,11 @@ def _summary(data_sets: Mapping[str, DataSetConfig]) -> dict[str, Any]:
 
 def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
     policy = _checked_policy(config)
+    config = dataclasses.replace(
+        config,
+        policy=policies.importable_name(config.policy),
+        train_data=importable.source_spec("train_data", config.train_data),
+    )
     if not policy.scores:
         # Nothing to filter by: every example that is read is trained on.
         config = dataclasses.replace(config, filter_ratio=0.0)
@@ -199,7 +211,7 @@ def _check_shards(config: DataSetConfig, capacity: int, run_loops: int, streamed
 def _checked_policy(config: DataSetConfig) -> policies.Policy:
     """The policy, with the reference that it asks for."""
     try:
-        policy = policies.get(config.policy)
+        policy = policies.get(policies.importable_name(config.policy))
     except ValueError as error:
         raise ConfigError(f"policy={config.policy!r}: {error}") from None
     checkpoint = config.reference.checkpoint
@@ -240,6 +252,17 @@ def _with_text_model(field: str, model: ModelConfig, task: str) -> ModelConfig:
     return model
 
 
+def _with_tokenizer(config: ExperimentConfig, data_sets: Mapping[str, DataSetConfig]) -> ContrastiveConfig:
+    """The vocabulary and the length that fit the data, where none is named."""
+    own = config.contrastive
+    icons = {specs.short_name(item.train_data) for item in data_sets.values()} <= _ICONS
+    # A classification has none: what it records must not differ from data set to data set.
+    icons = icons or config.task == "classification"
+    tokenizer = own.tokenizer or ("icons" if icons else "clip")
+    length = own.context_length or (_ICONS_TOKENS if tokenizer == "icons" else _CLIP_TOKENS)
+    return dataclasses.replace(own, tokenizer=tokenizer, context_length=length)
+
+
 def _with_evaluators(config: ExperimentConfig, data_sets: Mapping[str, DataSetConfig]) -> EvaluationConfig:
     first = next(iter(data_sets.values())).train_data
     evaluators = dict(config.evaluation.evaluators)
@@ -247,7 +270,9 @@ def _with_evaluators(config: ExperimentConfig, data_sets: Mapping[str, DataSetCo
         name, kind = ("test", "accuracy") if config.task == "classification" else ("retrieval", "retrieval")
         evaluators[name] = EvaluatorConfig(kind, config.eval_data)
     evaluators = {
-        name: dataclasses.replace(item, data=item.data or config.eval_data or first)
+        name: dataclasses.replace(
+            item, data=importable.source_spec("eval_data", item.data or config.eval_data or first)
+        )
         for name, item in evaluators.items()
     }
     return dataclasses.replace(config.evaluation, evaluators=evaluators)

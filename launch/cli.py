@@ -9,8 +9,11 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
+
+from classact import user_code
+from classact.launch import command_help
 
 if TYPE_CHECKING:
     from classact.launch.outcome import Outcome
@@ -53,6 +56,13 @@ _ISOLATE_HELP = (
     "within it, by a command that they tell. With processes, threads and synchronous; see SECURITY.md."
 )
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+_FIELDS_HELP = f"""fields:
+  --config=FILE.py[:PART]
+      The configuration, for instance experiments/configs/classification.py. Required.
+  --config.FIELD=VALUE
+      Sets a field, --config.GROUP.FIELD=VALUE one in a group. All fields, each with its default and
+      what it is for, are in {_PACKAGE}/experiments/base.py
+"""
 # What bad input is in the traceback of a node that was the first to see it.
 _REFUSAL = re.compile(
     r"^classact\.(experiments\.config\.ConfigError|data\.source\.DataError): (?P<said>.+)", re.MULTILINE
@@ -65,6 +75,7 @@ class UsageError(Exception):
 
 def entry_point() -> None:
     """Runs `classact` and exits: 0 the goal is reached, 2 bad input, 1 anything else."""
+    user_code.use_working_directory()
     exit_with(main(sys.argv))
 
 
@@ -102,6 +113,10 @@ def main(argv: Sequence[str]) -> int:
         return _complain(f"unknown command {argv[1]!r}: expected one of {', '.join(commands)}")
     try:
         return commands[argv[1]]([f"{argv[0]} {argv[1]}", *argv[2:]])
+    except command_help.HelpAsked:
+        more = _FIELDS_HELP if argv[1] == "train" else ""
+        print(command_help.of_command(argv[1], USAGE, __name__, more), end="")
+        return 0
     except UsageError as error:
         return _complain(str(error))
 
@@ -111,13 +126,13 @@ def _complain(message: str) -> int:
     return 2
 
 
-def _parse(argv: Sequence[str], config: ConfigDict | None = None, known_only: bool = False) -> list[str]:
+def _parse(argv: Sequence[str], config: ConfigDict | None = None) -> list[str]:
     """Parses flags, and those that set a configuration's fields; returns the remaining arguments."""
-    app.define_help_flags()
+    command_help.check(argv[1:])
     try:
         if config is not None:
             config_flags.DEFINE_config_dict("config", config, "Configuration file.", sys_argv=list(argv))
-        return flags.FLAGS(list(argv), known_only=known_only)[1:]
+        return flags.FLAGS(list(argv))[1:]
     # Of many kinds, if a value is of another type; to the user all of them are one
     # line about a flag.
     except Exception as error:
@@ -146,11 +161,13 @@ def _train(argv: Sequence[str]) -> int:
     workdir = flags.DEFINE_string("workdir", None, "Run directory; a run in it goes on.")
     launch = flags.DEFINE_enum("launch", "processes", run_lib.LAUNCHES, "How to start the program.")
     isolate = flags.DEFINE_bool("isolate", False, _ISOLATE_HELP)
+    # Before a configuration that may be missing, or fail.
+    command_help.check(argv[1:])
     file, argv = config_file.split(argv)
     if not file:
-        flags.DEFINE_string("config", None, "Configuration file.")
-        _parse(argv, known_only=True)  # For --help.
-        raise UsageError("--config=FILE.py is missing; see experiments/configs/")
+        given = next((word for word in argv[1:] if re.search(r"\.py(:\w+)?$", word)), None)
+        meant = f"did you mean --config={given}?" if given else "see experiments/configs/"
+        raise UsageError(f"--config=FILE.py is missing; {meant}")
     try:
         config = config_file.load(file)
         config_file.check_fields(config, argv)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from classact import user_code
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError
 from classact.launch.task import (
@@ -22,9 +23,9 @@ from classact.launch.task import (
     TASK_VARIABLE,
     UNWRITABLE_STATUS,
 )
-from classact.nodes.errors import DivergedError, FatalError, unwritable
+from classact.nodes.errors import DivergedError, FatalError, chain, unwritable
 
-_FATAL = (FatalError, DataError, ConfigError)
+_FATAL = (FatalError, DataError, ConfigError, user_code.UserCodeError)
 
 
 class Entry:
@@ -75,17 +76,27 @@ class Entry:
                 # The log may be on a disk that is full.
                 with contextlib.suppress(OSError):
                     _print_as_uncaught(error)
+                    _print_blame(error)
                 _leave_as([_status_of(error)])
             raise
 
 
 def _status_of(error: Exception) -> int:
-    """The exit status of a task that fails so."""
+    """The exit status of a task that fails so.
+
+    A restart cures what comes from outside of the process: a connection that is lost, a
+    server that is gone, a disk that fails, memory that runs out, a signal. It does not
+    cure an error that says so (`FatalError`, bad data, a bad configuration), nor any that
+    was raised in a user's own code, which does the same again; but there too it may cure
+    an error of the machine. All others, of classact's own code and of the libraries, may
+    come of what the other nodes went through just then, and are tried again.
+    """
     if unwritable(error) is not None:
         return UNWRITABLE_STATUS
     if isinstance(error, DivergedError):
         return DIVERGED_STATUS
-    return FATAL_STATUS if isinstance(error, _FATAL) else 1
+    told = any(isinstance(behind, _FATAL) for behind in chain(error))
+    return FATAL_STATUS if told or user_code.blamed(error) is not None else 1
 
 
 def _heed(number: signal.Signals) -> None:
@@ -114,6 +125,13 @@ def _print_as_uncaught(error: BaseException) -> None:
     report = traceback.TracebackException.from_exception(error)
     report.stack[:0] = traceback.extract_stack(sys._getframe(2))
     print("".join(report.format()), end="", file=sys.stderr, flush=True)
+
+
+def _print_blame(error: BaseException) -> None:
+    """Says below the traceback, which may be long, if a user's code has failed, and where."""
+    said = user_code.blamed(error)
+    if said is not None:
+        print(f"\nan error in your own code: {said}", file=sys.stderr, flush=True)
 
 
 def _leave_as(ended: list[int]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from classact import user_code
 from classact.data import captions, classes, noise, prompts, source, specs, stream
 from classact.data import fingerprint as fingerprint_lib
 from classact.data import tokenizer as tokenizer_lib
@@ -199,7 +200,7 @@ def _tokenized(config: ExperimentConfig, opened: source.Source) -> source.Source
     return captions.Tokenized(opened, make_tokenizer(config))
 
 
-def make_tokenizer(config: ExperimentConfig) -> tokenizer_lib.Tokenizer:
+def make_tokenizer(config: ExperimentConfig) -> tokenizer_lib.BaseTokenizer:
     """Loads the tokenizer of a contrastive task.
 
     Raises:
@@ -254,10 +255,17 @@ def make_model(model: ModelConfig, config: ExperimentConfig, data: DataShape) ->
     Raises:
         ConfigError: for an unknown name, or sizes that do not fit.
     """
-    paired = config.task == "contrastive"
-    own = config.contrastive
     role = "learner" if model == config.learner else "scorer"
     field = f"{role}.model={model.model!r} for {data.name} {data.image_shape}"
+    with user_code.reported_as(ConfigError, field):
+        return _made_model(model, config, data, role, field)
+
+
+def _made_model(
+    model: ModelConfig, config: ExperimentConfig, data: DataShape, role: str, field: str
+) -> registry.Model:
+    paired = config.task == "contrastive"
+    own = config.contrastive
     twice = sorted({"name", "num_classes", "image_shape", "patch_size"} & set(model.options))
     if twice:
         raise ConfigError(
@@ -273,9 +281,12 @@ def make_model(model: ModelConfig, config: ExperimentConfig, data: DataShape) ->
         )
         if not paired:
             return image
+        field = f"{role}.text_model={model.text_model!r}"
         size = text.size(model.text_model)
     # The latter for options of another type, or that are no options.
     except (ValueError, TypeError) as error:
+        if user_code.blamed(error) is not None:
+            raise
         raise ConfigError(f"{field}: {error}") from None
     texts = text.TextTransformer(
         size,
@@ -446,7 +457,11 @@ def _check_same_texts(field: str, theirs: Mapping[str, Any], config: ExperimentC
     ours = {**dataclasses.asdict(config.contrastive), "text_model": config.scorer.text_model}
     for name in ("text_model", "tokenizer", "context_length", "causal"):
         if found.get(name) != ours[name]:
-            raise ConfigError(f"{field}: it has {name}={found.get(name)!r}, this run {ours[name]!r}")
+            group = "scorer" if name == "text_model" else "contrastive"
+            raise ConfigError(
+                f"{field}: it has {name}={found.get(name)!r}, this run {ours[name]!r}: say "
+                f"--config.{group}.{name}={found.get(name)}, or name a reference that was trained as this run"
+            )
 
 
 def _read_config(run: pathlib.Path, field: str) -> Mapping[str, Any]:

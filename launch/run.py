@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classact.data import specs
+from classact.data import captions, specs
 from classact.experiments import curves, ledger
 from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch import (
@@ -34,7 +34,9 @@ from classact.launch import (
     slurm,
     slurm_info,
     slurm_job,
+    text_lines,
     threads,
+    traced,
 )
 from classact.launch.engine import Patience
 from classact.launch.first_lines import FirstLines, describe_source
@@ -110,6 +112,7 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
     data = {name: _checked_data_set(config, name, engine, said) for name in config.data_sets}
     data = class_meaning.agreed(config, data, None if earlier is None else workdir, said)
     shape = _common_shape(data)
+    traced.check_models(config, shape)
     try:
         parts.trained_models(config, shape)
     except ValueError as error:
@@ -122,6 +125,7 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
             raise ConfigError(f"model {model.name!r} for {shape.name} {shape.image_shape}: {error}") from None
     for name, own in config.data_sets.items():
         parts.check_reference(config, own, data[name], said)
+        traced.check_scores(config, own, data[name])
     for evaluator in config.evaluation.evaluators.values():
         evaluators.make_measure(config, evaluator, shape, said)
     if engine in _HERE:
@@ -139,6 +143,8 @@ def _checked_data_set(config: ExperimentConfig, name: str, engine: str, said: Fi
         said.say(line)
     if seconds > opening.SLOW_SECONDS:
         said.say(f"  opening it took {seconds:.0f} s; each run loop opens it again before its first batch")
+    if isinstance(train, captions.Tokenized):
+        text_lines.say_what_is_cut(train, said)
     readers = own.inference.servers * own.inference.run_loops
     if train.num_examples < readers:
         raise ConfigError(

@@ -25,6 +25,10 @@ _PRESENT = {
 }  # fmt: skip
 # Those in which it waits for hosts, whether it had some before or not.
 _QUEUED = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+# What its commands say, in several sentences, where they find no controller.
+_UNREACHABLE = re.compile(
+    "resolve_ctls_from_dns_srv|fetch_config|[Uu]nable to contact|Could not establish a config"
+)
 _SHARE = re.compile(r"\bNodes=(\S+) CPU_IDs=(\S+) Mem=(\d+) GRES=(\S*)")
 
 
@@ -119,6 +123,10 @@ def ask(*command: str) -> str:
         raise LaunchError(f"{command[0]} did not answer within {_ANSWER_SECONDS:.0f} s") from None
     if done.returncode != 0:
         said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+        if _UNREACHABLE.search(said):
+            # Of several sentences the last one says what came of it.
+            last = done.stderr.strip().splitlines()[-1].removeprefix(f"{command[0]}: ")
+            raise LaunchError(f"no Slurm is reachable from here ({command[0]}: {last})")
         raise LaunchError(f"{command[0]} failed: {said}")
     return done.stdout
 

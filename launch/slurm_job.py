@@ -288,6 +288,8 @@ def main(arguments: list[str], train: Callable[[dict[str, Any], Path, str], int]
 
 
 if __name__ == "__main__":
+    from classact import user_code
     from classact.launch import cli
 
+    user_code.use_working_directory()
     cli.exit_with(main(sys.argv[1:], cli.train))

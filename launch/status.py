@@ -103,4 +103,5 @@ def _rate(node: str, records: Sequence[Mapping[str, Any]]) -> str:
         return f"{(last['run_loop/examples'] - records[0]['run_loop/examples']) / seconds:,.0f} examples/s"
     if node == "learner":
         return f"{(last['step'] - records[0]['step']) / seconds:,.1f} updates/s"
-    return f"every {seconds / (len(records) - 1):,.0f} s"
+    each = seconds / (len(records) - 1)
+    return f"every {each:,.0f} s" if each >= 10 else f"every {each:.1f} s"

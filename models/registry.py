@@ -21,6 +21,8 @@ from typing import Any, Protocol
 
 import jax
 
+from classact import user_code
+
 PyTree = Any
 # {"params": what the optimiser updates, "state": what the forward pass updates,
 # for instance BatchNorm's running statistics, or {}}, both nested plain dicts
@@ -115,6 +117,22 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_factories))
 
 
+def importable_name(name: str) -> str:
+    """The name under which every process finds a registered model.
+
+    Returns:
+        The name as it is, of one that is not registered or is classact's own;
+        `package.module:factory` of one that another module has registered.
+
+    Raises:
+        ValueError: if that factory is in no module that can be imported.
+    """
+    factory = _factories.get(name)
+    if factory is None or factory.__module__.startswith("classact."):
+        return name
+    return user_code.require_importable("model", name, factory)
+
+
 def create(
     name: str,
     *,
@@ -149,7 +167,14 @@ def create(
         _check_positive(f"image_shape's {axis}", size)
     factory = _find(name)
     _check_options(name, factory, options)
-    return factory(name, int(num_classes), shape, int(patch_size), **options)
+    model = factory(name, int(num_classes), shape, int(patch_size), **options)
+    if not isinstance(model, Model):
+        raise ValueError(
+            f"model {name!r}: its factory gave a {type(model).__name__}, expected a registry.Model"
+        )
+    for function in (model.init, model.apply):
+        user_code.adopt(function)
+    return model
 
 
 def _check_positive(field: str, value: Any) -> None:
@@ -169,21 +194,22 @@ def _find(name: str) -> Factory:
     if name not in _factories:
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"expected one of {names()}"
+        sized = re.fullmatch(r"(?P<model>vit_\w+?)_?(?P<side>\d+)", name)
+        if sized and sized["model"] in names():
+            hint = (
+                f"for patches of {sized['side']} pixels say {sized['model']!r} and patch_size={sized['side']}"
+            )
         raise ValueError(f"unknown model {name!r}: {hint}")
     return _factories[name]
 
 
 def _import_factory(name: str) -> Factory:
-    module, _, attribute = name.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module), attribute)
-    # A user's module may fail in any way.
-    except Exception as error:
-        raise ValueError(
-            f"model {name!r}: expected an importable package.module:factory ({type(error).__name__}: {error})"
-        ) from error
+    factory = user_code.find("model", name)
     if not callable(factory):
-        raise ValueError(f"model {name!r}: {attribute} is no function, but {type(factory).__name__}")
+        attribute = name.partition(":")[2]
+        raise user_code.UserCodeError(
+            f"model {name!r}: {attribute} is no function, but {type(factory).__name__}"
+        )
     return factory
 
 

@@ -46,7 +46,7 @@ def unwritable(error: BaseException) -> Optional[str]:
     Returns:
         The system's words for it; None if the error is another one.
     """
-    for behind in _chain(error):
+    for behind in chain(error):
         if isinstance(behind, OSError):
             if behind.errno in _NO_ROOM or (behind.errno in _NO_RIGHT and behind.filename is not None):
                 return str(behind)
@@ -57,7 +57,7 @@ def unwritable(error: BaseException) -> Optional[str]:
     return None
 
 
-def _chain(error: Optional[BaseException]) -> Iterator[BaseException]:
+def chain(error: Optional[BaseException]) -> Iterator[BaseException]:
     """Yields an error and those that it was raised from or during."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

@@ -8,11 +8,12 @@ same place.
 
 import dataclasses
 import difflib
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 import jax
+
+from classact import user_code
 
 # What a scoring model returned for a batch: `loss: float32[B]` (ℓ_act) and
 # everything else that the model's forward pass gave, for instance `logits`.
@@ -112,13 +113,23 @@ _POLICIES: dict[str, Policy] = {}
 def register(policy: Policy) -> Policy:
     """Makes a policy available to `--config.policy` under its name.
 
+    The same function of the same module may come again, as when a module is reloaded.
+
     Raises:
         ValueError: if another policy has that name.
     """
-    if _POLICIES.get(policy.name, policy) != policy:
+    before = _POLICIES.get(policy.name, policy)
+    if before != policy and not _is_reloaded(before.score, policy.score):
         raise ValueError(f"a policy named {policy.name!r} is registered already")
     _POLICIES[policy.name] = policy
     return policy
+
+
+def _is_reloaded(before: ScoreFn, now: ScoreFn) -> bool:
+    def origin(score: ScoreFn) -> tuple[Any, Any]:
+        return getattr(score, "__module__", None), getattr(score, "__qualname__", None)
+
+    return now is not loss_difference and origin(before) == origin(now)
 
 
 def register_policy(name: str, **fields: Any) -> Callable[[ScoreFn], Policy]:
@@ -162,17 +173,29 @@ def get(name: str) -> Policy:
 
 
 def _imported(path: str) -> Policy:
-    module, _, attribute = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    # A user's module may fail in any way.
-    except Exception as error:
-        raise ValueError(
-            f"policy {path!r} cannot be imported as package.module:attribute: {type(error).__name__}: {error}"
-        ) from None
+    found = user_code.find("policy", path)
     if not isinstance(found, Policy):
-        raise ValueError(f"policy {path!r} is a {type(found).__name__}, expected a Policy")
+        raise user_code.UserCodeError(
+            f"policy {path!r} is a {type(found).__name__}, expected a Policy: decorate the function of the "
+            "two models' outputs with @policies.register_policy(...)"
+        )
+    user_code.adopt(found.score)
     return found
+
+
+def importable_name(name: str) -> str:
+    """The name under which every process finds a registered policy.
+
+    Returns:
+        The name as it is, of one of classact's own; `package.module:attribute` of one
+        that another module has registered.
+
+    Raises:
+        ValueError: if that policy is no attribute of a module that can be imported.
+    """
+    if ":" in name or name in _OWN or name not in _POLICIES:
+        return name
+    return user_code.require_importable("policy", name, _POLICIES[name])
 
 
 def names() -> tuple[str, ...]:
@@ -188,3 +211,6 @@ register(Policy("learnability", online="learner", reference="fixed", paper="Eq. 
 register(Policy("classact_ho", online="proxy", reference="fixed", reference_data="held_out", paper="Table 1"))
 register(Policy("classact", online="proxy", reference="fixed", paper="Algorithm 1"))
 register(Policy("classact_online", online="proxy", reference="trained", paper="Algorithm 2"))
+
+# The names that every process knows by this module alone.
+_OWN = names()

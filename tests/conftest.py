@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 
 import pytest
@@ -28,3 +29,20 @@ def clean_flags():
         delattr(flags.FLAGS, name)
     flags.FLAGS.unparse_flags()
     flags.FLAGS(["test"])
+
+
+@pytest.fixture
+def users_place(tmp_path, monkeypatch):
+    """The directory in which a user starts, with modules of theirs, which the process forgets afterwards."""
+    from classact.data import registry
+    from classact.selection import policies
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(policies, "_POLICIES", dict(policies._POLICIES))
+    monkeypatch.setattr(registry, "_OPENERS", dict(registry._OPENERS))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]

@@ -226,9 +226,7 @@ def field(name, value, *words, command=TRAIN):
 
 ONE_FIELD = [
     field("policy", "clasact", "policy='clasact'", "did you mean classact"),
-    field(
-        "policy", "no_such_module:mine", "no_such_module", "cannot be imported as package.module:attribute"
-    ),
+    field("policy", "no_such_module:mine", "there is no module no_such_module", "PYTHONPATH"),
     field("batch_size", 0, "batch_size=0", "at least 1"),
     field("filter_ratio", 1.0, "filter_ratio=1.0", "at least 0 and below 1"),
     field("filter_ratio", "nan", "filter_ratio=nan", "at least 0 and below 1"),
@@ -255,7 +253,7 @@ ONE_FIELD = [
     field("patch_size", 3, "patch_size=3", "8×8", "expected one of"),
     field("learner.model", "vit_mu_1_2", "learner.model=", "unknown model 'vit_mu_1_2'", "vit_mu_1_1"),
     field("scorer.model", "vit_mu_9", "scorer.model='vit_mu_9'", "did you mean 'vit_mu_6_3'", command=HARD),
-    field("learner.model", "no_such_module:net", "no_such_module", "package.module:factory"),
+    field("learner.model", "no_such_module:net", "there is no module no_such_module", "PYTHONPATH"),
     field("learner.text_model", "text_b", "learner.text_model='text_b'", "empty with task='classification'"),
     field("learner.options", "{'poool': 'cls'}", "no option 'poool'", "pool"),
     field("learner.options", "{'pool': 7}", "pool=7", "expected one of"),
@@ -913,8 +911,8 @@ REFERENCES = [
     ),
     Case(
         "a reference that reads other tokens",
-        f"{SCORE_PAIRS}=saved_pairs --config.contrastive.tokenizer=clip",
-        ("tokenizer='icons'", "this run 'clip'"),
+        f"{SCORE_PAIRS}=saved_pairs --config.contrastive.tokenizer=icons",
+        ("tokenizer='clip'", "this run 'icons'", "--config.contrastive.tokenizer=clip"),
     ),
     Case(
         "a reference that saw what is learned from",

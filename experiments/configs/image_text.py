@@ -14,6 +14,10 @@ A reference is such a run of a small model on curated pairs:
         --config.train_data='tar:pairs/train-{000..099}.tar' --config.eval_data='tar:pairs/eval-*.tar' \
         --config.policy=classact --config.reference.checkpoint=runs/pairs_reference
 
+Captions are read with CLIP's vocabulary, 77 tokens each, unless all training data are the icons
+that ship with classact; `--config.contrastive.tokenizer` and `context_length` name others, and the
+run's first lines say how many captions they cut.
+
 For several data sets at once see `image_text_sets.py`.
 """
 
@@ -44,6 +48,8 @@ def get_icons_config(clean: str) -> ml_collections.ConfigDict:
         clean: the source of curated pairs, among which retrieval is measured.
     """
     config = get_config()
+    # Also of the larger set that `classact data icons` makes, as shards.
+    config.contrastive.tokenizer = "icons"
     config.contrastive.context_length = 12
     config.temperature = 0.03
     # Captions are two or three words.

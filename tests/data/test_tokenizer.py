@@ -147,3 +147,47 @@ def test_a_vocabulary_without_end_is_refused():
     library = tokenizers.Tokenizer(tokenizers.models.BPE({"<start>": 0, "a": 1}, []))
     with pytest.raises(DataError, match=r"2 tokens has none of <end>, <\|endoftext\|>"):
         Tokenizer(library, 8)
+
+
+OWN = """
+from classact.data.tokenizer import BaseTokenizer
+
+class Words(BaseTokenizer):
+    unknown_id = 3
+
+    def tokens(self, captions):
+        return [[{"a": 4, "cat": 5}.get(word, 3) for word in caption.split()] for caption in captions]
+
+    def decode(self, text):
+        return ["" for row in text]
+
+def make(context_length):
+    return Words(6, context_length, start_id=1, end_id=2)
+
+def small(context_length):
+    return Words(4, context_length, start_id=1, end_id=2)
+
+def longer(context_length):
+    return Words(6, context_length + 1, start_id=1, end_id=2)
+
+def none(context_length):
+    return None
+
+def fails(context_length):
+    return {}[context_length]
+"""
+
+
+def test_a_tokenizer_of_a_user_s_own(users_place):
+    (users_place / "own_words.py").write_text(OWN)
+    tokenizer = load_tokenizer("own_words:make", 5)
+    np.testing.assert_array_equal(tokenizer.encode(["a cat", "a b c d"]), [[1, 4, 5, 2, 0], [1, 4, 3, 3, 2]])
+    for name, said in (
+        ("small", "with ids 1 to 4, expected int32.1, 5. with ids 0 to 3"),
+        ("longer", "context_length=6, it was asked for 5"),
+        ("none", "gave a NoneType"),
+        ("fails", r"KeyError: 5 \(own_words.py, line 26\)"),
+        ("missing", "own_words has no 'missing'"),
+    ):
+        with pytest.raises(DataError, match=f"tokenizer 'own_words:{name}'.*{said}"):
+            load_tokenizer(f"own_words:{name}", 5)

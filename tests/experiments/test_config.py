@@ -385,3 +385,37 @@ def test_the_demonstrations_parts_resolve(part):
 
 def test_the_generic_configuration_resolves():
     assert resolution.resolve(classification.get_config().to_dict()).policy == "uniform"
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "tokenizer", "length"),
+    [
+        ("icon_pairs", {}, "icons", 16),
+        ("icon_pairs?subset=clean", {}, "icons", 16),
+        ("icons?classes=20", {}, "icons", 16),
+        ("tar:pairs/*.tar", {}, "clip", 77),
+        ("digits", {}, "clip", 77),
+        # As runs from before this default have it in their `config.json`.
+        ("tar:pairs/*.tar", {"tokenizer": "icons", "context_length": 16}, "icons", 16),
+        ("tar:pairs/*.tar", {"tokenizer": "icons"}, "icons", 16),
+        ("icon_pairs", {"tokenizer": "clip"}, "clip", 77),
+        ("icon_pairs", {"context_length": 12}, "icons", 12),
+        ("tar:pairs/*.tar", {"tokenizer": "file:words.json", "context_length": 32}, "file:words.json", 32),
+    ],
+)
+def test_the_vocabulary_is_chosen_by_the_data(data, changes, tokenizer, length):
+    chosen = {f"contrastive__{name}": value for name, value in changes.items()}
+    found = resolution.resolve(fields(train_data=data, task="contrastive", **chosen)).contrastive
+    assert (found.tokenizer, found.context_length) == (tokenizer, length)
+
+
+def test_a_classification_records_the_same_vocabulary_whatever_its_data():
+    # Also what runs from before this default have, so that they go on.
+    for data in ("digits", "icons", "tar:pairs/*.tar"):
+        found = resolution.resolve(fields(train_data=data)).contrastive
+        assert (found.tokenizer, found.context_length) == ("icons", 16)
+
+
+def test_a_data_set_of_a_user_s_function_is_called_by_the_function():
+    found = resolution.resolve(fields(train_data="my_pkg.sources:Open_It:arg?size=3"))
+    assert list(found.data_sets) == ["open_it"]

@@ -11,6 +11,7 @@ import threading
 
 import pytest
 
+from classact import user_code
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError
 from classact.launch.crash_report import crash_text
@@ -131,6 +132,30 @@ def test_a_run_that_has_diverged_has_a_status_of_its_own_too(capsys, in_task):
     assert ended.value.args == (DIVERGED_STATUS,)
     found = errors.DivergedError.in_text(capsys.readouterr().err)
     assert (found.step, found.why) == (17, "train/loss is nan")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [("KeyError('x')", FATAL_STATUS), ("RuntimeError('x')", FATAL_STATUS), ("ConnectionError('x')", 1)],
+)
+def test_an_error_in_a_user_s_code_is_tried_again_only_if_it_is_the_machine_s(
+    users_place, capsys, in_task, error, status
+):
+    (users_place / "own_node.py").write_text(f"def fail():\n    raise {error}\n")
+    fail = user_code.find("policy", "own_node:fail")
+
+    def serve():
+        # As an inference server hands on what its thread met.
+        try:
+            fail()
+        except Exception as error:
+            raise RuntimeError("the inference server failed") from error
+
+    with pytest.raises(LeftError) as ended:
+        Entry(serve)()
+    assert ended.value.args == (status,)
+    blame = "an error in your own code: "
+    assert (blame in capsys.readouterr().err) == (status == FATAL_STATUS)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("ouch"), ValueError("ouch"), SystemExit(3)])

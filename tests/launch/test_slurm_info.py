@@ -116,6 +116,18 @@ def test_a_job_that_slurm_has_forgotten_is_over(commands):
         slurm_info.job_state("7")
 
 
+def test_a_slurm_that_is_nowhere_is_one_short_sentence(commands):
+    said = "sinfo: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\\n"
+    said += "sinfo: error: fetch_config: DNS SRV lookup failed\\n"
+    said += "sinfo: fatal: Could not establish a configuration"
+    commands("sinfo", f"printf '{said}' >&2; exit 1")
+    with pytest.raises(LaunchError) as caught:
+        slurm_info.ask("sinfo")
+    assert str(caught.value) == (
+        "no Slurm is reachable from here (sinfo: fatal: Could not establish a configuration)"
+    )
+
+
 def test_commands_that_are_not_there_are_named(commands):
     commands("sbatch", "exit 0")
     slurm_info.check_commands(["sbatch"])

@@ -50,6 +50,8 @@ def test_every_node_has_its_step_age_and_rate(workdir, monkeypatch):
     assert rows["evaluator-test"].split()[1:] == ["100", "15", "s", "ago", "every", "12", "s"]
     assert rows["inference-a-1"].split()[1:] == ["h:4", "158", "2", "s", "ago", "1,234", "examples/s"]
     assert rows["run_loop-a-0"].split()[1:] == ["155", "9", "s", "ago", "200", "examples/s"]
+    write(workdir, "evaluator-quick", {"step": 50, "time": 80.0}, {"step": 100, "time": 80.2})
+    assert printed(workdir)[1]["evaluator-quick"].split()[-3:] == ["every", "0.2", "s"]
     # One that joined: the run does not know its address.
     joined = rows["inference-a-joined-vm-1f-0"].split()[1:]
     assert joined == ["150", "107", "s", "ago", "7", "examples/s"]
