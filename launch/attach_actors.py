@@ -34,6 +34,7 @@ from classact.launch import (
     parts,
     ports,
     processes,
+    references,
     resources,
     tasks,
 )
@@ -201,7 +202,7 @@ def _checked_here(
                     f"data set {data_set}: {own.train_data} is not the experiment's at this place: "
                     f"its {key} is {ours}, there {theirs.get(key)}"
                 )
-        parts.check_reference(config, own, shape, said)
+        references.check_reference(config, own, shape, said)
         parts.role_models(config, own, shape)
     except (ConfigError, DataError) as error:
         elsewhere = "" if directory == os.getcwd() else f"; the experiment was started in {directory}"

@@ -17,7 +17,7 @@ import launchpad as lp
 
 from classact.experiments import curves
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch import class_meaning, evaluators, identity, parts, rpc
+from classact.launch import class_meaning, evaluators, identity, parts, references, rpc
 from classact.nodes.errors import FatalError
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.replay import folders
@@ -283,7 +283,7 @@ class Factories:
             follower = parameters.Follower(learner, tuple(roles), stop, place=place)
         server = inference_server.InferenceServer(
             scoring.make_scorer(policy, parts.make_task(config), models),
-            parts.fixed_variables(own),
+            references.fixed_variables(own),
             follower,
             roles,
             own.inference.batch_size,

@@ -14,7 +14,7 @@ import numpy as np
 
 from classact.data.stream import IIDStream
 from classact.experiments.config import DataSetConfig, ExperimentConfig
-from classact.launch import class_meaning, evaluators, parts
+from classact.launch import class_meaning, evaluators, parts, references
 from classact.launch.interrupts import Interrupt, interrupts_to
 from classact.launch.outcome import Outcome
 from classact.nodes import batches as batches_lib
@@ -101,7 +101,7 @@ def _data_set(config: ExperimentConfig, own: DataSetConfig, shape: parts.DataSha
         ),
         own.batch_size,
         own.temperature,
-        {role: (models[role], variables) for role, variables in parts.fixed_variables(own).items()},
+        {role: (models[role], variables) for role, variables in references.fixed_variables(own).items()},
         config.max_nonfinite_share,
     )
 

@@ -3,15 +3,11 @@
 import contextlib
 import json
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from program_runs import CLASSACT, environment, lines_of, processes_of, result_of, start, train, wait_until
 
 from classact.nodes import checkpoints

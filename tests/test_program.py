@@ -7,13 +7,10 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import psutil
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from program_runs import (
     CLASSACT,
     command,

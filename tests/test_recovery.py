@@ -2,15 +2,11 @@
 
 import collections
 import json
-import pathlib
 import shutil
 import signal
-import sys
 
 import psutil
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from program_runs import lines_of, processes_of, result_of, start, train, wait_until
 
 from classact.nodes import checkpoints

@@ -5,15 +5,11 @@ import contextlib
 import fcntl
 import json
 import os
-import pathlib
 import signal
-import sys
 import termios
 import time
 
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from program_runs import processes_of, result_of, start, train, wait_until
 
 from classact.nodes import checkpoints

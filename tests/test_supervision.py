@@ -3,11 +3,8 @@
 import os
 import pathlib
 import signal
-import sys
 
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from program_runs import lines_of, processes_of, result_of, start, wait_until
 
 from classact.nodes import checkpoints

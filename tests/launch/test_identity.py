@@ -11,7 +11,7 @@ import pytest
 from classact.data.source import DataError
 from classact.experiments import base, resolution
 from classact.experiments.config import ConfigError, EvaluatorConfig
-from classact.launch import attach, factories, identity, parts, recorded, run
+from classact.launch import attach, factories, identity, parts, recorded, references, run
 from classact.launch.first_lines import FirstLines
 from classact.launch.outcome import Outcome
 
@@ -203,7 +203,7 @@ def test_an_evaluator_that_joins_measures_on_what_was_held_out(monkeypatch):
 
 def check_reference(config):
     shape = parts.data_shape(config, parts.open_train_source(config, config.data_sets["npz"]))
-    parts.check_reference(config, config.data_sets["npz"], shape)
+    references.check_reference(config, config.data_sets["npz"], shape)
 
 
 def test_a_held_out_reference_must_have_had_the_same_part_aside(monkeypatch):

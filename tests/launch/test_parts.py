@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from classact.experiments import base, config, resolution
-from classact.launch import parts
+from classact.launch import parts, references
 from classact.nodes import checkpoints, training
 
 
@@ -75,7 +75,7 @@ def reference(saved_run, tmp_path):
 def check(reference, data, **changes):
     chosen = {"policy": "classact", "reference__checkpoint": str(reference), **changes}
     config_ = resolved(**chosen)
-    parts.check_reference(config_, only(config_), data)
+    references.check_reference(config_, only(config_), data)
 
 
 def refused(reference, data, match, **changes):
@@ -86,13 +86,14 @@ def refused(reference, data, match, **changes):
 
 def test_a_fitting_reference_passes(reference, digits):
     check(reference, digits)
-    found = parts.fixed_variables(only(resolved(policy="classact", reference__checkpoint=str(reference))))
+    chosen = resolved(policy="classact", reference__checkpoint=str(reference))
+    found = references.fixed_variables(only(chosen))
     assert set(found["reference"]) == {"params", "state"}
 
 
 def test_no_reference_is_asked_for_where_none_is_used(digits):
-    parts.check_reference(resolved(), only(resolved()), digits)
-    assert parts.fixed_variables(only(resolved())) == {}
+    references.check_reference(resolved(), only(resolved()), digits)
+    assert references.fixed_variables(only(resolved())) == {}
 
 
 def test_another_architecture(reference, digits):

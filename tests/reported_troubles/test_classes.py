@@ -15,7 +15,7 @@ from PIL import Image
 from classact.experiments import resolution
 from classact.experiments.config import ConfigError
 from classact.experiments.configs import classification
-from classact.launch import attach, attach_actors, cli, parts, run
+from classact.launch import attach, attach_actors, cli, parts, references, run
 from classact.nodes import scoring
 from classact.selection import policies
 
@@ -238,7 +238,7 @@ def test_a_reference_with_the_classes_in_another_order_scores_the_same_class(pla
     models = parts.role_models(chosen, own, prepared.data["npz"])
     score = scoring.make_scorer(policies.get(own.policy), parts.make_task(chosen), models)
     batch = parts.open_train_source(chosen, own).batch(np.arange(3 * IMAGES))
-    losses = -np.asarray(score(parts.fixed_variables(own), batch))
+    losses = -np.asarray(score(references.fixed_variables(own), batch))
     assert losses.max() < 0.5
 
 
