@@ -186,7 +186,7 @@ def test_an_evaluator_that_joins_measures_on_what_was_held_out(monkeypatch):
     os.remove("run/result.json")
     seen = []
     monkeypatch.setattr(
-        attach.evaluators, "make_measure", lambda config, own, shape, **more: seen.append(more)
+        attach.evaluators, "make_measure", lambda config, own, shape, said, **more: seen.append(more)
     )
     assert attached().every == 50
     shutil.copy("a.npz", "copy.npz")
@@ -207,7 +207,7 @@ def check_reference(config):
 
 
 def test_a_held_out_reference_must_have_had_the_same_part_aside(monkeypatch):
-    monkeypatch.setattr(parts.curves, "load_run", lambda _: None)
+    monkeypatch.setattr(references.curves, "load_run", lambda _: None)
     halves = {"held_out": 0.5, "policy": "classact_ho", "reference.checkpoint": "ref", "train_split": "rest"}
     begin(configured(held_out=0.5, train_split="held_out", **{"learner.model": "vit_mu_1_1"}), "ref")
     # What comes next: the parameters, of which there are none.

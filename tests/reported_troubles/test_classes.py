@@ -237,7 +237,8 @@ def test_a_reference_with_the_classes_in_another_order_scores_the_same_class(pla
     (own,) = chosen.data_sets.values()
     models = parts.role_models(chosen, own, prepared.data["npz"])
     score = scoring.make_scorer(policies.get(own.policy), parts.make_task(chosen), models)
-    batch = parts.open_train_source(chosen, own).batch(np.arange(3 * IMAGES))
+    train = parts.open_train_source(chosen, own)
+    batch = train.batch(np.arange(train.num_examples))
     losses = -np.asarray(score(references.fixed_variables(own), batch))
     assert losses.max() < 0.5
 
