@@ -8,7 +8,7 @@ version did not know of it.
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any
 
 from classact.experiments.curves import Run
 from classact.experiments.groups import config_fields, flatten
@@ -94,8 +94,7 @@ def differences(pairs: Sequence[tuple[Run, Run]], evaluator: str, measures: str)
         same = {name: known and _same_contents(ours, theirs, _CONTENTS[name]) for name, known in same.items()}
         for name, value, other in _differing(ours, theirs):
             values, others = found.setdefault(name, ({}, {}))
-            shown, shown_other = _shown(value, other)
-            values[shown] = others[shown_other] = None
+            values[_text(value)] = others[_text(other)] = None
     listed = [
         Difference(
             name,
@@ -187,23 +186,6 @@ def _consequence(name: str, evaluator: str, measures: str) -> str:
     name = name.removeprefix(f"evaluation.evaluators.{evaluator}.")
     of = next((consequence for field, consequence in _CONSEQUENCES.items() if _within(name, (field,))), "")
     return of.format(measures=measures)
-
-
-def _shown(value: Any, other: Any) -> tuple[str, str]:
-    """Two values for people; of two lists the first entry that differs."""
-    if isinstance(value, list) and isinstance(other, list) and max(len(value), len(other)) > 1:
-        index = next(
-            (i for i, pair in enumerate(zip(value, other, strict=False)) if pair[0] != pair[1]),
-            min(len(value), len(other)),
-        )
-        return _entry(value, index), _entry(other, index)
-    return _text(value), _text(other)
-
-
-def _entry(values: Sequence[Any], index: int) -> str:
-    """An entry of a list, and where it is."""
-    entry: Optional[Any] = values[index] if index < len(values) else "none"
-    return f"{_text(entry)} as {index + 1} of {len(values)}"
 
 
 def _text(value: Any) -> str:

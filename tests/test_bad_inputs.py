@@ -117,9 +117,9 @@ def tar(path, members, format=tarfile.USTAR_FORMAT):
 
 
 def idx(name, *shape, value=0, cut_off=0):
-    """Writes an IDX file of bytes that are alike."""
+    """Writes an IDX file of bytes that are alike but for the last one, which is 1."""
     header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
-    content = header + bytes([value]) * int(np.prod(shape))
+    content = header + bytes([value]) * (int(np.prod(shape)) - 1) + bytes([1])
     write(f"fashion/{name}-ubyte", content[: len(content) - cut_off])
 
 

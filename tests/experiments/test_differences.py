@@ -13,7 +13,7 @@ UNLISTED = (
     "weight", "contrastive.",
 )  # fmt: skip
 # Checked by tests of their own: groups by name, and what stands for others.
-APART = ("data_sets", "learner.options", "scorer.options", "evaluation.evaluators")
+APART = ("data_sets", "learner.options", "scorer.options", "evaluation.evaluators", "eval_share")
 
 
 def listed(ours, theirs, evaluator="test", measures="accuracies"):
@@ -138,12 +138,12 @@ def test_what_was_found_of_the_data_is_compared_whatever_they_are_called():
     assert len(listed(ours, theirs)) == 3  # And the names, as data to train and to measure on.
 
 
-def test_classes_are_named_by_the_first_that_differ():
-    names = [f"class {i:03}" for i in range(200)]
-    (line,) = listed(found_of(class_names=names), found_of(class_names=[*names[:100], "cow", *names[101:]]))
-    assert line.startswith("data.class_names class 100 as 101 of 200 (baseline class 101 as 101 of 200): ")
-    (line,) = listed(found_of(class_names=names[:2]), found_of(class_names=names[:3]))
-    assert line.startswith("data.class_names none as 3 of 2 (baseline class 002 as 3 of 3): ")
+def test_the_part_that_was_held_out_counts_if_there_was_one():
+    held = {"started": {"data": {"folder": {"held_out_examples": 5}}}}
+    assert listed({"eval_share": 0.1, **held}, {"eval_share": 0.2, **held}) == [
+        "eval_share 0.1 (baseline 0.2)"
+    ]
+    assert listed({"eval_share": 0.1}, {"eval_share": 0.2}) == []
 
 
 def test_the_same_contents_by_another_name_are_no_other_data():

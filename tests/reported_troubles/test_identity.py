@@ -124,7 +124,6 @@ def another_caption():
         ("folder", another_size, "the same number of examples, but names or sizes of its files"),
         ("folder", lambda: os.rename("mine/photos/ant/0.png", "mine/photos/ant/1.png"), "but names or sizes"),
         ("npz", lambda: npz("mine/all.npz", np.arange(42) % 3, range(1, 43)), "but images or labels"),
-        ("npz", lambda: npz("mine/all.npz", np.arange(42) % 4), "4 classes instead of 3"),
         ("captioned_folder", another_caption, "but names or sizes of its files, or captions"),
         ("tar", lambda: tar("mine/pairs-1.tar", pairs(2)), "2 examples more"),
         (
