@@ -123,7 +123,7 @@ def test_a_run_completes_on_three_hosts(machines, tmp_path):
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     with training(
-        machines, tmp_path, "run", "--launch=ray", "--config.policy=classact", "--config.steps=40",
+        machines, tmp_path, "run", "--launch=ray", "--config.policy=classact", "--config.steps=120",
         # Relative: the nodes must start where the launcher did.
         "--config.reference.checkpoint=reference",
         "--config.cluster.learner.gpus=1", "--config.cluster.learner.partition=trainer",
