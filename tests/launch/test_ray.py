@@ -145,7 +145,7 @@ def test_a_run_completes_on_three_hosts(machines, tmp_path):
     for label, (address,) in json.loads((workdir / "endpoints.json").read_text()).items():
         assert address.split(":")[0] == hosts[label.replace("/", "-")]
     result = json.loads((workdir / "result.json").read_text())
-    assert (result["status"], result["steps"]) == ("completed", 40)
+    assert (result["status"], result["steps"]) == ("completed", 120)
     assert set(result["cpu_seconds_by_node"]) == set(result["peak_bytes_by_node"]) == set(hosts)
     assert all(seconds > 1 for seconds in result["cpu_seconds_by_node"].values())
     assert result["peak_bytes"] == sum(result["peak_bytes_by_node"].values()) > 1e9

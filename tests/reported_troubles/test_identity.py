@@ -185,7 +185,12 @@ def test_a_cursor_of_other_data_ends_a_run_at_once():
     shape = parts.data_shape(config, parts.open_train_source(config, own))
     cursor = {"seed": 0, "num_examples": 7, "generation": 0, "num_readers": 1, "reader": 0}
     learner = type(
-        "Learner", (), {"get_cursors": lambda *_: json.dumps([{**cursor, "epoch": 0, "position": 0}])}
+        "Learner",
+        (),
+        {
+            "get_cursors": lambda *_: json.dumps([{**cursor, "epoch": 0, "position": 0}]),
+            "report_opening": lambda *_: None,
+        },
     )
     build = factories.Factories(config, pathlib.Path("run").absolute(), {"digits": shape})
     reader = factories.Reader("digits-0", 0, 0, 1)
