@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 
+from classact.nodes import cursors, saving
 from classact.nodes.clocks import ClockFollower, Clocks
 from classact.selection.race import Clock
 
@@ -59,3 +60,30 @@ def test_a_learner_that_is_gone_leaves_the_last_one(monkeypatch):
     until(lambda: follower() == Clock((2.0,)), stop)
     assert len(learner.asked) >= 4
     stop.set()
+
+
+class Checkpointer:
+    """Keeps what it is given."""
+
+    def kept(self):
+        return []
+
+    def save(self, step, state, data):
+        self.data = data
+
+
+def test_they_are_saved_as_they_were_before_the_tables():
+    clocks, kept = Clocks(1, [Clock((4.0,))]), Checkpointer()
+
+    class Tables:
+        def save(self, step, kept):
+            # Meanwhile the learner's readers draw on.
+            clocks.drawn(0, np.array([7.0]))
+
+    class Batches:
+        def read_ahead(self, seconds):
+            return {}
+
+    saving.Saver(kept, cursors.Cursors(), Batches(), {"icons": Tables()}, {"icons": clocks}).save(3, None)
+    assert kept.data.clocks == {"icons": [Clock((4.0,))]}
+    assert clocks.all() == [Clock((7.0,))]
