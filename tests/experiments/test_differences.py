@@ -12,8 +12,8 @@ UNLISTED = (
     # Of a single data set; and of a task that the runs do not have.
     "weight", "contrastive.",
 )  # fmt: skip
-# Checked by tests of their own: groups by name, and what stands for others.
-APART = ("data_sets", "learner.options", "scorer.options", "evaluation.evaluators")
+# Checked by tests of their own: groups by name, what stands for others, and what counts only at times.
+APART = ("data_sets", "learner.options", "scorer.options", "evaluation.evaluators", "eval_share")
 
 
 def listed(ours, theirs, evaluator="test", measures="accuracies"):
@@ -138,12 +138,12 @@ def test_what_was_found_of_the_data_is_compared_whatever_they_are_called():
     assert len(listed(ours, theirs)) == 3  # And the names, as data to train and to measure on.
 
 
-def test_classes_are_named_by_the_first_that_differ():
-    names = [f"class {i:03}" for i in range(200)]
-    (line,) = listed(found_of(class_names=names), found_of(class_names=[*names[:100], "cow", *names[101:]]))
-    assert line.startswith("data.class_names class 100 as 101 of 200 (baseline class 101 as 101 of 200): ")
-    (line,) = listed(found_of(class_names=names[:2]), found_of(class_names=names[:3]))
-    assert line.startswith("data.class_names none as 3 of 2 (baseline class 002 as 3 of 3): ")
+def test_other_classes_are_named_once_and_another_order_is_no_difference():
+    named = (["ant", "bee"], ["ant", "cow"], ["bee", "ant"])
+    ours, theirs, turned = (found_of(num_classes=2, class_names=names) for names in named)
+    expected = "classes 2: ant, bee (baseline 2: ant, cow): their accuracies are of different classes"
+    assert listed(ours, theirs) == [expected]
+    assert listed(ours, turned) == []
 
 
 def test_the_same_contents_by_another_name_are_no_other_data():
@@ -156,6 +156,12 @@ def test_the_same_contents_by_another_name_are_no_other_data():
     unknown = {"num_examples": 5, "digest": ""}
     ours, theirs = (found_of(name, fingerprint=unknown) for name in ("folder", "npz"))
     assert all("different data" in line for line in listed(ours, theirs))
+
+
+@pytest.mark.parametrize(("held_out", "expected"), [(5, ["eval_share 0.1 (baseline 0.2)"]), (0, [])])
+def test_the_share_to_measure_on_counts_where_something_was_held_out(held_out, expected):
+    ours, theirs = (found_of(held_out_examples=held_out) | {"eval_share": share} for share in (0.1, 0.2))
+    assert listed(ours, theirs) == expected
 
 
 def test_other_contents_to_measure_on_are_said():
