@@ -103,6 +103,17 @@ def test_a_directory_that_is_no_runs_is_refused(tmp_path, text, message):
         attach.prepare(tmp_path, "new", ACCURACY, every=0)
 
 
+def test_a_policy_that_is_not_here_is_not_taken_for_another_version(workdir):
+    fields = json.loads((workdir / "config.json").read_text())
+    fields["data_sets"]["digits"]["policy"] = "policies_not_here:mine"
+    fields["started"] = {"host": "shed", "directory": "/home/ann"}
+    (workdir / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(attach.AttachError, match="no module policies_not_here") as raised:
+        attach.prepare(workdir, "new", ACCURACY, every=0)
+    assert str(raised.value).endswith("; the experiment was started in /home/ann")
+    assert "version" not in str(raised.value)
+
+
 def test_a_learner_that_is_gone_without_a_result_is_an_error(workdir, monkeypatch):
     monkeypatch.setattr(attach, "SILENT_SECONDS", 1.0)
     monkeypatch.setattr(attach, "_CALL_SECONDS", -4.5)
