@@ -212,7 +212,12 @@ class Learner:
         Raises:
             RuntimeError, OSError: if nobody answers.
         """
-        return self._connected(_CALL_SECONDS).get_clock(data_set, shard)
+        try:
+            return self._connected(_CALL_SECONDS).get_clock(data_set, shard)
+        except rpc.RpcError:
+            # As in `_ask`: an actor whose models never change asks for nothing else.
+            self._client = None
+            raise
 
     def _ask(self, timeout: float, ask: Callable[[rpc.LearnerClient], Any]) -> Any:
         silent_since = time.monotonic()
