@@ -72,8 +72,9 @@ def get_config() -> ml_collections.ConfigDict:
             "eval_data": "",
             # Share of `train_data` that is held out to measure on and never trained on, from 0
             # to below 1, if `eval_data` is empty and the source has no eval split of its own
-            # (npz, folder, tar, captioned_folder). Each class gives one image at least, if it
-            # has two. Chosen by `data_seed`. 0: the run measures on its training data.
+            # (npz, folder, tar, captioned_folder; your own with `has_splits = False`). Each class
+            # gives one image at least, if it has two. Chosen by `data_seed`. 0: the run
+            # measures on its training data.
             "eval_share": 0.05,
             # Probability that a training label is redrawn at random, 0 to 1: for experiments
             # with noise, whose true labels are known. Evaluation labels stay as they are.

@@ -119,7 +119,7 @@ def compare(
     ]
     compared.sort(key=lambda group: not group.is_baseline)
     without = {group.label: _lost_baselines(group, compared, chosen) for group in compared}
-    notes = (*remarks.notes(compared, without), *remarks.apart(compared, chosen))
+    notes = remarks.notes(compared, without, chosen)
     return Comparison(tuple(compared), remarks.headline(compared, without), notes, metric)
 
 

@@ -22,14 +22,18 @@ def headline(groups: Sequence[Group], without: Mapping[str, Sequence[str]]) -> t
     return (*_diverged(groups, without), *_incomplete(groups), *_unlike(groups))
 
 
-def notes(groups: Sequence[Group], without: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def notes(
+    groups: Sequence[Group], without: Mapping[str, Sequence[str]], chosen: set[pathlib.Path]
+) -> tuple[str, ...]:
     """What else there is to know: runs that are not complete, have no evaluations or no baseline.
 
     Args:
         groups: compared.
         without: as for `headline`.
+        chosen: directories of the baseline that was asked for; empty: the uniform runs.
     """
     found = []
+    apart = _apart(groups, chosen)
     for group in groups:
         for row in group.rows:
             run = row.run
@@ -47,22 +51,17 @@ def notes(groups: Sequence[Group], without: Mapping[str, Sequence[str]]) -> tupl
                 found.append(f"{run.path} has no evaluations of {run.metric}.")
         learner = group.rows[0].run.field("learner.model")
         lonely = not group.is_baseline and all(row.target is None for row in group.rows)
-        told = without[group.label] or not group.counted
+        told = without[group.label] or not group.counted or group.label in apart
         if lonely and not told and group.policy != BASELINE_POLICY:
             found.append(
                 f"{group.label}: no evaluated uniform run with learner {learner} to compare it with."
             )
-    return tuple(found)
+    return (*found, *apart.values())
 
 
-def apart(groups: Sequence[Group], chosen: set[pathlib.Path]) -> tuple[str, ...]:
-    """Which groups are held against no baseline because they have learned other classes.
-
-    Args:
-        groups: compared.
-        chosen: directories of the baseline that was asked for; empty: the uniform runs.
-    """
-    found = []
+def _apart(groups: Sequence[Group], chosen: set[pathlib.Path]) -> dict[str, str]:
+    """What is said, by label, of groups without a baseline because they have learned other classes."""
+    found = {}
     for group in groups:
         if group.is_baseline or any(row.target is not None for row in group.rows):
             continue
@@ -73,9 +72,9 @@ def apart(groups: Sequence[Group], chosen: set[pathlib.Path]) -> tuple[str, ...]
                 meant = other.policy == BASELINE_POLICY != group.policy
             why = unlike_classes(group, other) if meant else ""
             if why:
-                found.append(f"{group.label} is not held against {other.label}: {why}.")
+                found[group.label] = f"{group.label} is not held against {other.label}: {why}."
                 break
-    return tuple(found)
+    return found
 
 
 def unlike_classes(a: Group, b: Group) -> str:

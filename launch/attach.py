@@ -7,6 +7,7 @@ The run directory says all that it takes: `config.json` which model is trained,
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import threading
 import time
@@ -15,13 +16,14 @@ from typing import Any
 
 import courier
 
+from classact import user_code
 from classact.data import source, specs
 from classact.experiments.config import NAME, ConfigError, EvaluatorConfig, ExperimentConfig, require
 from classact.experiments.resolution import resolve
 from classact.launch import class_meaning, evaluators, fitting, identity, isolation, parts, rpc
 from classact.launch.first_lines import FirstLines
 from classact.models import registry
-from classact.nodes import checkpoints, divergence, evaluator
+from classact.nodes import checkpoints, divergence, errors, evaluator
 from classact.nodes.metrics import MetricsWriter
 
 # How long a call may take beyond what it was asked to wait.
@@ -210,7 +212,12 @@ class Learner:
         Raises:
             RuntimeError, OSError: if nobody answers.
         """
-        return self._connected(_CALL_SECONDS).get_clock(data_set, shard)
+        try:
+            return self._connected(_CALL_SECONDS).get_clock(data_set, shard)
+        except rpc.RpcError:
+            # As in `_ask`: an actor whose models never change asks for nothing else.
+            self._client = None
+            raise
 
     def _ask(self, timeout: float, ask: Callable[[rpc.LearnerClient], Any]) -> Any:
         silent_since = time.monotonic()
@@ -316,7 +323,8 @@ def read_config(workdir: pathlib.Path) -> ExperimentConfig:
     """Reads the configuration of a run.
 
     Raises:
-        AttachError: if the directory is no run's, or one of another version.
+        AttachError: if the directory is no run's, or one of another version, or if it names code
+            of the user's that is not here.
     """
     fields = read_fields(workdir)
     known = {field.name for field in dataclasses.fields(ExperimentConfig)}
@@ -327,4 +335,14 @@ def read_config(workdir: pathlib.Path) -> ExperimentConfig:
     try:
         return resolve({name: value for name, value in fields.items() if name in known})
     except ConfigError as error:
+        if any(isinstance(behind, user_code.UserCodeError) for behind in errors.chain(error)):
+            started = fields.get("started")
+            directory = started.get("directory") if isinstance(started, dict) else None
+            raise AttachError(f"{workdir}: {error}{elsewhere(directory)}") from None
         raise AttachError(f"{workdir / 'config.json'} is of another version of classact: {error}") from None
+
+
+def elsewhere(directory: str | None) -> str:
+    """What is added to an error that may come of where this process was started, and not the experiment."""
+    known = directory is not None and directory != os.getcwd()
+    return f"; the experiment was started in {directory}" if known else ""

@@ -9,7 +9,6 @@ keeps the ratio of samples to inserts whoever writes.
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import platform
 import random
@@ -205,8 +204,7 @@ def _checked_here(
         references.check_reference(config, own, shape, said)
         parts.role_models(config, own, shape)
     except (ConfigError, DataError) as error:
-        elsewhere = "" if directory == os.getcwd() else f"; the experiment was started in {directory}"
-        raise AttachError(f"{error}{elsewhere}") from None
+        raise AttachError(f"{error}{attach.elsewhere(directory)}") from None
     return shape
 
 

@@ -134,7 +134,7 @@ class Factories:
         openings = opening.Openings()
         # Run loops tell the first host's learner.
         opening_seconds = rpc.LearnerClient(first_host).get_opening_seconds if host else openings.seconds
-        batches = self._batches(addresses, data_state, mesh, races, opening_seconds)
+        batches = self._batches(addresses, data_state, mesh, races, opening_seconds, host)
         first = host == 0
         # Of several hosts none knows what the others have read ahead.
         whole = hosts == 1
@@ -185,6 +185,7 @@ class Factories:
         mesh: "jax.sharding.Mesh | None",
         races: "Mapping[str, clocks.Clocks]",
         opening_seconds: Callable[[str], float | None],
+        host: int,
     ) -> "batches.Batches":
         """Starts reading the tables of all data sets, after what an earlier process had read ahead."""
         from classact.nodes import batches
@@ -195,6 +196,9 @@ class Factories:
 
         def sampled(data_set: str, table: str, batch_size: int, window: int = 0) -> dataset.ReplayDataset:
             race = races.get(data_set) if table == EXAMPLES_TABLE else None
+            ahead = data_state.read_ahead.get(f"{data_set}.{table}")
+            if ahead is not None:
+                ahead = batches.of_host(ahead, batch_size, config.mesh.hosts, host)
             return dataset.ReplayDataset(
                 addresses[data_set],
                 table,
@@ -204,7 +208,7 @@ class Factories:
                 stop_reading,
                 functools.partial(batches.to_device, mesh=mesh),
                 remembered=batches.REMEMBERED + window,
-                first=data_state.read_ahead.get(f"{data_set}.{table}"),
+                first=ahead,
                 drawn=race.drawn if race is not None else None,
             )
 

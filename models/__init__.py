@@ -2,5 +2,5 @@
 
 `registry` builds a model by name, `vit` and `haiku_nets` hold the networks,
 `cost` counts multiply-accumulates and parameters. Everything else of classact
-may import this folder; it imports nothing else of classact.
+may import this folder; it imports nothing else of classact but `user_code`.
 """

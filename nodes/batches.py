@@ -75,6 +75,22 @@ def to_device(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh | None = 
     )
 
 
+def of_host(records: np.ndarray, batch_size: int, hosts: int, host: int) -> np.ndarray:
+    """One host's rows of what a learner on a single host had read ahead.
+
+    Args:
+        records: uint8[n · batch_size, bytes].
+        batch_size: of all hosts together.
+        hosts: how many train together now.
+        host: which of them.
+
+    Returns:
+        uint8[n · batch_size / hosts, bytes], other rows for each host.
+    """
+    parts = records.reshape(-1, hosts, batch_size // hosts, records.shape[-1])
+    return parts[:, host].reshape(-1, records.shape[-1])
+
+
 def corrupted_share(batch: Mapping[str, np.ndarray]) -> float | None:
     """The share of a batch that a noise wrapper changed; None if the truth is unknown."""
     if "corrupted" in batch:

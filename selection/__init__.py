@@ -1,4 +1,4 @@
 """Policies, losses, scores and priorities: pure functions of arrays.
 
-Imports nothing else of classact.
+Imports nothing else of classact but `user_code`.
 """

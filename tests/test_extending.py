@@ -46,6 +46,7 @@ def test_a_command_passes_all_checks(place, command, monkeypatch):
     monkeypatch.setattr(run, "run", lambda made, engine: prepared.append(made) or Outcome("completed"))
     assert cli.main(["classact", *command]) == 0
     assert len(prepared) == 1 and prepared[0].first_lines
+    assert not any("training data" in line for line in prepared[0].first_lines)
 
 
 def test_source_policy_and_model_train_together(place, capsys):

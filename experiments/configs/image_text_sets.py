@@ -18,7 +18,8 @@ from classact.experiments.configs import image_text
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration."""
-    config = image_text.get_config()
+    # The models and captions of the reference.
+    config = image_text.get_icons_config("icon_pairs?subset=clean")
     config.eval_data = "icon_pairs"
     config.data_sets = {
         "noisy": base.data_set(
@@ -30,9 +31,5 @@ def get_config() -> ml_collections.ConfigDict:
         ),
         "curated": base.data_set(config, train_data="icon_pairs?subset=clean", batch_size=32),
         "labelled": base.data_set(config, train_data="icons?classes=200", batch_size=32, weight=0.5),
-    }
-    config.evaluation.evaluators = {
-        "retrieval": {"kind": "retrieval", "data": "icon_pairs?subset=clean", "distinct": True},
-        "icons_50": {"kind": "zero_shot", "data": "icons?classes=50", "templates": "icons"},
     }
     return config

@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from classact.experiments import resolution
-from classact.experiments.configs import demo_clip, icons_table2
+from classact.experiments.configs import demo_clip, icons_table2, image_text_sets
 from classact.selection import policies
 
 PARTS = [
@@ -42,6 +42,13 @@ def test_the_demonstrations_of_activeclip_differ_in_the_selection_alone():
     parts = [demo_clip.get_config(part).to_dict() for part in ("uniform", "active_noisy", "active_clean")]
     different = {name for name in parts[0] if any(part[name] != parts[0][name] for part in parts)}
     assert different == {"policy", "reference"}
+
+
+def test_several_data_sets_score_with_the_reference_that_their_commands_train():
+    reference = resolution.resolve(demo_clip.get_config("reference_clean").to_dict())
+    config = resolution.resolve(image_text_sets.get_config().to_dict())
+    assert config.scorer == reference.learner
+    assert config.contrastive == reference.contrastive
 
 
 def test_an_unknown_part_is_refused():

@@ -12,7 +12,7 @@ UNLISTED = (
     # Of a single data set; and of a task that the runs do not have.
     "weight", "contrastive.",
 )  # fmt: skip
-# Checked by tests of their own: groups by name, and what stands for others.
+# Checked by tests of their own: groups by name, what stands for others, and what counts only at times.
 APART = ("data_sets", "learner.options", "scorer.options", "evaluation.evaluators", "eval_share")
 
 
@@ -146,6 +146,14 @@ def test_the_part_that_was_held_out_counts_if_there_was_one():
     assert listed({"eval_share": 0.1}, {"eval_share": 0.2}) == []
 
 
+def test_other_classes_are_named_once_and_another_order_is_no_difference():
+    named = (["ant", "bee"], ["ant", "cow"], ["bee", "ant"])
+    ours, theirs, turned = (found_of(num_classes=2, class_names=names) for names in named)
+    expected = "classes 2: ant, bee (baseline 2: ant, cow): their accuracies are of different classes"
+    assert listed(ours, theirs) == [expected]
+    assert listed(ours, turned) == []
+
+
 def test_the_same_contents_by_another_name_are_no_other_data():
     kept = {"num_examples": 5, "digest": "files:1"}
     ours, theirs = (
@@ -156,6 +164,12 @@ def test_the_same_contents_by_another_name_are_no_other_data():
     unknown = {"num_examples": 5, "digest": ""}
     ours, theirs = (found_of(name, fingerprint=unknown) for name in ("folder", "npz"))
     assert all("different data" in line for line in listed(ours, theirs))
+
+
+@pytest.mark.parametrize(("held_out", "expected"), [(5, ["eval_share 0.1 (baseline 0.2)"]), (0, [])])
+def test_the_share_to_measure_on_counts_where_something_was_held_out(held_out, expected):
+    ours, theirs = (found_of(held_out_examples=held_out) | {"eval_share": share} for share in (0.1, 0.2))
+    assert listed(ours, theirs) == expected
 
 
 def test_other_contents_to_measure_on_are_said():

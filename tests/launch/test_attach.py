@@ -12,7 +12,7 @@ from classact.data.source import DataError
 from classact.experiments import base
 from classact.experiments.config import ConfigError, EvaluatorConfig
 from classact.experiments.resolution import resolve
-from classact.launch import attach
+from classact.launch import attach, rpc
 from classact.nodes import checkpoints, parameters
 
 ACCURACY = EvaluatorConfig("accuracy", "")
@@ -103,6 +103,17 @@ def test_a_directory_that_is_no_runs_is_refused(tmp_path, text, message):
         attach.prepare(tmp_path, "new", ACCURACY, every=0)
 
 
+def test_a_policy_that_is_not_here_is_not_taken_for_another_version(workdir):
+    fields = json.loads((workdir / "config.json").read_text())
+    fields["data_sets"]["digits"]["policy"] = "policies_not_here:mine"
+    fields["started"] = {"host": "shed", "directory": "/home/ann"}
+    (workdir / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(attach.AttachError, match="no module policies_not_here") as raised:
+        attach.prepare(workdir, "new", ACCURACY, every=0)
+    assert str(raised.value).endswith("; the experiment was started in /home/ann")
+    assert "version" not in str(raised.value)
+
+
 def test_a_learner_that_is_gone_without_a_result_is_an_error(workdir, monkeypatch):
     monkeypatch.setattr(attach, "SILENT_SECONDS", 1.0)
     monkeypatch.setattr(attach, "_CALL_SECONDS", -4.5)
@@ -112,6 +123,26 @@ def test_a_learner_that_is_gone_without_a_result_is_an_error(workdir, monkeypatc
     attached = attach.prepare(workdir, "new", ACCURACY, every=0)
     with pytest.raises(attach.AttachError, match="did not answer"):
         attach.evaluate(attached, threading.Event(), report=lambda line: None)
+
+
+def test_a_clock_is_asked_of_a_learner_that_came_back_at_another_address(workdir, monkeypatch):
+    class Client:
+        def __init__(self, address, stop=None):
+            self._address = address
+
+        def get_clock(self, data_set, shard):
+            if self._address == "gone:1":
+                raise rpc.RpcError("gone")
+            return f"{data_set} {shard}"
+
+    monkeypatch.setattr(rpc, "LearnerClient", Client)
+    monkeypatch.setattr(attach.courier, "Client", lambda address, call_timeout: address)
+    learner = attach.Learner(workdir, threading.Event())
+    (workdir / "endpoints.json").write_text('{"learner": ["gone:1"]}')
+    with pytest.raises(rpc.RpcError):
+        learner.get_clock("digits", 0)
+    (workdir / "endpoints.json").write_text('{"learner": ["back:1"]}')
+    assert learner.get_clock("digits", 0) == "digits 0"
 
 
 def test_a_run_that_ended_without_a_checkpoint_is_an_error(workdir):

@@ -515,3 +515,10 @@ class TestHosts:
         for thread in threads:
             thread.join(SOON)
             assert not thread.is_alive()
+
+
+def test_hosts_share_what_one_had_read_ahead():
+    records = np.arange(24, dtype=np.uint8).reshape(12, 2)
+    parts = [batches.of_host(records, 6, 3, host) for host in range(3)]
+    assert [part[:, 0].tolist() for part in parts] == [[0, 2, 12, 14], [4, 6, 16, 18], [8, 10, 20, 22]]
+    np.testing.assert_array_equal(batches.of_host(records, 6, 1, 0), records)

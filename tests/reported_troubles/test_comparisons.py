@@ -116,7 +116,8 @@ def test_parameters_that_are_not_finite_are_not_evaluated(tmp_path, capsys, clea
     status = cli.main(["classact", "evaluate", f"--workdir={tmp_path / 'r'}", "--evaluator=accuracy"])
     out, err = capsys.readouterr()
     assert (status, out) == (1, "")
-    line = [line for line in err.splitlines() if line.startswith("classact: ")][-1]
+    # After what it would have measured on.
+    *_, line = (line for line in err.splitlines() if line.startswith("classact: "))
     assert "diverged at step 3: the learner's parameters are not finite" in line
     assert not (tmp_path / "r" / "metrics").exists()
 
@@ -156,7 +157,8 @@ def write_run(path, speed=1.0, done=1500, result=(), line=None, edit=lambda conf
     """
     config = json.loads(json.dumps(resolution.resolve(fields(steps=1500, **changes)).to_dict()))
     config |= {"launch": "processes", "git_commit": "a" * 40, "versions": {"jax": "1.0"}}
-    found = {"num_examples": 100, "fingerprint": {"digest": "files:abc"}, "class_names": ["ant", "bee"]}
+    names = {"num_classes": 2, "class_names": ["ant", "bee"]}
+    found = {"num_examples": 100, "fingerprint": {"digest": "files:abc"}, **names}
     config["started"] = {"host": "here", "data": {"digits": found}}
     edit(config)
     (path / "metrics").mkdir(parents=True)
@@ -288,6 +290,15 @@ def test_what_differs_from_the_baseline_is_listed(unlike, said):
     assert said in text
     field, value, other = re.fullmatch(r"(\S+) (.+) \(baseline (.+)\)", said).groups()
     assert f"hard_learner {field} {value} {other}" in page
+
+
+def test_runs_of_other_classes_are_not_held_against_each_other(tmp_path):
+    runs = [write_run(tmp_path / "u")]
+    edit = of_data(class_names=["ant", "cow"])
+    text, page = compared(tmp_path, *runs, write_run(tmp_path / "h", 1.5, policy="hard_learner", edit=edit))
+    for shown in (text, page.replace("&#x27;", "'")):
+        assert "hard_learner is not held against uniform: classes differ: 'cow' only in" in shown
+        assert not re.search(r"\d % *(fewer|more) updates|[+−]\d+\.\d\s%", shown)
 
 
 @pytest.mark.parametrize("field", ["learning_rate", "warmup_steps"])
