@@ -119,6 +119,10 @@ def main(argv: Sequence[str]) -> int:
         return 0
     except UsageError as error:
         return _complain(str(error))
+    # Before there are nodes to stop, or after.
+    except KeyboardInterrupt:
+        print("classact: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def _complain(message: str) -> int:

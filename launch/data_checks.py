@@ -8,6 +8,8 @@ from classact.experiments.config import ConfigError, DataSetConfig
 from classact.launch.first_lines import FirstLines
 from classact.selection import policies
 
+# Of the data, that an update may read; more helps nobody, and ends out of memory.
+_MOST_PASSES = 100
 _NAMED = 5
 _GIB = 1 << 30
 
@@ -56,7 +58,7 @@ def check_sizes(
     nodes: bool,
     memory: int | None = None,
 ) -> None:
-    """Warns of a super-batch larger than the data set.
+    """Warns of a super-batch larger than the data set, and refuses one that is many times as large.
 
     Args:
         name: of the data set.
@@ -68,16 +70,24 @@ def check_sizes(
         memory: of this machine in bytes, if all nodes run here.
 
     Raises:
-        ConfigError: if the super-batches and the replay alone need more memory than that.
+        ConfigError: if the super-batches and the replay alone need more memory than that, or
+            each update would read all data more than `_MOST_PASSES` times.
     """
     examples = own.super_batch_size
     if memory is not None:
         _check_memory(name, own, train.num_classes, record_bytes, nodes, memory)
+    passes = examples / train.num_examples
+    if passes > _MOST_PASSES:
+        field, value = _asked(own)
+        raise ConfigError(
+            f"{field}={value!r} of {name}: asks for {examples:,} examples for each update, "
+            f"{passes:,.0f} times all of {train.name}: must be at most {_MOST_PASSES} times"
+        )
     if examples > train.num_examples:
         kind = "super-batch, batch_size / (1 - filter_ratio)," if own.filter_ratio else "batch"
         said.warn(
             f"{train.name}: a {kind} of {examples:,} is larger than its {train.num_examples:,} examples: "
-            f"each comes about {examples / train.num_examples:.1f} times in it"
+            f"each comes about {passes:.1f} times in it"
         )
 
 

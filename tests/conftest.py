@@ -7,6 +7,7 @@ import sys
 import tempfile
 
 import pytest
+import hypothesis
 from absl import flags
 
 # Whole programs compile the same models again and again. JAX reads these when it is imported.
@@ -18,6 +19,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 # same; `.ci/run` trains as users do.
 _QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}".strip()
+
+
+# A busy machine is no fault of what is tested.
+hypothesis.settings.register_profile("classact", deadline=None)
+hypothesis.settings.load_profile("classact")
 
 
 @pytest.fixture

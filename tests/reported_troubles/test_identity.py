@@ -322,6 +322,11 @@ def test_digits_and_icons_have_an_eval_split_of_their_own():
         ),
         (
             lambda: "digits",
+            {"policy": "hard_learner", "filter_ratio": 0.999999},
+            "filter_ratio=0.999999 of digits: asks for 64,000,000 examples for each update, 44,506 times all",
+        ),
+        (
+            lambda: "digits",
             {"policy": "hard_learner", "filter_ratio": 0.9999999999},
             "filter_ratio=0.9999999999 of digits: needs more memory than .* examples of a super-batch",
         ),
@@ -331,7 +336,7 @@ def test_digits_and_icons_have_an_eval_split_of_their_own():
             "replay.capacity=10000000000000 of digits: needs more memory",
         ),
     ],
-    ids=["one class in an npz", "one class in a folder", "a batch of one pair", "super-batch", "replay"],
+    ids=["one class in an npz", "one class in a folder", "a batch of one pair", "passes", "super-batch", "replay"],
 )  # fmt: skip
 def test_what_nothing_useful_can_come_of_is_refused(make, fields, said):
     spec = make()
