@@ -33,16 +33,18 @@ def check_labels(train: Source, said: FirstLines) -> None:
         return
     missing = np.flatnonzero(~found)
     if len(missing) == 1 and missing[0] == 0:
+        first = f"0, {_class(train, 0)}," if train.class_names else "0"
         said.warn(
-            f"{train.name}: labels begin at 1, so class 0, {_class(train, 0)}, never occurs: the model has "
+            f"{train.name}: labels begin at 1, so class {first} never occurs: the model has "
             f"{train.num_classes} classes, one too many (labels count from 0)"
         )
     elif len(missing):
         named = ", ".join(_class(train, int(label)) for label in missing[:_NAMED])
         more = ", …" if len(missing) > _NAMED else ""
+        verb, which = ("has", "it") if len(missing) == 1 else ("have", "them")
         said.warn(
-            f"{train.name}: {len(missing):,} of {train.num_classes:,} classes have no example to train on, "
-            f"and the model will not learn them: {named}{more}"
+            f"{train.name}: {len(missing):,} of {train.num_classes:,} classes {verb} no example to train on, "
+            f"and the model will not learn {which}: {named}{more}"
         )
 
 
@@ -77,7 +79,7 @@ def check_sizes(
         kind = "super-batch, batch_size / (1 - filter_ratio)," if own.filter_ratio else "batch"
         said.warn(
             f"{train.name}: a {kind} of {examples:,} is larger than its {train.num_examples:,} examples: "
-            f"each comes about {examples / train.num_examples:.1f} times in it"
+            f"each comes about {examples / train.num_examples:,.1f} times in it"
         )
 
 

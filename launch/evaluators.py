@@ -85,10 +85,11 @@ def _of_kind(
         )
     size = config.evaluation.batch_size
     if own.kind == "accuracy":
-        remark = classes.remark(classes.of_source(opened), data.classes, opened.name, data.name)
+        whose = data.classes_of or data.name
+        remark = classes.remark(classes.of_source(opened), data.classes, opened.name, whose)
         if remark and said is not None:
             said.say(remark)
-        opened = classes.in_order_of(opened, data.classes, data.name)
+        opened = classes.in_order_of(opened, data.classes, whose)
     model = parts.make_models(config, data)["learner"]
     batches = evaluator.whole_data_set(opened, size)
     if own.kind == "accuracy":
