@@ -96,6 +96,8 @@ def _of_kind(
         return evaluator.classification_accuracy(model, parts.make_task(config), batches)
     if own.kind == "retrieval":
         assert opened.image_of is not None  # It is captioned.
+        if said is not None and len(np.unique(opened.image_of)) == 1:
+            said.warn(f"{opened.name}: retrieval among the captions of one image is always right")
         return retrieval.retrieval(model, _numbered(batches, opened), opened.image_of, size)
     assert opened.class_names is not None  # Checked when it was opened.
     encode = parts.make_tokenizer(config).encode
