@@ -3,6 +3,7 @@
 import numpy as np
 import psutil
 
+from classact.data.shown import shown
 from classact.data.source import Source
 from classact.experiments.config import ConfigError, DataSetConfig
 from classact.launch.first_lines import FirstLines
@@ -123,4 +124,4 @@ def _asked(own: DataSetConfig) -> tuple[str, float]:
 
 
 def _class(source: Source, label: int) -> str:
-    return repr(source.class_names[label]) if source.class_names else str(label)
+    return f"'{shown(source.class_names[label])}'" if source.class_names else str(label)

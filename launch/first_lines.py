@@ -51,10 +51,10 @@ def describe_source(source: Source, use: str = "trains on") -> list[str]:
     what = counted(source.num_examples, "pair" if source.captioned else "image")
     if images is not None and images != source.num_examples:
         what = f"{counted(source.num_examples, 'pair')} of {counted(images, 'image')}"
-    kinds = f", {source.num_classes:,} classes" if source.num_classes else ""
+    kinds = f", {source.num_classes:,} class{'' if source.num_classes == 1 else 'es'}"
     height, width, channels = source.image_shape
     return [
-        f"{use} {source.name}: {what}{kinds}, {height}×{width}×{channels}",
+        f"{use} {source.name}: {what}{kinds if source.num_classes else ''}, {height}×{width}×{channels}",
         *(f"  left out: {line}" for line in source.left_out.lines()),
         *(f"  {remark}" for remark in source.left_out.remarks),
     ]
