@@ -60,7 +60,7 @@ class CaptionedFiles(Source):
 
     @functools.cached_property
     def digest(self) -> str:
-        """See `Source.digest`; of names, sizes and captions."""
+        """See `Source.digest`; of names, sizes, captions and a few pieces."""
         return self._images.digest(self._captions)
 
     @functools.cached_property

@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from classact.data.shown import shown
 from classact.data.source import Batch, DataError, Source, SourceView
 
 _NAMED = 3
@@ -171,4 +172,6 @@ class _Renumbered(SourceView):
 
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - _NAMED
-    return ", ".join(map(repr, names[:_NAMED])) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(f"'{shown(name)}'" for name in names[:_NAMED]) + (
+        f" and {more} more" if more > 0 else ""
+    )

@@ -81,7 +81,7 @@ class IconSource(Source):
 
     @functools.cached_property
     def digest(self) -> str:
-        """See `Source.digest`; of the sheets' names and sizes."""
+        """See `Source.digest`; of the sheets' names, sizes and a few pieces."""
         return digests.of_places(digests.places_of(self.files))
 
     def batch(self, indices: np.ndarray) -> Batch:

@@ -1,4 +1,4 @@
-"""What tells one data set from another, without reading it."""
+"""What tells one data set from another, without reading all of it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,8 +7,8 @@ from typing import Any
 from classact.data.source import Source, SourceView
 
 _DIFFER = {
-    "files": "names or sizes of its files, or captions, are others",
-    "members": "names or sizes of its shards' members, or captions, are others",
+    "files": "names or sizes of its files, or captions, or contents, are others",
+    "members": "names or sizes of its shards' members, or captions, or contents, are others",
     "contents": "images or labels are others",
 }
 

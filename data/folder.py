@@ -67,7 +67,7 @@ class FolderSource(Source):
 
     @functools.cached_property
     def digest(self) -> str:
-        """See `Source.digest`; of names and sizes."""
+        """See `Source.digest`; of names, sizes and a few pieces."""
         return self._images.digest()
 
     @functools.cached_property

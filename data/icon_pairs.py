@@ -77,7 +77,7 @@ class IconPairs(Source):
 
     @functools.cached_property
     def digest(self) -> str:
-        """See `Source.digest`; of the sheets' names and sizes, and of captions."""
+        """See `Source.digest`; of the sheets' names, sizes and a few pieces, and of captions."""
         return digests.of_places(digests.places_of(self._icons.files), self._captions)
 
     def batch(self, indices: np.ndarray) -> Batch:

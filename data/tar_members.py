@@ -154,7 +154,9 @@ def _parse(path: pathlib.Path, header: bytes, offset: int) -> tuple[int, bytes]:
                 "pairs are read at any place of a tar file"
             )
     if len(header) < _BLOCK:
-        raise DataError(f"{path}: cut off at byte {offset}, as a tar file ends with a block of zeros")
+        end = path.stat().st_size
+        found = f"cut off at byte {end}" if end else "empty"
+        raise DataError(f"{path}: {found}; a tar file ends with a block of zeros")
     raise DataError(f"{path}: not a tar file, or damaged at byte {offset}")
 
 

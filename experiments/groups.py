@@ -163,7 +163,7 @@ def _difference(name: str, value: Any) -> str:
     name = name.removeprefix("data_sets.")
     if name.endswith(_CHECKPOINT):
         return f"{name.removesuffix('.checkpoint')} {pathlib.PurePath(value).name.removeprefix('reference_')}"
-    return f"{name} {value}"
+    return f"no {name}" if value == "" else f"{name} {value}"
 
 
 def experiment_key(run: Run) -> tuple[tuple[str, str], ...]:

@@ -106,7 +106,7 @@ def mapped(
             return shape
     classes.numbers(shape.classes, run, shape.name, whose)
     _remark(said, shape.classes, run, shape.name, whose)
-    return _with_classes(shape, run)
+    return dataclasses.replace(_with_classes(shape, run), classes_of=whose)
 
 
 def _continued(widest: "DataShape", workdir: pathlib.Path, said: FirstLines) -> Classes:

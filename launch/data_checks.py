@@ -3,6 +3,7 @@
 import numpy as np
 import psutil
 
+from classact.data.shown import shown
 from classact.data.source import Source
 from classact.experiments.config import ConfigError, DataSetConfig
 from classact.launch.first_lines import FirstLines
@@ -35,16 +36,18 @@ def check_labels(train: Source, said: FirstLines) -> None:
         return
     missing = np.flatnonzero(~found)
     if len(missing) == 1 and missing[0] == 0:
+        first = f"0, {_class(train, 0)}," if train.class_names else "0"
         said.warn(
-            f"{train.name}: labels begin at 1, so class 0, {_class(train, 0)}, never occurs: the model has "
+            f"{train.name}: labels begin at 1, so class {first} never occurs: the model has "
             f"{train.num_classes} classes, one too many (labels count from 0)"
         )
     elif len(missing):
         named = ", ".join(_class(train, int(label)) for label in missing[:_NAMED])
         more = ", …" if len(missing) > _NAMED else ""
+        verb, which = ("has", "it") if len(missing) == 1 else ("have", "them")
         said.warn(
-            f"{train.name}: {len(missing):,} of {train.num_classes:,} classes have no example to train on, "
-            f"and the model will not learn them: {named}{more}"
+            f"{train.name}: {len(missing):,} of {train.num_classes:,} classes {verb} no example to train on, "
+            f"and the model will not learn {which}: {named}{more}"
         )
 
 
@@ -87,7 +90,7 @@ def check_sizes(
         kind = "super-batch, batch_size / (1 - filter_ratio)," if own.filter_ratio else "batch"
         said.warn(
             f"{train.name}: a {kind} of {examples:,} is larger than its {train.num_examples:,} examples: "
-            f"each comes about {passes:.1f} times in it"
+            f"each comes about {passes:,.1f} times in it"
         )
 
 
@@ -131,4 +134,4 @@ def _asked(own: DataSetConfig) -> tuple[str, float]:
 
 
 def _class(source: Source, label: int) -> str:
-    return repr(source.class_names[label]) if source.class_names else str(label)
+    return f"'{shown(source.class_names[label])}'" if source.class_names else str(label)

@@ -85,16 +85,19 @@ def _of_kind(
         )
     size = config.evaluation.batch_size
     if own.kind == "accuracy":
-        remark = classes.remark(classes.of_source(opened), data.classes, opened.name, data.name)
+        whose = data.classes_of or data.name
+        remark = classes.remark(classes.of_source(opened), data.classes, opened.name, whose)
         if remark and said is not None:
             said.say(remark)
-        opened = classes.in_order_of(opened, data.classes, data.name)
+        opened = classes.in_order_of(opened, data.classes, whose)
     model = parts.make_models(config, data)["learner"]
     batches = evaluator.whole_data_set(opened, size)
     if own.kind == "accuracy":
         return evaluator.classification_accuracy(model, parts.make_task(config), batches)
     if own.kind == "retrieval":
         assert opened.image_of is not None  # It is captioned.
+        if said is not None and len(np.unique(opened.image_of)) == 1:
+            said.warn(f"{opened.name}: retrieval among the captions of one image is always right")
         return retrieval.retrieval(model, _numbered(batches, opened), opened.image_of, size)
     assert opened.class_names is not None  # Checked when it was opened.
     encode = parts.make_tokenizer(config).encode

@@ -35,6 +35,11 @@ class FirstLines:
         return tuple(line for head, below in self._blocks.items() for line in (head, *below))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words, such as "1 image" or "2,000 images"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def describe_source(source: Source, use: str = "trains on") -> list[str]:
     """What was found of a source, and below it, indented, what was left out and why.
 
@@ -43,13 +48,13 @@ def describe_source(source: Source, use: str = "trains on") -> list[str]:
         use: what it is for, before its name.
     """
     images = None if source.image_of is None else len(np.unique(source.image_of))
-    what = "pairs" if source.captioned else "images"
-    if images not in (None, source.num_examples):
-        what = f"pairs of {images:,} images"
-    kinds = f", {source.num_classes:,} classes" if source.num_classes else ""
+    what = counted(source.num_examples, "pair" if source.captioned else "image")
+    if images is not None and images != source.num_examples:
+        what = f"{counted(source.num_examples, 'pair')} of {counted(images, 'image')}"
+    kinds = f", {source.num_classes:,} class{'' if source.num_classes == 1 else 'es'}"
     height, width, channels = source.image_shape
     return [
-        f"{use} {source.name}: {source.num_examples:,} {what}{kinds}, {height}×{width}×{channels}",
+        f"{use} {source.name}: {what}{kinds if source.num_classes else ''}, {height}×{width}×{channels}",
         *(f"  left out: {line}" for line in source.left_out.lines()),
         *(f"  {remark}" for remark in source.left_out.remarks),
     ]

@@ -5,6 +5,7 @@ import numpy as np
 from classact.data import eval_split
 from classact.data.source import Source, SourceView, Subset
 from classact.experiments.config import ExperimentConfig
+from classact.launch.first_lines import counted
 
 _NONE = np.empty(0, np.int64)
 
@@ -81,8 +82,8 @@ def describe(config: ExperimentConfig, train: Source) -> list[str]:
         found.append("at least one a class that has two")
     if whole.same_images is None:
         found.append("copies of an image are not looked for")
-    what = "pairs" if whole.captioned else "images"
+    what = counted(len(held), "pair" if whole.captioned else "image")
     return [
-        f"  held out to measure on, and never trained on, as it has no eval split: {len(held):,} {what}, "
+        f"  held out to measure on, and never trained on, as it has no eval split: {what}, "
         f"{100 * share:.2g} % ({', '.join(found)})"
     ]

@@ -43,6 +43,7 @@ class DataShape:
         fingerprint: of the whole data set.
         held_out: which of its examples are not trained on, int64[M]; see `held_out`.
         measured_by: the evaluators that measure on what is trained on.
+        classes_of: what its classes are those of, for messages; empty: of itself.
     """
 
     name: str
@@ -56,6 +57,7 @@ class DataShape:
     fingerprint: fingerprint_lib.Fingerprint | None = None
     held_out: np.ndarray | None = dataclasses.field(default=None, compare=False)
     measured_by: tuple[str, ...] = ()
+    classes_of: str = dataclasses.field(default="", compare=False)
 
     @property
     def classes(self) -> classes.Classes:

@@ -6,8 +6,8 @@ import shutil
 import sys
 import tempfile
 
-import pytest
 import hypothesis
+import pytest
 from absl import flags
 
 # Whole programs compile the same models again and again. JAX reads these when it is imported.

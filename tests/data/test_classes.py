@@ -149,3 +149,9 @@ def test_what_says_nothing_of_classes_is_none(value):
 
 def test_what_older_versions_recorded_is_their_number():
     assert Classes.from_json({"num_classes": 3, "vocab_size": 0}) == Classes(3)
+
+
+def test_a_name_that_is_no_utf8_is_shown_as_bytes():
+    ours, theirs = Classes(1, ("caf\udce9",)), Classes(1, ("bee",))
+    found = classes.difference(ours, "here", theirs, "there")
+    assert found == "classes differ: 'caf\\xe9' only here, 'bee' only there"

@@ -33,7 +33,8 @@ BEFORE = {
         ({"captioned": True}, "captions, which were not there"),
         (
             {"digest": "files:2"},
-            "the same number of examples, but names or sizes of its files, or captions, are others",
+            "the same number of examples, but names or sizes of its files, or captions, or contents, "
+            "are others",
         ),
         # Made in another way, or not at all.
         ({"digest": "members:2"}, ""),
@@ -88,6 +89,19 @@ def test_names_count_below_the_directory_that_all_share():
     assert digest("data/cat/1.png", "data/dog/1.png") == here
     assert digest("data/cat/1.png", "data/doe/1.png") != here
     assert digest("data/cat/1.png", "data/dog/1.png", size=4) != here
+
+
+def test_files_of_equal_names_and_sizes_differ_by_what_is_in_them(tmp_path):
+    def digest(split, content):
+        (tmp_path / split).mkdir()
+        files = [tmp_path / split / f"{number}.bmp" for number in range(3)]
+        for file in files:
+            file.write_bytes(bytes(54) + content * 9000)
+        return digests.of_places(digests.places_of(files))
+
+    here = digest("train", b"a")
+    assert digest("test", b"b") != here
+    assert digest("copy", b"a") == here
 
 
 def test_of_shards_their_names_and_members_count():

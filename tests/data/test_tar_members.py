@@ -25,8 +25,16 @@ def test_a_shard_that_is_cut_off_is_refused_by_name_wherever_it_ends(tmp_path):
     end = whole.rindex(b"text") + 512
     for length in sorted({0, 100, 512, 513, *range(1024, end, 512), end - 1, end - 506}):
         (tmp_path / "cut.tar").write_bytes(whole[:length])
-        with pytest.raises(DataError, match=r"cut\.tar: (cut off|not a tar file)"):
+        with pytest.raises(DataError, match=r"cut\.tar: (empty|cut off|not a tar file)"):
             list(members_of(tmp_path / "cut.tar"))
+
+
+@pytest.mark.parametrize(("length", "said"), [(0, "empty"), (1200, "cut off at byte 1200")])
+def test_where_a_shard_ends_is_said(tmp_path, length, said):
+    whole = write_tar(tmp_path / "a.tar", [("1.txt", bytes(600))]).read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[:length])
+    with pytest.raises(DataError, match=rf"a\.tar: {said}; a tar file ends with"):
+        members_of(tmp_path / "a.tar")
 
 
 LETTERS = "abcdefgh/é\udce9"

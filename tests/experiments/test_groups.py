@@ -30,6 +30,11 @@ def test_experiments_of_one_policy_are_told_apart_by_what_differs(make_run):
     ]
 
 
+def test_a_field_that_is_not_set_is_named_as_that(make_run):
+    found = group_of(make_run("a", config={"eval_data": ""}), make_run("b", config={"eval_data": "digits"}))
+    assert [group.label for group in found] == ["uniform, no eval_data", "uniform, eval_data digits"]
+
+
 def test_what_only_scoring_runs_use_does_not_tell_others_apart(make_run):
     changes = {"temperature": 0.03, "scorer": {"model": "vit_mu_1_1"}}
     runs = [

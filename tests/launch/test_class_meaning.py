@@ -67,6 +67,7 @@ def test_data_sets_get_the_classes_of_the_one_that_has_most():
     found = agree(shape("lacking", "c", "b"), shape("first", "b", "a", "c"), shape("second", "a", "b", "c"))
     assert {item.classes for item in found.values()} == {Classes(3, ("b", "a", "c"))}
     assert found["lacking"].num_examples == 2
+    assert {item.classes_of for item in found.values()} == {"first"}
 
 
 def test_names_are_taken_from_where_they_are_and_numbers_must_then_be_equal():

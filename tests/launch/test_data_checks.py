@@ -34,6 +34,16 @@ def test_missing_classes_are_named():
     assert line.endswith("learn them: 1, 2, 3, 4, 5, …")
 
 
+def test_one_missing_class_is_spoken_of_as_one():
+    (line,) = said_of_labels([0, 2, 2], 3)
+    assert line.endswith("1 of 3 classes has no example to train on, and the model will not learn it: 1")
+
+
+def test_labels_that_begin_at_1_are_named_only_if_they_have_names():
+    assert "so class 0 never occurs" in said_of_labels([1, 2], 3)[0]
+    assert "so class 0, 'ant', never occurs" in said_of_labels([1, 2], 3, ["ant", "bee", "cow"])[0]
+
+
 @pytest.mark.parametrize(("labels", "classes", "only"), [([0, 0], 1, "0"), ([2, 2], 3, "2")])
 def test_one_class_is_refused(labels, classes, only):
     with pytest.raises(ConfigError, match=f"of one class, {only}: there is nothing to learn"):

@@ -145,6 +145,28 @@ def test_a_run_does_not_go_on_with_another_data_set(begun, kind, change, said):
         prepared(config)
 
 
+def test_a_run_does_not_go_on_with_more_classes(begun):
+    config = configured(data("npz"), eval_data=data("npz", "other"))
+    begun(config)
+    npz("mine/all.npz", np.arange(42) % 4)
+    with pytest.raises(ConfigError, match=r"npz:mine/all\.npz has now: 3 classes in the run, 4 now"):
+        prepared(config)
+
+
+def test_uncompressed_splits_are_no_training_data(begun):
+    """Their files have equal names and sizes: the one was taken for the other, moved."""
+    for split, first in (("train", 0), ("test", 100)):
+        for number in range(6):
+            path = pathlib.Path(f"bmp/{split}/{CLASSES[number % 2]}/{number}.bmp")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels(first + number)).save(path)
+    config = configured("folder:bmp/train", eval_data="folder:bmp/test")
+    assert "training data" not in "".join(prepared(config).first_lines)
+    begun(config)
+    with pytest.raises(ConfigError, match="contents, are others"):
+        prepared(configured("folder:bmp/test", eval_data="folder:bmp/test"))
+
+
 def test_a_run_does_not_go_on_with_other_evaluation_data(begun):
     config = configured(data("folder"), eval_data=data("folder", "other"))
     begun(config)
@@ -323,7 +345,7 @@ def test_digits_and_icons_have_an_eval_split_of_their_own():
         (
             lambda: "digits",
             {"policy": "hard_learner", "filter_ratio": 0.999999},
-            "filter_ratio=0.999999 of digits: asks for 64,000,000 examples for each update, 44,506 times all",
+            "filter_ratio=0.999999 of digits: asks for 8,000,000 examples for each update, 5,563 times all",
         ),
         (
             lambda: "digits",

@@ -391,3 +391,9 @@ def test_a_run_says_what_was_found_of_each_data_set_and_what_not(tmp_path):
         f"  left out: 1 without an image: {tmp_path}/eval.tar:r.txt",
         "  not read, beside their images: 1 with the ending .json",
     ]
+
+
+def test_recalls_among_one_image_are_warned_of(tmp_path):
+    (tmp_path / "few.tar").write_bytes(shard(*pairs(3)))
+    lines = prepared(tmp_path, train_data=f"tar:{tmp_path}/few.tar?size=8", batch_size=2)
+    assert any("warning: " in line and "one image is always right" in line for line in lines)
