@@ -358,7 +358,7 @@ def test_digits_and_icons_have_an_eval_split_of_their_own():
             "replay.capacity=10000000000000 of digits: needs more memory",
         ),
     ],
-    ids=["one class in an npz", "one class in a folder", "a batch of one pair", "passes", "super-batch", "replay"],
+    ids=["one class in an npz", "one in a folder", "a batch of one pair", "passes", "super-batch", "replay"],
 )  # fmt: skip
 def test_what_nothing_useful_can_come_of_is_refused(make, fields, said):
     spec = make()
