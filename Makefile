@@ -39,7 +39,7 @@ demo-clip: env
 		--out=runs/demo_clip/report.html
 
 test: env
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist worksteal
 
 # mypy must see the repository's root under the package's name.
 lint: env

@@ -9,8 +9,8 @@ from classact.experiments.config import ConfigError, DataSetConfig
 from classact.launch.first_lines import FirstLines
 from classact.selection import policies
 
-# Of the data, that an update may read; more helps nobody, and ends out of memory.
-_MOST_PASSES = 100
+# How often an update may read all the data; more helps nobody, and ends out of memory.
+_MOST_PASSES = 1000
 _NAMED = 5
 _GIB = 1 << 30
 
