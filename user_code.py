@@ -187,6 +187,7 @@ def reported_as(kind: type[Exception], what: str) -> Iterator[None]:
         yield
     except kind:
         raise
+    # A user's function may fail in any way; what is not of its making goes on as it is.
     except Exception as error:
         said = blamed(error, of_the_machine=True)
         if said is None:

@@ -62,6 +62,13 @@ class Learner:
             raise self.error
 
 
+def assert_nobody_tells():
+    for thread in threading.enumerate():
+        if thread.name == "opening":
+            thread.join(SOON)
+            assert not thread.is_alive()
+
+
 def test_it_is_said_again_and_again_until_it_is_open(monkeypatch):
     monkeypatch.setattr(opening, "_SAY_SECONDS", 0.02)
     learner = Learner(RuntimeError("not there yet"))
@@ -69,10 +76,7 @@ def test_it_is_said_again_and_again_until_it_is_open(monkeypatch):
         deadline = time.monotonic() + SOON
         while len(learner.told) < 4:
             assert time.monotonic() < deadline
-    time.sleep(0.1)
-    count = len(learner.told)
-    time.sleep(0.1)
-    assert len(learner.told) == count
+    assert_nobody_tells()
     names, seconds = zip(*learner.told, strict=True)
     assert set(names) == {"pairs"}
     assert list(seconds) == sorted(seconds)
@@ -85,10 +89,7 @@ def test_a_failure_to_open_ends_it_too(monkeypatch):
     with pytest.raises(LookupError), opening.told(learner, "pairs"):
         assert learner.heard.wait(SOON)
         raise LookupError
-    time.sleep(0.1)
-    count = len(learner.told)
-    time.sleep(0.1)
-    assert len(learner.told) == count
+    assert_nobody_tells()
 
 
 def test_nobody_need_be_told():
@@ -100,7 +101,7 @@ class Nothing:
     """A data set that delivers nothing."""
 
     def next(self, timeout):
-        time.sleep(0.01)
+        threading.Event().wait(0.01)
         raise TimeoutError("nothing there")
 
     def close(self):

@@ -278,8 +278,9 @@ def copies_of_one_evaluation(place):
     answers = []
     asks = threading.Thread(target=lambda: answers.append(store.get(("learner",), 49, SOON).step))
     asks.start()
+    pause = threading.Event()
     while not store._wanted:
-        time.sleep(0.001)
+        pause.wait(0.001)
     for step in range(1, 100):
         store.offer(step, {"learner": {"params": {"w": np.float32(step)}, "state": {}}})
     gate.set()
@@ -308,7 +309,7 @@ class SilentTable:
         pass
 
     def next(self, timeout):
-        time.sleep(min(timeout, 0.05))
+        threading.Event().wait(min(timeout, 0.05))
         raise TimeoutError("nothing there")
 
     def close(self):
