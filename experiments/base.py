@@ -66,7 +66,7 @@ def get_config() -> ml_collections.ConfigDict:
             # ── Data.
             # "classification" of labelled images, or "contrastive" for pairs of images and texts.
             "task": "classification",
-            # The source to train on: the README's tables, or `module:function` for your own.
+            # The source to train on: docs/data.md's tables, or `module:function` for your own.
             "train_data": "icons",
             # The source to measure on. Empty: the eval split of `train_data`, or what is held out of it.
             "eval_data": "",
