@@ -35,6 +35,14 @@ def test_the_data_are_the_experiments_own_unless_given(workdir):
     assert attached.model.name == "vit_mu_1_1"
 
 
+def test_a_run_of_before_the_race_is_read_without_its_shift(workdir):
+    path = workdir / "config.json"
+    fields = json.loads(path.read_text())
+    fields["score_shift"] = fields["data_sets"]["digits"]["score_shift"] = 0.0
+    path.write_text(json.dumps(fields))
+    assert attach.read_config(workdir).data_sets["digits"].temperature == 1.0
+
+
 @pytest.mark.parametrize(
     ("name", "own", "error", "message"),
     [
