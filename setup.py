@@ -7,6 +7,11 @@ in an editable install and in a wheel alike.
 import setuptools
 
 _FOLDERS = ("launch", "nodes", "replay", "models", "selection", "data", "experiments")
+_PACKAGES = [
+    name
+    for folder in _FOLDERS
+    for name in (folder, *(f"{folder}.{inner}" for inner in setuptools.find_packages(folder)))
+]
 
 _REQUIRES = [
     # Launchpad 0.5.1 and Reverb 0.7.x are built against TensorFlow 2.8 and
@@ -44,10 +49,10 @@ setuptools.setup(
     license_files=["LICENSE", "NOTICE", "data/*/LICENSES.md"],
     python_requires=">=3.10,<3.11",
     package_dir={"classact": "."},
-    packages=["classact", "classact.experiments.configs"] + [f"classact.{folder}" for folder in _FOLDERS],
+    packages=["classact", *(f"classact.{name}" for name in _PACKAGES)],
     package_data={
         "classact.data": ["icons/*", "templates/*", "vocabularies/*"],
-        "classact.launch": ["slurm.sbatch"],
+        "classact.launch.engines.slurm": ["slurm.sbatch"],
     },
     install_requires=_REQUIRES,
     extras_require={
@@ -68,5 +73,5 @@ setuptools.setup(
             "ruff==0.14.6",
         ],
     },
-    entry_points={"console_scripts": ["classact=classact.launch.cli:entry_point"]},
+    entry_points={"console_scripts": ["classact=classact.launch.commands.cli:entry_point"]},
 )

@@ -32,7 +32,7 @@ from collections.abc import Callable, Mapping
 import figures
 import training_runs
 
-sys.path.insert(0, str(training_runs.ROOT / "tests" / "launch"))
+sys.path.insert(0, str(training_runs.ROOT / "tests" / "launch" / "engines"))
 import ray_machines
 import slurm_cluster
 

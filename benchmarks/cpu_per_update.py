@@ -30,7 +30,7 @@ import wait_share
 from figures import Figure
 from training_runs import Training, TrainingRun
 
-from classact.launch import resources
+from classact.launch.engines import resources
 
 _TARGET = 1.25
 _ONE_THREAD = resources.thread_limits(1)

@@ -33,7 +33,7 @@ import numpy as np
 import replay_server
 from figures import Figure
 
-from classact.launch import resources
+from classact.launch.engines import resources
 
 _TARGET = 0.8
 _RUN_LOOPS = 2
@@ -107,7 +107,7 @@ class _Setting:
         from classact.data import stream
         from classact.experiments import resolution
         from classact.experiments.configs import demo
-        from classact.launch import parts
+        from classact.launch.assembly import parts
         from classact.nodes import scoring
         from classact.nodes.inference_server import scoring_fields
         from classact.selection import policies

@@ -31,7 +31,7 @@ import psutil
 import training_runs
 from figures import Figure
 
-from classact.launch import resources
+from classact.launch.engines import resources
 
 _WAIT_SECONDS = 300.0
 _LOG_EVERY = 5
@@ -132,7 +132,7 @@ def _learner_process(workdir: pathlib.Path) -> psutil.Process:
 def _evaluator(workdir: pathlib.Path, name: str, every: int) -> Iterator[subprocess.Popen[bytes]]:
     """An evaluator that joins; killed at the end."""
     command = [
-        *(sys.executable, "-c", "from classact.launch import cli; cli.entry_point()", "evaluate"),
+        *(sys.executable, "-c", "from classact.launch.commands import cli; cli.entry_point()", "evaluate"),
         *(f"--workdir={workdir}", "--evaluator=accuracy", f"--name={name}", f"--every={every}"),
     ]
     environment = {**os.environ, **resources.thread_limits(1)}

@@ -44,7 +44,7 @@ import psutil
 import training_runs
 from figures import Figure
 
-sys.path.insert(0, str(training_runs.ROOT / "tests" / "launch"))
+sys.path.insert(0, str(training_runs.ROOT / "tests" / "launch" / "engines"))
 import slurm_cluster
 
 _KINDS = "learner,inference,run_loop,replay,evaluator"

@@ -24,7 +24,7 @@ import replay_server
 import training_runs
 from figures import Figure
 
-from classact.launch import ports
+from classact.launch.engines import ports
 
 _CLIENTS = (1, 2, 4, 8)
 
@@ -96,7 +96,7 @@ def _follow(link: Connection, address: str, count: Any) -> None:
     """Asks for each new version and counts them."""
     import courier
 
-    from classact.launch import rpc
+    from classact.launch.assembly import rpc
 
     learner = rpc.LearnerClient(courier.Client(address, call_timeout=30))
     step = -1

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from classact.launch import ports
+from classact.launch.engines import ports
 from classact.replay.config import TableConfig
 
 _READY_SECONDS = 180.0

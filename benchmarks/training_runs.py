@@ -122,7 +122,7 @@ class Training:
         self._workdir = workdir
         self._log_path = log or workdir.with_suffix(".log")
         command = [
-            *(sys.executable, "-c", "from classact.launch import cli; cli.entry_point()", "train"),
+            *(sys.executable, "-c", "from classact.launch.commands import cli; cli.entry_point()", "train"),
             *(f"--config={config}", f"--workdir={workdir}", f"--launch={launch}"),
             *(f"--config.{name}={value}" for name, value in overrides.items()),
         ]

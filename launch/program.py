@@ -14,9 +14,9 @@ import launchpad as lp
 from launchpad import address as lp_address
 
 from classact.experiments.config import DataSetConfig, ExperimentConfig
-from classact.launch import factories, rpc
-from classact.launch.parts import DataShape
-from classact.launch.replay_node import AddressHandle, ReplayNode
+from classact.launch.assembly import factories, rpc
+from classact.launch.assembly.parts import DataShape
+from classact.launch.assembly.replay_node import AddressHandle, ReplayNode
 from classact.selection import policies
 
 LEARNER = "learner"

@@ -23,7 +23,7 @@ SMALL = [
     "--config.evaluation.every=20",
     "--config.label_noise=0.2",
 ]
-CLASSACT = [sys.executable, "-c", "from classact.launch import cli; cli.entry_point()"]
+CLASSACT = [sys.executable, "-c", "from classact.launch.commands import cli; cli.entry_point()"]
 
 
 def command(workdir, *arguments, config=CONFIG, fields=SMALL):

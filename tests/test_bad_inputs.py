@@ -25,7 +25,10 @@ from PIL import Image
 from classact.data import stream  # noqa: F401 - so that its import is no part of a case.
 from classact.experiments import resolution
 from classact.experiments.configs import classification, image_text
-from classact.launch import attach_actors, cli, parts, processes, run, threads
+from classact.launch.assembly import parts
+from classact.launch.commands import attach_actors, cli, run
+from classact.launch.engines import threads
+from classact.launch.engines.local import processes
 from classact.nodes import checkpoints, training
 
 CONFIGS = pathlib.Path(classification.__file__).parent

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classact.launch import cli, run
-from classact.launch.outcome import Outcome
+from classact.launch.commands import cli, run
+from classact.launch.engines.outcome import Outcome
 
-DOCUMENT = pathlib.Path(cli.__file__).parent.parent / "docs" / "extending.md"
+DOCUMENT = pathlib.Path(cli.__file__).parents[2] / "docs" / "extending.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
 FILES = {re.match(r"# (\w+\.py)\n", text)[1]: text for kind, text in BLOCKS if kind == "python"}
 COMMANDS = [shlex.split(text.replace("\\\n", " "))[1:] for kind, text in BLOCKS if kind == "sh"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reverb
 
-from classact.launch import ports
+from classact.launch.engines import ports
 from classact.replay import dataset, records, snapshots, tables, writer
 
 EXAMPLE = {"id": np.zeros(1, np.int64), "image": np.zeros((1, 2, 2, 1), np.uint8)}

@@ -15,7 +15,8 @@ from PIL import Image
 from classact.experiments import resolution
 from classact.experiments.config import ConfigError
 from classact.experiments.configs import classification
-from classact.launch import attach, attach_actors, cli, parts, references, run
+from classact.launch.assembly import parts, references
+from classact.launch.commands import attach, attach_actors, cli, run
 from classact.nodes import scoring
 from classact.selection import policies
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from classact.experiments import base, report, resolution
-from classact.launch import cli, parts, run
-from classact.launch.threads import run_threads
+from classact.launch.assembly import parts
+from classact.launch.commands import cli, run
+from classact.launch.engines.threads import run_threads
 from classact.nodes import checkpoints, training
 
 # The smallest run there is: two seconds in one process.

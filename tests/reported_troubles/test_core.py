@@ -20,7 +20,8 @@ import pytest
 from classact.data import captions, source, stream
 from classact.experiments import base, resolution
 from classact.experiments.config import ConfigError
-from classact.launch import factories, parts, run
+from classact.launch.assembly import factories, parts
+from classact.launch.commands import run
 from classact.models import registry, two_tower
 from classact.nodes import batches, cursors, parameters, run_loop, saving, training
 from classact.nodes.inference_server import Scores

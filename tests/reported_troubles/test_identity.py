@@ -18,8 +18,9 @@ from classact.data.source import DataError, Source
 from classact.experiments import base, report, resolution
 from classact.experiments.config import ConfigError
 from classact.experiments.configs import classification
-from classact.launch import attach, attach_actors, cli, factories, parts, progress, run
-from classact.launch.outcome import Outcome
+from classact.launch.assembly import factories, parts
+from classact.launch.commands import attach, attach_actors, cli, progress, run
+from classact.launch.engines.outcome import Outcome
 from classact.nodes.errors import FatalError
 
 KINDS = ("folder", "npz", "captioned_folder", "tar")

@@ -16,7 +16,7 @@ from classact.data.source import DataError
 from classact.data.specs import open_source
 from classact.experiments import resolution
 from classact.experiments.configs import image_text
-from classact.launch import run
+from classact.launch.commands import run
 
 # The start of a Zstandard file with an empty frame.
 ZSTD = bytes.fromhex("28b52ffd0400010000") + bytes(600)

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classact.launch import cli, run
-from classact.launch.outcome import Outcome
+from classact.launch.commands import cli, run
+from classact.launch.engines.outcome import Outcome
 
-ROOT = pathlib.Path(cli.__file__).resolve().parent.parent
+ROOT = pathlib.Path(cli.__file__).resolve().parents[2]
 CONFIGS = ROOT / "experiments" / "configs"
 SMALL = (
     "--config.patch_size=4 --config.learner.model=vit_mu_1_1 --config.scorer.model=vit_mu_1_1 "
@@ -367,7 +367,7 @@ def test_help_needs_no_configuration(place, capsys):
     assert "--workdir" in capsys.readouterr().out
 
 
-_COMMAND = "import sys; sys.path.remove(''); from classact.launch import cli; cli.entry_point()"
+_COMMAND = "import sys; sys.path.remove(''); from classact.launch.commands import cli; cli.entry_point()"
 QUICK = (*shlex.split(SMALL.replace("--workdir=run", "")), "--config.evaluation.every=2")
 
 

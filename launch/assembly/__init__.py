@@ -1,0 +1,1 @@
+"""From a configuration to sources, models, tasks and node objects; starts no process."""

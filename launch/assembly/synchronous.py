@@ -1,0 +1,153 @@
+"""`--launch=synchronous`: Algorithm 1 or 2 in one process, without nodes or replay.
+
+The oracle of the asynchronous system: it leaves the same files, so that
+`classact compare` shows what asynchrony costs.
+"""
+
+import queue
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from classact.data.stream import IIDStream
+from classact.experiments.config import DataSetConfig, ExperimentConfig
+from classact.launch.assembly import class_meaning, evaluators, parts, references
+from classact.launch.engines.interrupts import Interrupt, interrupts_to
+from classact.launch.engines.outcome import Outcome
+from classact.nodes import batches as batches_lib
+from classact.nodes import checkpoints, divergence, synchronous, training
+from classact.nodes.errors import DivergedError
+from classact.nodes.metrics import ExampleRecorder, MetricsWriter
+from classact.selection import policies
+
+
+def run_synchronous(config: ExperimentConfig, workdir: Any, data: Mapping[str, parts.DataShape]) -> Outcome:
+    """Trains to the last step in this process; blocks until then.
+
+    Args:
+        config: the resolved configuration.
+        workdir: the run directory.
+        data: shapes of each data set.
+
+    Returns:
+        The outcome: completed, interrupted by a signal after the update that it came in, or
+        failed because it has diverged; nothing is saved then.
+    """
+    shape = next(iter(data.values()))
+    recorder = _Recorder(config, workdir, data)
+    started = time.process_time()
+    events: queue.SimpleQueue[Interrupt] = queue.SimpleQueue()
+
+    def on_step(*step: Any) -> None:
+        recorder.on_step(*step)
+        if not events.empty():
+            raise _InterruptedError
+
+    try:
+        with interrupts_to(events):
+            state = _train(config, data, shape, on_step)
+    except _InterruptedError:
+        interrupt = events.get()
+        return Outcome(
+            "interrupted",
+            message=f"stopped by {interrupt.name}",
+            signal=interrupt.signal,
+            cpu_seconds=time.process_time() - started,
+        )
+    except DivergedError as error:
+        cpu_seconds = time.process_time() - started
+        return Outcome("failed", message=str(error), cpu_seconds=cpu_seconds, diverged=error.step)
+    checkpointer = checkpoints.Checkpointer(
+        workdir / "checkpoints", classes=class_meaning.of_head(config, shape)
+    )
+    checkpointer.save(config.steps, state)
+    checkpointer.close()
+    return Outcome("completed", cpu_seconds=time.process_time() - started)
+
+
+class _InterruptedError(Exception):
+    """A signal asked for the end."""
+
+
+def _train(
+    config: ExperimentConfig,
+    data: Mapping[str, parts.DataShape],
+    shape: parts.DataShape,
+    on_step: Callable[..., None],
+) -> training.TrainState:
+    return synchronous.train(
+        {name: _data_set(config, own, data[name]) for name, own in config.data_sets.items()},
+        parts.make_task(config),
+        parts.trained_models(config, shape),
+        steps=config.steps,
+        seed=config.seed,
+        accumulation=config.gradient_accumulation,
+        on_step=on_step,
+    )
+
+
+def _data_set(config: ExperimentConfig, own: DataSetConfig, shape: parts.DataShape) -> synchronous.DataSet:
+    models = parts.role_models(config, own, shape)
+    return synchronous.DataSet(
+        policies.get(own.policy),
+        # The reference of Algorithm 2 learns from the whole of what is scored.
+        IIDStream(
+            parts.open_train_source(config, own, shape.held_out, known=shape.classes),
+            own.super_batch_size,
+            config.seed,
+        ),
+        own.batch_size,
+        own.temperature,
+        {role: (models[role], variables) for role, variables in references.fixed_variables(own).items()},
+        config.max_nonfinite_share,
+    )
+
+
+class _Recorder:
+    """Writes the metrics that the learner and the evaluator nodes would write."""
+
+    def __init__(self, config: ExperimentConfig, workdir: Any, data: Mapping[str, parts.DataShape]) -> None:
+        self._config = config
+        self._learner = MetricsWriter(workdir, "learner")
+        self._evaluators = {
+            name: (MetricsWriter(workdir, f"evaluator-{name}"), evaluators.in_run(config, name, data))
+            for name in config.evaluation.evaluators
+        }
+        self._record = ExampleRecorder(workdir) if config.record_examples else None
+        self._since = time.monotonic()
+        self._losses: list[Mapping[str, jax.Array]] = []
+        self._corrupted: list[float] = []
+
+    def on_step(
+        self,
+        step: int,
+        state: training.TrainState,
+        metrics: Mapping[str, jax.Array],
+        batches: Mapping[str, Mapping[str, np.ndarray]],
+    ) -> None:
+        if self._record is not None:
+            self._record(step, {name: batch["id"] for name, batch in batches.items()})
+        self._losses.append(metrics)
+        shares = [batches_lib.corrupted_share(batch) for batch in batches.values()]
+        self._corrupted += [share for share in shares if share is not None]
+        if step % self._config.log_every == 0 or step == self._config.steps:
+            self._write(step)
+        if step % self._config.evaluation.every == 0 or step == self._config.steps:
+            divergence.check_state(step, state)
+            for name, (writer, measure) in self._evaluators.items():
+                values = measure(state.variables()["learner"])
+                writer.write(step, {f"eval/{name}/{key}": value for key, value in values.items()})
+
+    def _write(self, step: int) -> None:
+        interval = jax.device_get(self._losses)
+        line = {name: float(np.mean([metrics[name] for metrics in interval])) for name in interval[0]}
+        line["train/examples"] = len(interval) * self._config.batch_size
+        line["train/data_wait_seconds"] = 0.0
+        line["train/step_seconds"] = time.monotonic() - self._since
+        if self._corrupted:
+            line["selection/corrupted_fraction"] = float(np.mean(self._corrupted))
+        self._learner.write(step, line)
+        self._losses, self._corrupted, self._since = [], [], time.monotonic()

@@ -1,0 +1,305 @@
+"""Actors that join a running experiment: more inference servers and run loops.
+
+They are a program of their own, which runs on this machine and knows the
+experiment's servers by the addresses in the run directory. The experiment does
+not know them: they write into its tables as its own do, and the rate limiter
+keeps the ratio of samples to inserts whoever writes.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import platform
+import random
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import launchpad as lp
+
+from classact.data.classes import Classes
+from classact.data.source import DataError
+from classact.experiments.config import ConfigError, ExperimentConfig
+from classact.launch.assembly import (
+    class_meaning,
+    factories,
+    identity,
+    joined_actor,
+    parts,
+    references,
+    tasks,
+)
+from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.commands import attach
+from classact.launch.commands.attach import AttachError
+from classact.launch.engines import ports, resources
+from classact.launch.engines.engine import Patience
+from classact.launch.engines.local import processes
+from classact.launch.engines.outcome import Outcome
+from classact.launch.engines.restarts import Restarts
+from classact.selection import policies
+
+_POLL_SECONDS = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class JoiningActors:
+    """Actors that have passed every check that can be made before they ask anybody.
+
+    Attributes:
+        build: makes what their nodes consist of, as the experiment's own.
+        data_set: whose stream they read and whose replay they fill.
+        call: tells this call's actors from others': host and random digits.
+        count: how many.
+        learner: its "host:port".
+        replays: "host:port" of each of the data set's replay servers.
+        first_lines: what the user is told before they start.
+    """
+
+    build: factories.Factories
+    data_set: str
+    call: str
+    count: int
+    learner: str
+    replays: tuple[str, ...]
+    first_lines: Sequence[str] = ()
+
+    @property
+    def workdir(self) -> pathlib.Path:
+        """The run directory."""
+        return self.build.workdir
+
+    @property
+    def scores(self) -> bool:
+        """Whether they are inference servers with run loops; else they are run loops alone."""
+        return policies.get(self.build.config.data_sets[self.data_set].policy).scores
+
+    @property
+    def num_readers(self) -> int:
+        """How many run loops they have together."""
+        own = self.build.config.data_sets[self.data_set].inference
+        return self.count * (own.run_loops if self.scores else 1)
+
+    @property
+    def labels(self) -> list[str]:
+        """The label of each actor; its log and its metrics are named alike."""
+        kind = "inference" if self.scores else "run_loop"
+        return [f"{kind}/{self._name(index)}" for index in range(self.count)]
+
+    def readers(self, index: int) -> list[factories.Reader]:
+        """What the run loops of an actor read.
+
+        The experiment's own run loops split each epoch among them, which nobody can
+        join. So those of one call share another seed, made of the experiment's and of
+        the call's name, and split their own epochs: an example is scored at most once
+        per epoch of theirs, but an epoch of theirs is none of the experiment's. What
+        they add to the replay is drawn IID as well.
+        """
+        seed = self.build.config.seed
+        digest = hashlib.sha256(f"{seed} {self.data_set} {self.call}".encode()).digest()
+        own = int.from_bytes(digest[:4], "big")
+        each = self.num_readers // self.count
+        return [
+            factories.Reader(self._name(number), own, number, self.num_readers)
+            for number in range(index * each, (index + 1) * each)
+        ]
+
+    def _name(self, number: int) -> str:
+        return f"{self.data_set}-joined-{self.call}-{number}"
+
+
+def prepare(workdir: pathlib.Path, data_set: str, count: int) -> JoiningActors:
+    """Checks actors against the experiment, and opens its data at this place.
+
+    Args:
+        workdir: the run directory.
+        data_set: the experiment's name for it; may be empty if there is only one.
+        count: how many actors to run, at least 1.
+
+    Raises:
+        AttachError: if the directory holds no running experiment, its servers cannot
+            be reached from here, it has no such data set, or the data or the reference
+            are not here or are others than the experiment's.
+    """
+    fields, config = attach.read_fields(workdir), attach.read_config(workdir)
+    if attach.has_ended(workdir):
+        raise AttachError(f"{workdir}: the run has ended, there is nothing to join")
+    if fields.get("launch") == "synchronous":
+        raise AttachError(f"{workdir}: a synchronous run is one loop; it has no servers to join")
+    known = ", ".join(config.data_sets)
+    if not data_set and len(config.data_sets) > 1:
+        raise AttachError(f"the experiment has several data sets: name one of {known}")
+    name = data_set or next(iter(config.data_sets))
+    if name not in config.data_sets:
+        raise AttachError(f"dataset={name!r}: the experiment has {known}")
+    try:
+        started = fields["started"]
+        host, directory, theirs = started["host"], started["directory"], started["data"][name]
+    except (KeyError, TypeError):
+        raise AttachError(f"{workdir / 'config.json'} is of another version of classact") from None
+    learner, replays = _addresses(workdir, name, host)
+    attach.check_network(workdir, fields)
+    said = FirstLines()
+    shape = _checked_here(config, name, theirs, directory, said)
+    build = factories.Factories(config, workdir.absolute(), {name: shape})
+    joining = JoiningActors(build, name, _call_name(), count, learner, replays, said.lines())
+    if joining.num_readers > shape.num_examples:
+        raise AttachError(
+            f"count={count}: {shape.name} has {shape.num_examples} examples, too few for "
+            f"{joining.num_readers} run loops"
+        )
+    return joining
+
+
+def _addresses(workdir: pathlib.Path, data_set: str, host: str) -> tuple[str, tuple[str, ...]]:
+    """The learner's address, and those of a data set's replay servers."""
+    path = workdir / "endpoints.json"
+    try:
+        found = json.loads(path.read_text())
+        learner, replays = found["learner"][0], tuple(found[f"replay/{data_set}"])
+    except FileNotFoundError:
+        raise AttachError(f"{workdir}: the run has not started its servers yet (no endpoints.json)") from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise AttachError(f"{path} cannot be read: {error!r}") from None
+    loopback = all(_host(address) == ports.LOOPBACK for address in (learner, *replays))
+    if loopback and host != platform.node():
+        raise AttachError(
+            f"{workdir}: the run's servers listen on the loopback interface of {host}; join it from there"
+        )
+    return learner, replays
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
+
+
+def _checked_here(
+    config: ExperimentConfig, data_set: str, theirs: Mapping[str, Any], directory: str, said: FirstLines
+) -> parts.DataShape:
+    """Opens a data set and its reference at this place, and compares them with the experiment's."""
+    own = config.data_sets[data_set]
+    try:
+        shape = parts.data_shape(config, parts.open_train_source(config, own))
+        known = Classes.from_json(theirs)
+        if known is not None:
+            shape = class_meaning.mapped(config, shape, known, "the experiment", said)
+        changed = identity.change(theirs, shape)
+        if changed:
+            raise AttachError(
+                f"data set {data_set}: {own.train_data} is not the experiment's at this place: {changed}"
+            )
+        for key, ours in shape.described().items():
+            # Compared already; a run of an older version has not recorded them.
+            compared = key in ("class_names", "fingerprint", "held_out_examples")
+            if not compared and theirs.get(key) != ours:
+                raise AttachError(
+                    f"data set {data_set}: {own.train_data} is not the experiment's at this place: "
+                    f"its {key} is {ours}, there {theirs.get(key)}"
+                )
+        references.check_reference(config, own, shape, said)
+        parts.role_models(config, own, shape)
+    except (ConfigError, DataError) as error:
+        raise AttachError(f"{error}{attach.elsewhere(directory)}") from None
+    return shape
+
+
+def _call_name() -> str:
+    """Names a call so that its files are its own, whoever else joins and from where."""
+    host = re.sub(r"[^A-Za-z0-9]+", "-", platform.node().split(".")[0]).strip("-") or "host"
+    return f"{host}-{secrets.token_hex(3)}"
+
+
+def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], None]) -> Outcome:
+    """Runs actors on this machine until their experiment ends; blocks, in the main thread.
+
+    They are watched and ended as `run_processes` does it: one that dies is started again
+    as the experiment's own nodes are, or ends all; a signal stops them within the
+    experiment's notice, and none outlives this process.
+
+    Args:
+        joining: of `prepare`.
+        stop: ends the wait for the experiment's servers, which may only just have been
+            started; once the actors run, signals do.
+        report: takes a line for the user for each actor that has started.
+
+    Returns:
+        How they ended: "completed" if the experiment did, however that went.
+
+    Raises:
+        AttachError: if the run has no result although one of its servers cannot be
+            reached for two minutes: any at the beginning, the learner later.
+    """
+    for address in (joining.learner, *joining.replays):
+        if not _wait_for(address, joining.workdir, stop):
+            return Outcome("interrupted" if stop.is_set() else "completed")
+    with ports.LoopbackPorts() as free_ports:
+        made = tasks.make_tasks(
+            build_program(joining),
+            workdir=joining.workdir,
+            ports=free_ports,
+            resources={label: _resources(joining, label) for label in joining.labels},
+        )
+
+        def say_what_has_started() -> None:
+            for task in made:
+                report(f"{task.name} starts; its log: {task.log_path}")
+
+        config = joining.build.config
+        outcome = processes.run_processes(
+            made,
+            until=joining.labels,
+            patience=Patience(stop_notice=config.stop_notice_seconds),
+            restarts=Restarts(config.restarts_per_hour),
+            on_start=say_what_has_started,
+        )
+    if outcome.status == "completed" and not attach.has_ended(joining.workdir):
+        raise AttachError(attach.silence(joining.workdir))
+    return outcome
+
+
+def build_program(joining: JoiningActors) -> lp.Program:
+    """Builds the program of actors that join: a node each, without a server of its own.
+
+    With several replay servers the run loops write to them in turn, from a random one on.
+    """
+    program = lp.Program("classact actors")
+    first = random.randrange(len(joining.replays))
+    replays = (*joining.replays[first:], *joining.replays[:first])
+    for index, label in enumerate(joining.labels):
+        node = lp.PyClassNode(
+            joined_actor.make,
+            joining.build,
+            joining.data_set,
+            label.split("/")[1],
+            joining.readers(index),
+            joining.learner,
+            replays,
+        )
+        with program.group(label):
+            program.add_node(node)
+    return program
+
+
+def _resources(joining: JoiningActors, label: str) -> resources.Resources:
+    """As the experiment's own actors; besides, gRPC must reach its hosts without a proxy."""
+    hosts = [_host(address) for address in (joining.learner, *joining.replays)]
+    threads = getattr(joining.build.config.threads, label.split("/")[0])
+    return resources.Resources(threads=threads or None, env=resources.proxy_exceptions(hosts))
+
+
+def _wait_for(address: str, workdir: pathlib.Path, stop: threading.Event) -> bool:
+    """Waits until a server of the experiment answers; False if it has ended or `stop` is set."""
+    silent_since = time.monotonic()
+    while not ports.answers(address):
+        if attach.has_ended(workdir) or stop.wait(_POLL_SECONDS):
+            return False
+        if time.monotonic() - silent_since > attach.SILENT_SECONDS:
+            raise AttachError(
+                f"{workdir}: nothing answered at {address} for {attach.SILENT_SECONDS:.0f} s, and the run "
+                "has no result.json"
+            )
+    return True

@@ -1,0 +1,143 @@
+"""A run before it starts: everything that can be checked without any process."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from classact.data import captions, specs
+from classact.experiments.config import ConfigError, ExperimentConfig
+from classact.launch.assembly import (
+    class_meaning,
+    data_checks,
+    devices,
+    evaluators,
+    held_out,
+    identity,
+    parts,
+    references,
+)
+from classact.launch.assembly.first_lines import FirstLines, describe_source
+from classact.launch.commands import isolation, resume, text_lines, traced
+from classact.launch.engines import folders
+from classact.nodes import opening
+
+LAUNCHES = ("processes", "threads", "slurm", "ray", "synchronous")
+CLUSTERS = ("slurm", "ray")
+_ONE_PROCESS = ("threads", "synchronous")
+# With the learner on this machine.
+_HERE = ("processes", "threads")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A run that has passed every check that can be made before it starts."""
+
+    config: ExperimentConfig
+    workdir: pathlib.Path
+    data: Mapping[str, parts.DataShape]
+    earlier: resume.Earlier | None = None
+    # What the user is told before anything starts.
+    first_lines: Sequence[str] = ()
+    # By evaluator what `config.json` says of its data.
+    evaluated: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@specs.opened_once()
+def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Prepared:
+    """Checks all that can be checked before any process starts.
+
+    Opens the data sets, shapes the models (without computing), reads the
+    reference. Writes nothing.
+
+    Args:
+        config: the resolved configuration.
+        workdir: the run directory; one that holds a run of the same configuration lets
+            that run go on.
+        engine: one of `LAUNCHES`.
+
+    Raises:
+        ConfigError: for a field that cannot be run, or a work directory with another run.
+        source.DataError: for data that is missing, damaged or of the wrong kind.
+    """
+    if engine in _ONE_PROCESS and config.mesh.hosts > 1:
+        raise ConfigError(
+            f"mesh.hosts={config.mesh.hosts}: must be 1 with --launch={engine}, which is one process"
+        )
+    if config.mesh.hosts > 1 and isolation.is_inside() and not isolation.name_is_loopback():
+        raise ConfigError(
+            f"mesh.hosts={config.mesh.hosts}: with --isolate this machine's name must be an address of "
+            "loopback, by a line such as '127.0.1.1 NAME' in /etc/hosts"
+        )
+    if engine == "synchronous" and config.mesh.fsdp > 1:
+        raise ConfigError(f"mesh.fsdp={config.mesh.fsdp}: must be 1 with --launch={engine}, for one device")
+    folders.check_work_directory(workdir)
+    earlier = resume.earlier(config, workdir)
+    if engine == "synchronous" and earlier is not None and not earlier.completed:
+        raise ConfigError(
+            f"workdir={str(workdir)!r} holds a run, and --launch=synchronous cannot go on with one: "
+            "name another workdir"
+        )
+    said = FirstLines()
+    data = {name: _checked_data_set(config, name, engine, said) for name in config.data_sets}
+    data = class_meaning.agreed(config, data, None if earlier is None else workdir, said)
+    shape = _common_shape(data)
+    traced.check_models(config, shape)
+    try:
+        parts.trained_models(config, shape)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    parts.make_task(config)
+    for model in parts.make_models(config, shape).values():
+        try:
+            parts.forward_macs(model, config, shape)
+        except ValueError as error:
+            raise ConfigError(f"model {model.name!r} for {shape.name} {shape.image_shape}: {error}") from None
+    for name, own in config.data_sets.items():
+        references.check_reference(config, own, data[name], said)
+        traced.check_scores(config, own, data[name])
+    for evaluator in config.evaluation.evaluators.values():
+        evaluators.make_measure(config, evaluator, shape, said)
+    if engine in _HERE:
+        devices.check(config)
+    checked = identity.check(config, workdir, data, said)
+    return Prepared(config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated)
+
+
+def _checked_data_set(config: ExperimentConfig, name: str, engine: str, said: FirstLines) -> parts.DataShape:
+    own = config.data_sets[name]
+    started = time.monotonic()
+    train = parts.open_train_source(config, own)
+    seconds = time.monotonic() - started
+    for line in (*describe_source(train), *held_out.describe(config, train)):
+        said.say(line)
+    if seconds > opening.SLOW_SECONDS:
+        said.say(f"  opening it took {seconds:.0f} s; each run loop opens it again before its first batch")
+    if isinstance(train, captions.Tokenized):
+        text_lines.say_what_is_cut(train, said)
+    readers = own.inference.servers * own.inference.run_loops
+    if train.num_examples < readers:
+        raise ConfigError(
+            f"inference.servers · inference.run_loops = {readers}: must be at most {train.num_examples}, "
+            f"the examples of {train.name}: each run loop reads its own"
+        )
+    data_checks.check_labels(train, said)
+    shape = parts.data_shape(config, train)
+    nodes = engine != "synchronous"
+    # A cluster's hosts have other memory than this one.
+    memory = None if engine in CLUSTERS else data_checks.machine_memory()
+    data_checks.check_sizes(name, own, train, shape.codec.num_bytes, said, nodes=nodes, memory=memory)
+    return shape
+
+
+def _common_shape(data: Mapping[str, parts.DataShape]) -> parts.DataShape:
+    """What one model can be built for; ConfigError if the data sets differ in it."""
+    (first, shape), *others = data.items()
+    for name, other in others:
+        if shape.image_shape != other.image_shape:
+            raise ConfigError(
+                f"data_sets {first} and {name} differ in image_shape: "
+                f"{shape.image_shape} and {other.image_shape}; one model learns from both"
+            )
+    return shape

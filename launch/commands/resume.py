@@ -1,0 +1,173 @@
+"""A work directory that holds a run already: whether and from where it can go on."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from classact.experiments.config import ConfigError, ExperimentConfig
+from classact.launch.assembly import recorded
+from classact.launch.engines.outcome import LaunchError
+from classact.nodes import checkpoints
+from classact.replay import folders
+
+# What may be another when a run goes on: where and how fast it runs, not what it computes.
+_FREE = {
+    "mesh", "cluster", "threads", "log_every", "checkpoint_every", "record_examples", "no_data_seconds",
+    "restarts_per_hour", "stop_notice_seconds",
+}  # fmt: skip
+_FREE_OF_DATA_SET = {"inference"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Earlier:
+    """What earlier sessions of a run have left.
+
+    Attributes:
+        completed: whether it has reached its last step.
+        wall_seconds: how long those took that have left a result.
+        cpu_seconds: processor time of these.
+    """
+
+    completed: bool = False
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+def earlier(config: ExperimentConfig, workdir: pathlib.Path) -> Earlier | None:
+    """Reads what is in a work directory; None if there is no run in it.
+
+    Raises:
+        ConfigError: if it cannot be read, or is a run of another configuration.
+    """
+    theirs = _read(workdir / "config.json")
+    if theirs is None:
+        return None
+    _check_same(json.loads(json.dumps(config.to_dict())), theirs, workdir)
+    result = _read(workdir / "result.json") or {}
+    return Earlier(
+        result.get("status") == "completed",
+        float(result.get("wall_seconds", 0.0)),
+        float(result.get("cpu_seconds", 0.0)),
+    )
+
+
+def _read(path: pathlib.Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read, so its run cannot go on: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} holds no JSON object, so its run cannot go on")
+    return found
+
+
+def _check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], workdir: pathlib.Path) -> None:
+    # A run that was made before there was this field held nothing out: `identity.check` compares.
+    found = {("eval_share",): ours["eval_share"], **dict(_flat(theirs))}
+    for names, value in _flat(ours):
+        if names[0] in _FREE or _FREE_OF_DATA_SET & {*names} or found.get(names) == value:
+            continue
+        if recorded.may_have_moved(theirs.get("started"), names, found.get(names), value):
+            continue
+        raise ConfigError(
+            f"{'.'.join(names)}={value!r}: workdir={str(workdir)!r} holds a run with "
+            f"{found.get(names)!r}; give that to let it go on, or name another workdir"
+        )
+
+
+def _flat(value: Mapping[str, Any], names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yields the fields of nested groups, each with its names."""
+    for name, item in value.items():
+        if isinstance(item, dict) and item:
+            yield from _flat(item, (*names, name))
+        else:
+            yield (*names, name), item
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other launchers out of a work directory, on every host that locks its files together.
+
+    Raises:
+        LaunchError: if one is in it.
+    """
+    file = os.open(workdir / "launcher.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LaunchError(
+                f"workdir={str(workdir)!r}: a launcher is running it; wait for its end, or stop it"
+            ) from None
+        yield
+    finally:
+        os.close(file)
+
+
+def prepare_files(config: ExperimentConfig, workdir: pathlib.Path) -> int:
+    """Makes a work directory ready for the run to go on; returns the step from which it does.
+
+    Damaged checkpoints are set aside, and tables that were saved after the one that is
+    taken are removed. Reads the whole checkpoint, and blocks so long.
+
+    Raises:
+        LaunchError: if there are checkpoints, and all are damaged.
+    """
+    (workdir / "result.json").unlink(missing_ok=True)
+    (workdir / "endpoints.json").unlink(missing_ok=True)
+    checkpoint_folder = workdir / "checkpoints"
+    step = _newest_sound(checkpoint_folder)
+    kept = () if step is None else (step,)
+    if kept and not checkpoints.has_clocks(checkpoint_folder, kept[0]):
+        print(
+            "classact: the tables were saved by an older version, which ordered them otherwise; the run goes "
+            "on with empty ones, without the examples that they held",
+            file=sys.stderr,
+            flush=True,
+        )
+        kept = ()
+    for data_set in config.data_sets:
+        for folder in folders.shard_folders(workdir, data_set, config.data_sets[data_set].replay.shards):
+            folders.keep(folder, kept)
+    return step or 0
+
+
+def _newest_sound(directory: pathlib.Path) -> int | None:
+    damaged = []
+    while (step := checkpoints.latest_step(directory)) is not None:
+        try:
+            checkpoints.check(directory, step)
+        except checkpoints.CheckpointError as error:
+            print(f"classact: {error}; taking the one before it", file=sys.stderr, flush=True)
+            checkpoints.set_aside(directory, step)
+            damaged.append(step)
+        else:
+            return step
+    if damaged:
+        raise LaunchError(
+            f"all checkpoints in {directory} are damaged ({', '.join(map(str, damaged))}); "
+            "restore one, or name another workdir"
+        )
+    return None
+
+
+def forget(workdir: pathlib.Path) -> None:
+    """Removes what a run that could not be started has written."""
+    for name in ("config.json", "launcher.lock"):
+        (workdir / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # Something else is in it.
+        workdir.rmdir()
+
+
+def remove_tables(workdir: pathlib.Path) -> None:
+    """Removes what a run that is completed has saved of its tables."""
+    shutil.rmtree(workdir / "replay", ignore_errors=True)

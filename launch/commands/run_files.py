@@ -1,0 +1,152 @@
+"""What a run writes of itself as a whole: `config.json` when it begins, `result.json` when it has ended."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+from classact.experiments import curves, ledger
+from classact.launch.assembly import parts
+from classact.launch.commands import isolation
+from classact.launch.commands.prepared import Prepared
+from classact.launch.engines.outcome import Outcome
+from classact.selection import policies
+
+_VERSIONS = ("dm-launchpad", "dm-reverb", "tensorflow-cpu", "jax", "flax", "optax", "dm-haiku", "numpy")
+
+
+def write_config(prepared: Prepared, engine: str) -> None:
+    """Writes the resolved configuration, with what made it and what it was started with.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    fields = {**prepared.config.to_dict(), **_provenance(engine, prepared)}
+    write_json(prepared.workdir / "config.json", fields)
+
+
+def write_result(prepared: Prepared, outcome: Outcome, wall_seconds: float, cpu_seconds: float) -> None:
+    """Writes how a run has ended, its last figures and what it has cost.
+
+    Args:
+        prepared: the run.
+        outcome: how it ended.
+        wall_seconds: all its sessions together.
+        cpu_seconds: likewise, of all its processes.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    config, workdir = prepared.config, prepared.workdir
+    learner_lines = _lines(workdir / "metrics" / "learner.jsonl")
+    final: dict[str, float] = {}
+    for path in sorted((workdir / "metrics").glob("evaluator-*.jsonl")) if learner_lines else []:
+        final |= _scalars(_lines(path)[-1:])
+    final |= _scalars(learner_lines[-1:])
+    completed = outcome.status == "completed"
+    steps = config.steps if completed else max((line["step"] for line in learner_lines), default=0)
+    write_json(
+        workdir / "result.json",
+        {
+            "status": outcome.status,
+            "steps": steps,
+            "final": final,
+            "ledger": _ledger(prepared, steps, learner_lines),
+            "wall_seconds": wall_seconds,
+            "cpu_seconds": cpu_seconds,
+            "cpu_seconds_by_node": {name: end.cpu_seconds for name, end in outcome.tasks.items()},
+            "peak_bytes": outcome.peak_bytes,
+            "peak_bytes_by_node": {name: end.peak_bytes for name, end in outcome.tasks.items()},
+            "restarts": dict(outcome.restarts),
+            "message": outcome.message,
+            "diverged": outcome.diverged,
+        },
+    )
+
+
+def _ledger(prepared: Prepared, steps: int, learner_lines: list[dict[str, Any]]) -> dict[str, float]:
+    """The sum of the data sets' ledgers; each reference's pretraining counts once."""
+    config = prepared.config
+    shape = next(iter(prepared.data.values()))
+    models = parts.make_models(config, shape)
+    scorer = models.get("online") or models.get("reference")
+    macs = {
+        "learner_macs": parts.forward_macs(models["learner"], config, shape),
+        "scorer_macs": parts.forward_macs(scorer, config, shape) if scorer else 0.0,
+    }
+    last = learner_lines[-1] if learner_lines else {}
+    pretrained: set[str] = set()
+    parts_of = []
+    for name, own in config.data_sets.items():
+        policy = policies.get(own.policy)
+        scored, pretraining = 0, 0.0
+        if policy.scores:
+            inserts = last.get(f"replay/{name}/inserts", last.get("replay/inserts", 0))
+            scored = int(max(steps * own.super_batch_size, inserts))
+        if policy.reference == "fixed" and own.reference.checkpoint not in pretrained:
+            pretrained.add(own.reference.checkpoint)
+            reference = curves.load_run(own.reference.checkpoint)
+            pretraining = float(reference.ledger.get("total_macs", 0.0))
+        parts_of.append(
+            ledger.run_ledger(
+                policy,
+                **macs,
+                updates=steps,
+                batch_size=own.batch_size,
+                examples_scored=scored,
+                super_batch_size=own.reference.super_batch,
+                reference_pretraining_macs=pretraining,
+            )
+        )
+    return ledger.add(parts_of)
+
+
+def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    return curves.history(curves.read_metrics(path))
+
+
+def _scalars(lines: list[dict[str, Any]]) -> dict[str, float]:
+    return {name: value for line in lines for name, value in line.items() if name not in ("step", "time")}
+
+
+def _provenance(engine: str, prepared: Prepared) -> dict[str, Any]:
+    root = pathlib.Path(__file__).resolve().parents[2]
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        git = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        commit = git.stdout.strip()
+    # No git, or no repository: the package may have been installed from a wheel.
+    except (OSError, subprocess.SubprocessError):
+        commit = "unknown"
+    return {
+        "launch": engine,
+        "git_commit": commit,
+        "versions": {
+            "python": platform.python_version(),
+            **{n: importlib.metadata.version(n) for n in _VERSIONS},
+        },
+        # What those who join the run later must find the same; see `attach_actors`.
+        "started": {
+            "host": platform.node(),
+            "directory": os.getcwd(),
+            "isolated": isolation.described(),
+            "data": {name: shape.described() for name, shape in prepared.data.items()},
+            "eval_data": dict(prepared.evaluated),
+        },
+    }
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes whole or not at all, so that a reader never sees half a file."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

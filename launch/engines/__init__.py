@@ -1,0 +1,1 @@
+"""How tasks are started, watched, restarted and ended."""

@@ -1,0 +1,1 @@
+"""Tasks as steps of a Slurm job."""

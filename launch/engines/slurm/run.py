@@ -1,0 +1,214 @@
+"""Runs a program inside a Slurm job: one step for each node."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import queue
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import launchpad as lp
+
+from classact.experiments.config import ClusterConfig
+from classact.launch.assembly.tasks import make_tasks, remove_data_files
+from classact.launch.engines.cluster import Key, needs_of, resources_of_kinds
+from classact.launch.engines.engine import Patience, awaited_names
+from classact.launch.engines.outcome import LaunchError, Outcome
+from classact.launch.engines.placement import Host, Needs, place
+from classact.launch.engines.restarts import Restarts
+from classact.launch.engines.slurm.info import Allocation, check_commands, read_allocation
+from classact.launch.engines.slurm.steps import Steps, step_environment
+
+# How long a step may wait for its share of the job: it is there, unless something
+# else in the job holds it.
+_STEP_SECONDS = 60
+_PROBE_SECONDS = 120.0
+
+
+def run_steps(
+    program: lp.Program,
+    cluster: ClusterConfig,
+    workdir: Path,
+    *,
+    job_id: str,
+    until: Collection[str],
+    events: queue.SimpleQueue[Any],
+    patience: Patience = Patience(),  # noqa: B008 - it is frozen.
+    restarts: Restarts = Restarts(),  # noqa: B008 - it is frozen.
+    on_start: Callable[[], None] | None = None,
+) -> Outcome:
+    """Runs a program on the hosts of a job until the awaited nodes have ended.
+
+    A node is a step with its own CPUs, memory and GPUs, in which `on_host` runs it.
+    The end of the step's input asks it to stop; it comes from here, or because this
+    process died. A step that Slurm asks to stop (a cancelled or preempted job, a host
+    taken away) tells it at once, and the run is interrupted. It may be the learner's,
+    which then stops; another waits until it is asked from here, for at most half the
+    notice. `Engine.watch` says what follows.
+
+    A node that died is started again as another step on the same host. That is tried
+    also where the host does not answer, but Slurm takes a host that is down from the
+    job for good, and then the run fails.
+
+    Nothing outlives the call but what hangs inside a kernel; that ends with the job.
+
+    Blocks until all is over, setting up at most for a few minutes.
+
+    Args:
+      program: what to run.
+      cluster: what its nodes need.
+      workdir: the run directory; every host must see it under this path.
+      job_id: the job that this process runs in.
+      until: labels whose nodes' success is the end of the run.
+      events: where the caller puts an `Interrupt` for each signal to this process.
+      patience: how long to wait for nodes to stop.
+      restarts: which nodes that die are started again.
+      on_start: called once, when all steps are on their way.
+
+    Returns:
+      How the run ended; `peak_bytes` is the sum of the nodes' peaks.
+
+    Raises:
+      LaunchError: before any node is started, if the job's hosts have no room, or a
+        host does not answer.
+    """
+    check_commands(["srun", "scontrol"])
+    allocation = read_allocation(job_id)
+    needs = needs_of(cluster, program.groups, allocation.threads_per_core)
+    hosts = place(needs, allocation.hosts)
+    print(_placement(hosts), flush=True)
+    tasks = make_tasks(
+        program,
+        workdir=workdir,
+        ports=_find_ports(program, allocation, hosts),
+        place=lambda label, index: hosts[label, index].name,
+        address_of={host.name: host.address for host in allocation.hosts}.__getitem__,
+        resources=resources_of_kinds(cluster, program.groups),
+    )
+    try:
+        awaited = awaited_names(until, {task.name: task.label for task in tasks})
+        commands = {
+            task.name: step_command(allocation, task.host, needs[task.label, task.index], task.name)
+            for task in tasks
+        }
+        engine = Steps(
+            tasks,
+            commands,
+            awaited,
+            patience,
+            restarts,
+            lambda: [host.name for host in read_allocation(job_id).hosts],
+            events,
+        )
+        try:
+            engine.start()
+            if on_start is not None:
+                on_start()
+            return engine.measured(engine.watch())
+        finally:
+            engine.abort()
+            engine.close()
+    finally:
+        remove_data_files(tasks)
+
+
+def step_command(allocation: Allocation, host: str, need: Needs, name: str) -> list[str]:
+    """The `srun` of a step, up to what it runs.
+
+    Not `--overlap`: steps that overlap are given the same GPU.
+
+    Args:
+      allocation: of the job.
+      host: name of the host.
+      need: what the step has of it.
+      name: of the step.
+    """
+    memory = f"{math.ceil(need.memory_gb * 1024)}M" if need.memory_gb else "0"  # 0: what the job has.
+    group = allocation.het_groups.get(host)
+    return [
+        "srun",
+        f"--jobid={allocation.job_id}",
+        *([] if group is None else [f"--het-group={group}"]),
+        f"--job-name={name}",
+        "--exact",
+        "--nodes=1",
+        "--ntasks=1",
+        f"--nodelist={host}",
+        f"--cpus-per-task={need.cpus}",
+        f"--mem={memory}",
+        f"--gres=gpu:{need.gpus}" if need.gpus else "--gres=none",
+        f"--immediate={_STEP_SECONDS}",
+        "--kill-on-bad-exit=1",
+        "--unbuffered",
+        "--mpi=none",
+        "--export=ALL",
+        f"--chdir={os.getcwd()}",
+    ]
+
+
+def _placement(hosts: Mapping[Key, Host]) -> str:
+    by_host: dict[str, list[str]] = {}
+    for (label, index), host in hosts.items():
+        by_host.setdefault(host.name, []).append(f"{label} {index}" if index else label)
+    return "; ".join(f"{name}: {', '.join(nodes)}" for name, nodes in sorted(by_host.items()))
+
+
+def _find_ports(
+    program: lp.Program, allocation: Allocation, hosts: Mapping[Key, Host]
+) -> Callable[[str], int]:
+    """Asks each address for as many free ports as it needs; returns what gives them out by host."""
+    wanted: dict[str, int] = {}
+    asked: dict[str, str] = {}
+    for label, nodes in program.groups.items():
+        for index, node in enumerate(nodes):
+            host = hosts[label, index]
+            # Hosts with one address share its ports.
+            asked.setdefault(host.address, host.name)
+            wanted[host.address] = wanted.get(host.address, 0) + len(node.addresses)
+    probes = {}
+    with contextlib.ExitStack() as stack:
+        for address, count in wanted.items():
+            if not count:
+                continue
+            # It computes nothing, so it may share what the steps beside it have.
+            probe = [
+                *step_command(allocation, asked[address], Needs(cpus=allocation.threads_per_core), "ports"),
+                "--overlap",
+            ]
+            probe += [sys.executable, "-m", "classact.launch.engines.ports", str(count)]
+            probes[address] = stack.enter_context(_started(probe))
+        found = {address: _ports_of(asked[address], probe) for address, probe in probes.items()}
+    address_of = {host.name: host.address for host in allocation.hosts}
+    return lambda host: next(found[address_of[host]])
+
+
+@contextlib.contextmanager
+def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        command,
+        env=step_environment(os.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _ports_of(host: str, probe: subprocess.Popen[str]) -> Iterator[int]:
+    try:
+        said, complaint = probe.communicate(timeout=_PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise LaunchError(f"host {host} did not answer within {_PROBE_SECONDS:.0f} s") from None
+    if probe.returncode != 0:
+        raise LaunchError(f"host {host} cannot run a step: {' '.join((said + complaint).split())[-500:]}")
+    return iter([int(port) for port in said.split()])
