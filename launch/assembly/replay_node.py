@@ -8,10 +8,8 @@ leaves a temporary directory; this one avoids all three.
 import os
 import pathlib
 
-import launchpad as lp
-from launchpad import address as lp_address
-from launchpad.nodes import base
-
+from classact.launch.assembly.launchpad import address as lp_address
+from classact.launch.assembly.launchpad import base, lp
 from classact.launch.engines.ports import check_closed
 from classact.launch.engines.task import TASK_VARIABLE
 from classact.replay.config import TableConfig
