@@ -31,7 +31,8 @@ sys.modules["classact.replay.reverb_wire"] = classact.replay.reverb_wire = wire
 from classact.replay import config, tables
 stop = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
-tables.serve(config.TableConfig(**json.loads(sys.argv[1])), *map(int, sys.argv[2:4]), pathlib.Path(sys.argv[4]), stop)
+made = config.TableConfig(**json.loads(sys.argv[1]))
+tables.serve(made, *map(int, sys.argv[2:4]), pathlib.Path(sys.argv[4]), stop)
 """
 
 
