@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import parts
+from classact.launch.assembly.parts import learning
 from classact.nodes import mesh
 
 # To import JAX and to find the devices.
@@ -46,7 +46,7 @@ def check(config: ExperimentConfig) -> None:
         mesh.check_fsdp(config.mesh.fsdp, int(count), config.mesh.hosts, backend)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    parts.check_batches(config, int(count) * config.mesh.hosts)
+    learning.check_batches(config, int(count) * config.mesh.hosts)
 
 
 def _may_be_several() -> bool:
