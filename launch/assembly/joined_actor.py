@@ -5,9 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from classact.launch.assembly import factories
+from classact.launch.assembly import factories, joined_learner, joined_run
 from classact.launch.assembly.launchpad import lp
-from classact.launch.commands import attach
 from classact.launch.engines import ports
 from classact.selection import policies
 
@@ -40,7 +39,7 @@ def make(
 
     def run() -> None:
         if policies.get(build.config.data_sets[data_set].policy).scores:
-            client = attach.Learner(build.workdir, stop)
+            client = joined_learner.Learner(build.workdir, stop)
             build.inference_node(data_set, name, client, replays, readers, stop).run()
         else:
             (reader,) = readers
@@ -68,7 +67,7 @@ class Experiment:
         now = time.monotonic()
         if self._answers:
             self._answered = now
-        return attach.has_ended(self._workdir) or now - self._answered > attach.SILENT_SECONDS
+        return joined_run.has_ended(self._workdir) or now - self._answered > joined_run.SILENT_SECONDS
 
     def watch(self, stop: threading.Event) -> None:
         """Blocks until the experiment is over, then sets `stop`; or until `stop`."""

@@ -24,8 +24,8 @@ from classact.launch.assembly.parts import (
     traced,
 )
 from classact.launch.assembly.parts.first_lines import FirstLines, describe_source
-from classact.launch.commands import isolation, resume
-from classact.launch.engines import folders
+from classact.launch.commands import resume
+from classact.launch.engines import folders, isolation
 from classact.nodes import opening
 
 LAUNCHES = ("processes", "threads", "slurm", "ray", "synchronous")

@@ -35,8 +35,9 @@ MORE_HELP = f"""fields:
 def main(argv: Sequence[str]) -> int:
     """Trains one model, as the command line says; see `cli.main`."""
     from classact.experiments.config import ConfigError
-    from classact.launch.commands import config_file, isolation
+    from classact.launch.commands import config_file
     from classact.launch.commands import run as run_lib
+    from classact.launch.engines import isolation
 
     workdir = flags.DEFINE_string("workdir", None, "Run directory; a run in it goes on.")
     launch = flags.DEFINE_enum("launch", "processes", run_lib.LAUNCHES, "How to start the program.")

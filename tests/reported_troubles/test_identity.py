@@ -18,7 +18,7 @@ from classact.data.source import DataError, Source
 from classact.experiments import base, report, resolution
 from classact.experiments.config import ConfigError
 from classact.experiments.configs import classification
-from classact.launch.assembly import factories
+from classact.launch.assembly import factories, joined_run
 from classact.launch.assembly.parts import shapes, sources
 from classact.launch.commands import attach, attach_actors, cli, progress, run
 from classact.launch.engines.outcome import Outcome
@@ -199,7 +199,7 @@ def test_actors_do_not_join_with_another_data_set(begun):
     found = {"learner": ["127.0.0.1:1"], "replay/folder": ["127.0.0.1:2"]}
     pathlib.Path("run/endpoints.json").write_text(json.dumps(found))
     another_size()
-    with pytest.raises(attach.AttachError, match="the same number of examples, but names or sizes"):
+    with pytest.raises(joined_run.AttachError, match="the same number of examples, but names or sizes"):
         attach_actors.prepare(pathlib.Path("run"), "", 1)
 
 

@@ -12,9 +12,10 @@ import pytest
 from classact.data import stream
 from classact.experiments import base
 from classact.experiments.resolution import resolve
+from classact.launch.assembly import actors_program, joined_run
+from classact.launch.assembly.joined_run import AttachError
 from classact.launch.assembly.parts import shapes, sources
-from classact.launch.commands import attach, attach_actors
-from classact.launch.commands.attach import AttachError
+from classact.launch.commands import attach_actors
 
 
 def write_run(workdir, **changes):
@@ -96,7 +97,7 @@ def test_without_scores_run_loops_join_alone(tmp_path):
 
 
 def test_all_actors_of_a_call_take_turns_over_the_replay_servers_from_the_same_one(workdir):
-    program = attach_actors.build_program(attach_actors.prepare(workdir, "", 4))
+    program = actors_program.build_program(attach_actors.prepare(workdir, "", 4))
     nodes = [node for group in program.groups.values() for node in group]
     (replays,) = {node._args[-1] for node in nodes}
     assert set(replays) == {"127.0.0.1:2", "127.0.0.1:3"}
@@ -201,7 +202,7 @@ class TestWaitingForServers:
         return attach_actors.prepare(workdir, "", 1)
 
     def test_nobody_there(self, closed, monkeypatch):
-        monkeypatch.setattr(attach, "SILENT_SECONDS", 0.5)
+        monkeypatch.setattr(joined_run, "SILENT_SECONDS", 0.5)
         with pytest.raises(AttachError, match=f"nothing answered at {closed.learner}"):
             attach_actors.run(closed, threading.Event(), print)
         assert not (closed.workdir / "logs").exists()

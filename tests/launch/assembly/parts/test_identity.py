@@ -11,7 +11,7 @@ import pytest
 from classact.data.source import DataError
 from classact.experiments import base, resolution
 from classact.experiments.config import ConfigError, EvaluatorConfig
-from classact.launch.assembly import factories
+from classact.launch.assembly import factories, joined_run
 from classact.launch.assembly.parts import held_out, identity, recorded, references, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.commands import attach, run
@@ -196,7 +196,7 @@ def test_an_evaluator_that_joins_measures_on_what_was_held_out(monkeypatch):
     assert [more["on_training_data"] for more in seen] == [False, True]
     npz(seed=1)
     with pytest.raises(
-        attach.AttachError, match=r"npz:a\.npz is not what the run evaluates on: .* images or labels"
+        joined_run.AttachError, match=r"npz:a\.npz is not what the run evaluates on: .* images or labels"
     ):
         attached()
     # These are asked for.

@@ -1,0 +1,82 @@
+"""The learner of a run as those call it who join the run from outside."""
+
+import json
+import pathlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from classact.launch.assembly import courier, joined_run, rpc
+
+# How long a call may take beyond what it was asked to wait.
+_CALL_SECONDS = 20.0
+
+
+class Learner:
+    """The learner of a running experiment; its calls end when the experiment does."""
+
+    def __init__(self, workdir: pathlib.Path, stop: threading.Event) -> None:
+        """Takes the run directory, and what ends a wait for a learner that is silent."""
+        self._workdir = workdir
+        self._stop = stop
+        self._client: rpc.LearnerClient | None = None
+
+    def get_parameters(
+        self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
+    ) -> tuple[int, bool, dict[str, bytes]] | None:
+        """See `Learner.get_parameters`; asks again for two minutes where nobody answers.
+
+        Raises:
+            joined_run.EndedError: if nobody answers and the run has ended, or `stop` is set.
+            joined_run.AttachError: if nobody answers for two minutes.
+        """
+        return self._ask(timeout, lambda client: client.get_parameters(names, newer_than, timeout, follow))
+
+    def get_step(self) -> int:
+        """See `Learner.get_step`; asks again, and raises, as `get_parameters`."""
+        return self._ask(_CALL_SECONDS, lambda client: client.get_step())
+
+    def get_clock(self, data_set: str, shard: int) -> str:
+        """See `Learner.get_clock`; asks once.
+
+        Raises:
+            RuntimeError, OSError: if nobody answers.
+        """
+        try:
+            return self._connected(_CALL_SECONDS).get_clock(data_set, shard)
+        except rpc.RpcError:
+            # As in `_ask`: an actor whose models never change asks for nothing else.
+            self._client = None
+            raise
+
+    def _ask(self, timeout: float, ask: Callable[[rpc.LearnerClient], Any]) -> Any:
+        silent_since = time.monotonic()
+        while True:
+            try:
+                return ask(self._connected(timeout))
+            except (rpc.RpcError, FileNotFoundError) as error:
+                if self._stop.is_set() or joined_run.has_ended(self._workdir):
+                    raise joined_run.EndedError("the experiment has ended") from None
+                if time.monotonic() - silent_since > joined_run.SILENT_SECONDS:
+                    raise joined_run.AttachError(
+                        f"{joined_run.silence(self._workdir)}: {str(error).splitlines()[0]}"
+                    ) from None
+            # It may have been started again at another address.
+            self._client = None
+            self._stop.wait(1.0)
+
+    def report_evaluation(self, evaluator: str, step: int) -> None:
+        """Tells nobody: the experiment does not wait for an evaluator that joined it."""
+
+    def _connected(self, timeout: float) -> rpc.LearnerClient:
+        # Another thread may forget it meanwhile.
+        client = self._client
+        if client is None:
+            # Of several hosts the first one answers; behind it is where they find each other.
+            address, *_ = json.loads((self._workdir / "endpoints.json").read_text())["learner"]
+            client = rpc.LearnerClient(
+                courier.Client(address, call_timeout=timeout + _CALL_SECONDS), self._stop
+            )
+            self._client = client
+        return client
