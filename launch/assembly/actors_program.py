@@ -6,8 +6,10 @@ import pathlib
 import random
 from collections.abc import Sequence
 
-from classact.launch.assembly import factories, joined_actor
+from classact.launch.assembly import joined_actor
 from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly.run_loop_node import Reader
+from classact.launch.assembly.run_spec import RunSpec
 from classact.selection import policies
 
 
@@ -16,7 +18,7 @@ class JoiningActors:
     """Actors that have passed every check that can be made before they ask anybody.
 
     Attributes:
-        build: makes what their nodes consist of, as the experiment's own.
+        run: what their nodes are built from, as the experiment's own.
         data_set: whose stream they read and whose replay they fill.
         call: tells this call's actors from others': host and random digits.
         count: how many.
@@ -25,7 +27,7 @@ class JoiningActors:
         first_lines: what the user is told before they start.
     """
 
-    build: factories.Factories
+    run: RunSpec
     data_set: str
     call: str
     count: int
@@ -36,17 +38,17 @@ class JoiningActors:
     @property
     def workdir(self) -> pathlib.Path:
         """The run directory."""
-        return self.build.workdir
+        return self.run.workdir
 
     @property
     def scores(self) -> bool:
         """Whether they are inference servers with run loops; else they are run loops alone."""
-        return policies.get(self.build.config.data_sets[self.data_set].policy).scores
+        return policies.get(self.run.config.data_sets[self.data_set].policy).scores
 
     @property
     def num_readers(self) -> int:
         """How many run loops they have together."""
-        own = self.build.config.data_sets[self.data_set].inference
+        own = self.run.config.data_sets[self.data_set].inference
         return self.count * (own.run_loops if self.scores else 1)
 
     @property
@@ -55,7 +57,7 @@ class JoiningActors:
         kind = "inference" if self.scores else "run_loop"
         return [f"{kind}/{self._name(index)}" for index in range(self.count)]
 
-    def readers(self, index: int) -> list[factories.Reader]:
+    def readers(self, index: int) -> list[Reader]:
         """What the run loops of an actor read.
 
         The experiment's own run loops split each epoch among them, which nobody can
@@ -64,12 +66,12 @@ class JoiningActors:
         per epoch of theirs, but an epoch of theirs is none of the experiment's. What
         they add to the replay is drawn IID as well.
         """
-        seed = self.build.config.seed
+        seed = self.run.config.seed
         digest = hashlib.sha256(f"{seed} {self.data_set} {self.call}".encode()).digest()
         own = int.from_bytes(digest[:4], "big")
         each = self.num_readers // self.count
         return [
-            factories.Reader(self._name(number), own, number, self.num_readers)
+            Reader(self._name(number), own, number, self.num_readers)
             for number in range(index * each, (index + 1) * each)
         ]
 
@@ -88,7 +90,7 @@ def build_program(joining: JoiningActors) -> lp.Program:
     for index, label in enumerate(joining.labels):
         node = lp.PyClassNode(
             joined_actor.make,
-            joining.build,
+            joining.run,
             joining.data_set,
             label.split("/")[1],
             joining.readers(index),

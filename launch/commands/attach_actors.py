@@ -19,11 +19,12 @@ from typing import Any
 from classact.data.classes import Classes
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import actors_program, factories, joined_run, tasks
+from classact.launch.assembly import actors_program, joined_run, tasks
 from classact.launch.assembly.actors_program import JoiningActors
 from classact.launch.assembly.joined_run import AttachError
 from classact.launch.assembly.parts import class_meaning, identity, networks, references, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines
+from classact.launch.assembly.run_spec import RunSpec
 from classact.launch.engines import ports, resources
 from classact.launch.engines.engine import Patience
 from classact.launch.engines.local import processes
@@ -66,8 +67,8 @@ def prepare(workdir: pathlib.Path, data_set: str, count: int) -> JoiningActors:
     joined_run.check_network(workdir, fields)
     said = FirstLines()
     shape = _checked_here(config, name, theirs, directory, said)
-    build = factories.Factories(config, workdir.absolute(), {name: shape})
-    joining = JoiningActors(build, name, _call_name(), count, learner, replays, said.lines())
+    spec = RunSpec(config, workdir.absolute(), {name: shape})
+    joining = JoiningActors(spec, name, _call_name(), count, learner, replays, said.lines())
     if joining.num_readers > shape.num_examples:
         raise AttachError(
             f"count={count}: {shape.name} has {shape.num_examples} examples, too few for "
@@ -169,7 +170,7 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
             for task in made:
                 report(f"{task.name} starts; its log: {task.log_path}")
 
-        config = joining.build.config
+        config = joining.run.config
         outcome = processes.run_processes(
             made,
             until=joining.labels,
@@ -185,7 +186,7 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
 def _resources(joining: JoiningActors, label: str) -> resources.Resources:
     """As the experiment's own actors; besides, gRPC must reach its hosts without a proxy."""
     hosts = [_host(address) for address in (joining.learner, *joining.replays)]
-    threads = getattr(joining.build.config.threads, label.split("/")[0])
+    threads = getattr(joining.run.config.threads, label.split("/")[0])
     return resources.Resources(threads=threads or None, env=resources.proxy_exceptions(hosts))
 
 

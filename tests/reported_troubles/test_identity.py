@@ -18,8 +18,9 @@ from classact.data.source import DataError, Source
 from classact.experiments import base, report, resolution
 from classact.experiments.config import ConfigError
 from classact.experiments.configs import classification
-from classact.launch.assembly import factories, joined_run
+from classact.launch.assembly import joined_run, run_loop_node
 from classact.launch.assembly.parts import shapes, sources
+from classact.launch.assembly.run_spec import RunSpec
 from classact.launch.commands import attach, attach_actors, cli, progress, run
 from classact.launch.engines.outcome import Outcome
 from classact.nodes.errors import FatalError
@@ -216,10 +217,10 @@ def test_a_cursor_of_other_data_ends_a_run_at_once():
             "report_opening": lambda *_: None,
         },
     )
-    build = factories.Factories(config, pathlib.Path("run").absolute(), {"digits": shape})
-    reader = factories.Reader("digits-0", 0, 0, 1)
+    spec = RunSpec(config, pathlib.Path("run").absolute(), {"digits": shape})
+    reader = run_loop_node.Reader("digits-0", 0, 0, 1)
     with pytest.raises(FatalError, match="num_examples=7"):
-        build.make_run_loop("digits", ["127.0.0.1:1"], None, reader, None, learner())
+        run_loop_node.make_run_loop(spec, "digits", ["127.0.0.1:1"], None, reader, None, learner())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -72,7 +72,7 @@ def test_the_run_loops_of_a_call_split_epochs_of_their_own(workdir):
     joining, other = (attach_actors.prepare(workdir, "", 2) for _ in range(2))
     readers = [reader for index in range(2) for reader in joining.readers(index)]
     assert len({reader.name for reader in readers}) == len(readers) == joining.num_readers == 4
-    config = joining.build.config
+    config = joining.run.config
     source = sources.open_train_source(config, config.data_sets["digits"])
 
     def epoch(reader):
