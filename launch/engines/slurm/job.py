@@ -280,7 +280,7 @@ def main(arguments: list[str], train: Callable[[dict[str, Any], Path, str], int]
 
     Args:
       arguments: the run directory.
-      train: `cli.train`.
+      train: `train.train`.
     """
     workdir = Path(arguments[0])
     fields = json.loads((workdir / "slurm" / "config.json").read_text())
@@ -289,7 +289,7 @@ def main(arguments: list[str], train: Callable[[dict[str, Any], Path, str], int]
 
 if __name__ == "__main__":
     from classact import user_code
-    from classact.launch.commands import cli
+    from classact.launch.commands import cli, train
 
     user_code.use_working_directory()
-    cli.exit_with(main(sys.argv[1:], cli.train))
+    cli.exit_with(main(sys.argv[1:], train.train))
