@@ -27,6 +27,7 @@ COMMANDS = (
     "logs",
     "compare",
     "data",
+    "setup",
 )
 
 
