@@ -6,7 +6,7 @@ FOLDERS := launch nodes replay models selection data experiments
 # Trust the system's certificates, which a proxy may need; harmless elsewhere.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo demo-clip test lint format bench lock clean
+.PHONY: env demo demo-clip test golden lint format bench lock clean
 
 env: .venv/installed
 
@@ -40,6 +40,10 @@ demo-clip: env
 
 test: env
 	$(PYTHON) -m pytest -n 2 --dist worksteal
+
+# Writes tests/golden/ anew: what every shipped configuration resolves to.
+golden: env
+	$(PYTHON) tests/golden_configs.py
 
 # mypy must see the repository's root under the package's name.
 lint: env
