@@ -8,8 +8,9 @@ import pytest
 
 @pytest.mark.parametrize("name", golden_configs.names())
 def test_a_configuration_resolves_to_what_its_golden_file_says(name):
-    assert golden_configs.path(name).exists(), f"{golden_configs.path(name)} is missing: `make golden` writes it"
-    before, now = golden_configs.path(name).read_text().splitlines(), golden_configs.text(name).splitlines()
+    golden = golden_configs.path(name)
+    assert golden.exists(), f"{golden} is missing: `make golden` writes it"
+    before, now = golden.read_text().splitlines(), golden_configs.text(name).splitlines()
     changed = "\n".join(difflib.unified_diff(before, now, "golden", "now", lineterm="", n=0))
     assert not changed, f"{name}.py resolves to other values; if they are meant, `make golden`:\n{changed}"
 
