@@ -13,11 +13,9 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-import launchpad as lp
 from absl import flags
-from launchpad.launch import worker_manager
-from launchpad.launch.worker_manager import WorkerManager
 
+from classact.launch.assembly.launchpad import lp, worker_manager
 from classact.launch.assembly.tasks import FixedAddress, endpoints, stop_program, task_names
 from classact.launch.engines.engine import Engine, Patience, awaited_names
 from classact.launch.engines.events import Crash, Ended, Event
@@ -88,7 +86,7 @@ def run_threads(
 class _Threads(Engine):
     """One call of `run_threads`."""
 
-    manager: WorkerManager
+    manager: worker_manager.WorkerManager
 
     def __init__(
         self,
@@ -136,7 +134,7 @@ class _OwnStop:
     So a replay's tables are there until the learner has saved them.
     """
 
-    def __init__(self, manager: WorkerManager, stop: threading.Event) -> None:
+    def __init__(self, manager: worker_manager.WorkerManager, stop: threading.Event) -> None:
         self._manager = manager
         self._stop = stop
 
@@ -257,7 +255,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _forget_workers(manager: WorkerManager) -> None:
+def _forget_workers(manager: worker_manager.WorkerManager) -> None:
     """Keeps Launchpad's hook at the interpreter's exit from waiting for stuck nodes.
 
     There is no public way: the hook is `manager.wait`, which waits for all workers.

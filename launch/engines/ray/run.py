@@ -43,9 +43,8 @@ from classact.launch.engines.restarts import Restarts
 from classact.launch.engines.task import Task
 
 if TYPE_CHECKING:
-    import launchpad as lp
-
     from classact.experiments.config import ClusterConfig
+    from classact.launch.assembly.launchpad import lp
     from classact.launch.engines.cluster import Key
 
 # For the actors to start: each imports Ray first, all of one host at once.

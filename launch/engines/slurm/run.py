@@ -12,9 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import launchpad as lp
-
 from classact.experiments.config import ClusterConfig
+from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.tasks import make_tasks, remove_data_files
 from classact.launch.engines.cluster import Key, needs_of, resources_of_kinds
 from classact.launch.engines.engine import Patience, awaited_names
