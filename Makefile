@@ -14,7 +14,7 @@ space := $(subst ,, )
 export PATH := $(PATH):$(subst $(space),:,$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1*/bin))
 LOCK_FLAGS := --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url
 
-.PHONY: env older-server demo demo-clip test test-short lint format bench lock clean
+.PHONY: env older-server demo demo-clip test test-short golden lint format bench lock clean
 
 env: .venv/installed
 
@@ -70,6 +70,10 @@ test-short: env
 	$(UV) pip install --quiet --python $(OTHER)/bin/python --no-deps --editable .
 	CLASSACT_ENVIRONMENTS=$(CURDIR)/.venv/classact $(OTHER)/bin/python -m pytest -n 2 --dist worksteal \
 		tests/test_environments.py tests/models tests/selection tests/test_program.py
+
+# Writes tests/golden/ anew: what every shipped configuration resolves to.
+golden: env
+	$(PYTHON) tests/golden_configs.py
 
 # mypy must see the repository's root under the package's name.
 lint: env
