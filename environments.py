@@ -1,4 +1,4 @@
-"""Where the parts are that no package index has for this Python: Launchpad's files, and the replay server's Python.
+"""Where the parts are that this Python cannot install: Launchpad's files, the replay server's Python.
 
 `classact setup` (and `make env`) puts both under `<sys.prefix>/classact`; an environment
 variable names another place.

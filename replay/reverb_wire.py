@@ -1,3 +1,5 @@
+# ruff: noqa
+# mypy: ignore-errors
 """A Reverb client for tables of one packed uint8 column, without Reverb and TensorFlow.
 
 Prototype. Speaks the protocol of dm-reverb 0.7.2 to 0.14.0 over grpcio. Two encoders of an

@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from classact.replay import folders, reverb_wire
 
@@ -18,7 +19,7 @@ class SnapshotError(RuntimeError):
     """The tables could not be saved."""
 
 
-def checkpointer(folder: pathlib.Path):
+def checkpointer(folder: pathlib.Path) -> Any:
     """What a shard's server saves and loads with: it loads the newest step, if there is one.
 
     What the server of an earlier process wrote and nobody took is removed.

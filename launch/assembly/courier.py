@@ -1,3 +1,5 @@
+# ruff: noqa
+# mypy: ignore-errors
 """Stand-in for Launchpad's Courier over grpcio, for any Python: what launchpad.nodes.courier uses of it.
 
 Prototype. Requests and answers are msgpack of plain values (None, numbers, str, bytes, lists, dicts),

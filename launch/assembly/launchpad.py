@@ -11,7 +11,7 @@ Whoever needs Launchpad takes it from here: `from classact.launch.assembly.launc
 import importlib.util
 import sys
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from classact import environments
 from classact.launch.assembly import courier
@@ -48,7 +48,10 @@ def _load() -> types.ModuleType:
     return module
 
 
-lp = _load()
+if TYPE_CHECKING:
+    import launchpad as lp
+else:
+    lp = _load()
 
 from launchpad import address  # noqa: E402
 from launchpad.launch import serialization, worker_manager  # noqa: E402

@@ -31,7 +31,8 @@ sys.modules["classact.replay.reverb_wire"] = classact.replay.reverb_wire = wire
 from classact.replay import config, tables
 stop = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
-tables.serve(config.TableConfig(**json.loads(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3]), pathlib.Path(sys.argv[4]), stop)
+made = config.TableConfig(**json.loads(sys.argv[1]))
+tables.serve(made, *map(int, sys.argv[2:4]), pathlib.Path(sys.argv[4]), stop)
 """
 
 
@@ -89,6 +90,7 @@ class ReplayNode(lp.PyNode):
             while server.poll() is None and not lp.stop_event().wait(0.2):
                 pass
             failed = server.poll()
+            assert server.stdin is not None
             server.stdin.close()
             server.wait()
         if failed:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 from classact.launch.engines import gpus as gpus_lib
 from classact.launch.engines.outcome import LaunchError
-
-Key = TypeVar("Key")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Host:
         return f"{self.name} ({self.cpus} CPUs, {self.memory_gb:g} GB, {self.gpus:g} GPUs)"
 
 
-def place(needs: Mapping[Key, Needs], hosts: Sequence[Host]) -> dict[Key, Host]:
+def place[Key](needs: Mapping[Key, Needs], hosts: Sequence[Host]) -> dict[Key, Host]:
     """Gives every node a host; nodes share one only as long as all of them fit.
 
     Those that are hardest to place come first: accelerators, then a partition,
