@@ -141,7 +141,13 @@ def _run_program(prepared: Prepared, engine: str, signals: queue.SimpleQueue[Any
         )
     with LoopbackPorts() as ports:
         resources = _resources(config, built.groups)
-        tasks = make_tasks(built, workdir=workdir, ports=ports, resources=resources)
+        tasks = make_tasks(
+            built,
+            workdir=workdir,
+            ports=ports,
+            resources=resources,
+            own_environment=prepared.placement.environment,
+        )
         return processes.run_processes(
             tasks,
             until=until,

@@ -12,11 +12,8 @@ import dataclasses
 import math
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TypeVar
 
 from classact.launch.engines.outcome import LaunchError
-
-Key = TypeVar("Key", bound=Hashable)
 
 # Of a GPU's memory, for all shares together. The rest is for what a process has there outside
 # of JAX's pool: CUDA's context and libraries, about half a GB each.
@@ -63,7 +60,7 @@ def acceptable(gpus: float) -> bool:
     return math.isfinite(gpus) and gpus >= 0 and (gpus < 1 or gpus == int(gpus))
 
 
-def assign(wishes: Mapping[Key, float], devices: Sequence[str]) -> dict[Key, Assignment]:
+def assign[Key: Hashable](wishes: Mapping[Key, float], devices: Sequence[str]) -> dict[Key, Assignment]:
     """Gives every node its GPUs.
 
     Whole ones come first, in the order of the wishes, and are neighbours in the list of
@@ -121,7 +118,7 @@ def fit(wishes: Sequence[float], capacity: float) -> bool:
     return True
 
 
-def _too_few(wishes: Mapping[Key, float], devices: Sequence[str]) -> str:
+def _too_few[Key: Hashable](wishes: Mapping[Key, float], devices: Sequence[str]) -> str:
     counts: dict[tuple[str, float], int] = {}
     for key, wish in wishes.items():
         if wish > 0:
