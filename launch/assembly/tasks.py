@@ -55,6 +55,7 @@ def make_tasks(
     place: Callable[[str, int], str] = on_this_machine,
     address_of: Callable[[str], str] = lambda host: host,
     resources: Mapping[str, Resources] | None = None,
+    own_environment: Callable[[str, int], Mapping[str, str]] = lambda label, index: {},
 ) -> list[Task]:
     """Places, addresses and serialises every node of a program.
 
@@ -71,6 +72,8 @@ def make_tasks(
       place: host of a node, from its label and its index in the group.
       address_of: where other hosts reach a host; its name by default.
       resources: limits by label, or by first parts of labels; see `resources_of`.
+      own_environment: more variables of a node, from its label and its index in the
+        group; they win.
 
     Returns:
       The tasks in the program's order.
@@ -103,7 +106,7 @@ def make_tasks(
                     index=index,
                     host=hosts[label, index],
                     command=_command(data_files[label], index),
-                    env=env,
+                    env={**env, **own_environment(label, index)},
                     addresses=tuple(address.resolve() for address in node.addresses),
                     data_file=data_files[label],
                     log_path=workdir / "logs" / f"{name}.log",

@@ -26,8 +26,6 @@ from classact.nodes import opening
 LAUNCHES = ("processes", "threads", "slurm", "ray", "synchronous")
 CLUSTERS = ("slurm", "ray")
 _ONE_PROCESS = ("threads", "synchronous")
-# With the learner on this machine.
-_HERE = ("processes", "threads")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +40,8 @@ class Prepared:
     first_lines: Sequence[str] = ()
     # By evaluator what `config.json` says of its data.
     evaluated: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # Which devices of this machine each node has.
+    placement: devices.Placement = dataclasses.field(default_factory=devices.Placement)
 
 
 @specs.opened_once()
@@ -99,10 +99,11 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         traced.check_scores(config, own, data[name])
     for evaluator in config.evaluation.evaluators.values():
         evaluators.make_measure(config, evaluator, shape, said)
-    if engine in _HERE:
-        devices.check(config)
+    placement = devices.place(config, engine, shape, said)
     checked = identity.check(config, workdir, data, said)
-    return Prepared(config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated)
+    return Prepared(
+        config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated, placement
+    )
 
 
 def _checked_data_set(config: ExperimentConfig, name: str, engine: str, said: FirstLines) -> parts.DataShape:

@@ -119,7 +119,7 @@ def _run_program(prepared: Prepared, engine: str, signals: queue.SimpleQueue[Any
     if engine == "ray":
         return ray_cluster.run_actors(
             built,
-            config.cluster,
+            config.on_cluster,
             workdir,
             until=until,
             patience=patience,
@@ -130,7 +130,7 @@ def _run_program(prepared: Prepared, engine: str, signals: queue.SimpleQueue[Any
     if engine == "slurm" and job_id is not None:
         return slurm.run_steps(
             built,
-            config.cluster,
+            config.on_cluster,
             workdir,
             job_id=job_id,
             until=until,
@@ -141,7 +141,13 @@ def _run_program(prepared: Prepared, engine: str, signals: queue.SimpleQueue[Any
         )
     with LoopbackPorts() as ports:
         resources = _resources(config, built.groups)
-        tasks = make_tasks(built, workdir=workdir, ports=ports, resources=resources)
+        tasks = make_tasks(
+            built,
+            workdir=workdir,
+            ports=ports,
+            resources=resources,
+            own_environment=prepared.placement.environment,
+        )
         return processes.run_processes(
             tasks,
             until=until,

@@ -140,7 +140,7 @@ def step_command(allocation: Allocation, host: str, need: Needs, name: str) -> l
         f"--nodelist={host}",
         f"--cpus-per-task={need.cpus}",
         f"--mem={memory}",
-        f"--gres=gpu:{need.gpus}" if need.gpus else "--gres=none",
+        f"--gres=gpu:{need.gpus:g}" if need.gpus else "--gres=none",
         f"--immediate={_STEP_SECONDS}",
         "--kill-on-bad-exit=1",
         "--unbuffered",

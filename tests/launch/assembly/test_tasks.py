@@ -154,6 +154,21 @@ def test_resources_reach_the_tasks_of_their_label(tmp_path, monkeypatch):
     assert (learner["TF_CPP_MIN_LOG_LEVEL"], inference["TF_CPP_MIN_LOG_LEVEL"]) == ("0", "2")
 
 
+def test_a_nodes_own_environment_wins(tmp_path):
+    tasks = make_tasks(
+        distributed_program(),
+        workdir=tmp_path,
+        ports=PortsFrom(20_000),
+        resources={"": Resources(threads=2, cuda_visible_devices="")},
+        own_environment=lambda label, index: (
+            {"CUDA_VISIBLE_DEVICES": str(index)} if label == "inference/icons" else {}
+        ),
+    )
+    visible = {task.name: (task.env["CUDA_VISIBLE_DEVICES"], task.env["NPROC"]) for task in tasks}
+    assert visible["learner"] == ("", "2")
+    assert [visible[f"inference-icons-{index}"] for index in (0, 1)] == [("0", "2"), ("1", "2")]
+
+
 def test_resources_for_no_label_are_refused(tmp_path):
     with pytest.raises(LaunchError, match=r"'learnr'.*learner, inference/icons, run_loop/icons"):
         make_tasks(
