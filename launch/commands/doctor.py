@@ -1,6 +1,8 @@
 """`classact doctor`: what of classact's needs is here, where, and what to do about the rest."""
 
+import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -12,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent import futures
-from typing import Any
 
 import psutil
 import uv
@@ -27,7 +28,18 @@ USAGE = """\
             status 0 if a run on this machine can work
 """
 
-_MAIN = ("jax", "jaxlib", "flax", "optax", "dm-haiku", "orbax-checkpoint", "numpy", "protobuf", "grpcio", "pyzmq")
+_MAIN = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "dm-haiku",
+    "orbax-checkpoint",
+    "numpy",
+    "protobuf",
+    "grpcio",
+    "pyzmq",
+)
 _REPLAY = ("dm-reverb", "tensorflow-cpu", "numpy", "protobuf")
 # Whatever hangs in a driver or on a network disk must not hang this too.
 _ANSWER_SECONDS = 120.0
@@ -73,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
     for finding in examine():
         if finding.group != group:
             group = finding.group
-            print(f"{group}")
+            print(group)
         word = {True: "ok", False: "BAD", None: "-"}[finding.good]
         print(f"  {word:<4}{finding.text}", flush=True)
         if finding.advice:
@@ -92,20 +104,21 @@ def examine() -> Iterator[Finding]:
     with futures.ThreadPoolExecutor() as asked:
         groups = [
             asked.submit(lambda look=look: list(look()))
-            for look in (_main, _replay, _launchpad, _devices, _network, _launches, _machine)
+            for look in (main_environment, replay_server, launchpad, devices, network, launches, machine)
         ]
         for group in groups:
             yield from group.result()
 
 
-def _main() -> Iterator[Finding]:
+def main_environment() -> Iterator[Finding]:
+    """This Python, and whether what classact needs of it is there in fitting versions."""
     group = "main environment"
     yield Finding(group, True, f"Python {platform.python_version()}, {sys.executable}")
-    answer = _answer([sys.executable, "-c", _VERSIONS, "jax", *_MAIN])
-    if answer.said:
-        yield Finding(group, None, _listed(json.loads(answer.said[0])[1]))
-    if answer.error:
-        yield Finding(group, False, f"`import jax` fails: {answer.error}", "install classact anew")
+    versions: dict[str, str | None] = dict.fromkeys(_MAIN)
+    for name in _MAIN:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    yield Finding(group, None, _listed(versions))
     # Other packages' quarrels are the user's own affair.
     checked = subprocess.run(
         [uv.find_uv_bin(), "pip", "check", "--python", sys.executable], capture_output=True, text=True
@@ -115,7 +128,8 @@ def _main() -> Iterator[Finding]:
         yield Finding(group, False, line, "pip install --upgrade classact")
 
 
-def _replay() -> Iterator[Finding]:
+def replay_server() -> Iterator[Finding]:
+    """The Python of the replay's server, and whether Reverb loads there."""
     group = "replay server's environment"
     try:
         python = environments.replay_python()
@@ -136,14 +150,16 @@ def _replay() -> Iterator[Finding]:
         )
 
 
-def _launchpad() -> Iterator[Finding]:
+def launchpad() -> Iterator[Finding]:
+    """Launchpad's files, and whether they load here."""
     group = "Launchpad's files"
     try:
         folder = environments.launchpad_folder()
     except environments.EnvironmentMissingError as error:
         yield Finding(group, False, str(error), "classact setup")
         return
-    versions = [path.name.removesuffix(".dist-info") for path in folder.glob("dm_launchpad-*.dist-info")]
+    wheels = [path.name for path in folder.glob("*launchpad*.dist-info")]
+    versions = [name.removesuffix(".dist-info").replace("-", " ").replace("_", "-") for name in wheels]
     answer = _answer([sys.executable, "-c", _LAUNCHPAD])
     if answer.error:
         advice = f"remove {folder}, then: classact setup"
@@ -152,7 +168,8 @@ def _launchpad() -> Iterator[Finding]:
         yield Finding(group, True, f"{' '.join(versions) or 'of unknown version'}, {folder}")
 
 
-def _devices() -> Iterator[Finding]:
+def devices() -> Iterator[Finding]:
+    """What JAX computes on, and which GPUs there are."""
     group = "devices"
     answer = _answer([sys.executable, "-c", _DEVICES], XLA_PYTHON_CLIENT_PREALLOCATE="false")
     if answer.error:
@@ -174,7 +191,8 @@ def _devices() -> Iterator[Finding]:
         yield Finding(group, None, "JAX does not use these GPUs", advice)
 
 
-def _network() -> Iterator[Finding]:
+def network() -> Iterator[Finding]:
+    """Unix sockets, ports, and whether `--isolate` works."""
     group = "ports and sockets"
     try:
         with tempfile.TemporaryDirectory(prefix="classact-") as folder, socket.socket(socket.AF_UNIX) as own:
@@ -190,11 +208,14 @@ def _network() -> Iterator[Finding]:
         yield Finding(group, False, str(error))
     tried = _answer([sys.executable, "-I", "-S", isolation.__file__, "/bin/true"])
     allowed = "this user can have a network of their own: --isolate works"
-    text = f"no network of this user's own: --isolate does not work ({tried.error})" if tried.error else allowed
+    text = (
+        f"no network of this user's own: --isolate does not work ({tried.error})" if tried.error else allowed
+    )
     yield Finding(group, None, text)
 
 
-def _launches() -> Iterator[Finding]:
+def launches() -> Iterator[Finding]:
+    """Where a run could be started: of clusters, what is here of their commands."""
     group = "launches"
     yield Finding(group, None, "processes, threads, synchronous: on this machine")
     absent = [command for command in _SLURM if shutil.which(command) is None]
@@ -202,8 +223,12 @@ def _launches() -> Iterator[Finding]:
         advice = "for --launch=slurm: start on a machine of a Slurm cluster"
         yield Finding(group, None, f"slurm: not here ({', '.join(absent)} not on PATH)", advice)
     else:
-        answer = _answer(["sinfo", "--noheader", "--format=%P %D %t"])
-        yield Finding(group, None, f"slurm: {'; '.join(answer.said) or answer.error or 'no partition'}")
+        answer = _answer(["sinfo", "--noheader", "--format=partition %P: %D hosts %t"], seconds=20)
+        advice = (
+            "for --launch=slurm: its commands are here, but no controller answers" if answer.error else ""
+        )
+        said = answer.error or "; ".join(answer.said) or "no partition"
+        yield Finding(group, None, f"slurm: {said}", advice)
     answer = _answer([sys.executable, "-c", _VERSIONS, "ray", "ray"])
     if answer.error:
         yield Finding(group, None, "ray: not installed", "for --launch=ray: pip install 'classact[ray]'")
@@ -213,7 +238,8 @@ def _launches() -> Iterator[Finding]:
         yield Finding(group, None, f"ray: {json.loads(answer.said[0])[1]['ray']}; {where}")
 
 
-def _machine() -> Iterator[Finding]:
+def machine() -> Iterator[Finding]:
+    """CPUs, memory and disk."""
     group = "machine"
     memory = psutil.virtual_memory()
     free, total = memory.available / 1e9, memory.total / 1e9
@@ -223,13 +249,17 @@ def _machine() -> Iterator[Finding]:
         group,
         None if low else True,
         f"{cpus} CPUs; {free:.0f} of {total:.0f} GB of memory are free",
-        f"a small run takes about 2 GB, the default replay more: below {_LEAST_MEMORY_GB} GB watch it" if low else "",
+        f"a small run takes about 2 GB, the default replay more: below {_LEAST_MEMORY_GB} GB watch it"
+        if low
+        else "",
     )
     for what, place in (("this folder", os.getcwd()), ("temporary files", tempfile.gettempdir())):
         space = shutil.disk_usage(place).free / 1e9
         few = space < _LEAST_DISK_GB
         advice = "checkpoints and saved replays need room" if few else ""
-        yield Finding(group, None if few else True, f"{space:.0f} GB of disk are free for {what} ({place})", advice)
+        yield Finding(
+            group, None if few else True, f"{space:.0f} GB of disk are free for {what} ({place})", advice
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,7 +275,7 @@ class _Answer:
     error: str = ""
 
 
-def _answer(command: Sequence[str], **variables: Any) -> _Answer:
+def _answer(command: Sequence[str], seconds: float = _ANSWER_SECONDS, **variables: str) -> _Answer:
     # Of errors alone.
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **variables}
     try:
@@ -253,13 +283,13 @@ def _answer(command: Sequence[str], **variables: Any) -> _Answer:
             command,
             capture_output=True,
             text=True,
-            timeout=_ANSWER_SECONDS,
+            timeout=seconds,
             stdin=subprocess.DEVNULL,
             env=environment,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return _Answer([], f"no answer within {_ANSWER_SECONDS:.0f} s")
+        return _Answer([], f"no answer within {seconds:.0f} s")
     except OSError as error:
         return _Answer([], f"{command[0]}: {error.strerror}")
     lines = done.stderr.strip().splitlines()
