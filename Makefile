@@ -14,7 +14,7 @@ space := $(subst ,, )
 export PATH := $(PATH):$(subst $(space),:,$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1*/bin))
 LOCK_FLAGS := --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url
 
-.PHONY: env older-server demo demo-clip test test-short golden lint format bench lock clean
+.PHONY: env older-server other-python demo demo-clip test test-short golden lint format bench lock clean
 
 env: .venv/installed
 
@@ -61,15 +61,18 @@ demo-clip: env
 test: env
 	$(PYTHON) -m pytest -n 2 --dist worksteal
 
-# The part that another Python must pass, in an environment of its own: make test-short VERSION=3.12
-# The replay's server and Launchpad's files are those of .venv.
+# What another Python must pass: make test-short VERSION=3.12. It has an environment of its own;
+# the replay's server and Launchpad's files are those of .venv.
 OTHER = .venv/other/$(VERSION)
-test-short: env
+SHORT := tests/test_imports.py tests/test_environments.py tests/models tests/selection \
+	'tests/test_program.py::test_classact_runs_and_leaves_what_the_contract_says'
+other-python: env
 	@test -x $(OTHER)/bin/python || $(UV) venv --quiet --clear --python "$(VERSION)" $(OTHER)
+
+test-short: other-python
 	$(UV) pip install --quiet --compile-bytecode --python $(OTHER)/bin/python --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(OTHER)/bin/python --no-deps --editable .
-	CLASSACT_ENVIRONMENTS=$(CURDIR)/.venv/classact $(OTHER)/bin/python -m pytest -n 2 --dist worksteal \
-		tests/test_environments.py tests/models tests/selection tests/test_program.py
+	CLASSACT_ENVIRONMENTS=$(CURDIR)/.venv/classact $(OTHER)/bin/python -m pytest -n 2 --dist worksteal $(SHORT)
 
 # Writes tests/golden/ anew: what every shipped configuration resolves to.
 golden: env

@@ -28,6 +28,7 @@ COMMANDS = (
     "compare",
     "data",
     "setup",
+    "doctor",
 )
 
 

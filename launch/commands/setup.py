@@ -40,12 +40,16 @@ class SetupError(Exception):
 def main(argv: Sequence[str]) -> int:
     """Makes both parts; see `cli.main`."""
     folder = flags.DEFINE_string(
-        "folder", None, f"Where to put them; later commands find them if {environments.FOLDER_VARIABLE} says so."
+        "folder",
+        None,
+        f"Where to put them; later commands find them if {environments.FOLDER_VARIABLE} says so.",
     )
     python = flags.DEFINE_string(
         "python", None, f"The Python {' or '.join(REPLAY_PYTHONS)} to take; else it is looked for."
     )
     arguments.parse_all(argv)
+    if python.value:
+        _check_python(python.value)
     if folder.value:
         os.environ[environments.FOLDER_VARIABLE] = folder.value
     try:
@@ -77,7 +81,7 @@ def set_up(python: str | None = None) -> pathlib.Path:
             return folder
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise SetupError(
-            f"the replay's server runs on Linux on x86-64 alone, this is {sys.platform} on {platform.machine()}"
+            f"the replay's server runs on Linux on x86-64, this is {sys.platform} on {platform.machine()}"
         )
     folder = _writable(environments.folders())
     with _only_one(folder) as lock:
@@ -105,7 +109,7 @@ def _unpack_launchpad(folder: pathlib.Path, lock: int) -> None:
 
 def _make_replay(folder: pathlib.Path, python: str | None, lock: int) -> None:
     part = environments.REPLAY
-    base = _checked(python) if python else _base_python(lock)
+    base = (shutil.which(python) or python) if python else _base_python(lock)
     place = _emptied(folder, part)
     terminal.say_first([f"making the replay server's environment in {place}: a minute, and 1.4 GB of disk"])
     _uv(part.what, "venv", "--no-project", "--python", base, str(place), lock=lock)
@@ -127,8 +131,16 @@ def _make_replay(folder: pathlib.Path, python: str | None, lock: int) -> None:
 def _base_python(lock: int) -> str:
     """A Python for the replay's server: one that is here, else the version that uv shall fetch."""
     for version in REPLAY_PYTHONS:
-        command = [uv.find_uv_bin(), "python", "find", "--quiet", "--system", "--no-python-downloads", version]
-        found = subprocess.run(command, capture_output=True, text=True, env=_variables())
+        command = [
+            uv.find_uv_bin(),
+            "python",
+            "find",
+            "--quiet",
+            "--system",
+            "--no-python-downloads",
+            version,
+        ]
+        found = subprocess.run(command, capture_output=True, text=True, env=uv_variables())
         if found.returncode == 0:
             return found.stdout.strip()
     terminal.say_first([f"no Python {' or '.join(REPLAY_PYTHONS)} is here: fetching one"])
@@ -136,21 +148,20 @@ def _base_python(lock: int) -> str:
     return REPLAY_PYTHONS[0]
 
 
-def _checked(python: str) -> str:
-    """A Python that the user has named.
+def _check_python(python: str) -> None:
+    """Checks a Python that the user has named.
 
     Raises:
-        SetupError: if it is none, or of a version for which there is no Reverb.
+        UsageError: if it is none, or of a version for which there is no Reverb.
     """
     command = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
     try:
         version = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError) as error:
-        raise SetupError(f"--python={python}: cannot be run ({error})") from None
+        raise arguments.UsageError(f"--python={python}: cannot be run ({error})") from None
     if version not in REPLAY_PYTHONS:
         accepted = " or ".join(REPLAY_PYTHONS)
-        raise SetupError(f"--python={python}: is Python {version}, Reverb needs {accepted}")
-    return shutil.which(python) or python
+        raise arguments.UsageError(f"--python={python}: is Python {version}, Reverb needs {accepted}")
 
 
 def _uv(what: str, *command: str, lock: int) -> None:
@@ -161,15 +172,16 @@ def _uv(what: str, *command: str, lock: int) -> None:
     """
     # uv holds the lock too: if this process alone is killed, nobody begins before uv has ended.
     done = subprocess.run(
-        [uv.find_uv_bin(), *command], capture_output=True, text=True, env=_variables(), pass_fds=[lock]
+        [uv.find_uv_bin(), *command], capture_output=True, text=True, env=uv_variables(), pass_fds=[lock]
     )
     if done.returncode == 0:
         return
     print(done.stderr, end="", file=sys.stderr)
     if any(words in done.stderr for words in _NO_NETWORK):
         advice = (
-            "nothing could be fetched. Behind a mirror, name it by UV_DEFAULT_INDEX or PIP_INDEX_URL; without "
-            f"any network, take the folder from an equal machine and name it by {environments.FOLDER_VARIABLE}"
+            "nothing could be fetched. Behind a mirror, name it by UV_DEFAULT_INDEX or PIP_INDEX_URL; "
+            "without any network, copy the folder from an equal machine to the same path "
+            f"({environments.FOLDER_VARIABLE} names it)"
         )
         if command[0] == "python":
             advice = "none could be fetched; install one, or name one by --python=PYTHON"
@@ -177,7 +189,7 @@ def _uv(what: str, *command: str, lock: int) -> None:
     raise SetupError(f"{what} cannot be made: uv {command[0]} says: {_last_line(done)}")
 
 
-def _variables() -> Mapping[str, str]:
+def uv_variables() -> Mapping[str, str]:
     """The environment in which uv runs: it is told what pip is told, and finds all of pyenv's Pythons."""
     variables = dict(os.environ)
     # Those that a proxy may need; harmless elsewhere.
