@@ -17,7 +17,8 @@ from classact import environments
 REVERB = """
 import reverb, tempfile
 table = reverb.Table.queue("examples", 10)
-server = reverb.Server([table], port=0, checkpointer=reverb.checkpointers.DefaultCheckpointer(tempfile.mkdtemp()))
+checkpointer = reverb.checkpointers.DefaultCheckpointer(tempfile.mkdtemp())
+server = reverb.Server([table], port=0, checkpointer=checkpointer)
 """
 # Any server that waits by epoll for connections, with a note of its own beside the number.
 PLAIN = """
@@ -124,3 +125,7 @@ def test_the_path_may_be_as_long_as_it_is_said(folder):
     path = pathlib.Path(f"{folder}/{'l' * (106 - len(str(folder)))}")
     with moved(PLAIN + MOVE + "sys.stdin.read()", path):
         assert path.is_socket()
+
+
+def test_this_kernel_tells_what_it_takes():
+    assert unix_listener.is_possible()
