@@ -10,8 +10,8 @@ import grpc
 import psutil
 import pytest
 
-import classact.replay.server.unix_listener as unix_listener
 from classact import environments
+from classact.replay import unix_listener
 
 # The real server, as the program starts it.
 REVERB = """
