@@ -22,6 +22,7 @@ import contextlib
 import ctypes
 import os
 import re
+import select
 import socket
 import stat
 from collections.abc import Iterator
@@ -74,6 +75,14 @@ def move(path: Path) -> None:
     left = list(_internet_sockets())
     if left:
         raise ListenerError(f"this process still has sockets of the network: {left}")
+
+
+def is_possible() -> bool:
+    """Whether this kernel tells what epoll watches: Linux does since 3.8, one that imitates it may not."""
+    reading, writing = os.pipe()
+    with open(reading), open(writing, "w"), select.epoll() as epoll:
+        epoll.register(reading)
+        return any(_notes(reading))
 
 
 def _internet_sockets() -> Iterator[tuple[int, bool]]:
