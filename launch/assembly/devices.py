@@ -134,13 +134,13 @@ def _divided(
     wishes = gpu_split.wishes(config, lambda: gpu_split.work_of(config, data), len(names))
     try:
         assigned = assign(wishes, names)
+        environments = {
+            key: {**there.environment, **assignment.environment()} for key, assignment in assigned.items()
+        }
     except LaunchError as error:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         because = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible})"
         raise ConfigError(f"resources: {error}{because}") from None
-    environments = {
-        key: {**there.environment, **assignment.environment()} for key, assignment in assigned.items()
-    }
     learner = assigned[_LEARNER]
     backend, count = _counted(environments[_LEARNER] | _ASKING)
     shown = ",".join(learner.devices)

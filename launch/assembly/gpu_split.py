@@ -16,7 +16,7 @@ from classact.launch.assembly import parts
 from classact.selection import policies
 
 # Where learner and scorers share one GPU: the learner has optimiser and activations to hold.
-_LEARNERS_SHARE = 0.75
+LEARNERS_SHARE = 0.75
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +106,11 @@ def wishes(config: ExperimentConfig, work: Callable[[], Work], gpus: int) -> dic
     return {(label, index): each[label.split("/")[0]] for label, index in nodes}
 
 
+def spread(gpus: int, servers: int) -> float:
+    """What each of several servers has of some whole GPUs."""
+    return gpus // servers if gpus >= servers else 1 / math.ceil(servers / gpus)
+
+
 def _nodes(config: ExperimentConfig) -> Iterator[tuple[str, int]]:
     """Label and index of the nodes that compute with JAX, as in `program.build_program`."""
     yield from (("learner", host) for host in range(config.mesh.hosts))
@@ -119,12 +124,12 @@ def _divided(config: ExperimentConfig, work: Callable[[], Work], gpus: int, serv
     """For both."""
     hosts = config.mesh.hosts
     if gpus == 1 and hosts == 1:
-        shares = (1 - _LEARNERS_SHARE) / servers
-        return {"learner": _LEARNERS_SHARE, "inference": shares}
+        shares = (1 - LEARNERS_SHARE) / servers
+        return {"learner": LEARNERS_SHARE, "inference": shares}
     count = learners_gpus(work(), gpus, lambda count: count % hosts == 0 and _suits(config, count // hosts))
     if not count:
         raise ConfigError(_none_left(config, "learner", gpus))
-    return {"learner": count // hosts, "inference": _spread(gpus - count, servers)}
+    return {"learner": count // hosts, "inference": spread(gpus - count, servers)}
 
 
 def _rest_for_learner(config: ExperimentConfig, left: int, servers: int, server: float, gpus: int) -> float:
@@ -147,17 +152,12 @@ def _rest_for_servers(config: ExperimentConfig, left: int, servers: int, learner
     free = left - _taken(learner, config.mesh.hosts)
     if free < 1:
         raise ConfigError(_none_left(config, "inference", gpus))
-    return _spread(free, servers)
+    return spread(free, servers)
 
 
 def _taken(each: float, nodes: int) -> int:
     """Devices that nodes occupy."""
     return nodes * int(each) if each >= 1 or not each else math.ceil(nodes / int(1 / each + 1e-6))
-
-
-def _spread(gpus: int, servers: int) -> float:
-    """What each of several servers has of some whole GPUs."""
-    return gpus // servers if gpus >= servers else 1 / math.ceil(servers / gpus)
 
 
 def _suits(config: ExperimentConfig, devices: int) -> bool:

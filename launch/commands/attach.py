@@ -18,7 +18,16 @@ from classact import user_code
 from classact.data import source, specs
 from classact.experiments.config import NAME, ConfigError, EvaluatorConfig, ExperimentConfig, require
 from classact.experiments.resolution import resolve
-from classact.launch.assembly import class_meaning, courier, evaluators, fitting, identity, parts, rpc
+from classact.launch.assembly import (
+    class_meaning,
+    courier,
+    evaluators,
+    fitting,
+    identity,
+    joined_devices,
+    parts,
+    rpc,
+)
 from classact.launch.assembly.first_lines import FirstLines
 from classact.launch.commands import isolation
 from classact.models import registry
@@ -109,6 +118,7 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
     if config.task == "classification":
         shape = class_meaning.as_learned(shape, workdir)
     said = FirstLines()
+    joined_devices.keep_off(said)
     classifier = parts.classifier(config.learner, config, shape)
     return Attached(
         workdir,

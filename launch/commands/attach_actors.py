@@ -27,6 +27,7 @@ from classact.launch.assembly import (
     factories,
     identity,
     joined_actor,
+    joined_devices,
     parts,
     references,
     tasks,
@@ -236,11 +237,13 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
         if not _wait_for(address, joining.workdir, stop):
             return Outcome("interrupted" if stop.is_set() else "completed")
     with ports.LoopbackPorts() as free_ports:
+        own = _devices(joining, report)
         made = tasks.make_tasks(
             build_program(joining),
             workdir=joining.workdir,
             ports=free_ports,
             resources={label: _resources(joining, label) for label in joining.labels},
+            own_environment=lambda label, index: own.get(label, {}),
         )
 
         def say_what_has_started() -> None:
@@ -288,6 +291,15 @@ def _resources(joining: JoiningActors, label: str) -> resources.Resources:
     hosts = [_host(address) for address in (joining.learner, *joining.replays)]
     threads = getattr(joining.build.config.threads, label.split("/")[0])
     return resources.Resources(threads=threads or None, env=resources.proxy_exceptions(hosts))
+
+
+def _devices(joining: JoiningActors, report: Callable[[str], None]) -> Mapping[str, Mapping[str, str]]:
+    """Which GPUs those have that score; the user is told."""
+    said = FirstLines()
+    found = joined_devices.environments(joining.labels if joining.scores else (), said)
+    for line in said.lines():
+        report(line)
+    return found
 
 
 def _wait_for(address: str, workdir: pathlib.Path, stop: threading.Event) -> bool:

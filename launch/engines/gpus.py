@@ -48,11 +48,21 @@ class Assignment:
 
 
 def memory_limit(share: float) -> dict[str, str]:
-    """The variable that keeps JAX within a share of a GPU's memory; none for a whole one."""
+    """The variable that keeps JAX within a share of a GPU's memory; none for a whole one.
+
+    A limit of the user's own, under either name, is what is shared.
+    """
     if not 0 < share < 1:
         return {}
     older, newer = _FRACTIONS
-    return {newer if newer in os.environ else older: f"{share * _POOL:.3f}"}
+    name = newer if newer in os.environ else older
+    try:
+        pool = float(os.environ.get(name) or _POOL)
+    except ValueError:
+        raise LaunchError(
+            f"{name}={os.environ[name]!r}: must be a number, a share of a GPU's memory"
+        ) from None
+    return {name: f"{share * pool:.3f}"}
 
 
 def acceptable(gpus: float) -> bool:

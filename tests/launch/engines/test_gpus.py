@@ -35,8 +35,17 @@ def test_a_whole_gpu_is_left_to_jax():
 
 def test_the_limit_has_the_name_that_is_in_use(monkeypatch):
     """JAX refuses to start with both."""
-    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "0.5")
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "")
     assert memory_limit(0.5) == {"XLA_CLIENT_MEM_FRACTION": "0.450"}
+
+
+def test_a_limit_of_the_users_own_is_shared(monkeypatch):
+    monkeypatch.delenv("XLA_CLIENT_MEM_FRACTION", raising=False)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")
+    assert memory_limit(0.5) == {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.300"}
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "half")
+    with pytest.raises(LaunchError, match="XLA_PYTHON_CLIENT_MEM_FRACTION='half': must be a number"):
+        memory_limit(0.5)
 
 
 def test_shares_leave_whole_gpus_to_the_others():
@@ -51,7 +60,7 @@ def test_shares_leave_whole_gpus_to_the_others():
         (
             {("learner", 0): 6, ("inference/icons", 0): 0.5, ("inference/icons", 1): 0.6},
             7,
-            "asked for 7.1 GPUs of 7: learner 6, inference/icons 0.5, inference/icons 0.6 .a share lies on one",
+            r"asked for 7.1 GPUs of 7: learner 6, inference/icons 0.5, .* 0.6 \(a share lies on one",
         ),
         (
             {("learner", 0): 4, ("learner", 1): 4},
