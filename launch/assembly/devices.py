@@ -11,8 +11,9 @@ import sys
 from collections.abc import Mapping
 
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import gpu_split, parts
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly import gpu_split
+from classact.launch.assembly.parts import learning, shapes
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.engines import accelerators
 from classact.launch.engines.gpus import Assignment, assign
 from classact.launch.engines.outcome import LaunchError
@@ -46,7 +47,7 @@ class Placement:
         return self.nodes.get((label, index), self.others)
 
 
-def place(config: ExperimentConfig, engine: str, data: parts.DataShape, said: FirstLines) -> Placement:
+def place(config: ExperimentConfig, engine: str, data: shapes.DataShape, said: FirstLines) -> Placement:
     """Divides this machine's devices among the nodes, and checks the learner's.
 
     With `--launch=processes`; with `threads` and `synchronous`, which are one process, it has all. A cluster
@@ -110,7 +111,7 @@ def _check_suits(config: ExperimentConfig, backend: str, count: int) -> None:
         mesh.check_fsdp(config.mesh.fsdp, count, config.mesh.hosts, backend)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    parts.check_batches(config, count * config.mesh.hosts)
+    learning.check_batches(config, count * config.mesh.hosts)
 
 
 def _check_engine(config: ExperimentConfig, engine: str) -> None:
@@ -128,7 +129,7 @@ def _check_engine(config: ExperimentConfig, engine: str) -> None:
 
 
 def _divided(
-    config: ExperimentConfig, there: accelerators.Found, data: parts.DataShape, said: FirstLines
+    config: ExperimentConfig, there: accelerators.Found, data: shapes.DataShape, said: FirstLines
 ) -> Placement:
     names = [gpu.name for gpu in there.gpus]
     wishes = gpu_split.wishes(config, lambda: gpu_split.work_of(config, data), len(names))

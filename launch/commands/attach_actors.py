@@ -22,18 +22,10 @@ from typing import Any
 from classact.data.classes import Classes
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import (
-    class_meaning,
-    factories,
-    identity,
-    joined_actor,
-    joined_devices,
-    parts,
-    references,
-    tasks,
-)
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly import factories, joined_actor, joined_devices, tasks
 from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly.parts import class_meaning, identity, networks, references, shapes, sources
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.commands import attach
 from classact.launch.commands.attach import AttachError
 from classact.launch.engines import ports, resources
@@ -179,11 +171,11 @@ def _host(address: str) -> str:
 
 def _checked_here(
     config: ExperimentConfig, data_set: str, theirs: Mapping[str, Any], directory: str, said: FirstLines
-) -> parts.DataShape:
+) -> shapes.DataShape:
     """Opens a data set and its reference at this place, and compares them with the experiment's."""
     own = config.data_sets[data_set]
     try:
-        shape = parts.data_shape(config, parts.open_train_source(config, own))
+        shape = shapes.data_shape(config, sources.open_train_source(config, own))
         known = Classes.from_json(theirs)
         if known is not None:
             shape = class_meaning.mapped(config, shape, known, "the experiment", said)
@@ -201,7 +193,7 @@ def _checked_here(
                     f"its {key} is {ours}, there {theirs.get(key)}"
                 )
         references.check_reference(config, own, shape, said)
-        parts.role_models(config, own, shape)
+        networks.role_models(config, own, shape)
     except (ConfigError, DataError) as error:
         raise AttachError(f"{error}{attach.elsewhere(directory)}") from None
     return shape

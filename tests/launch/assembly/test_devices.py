@@ -10,7 +10,7 @@ import pytest
 from classact.experiments import base, resolution
 from classact.experiments.config import ConfigError
 from classact.launch.assembly import devices
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.engines.accelerators import Found, Gpu
 
 

@@ -6,8 +6,8 @@ import pytest
 from classact.data.captions import LabelsAsText, Tokenized
 from classact.data.source import ArraySource, DataError, SourceView
 from classact.data.tokenizer import BaseTokenizer
-from classact.launch.assembly.first_lines import FirstLines
-from classact.launch.commands.text_lines import say_what_is_cut
+from classact.launch.assembly.parts.first_lines import FirstLines
+from classact.launch.assembly.parts.text_lines import say_what_is_cut
 
 
 class Words(BaseTokenizer):

@@ -11,8 +11,8 @@ from classact.data.classes import Classes
 from classact.data.source import ArraySource, DataError
 from classact.experiments import base, resolution
 from classact.experiments.config import ConfigError
-from classact.launch.assembly import class_meaning, parts
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly.parts import class_meaning, shapes
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.models import registry
 
 ABC = Classes(3, ("a", "b", "c"))
@@ -27,7 +27,7 @@ def resolved(**changes):
 def shape(name, *names, number=0):
     number = number or len(names)
     data = ArraySource(name, np.zeros((number, 2, 2, 1), np.uint8), np.arange(number), number, names or None)
-    return parts.data_shape(resolved(), data)
+    return shapes.data_shape(resolved(), data)
 
 
 def write_run(folder, classes, checkpoint=None, **fields):

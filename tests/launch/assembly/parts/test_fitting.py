@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from classact.launch.assembly import fitting
+from classact.launch.assembly.parts import fitting
 from classact.models import registry
 
 

@@ -19,8 +19,8 @@ from classact.data import specs
 from classact.data.fingerprint import difference, same_contents
 from classact.data.source import DataError, Source, SourceView
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import held_out, parts, recorded
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly.parts import held_out, recorded, shapes, sources
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.selection import policies
 
 _SAMPLE = 8
@@ -36,12 +36,12 @@ class Checked:
         evaluated: by evaluator what `config.json` says of its data.
     """
 
-    data: Mapping[str, parts.DataShape]
+    data: Mapping[str, shapes.DataShape]
     evaluated: Mapping[str, Mapping[str, Any]]
 
 
 def check(
-    config: ExperimentConfig, workdir: pathlib.Path, data: Mapping[str, parts.DataShape], said: FirstLines
+    config: ExperimentConfig, workdir: pathlib.Path, data: Mapping[str, shapes.DataShape], said: FirstLines
 ) -> Checked:
     """Compares all data of a run with those that it began with, and tells what it measures on.
 
@@ -57,7 +57,7 @@ def check(
     """
     evaluated, trained_on = {}, {}
     for name, evaluator in config.evaluation.evaluators.items():
-        opened = parts.open_eval_source(config, evaluator)
+        opened = sources.open_eval_source(config, evaluator)
         fingerprint = fingerprint_lib.fingerprint(opened).described()
         known = {own: shape.described()["fingerprint"] for own, shape in data.items()}
         trained_on[name] = _trained_on(config, evaluator.data, opened, known)
@@ -97,7 +97,7 @@ def measures_on_training_data(config: ExperimentConfig, spec: str, opened: Sourc
     return bool(_trained_on(config, spec, opened, dict(recorded.fingerprints(started, "data"))))
 
 
-def change(before: Any, shape: parts.DataShape) -> str:
+def change(before: Any, shape: shapes.DataShape) -> str:
     """In what a data set differs from what `config.json` says of it; empty if in nothing that is known."""
     now = shape.described()
     changed = difference(recorded.group(recorded.group(before).get("fingerprint")), now["fingerprint"])
@@ -107,7 +107,7 @@ def change(before: Any, shape: parts.DataShape) -> str:
     return changed
 
 
-def check_here(opened: Source, shape: parts.DataShape) -> None:
+def check_here(opened: Source, shape: shapes.DataShape) -> None:
     """Checks that a node has opened what the run was started with: it may be elsewhere, or started anew.
 
     Raises:
@@ -160,7 +160,9 @@ def _is_its_train_split(spec: str, opened: Source) -> bool:
     return ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
-def _warn_of_reference(config: ExperimentConfig, name: str, shape: parts.DataShape, said: FirstLines) -> None:
+def _warn_of_reference(
+    config: ExperimentConfig, name: str, shape: shapes.DataShape, said: FirstLines
+) -> None:
     """A reference that was trained on what this run measures on knows the answers."""
     own = config.data_sets[name]
     if policies.get(own.policy).reference != "fixed" or shape.held_out is None or not len(shape.held_out):
@@ -179,7 +181,7 @@ def _warn_of_reference(config: ExperimentConfig, name: str, shape: parts.DataSha
 def _check_unchanged(
     config: ExperimentConfig,
     workdir: pathlib.Path,
-    data: Mapping[str, parts.DataShape],
+    data: Mapping[str, shapes.DataShape],
     evaluated: Mapping[str, Mapping[str, Any]],
 ) -> None:
     try:

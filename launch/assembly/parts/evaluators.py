@@ -6,8 +6,8 @@ import numpy as np
 
 from classact.data import classes, prompts, source
 from classact.experiments.config import EvaluatorConfig, ExperimentConfig
-from classact.launch.assembly import parts
-from classact.launch.assembly.first_lines import FirstLines, describe_source
+from classact.launch.assembly.parts import learning, networks, shapes, sources
+from classact.launch.assembly.parts.first_lines import FirstLines, describe_source
 from classact.nodes import evaluator, retrieval, zero_shot
 
 # Beside an evaluator's figures, 1 where they are of data that the run trains on.
@@ -17,7 +17,7 @@ TRAINING_DATA = "on_training_data"
 def make_measure(
     config: ExperimentConfig,
     own: EvaluatorConfig,
-    data: parts.DataShape,
+    data: shapes.DataShape,
     said: FirstLines | None = None,
     held: np.ndarray | None = None,
     on_training_data: bool = False,
@@ -31,7 +31,7 @@ def make_measure(
             which the evaluator's data may lack some.
         said: is told what was found of the evaluator's data, and where classes are lacking or
             only numbers can be compared; None: nobody is.
-        held: see `parts.open_eval_source`.
+        held: see `sources.open_eval_source`.
         on_training_data: whether its data are trained on; then `TRAINING_DATA` says so
             with each of its figures.
 
@@ -43,7 +43,7 @@ def make_measure(
         source.DataError: if the data cannot be opened, its images have another shape, or
             it has classes that the models do not know.
     """
-    opened = parts.open_eval_source(config, own, held)
+    opened = sources.open_eval_source(config, own, held)
     if said is not None:
         trained_on = any(own.data == each.train_data for each in config.data_sets.values())
         for line in describe_source(opened, "measures on"):
@@ -54,7 +54,7 @@ def make_measure(
     return (lambda variables: {**measure(variables), TRAINING_DATA: 1.0}) if on_training_data else measure
 
 
-def in_run(config: ExperimentConfig, name: str, data: Mapping[str, parts.DataShape]) -> evaluator.Measure:
+def in_run(config: ExperimentConfig, name: str, data: Mapping[str, shapes.DataShape]) -> evaluator.Measure:
     """Builds what one of a run's own evaluators computes.
 
     Args:
@@ -74,7 +74,7 @@ def in_run(config: ExperimentConfig, name: str, data: Mapping[str, parts.DataSha
 def _of_kind(
     config: ExperimentConfig,
     own: EvaluatorConfig,
-    data: parts.DataShape,
+    data: shapes.DataShape,
     opened: source.Source,
     said: FirstLines | None,
 ) -> evaluator.Measure:
@@ -90,17 +90,17 @@ def _of_kind(
         if remark and said is not None:
             said.say(remark)
         opened = classes.in_order_of(opened, data.classes, whose)
-    model = parts.make_models(config, data)["learner"]
+    model = networks.make_models(config, data)["learner"]
     batches = evaluator.whole_data_set(opened, size)
     if own.kind == "accuracy":
-        return evaluator.classification_accuracy(model, parts.make_task(config), batches)
+        return evaluator.classification_accuracy(model, learning.make_task(config), batches)
     if own.kind == "retrieval":
         assert opened.image_of is not None  # It is captioned.
         if said is not None and len(np.unique(opened.image_of)) == 1:
             said.warn(f"{opened.name}: retrieval among the captions of one image is always right")
         return retrieval.retrieval(model, _numbered(batches, opened), opened.image_of, size)
     assert opened.class_names is not None  # Checked when it was opened.
-    encode = parts.make_tokenizer(config).encode
+    encode = sources.make_tokenizer(config).encode
     templates = prompts.templates(own.templates)
     try:
         return zero_shot.zero_shot(model, encode, opened.class_names, templates, batches, size)

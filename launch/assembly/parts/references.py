@@ -8,8 +8,8 @@ from typing import Any
 
 from classact.experiments import curves
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig, require
-from classact.launch.assembly import class_meaning, fitting, parts, recorded
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly.parts import class_meaning, fitting, networks, recorded, shapes
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.nodes import checkpoints, divergence
 from classact.selection import policies
 
@@ -23,7 +23,7 @@ def fixed_variables(data_set: DataSetConfig) -> dict[str, Any]:
 
 
 def check_reference(
-    config: ExperimentConfig, data_set: DataSetConfig, data: parts.DataShape, said: FirstLines | None = None
+    config: ExperimentConfig, data_set: DataSetConfig, data: shapes.DataShape, said: FirstLines | None = None
 ) -> None:
     """Checks that a data set's reference is what this run would score with.
 
@@ -80,7 +80,7 @@ def check_reference(
         raise ConfigError(f"{field}: {error}") from None
     nonfinite = divergence.nonfinite_arrays(variables)
     require(not nonfinite, "reference.checkpoint", str(run), f"of a run that has not diverged: {nonfinite}")
-    difference = fitting.misfit(variables, parts.classifier(config.scorer, config, data), data.num_classes)
+    difference = fitting.misfit(variables, networks.classifier(config.scorer, config, data), data.num_classes)
     if difference:
         raise ConfigError(
             f"{field}: it does not fit {config.scorer.model} with {data.num_classes} classes, "

@@ -6,8 +6,8 @@ import pytest
 from classact.data.source import ArraySource
 from classact.experiments import base, resolution
 from classact.experiments.config import ConfigError
-from classact.launch.assembly import data_checks
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly.parts import data_checks
+from classact.launch.assembly.parts.first_lines import FirstLines
 
 
 def source(labels, classes, names=None):

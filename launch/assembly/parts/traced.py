@@ -12,7 +12,7 @@ import numpy as np
 
 from classact import user_code
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
-from classact.launch.assembly import parts
+from classact.launch.assembly.parts import learning, networks, shapes
 from classact.models import registry
 from classact.nodes import scoring
 from classact.nodes.inference_server import scoring_fields
@@ -20,14 +20,14 @@ from classact.replay import records
 from classact.selection import policies
 
 
-def check_models(config: ExperimentConfig, data: parts.DataShape) -> None:
+def check_models(config: ExperimentConfig, data: shapes.DataShape) -> None:
     """Traces the forward pass of each model of a user's own, as in training and as in scoring.
 
     Raises:
         ConfigError: naming the model and what is wrong, with the line in the user's file.
     """
     batch = _batch(data, config.batch_size)
-    for name, model in parts.make_models(config, data).items():
+    for name, model in networks.make_models(config, data).items():
         role = "learner" if name == "learner" else "scorer"
         own = getattr(config, role).model
         if not user_code.is_name(own):
@@ -48,7 +48,7 @@ def _forward(model: registry.Model, train: bool) -> Any:
 
 
 def _check_outputs(
-    field: str, outputs: Mapping[str, Any], config: ExperimentConfig, data: parts.DataShape
+    field: str, outputs: Mapping[str, Any], config: ExperimentConfig, data: shapes.DataShape
 ) -> None:
     if config.task == "contrastive":
         expected = {"image_embedding": config.contrastive.embedding_size}
@@ -61,7 +61,7 @@ def _check_outputs(
             raise ConfigError(f"{field}: {name!r} is {gave}, expected float32[{config.batch_size}, {width}]")
 
 
-def check_scores(config: ExperimentConfig, data_set: DataSetConfig, data: parts.DataShape) -> None:
+def check_scores(config: ExperimentConfig, data_set: DataSetConfig, data: shapes.DataShape) -> None:
     """Traces a data set's policy.
 
     Raises:
@@ -70,8 +70,8 @@ def check_scores(config: ExperimentConfig, data_set: DataSetConfig, data: parts.
     policy = policies.get(data_set.policy)
     if not policy.scores:
         return
-    models = parts.role_models(config, data_set, data)
-    score = scoring.make_scorer(policy, parts.make_task(config), models)
+    models = networks.role_models(config, data_set, data)
+    score = scoring.make_scorer(policy, learning.make_task(config), models)
     size = data_set.inference.batch_size
     # As an inference server pads it.
     batch = {**_batch(data, size), "valid": jax.ShapeDtypeStruct((size,), np.dtype(bool))}
@@ -97,7 +97,7 @@ def _variables(model: registry.Model) -> Any:
     return jax.eval_shape(lambda: model.init(jax.random.key(0)))
 
 
-def _batch(data: parts.DataShape, size: int) -> dict[str, Any]:
+def _batch(data: shapes.DataShape, size: int) -> dict[str, Any]:
     """What models and losses read of a batch, as shapes."""
     example = scoring_fields(data.codec.unpack(np.zeros((1, data.codec.num_bytes), np.uint8)))
     added = {name for name, _ in records.SCORE_FIELDS}

@@ -17,12 +17,12 @@ from classact.data import classes
 from classact.data.classes import Classes
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.models import registry
 from classact.nodes import checkpoints
 
 if TYPE_CHECKING:
-    from classact.launch.assembly.parts import DataShape
+    from classact.launch.assembly.parts.shapes import DataShape
 
 
 def of_head(config: ExperimentConfig, data: "DataShape") -> Classes | None:

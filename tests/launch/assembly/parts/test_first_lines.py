@@ -1,7 +1,7 @@
 import numpy as np
 
 from classact.data.source import ArraySource, Source
-from classact.launch.assembly.first_lines import FirstLines, describe_source
+from classact.launch.assembly.parts.first_lines import FirstLines, describe_source
 
 
 class Pairs(Source):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from classact.data import captions
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly.parts.first_lines import FirstLines
 
 # Enough to tell a share of 1 %, and read in well under a second.
 _SAMPLE = 1_000

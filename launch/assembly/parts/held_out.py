@@ -5,7 +5,7 @@ import numpy as np
 from classact.data import eval_split
 from classact.data.source import Source, SourceView, Subset
 from classact.experiments.config import ExperimentConfig
-from classact.launch.assembly.first_lines import counted
+from classact.launch.assembly.parts.first_lines import counted
 
 _NONE = np.empty(0, np.int64)
 

@@ -11,8 +11,9 @@ import pytest
 from classact.data.source import DataError
 from classact.experiments import base, resolution
 from classact.experiments.config import ConfigError, EvaluatorConfig
-from classact.launch.assembly import factories, identity, parts, recorded, references
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly import factories
+from classact.launch.assembly.parts import held_out, identity, recorded, references, shapes, sources
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.commands import attach, run
 from classact.launch.engines.outcome import Outcome
 
@@ -125,7 +126,7 @@ def test_another_share_is_another_run():
 def test_a_node_that_opens_other_data_ends_the_run():
     config = configured()
     (own,) = config.data_sets.values()
-    shape = parts.data_shape(config, parts.open_train_source(config, own))
+    shape = shapes.data_shape(config, sources.open_train_source(config, own))
     npz(seed=1)
     build = factories.Factories(config, pathlib.Path("run").absolute(), {"npz": shape})
     with pytest.raises(
@@ -137,11 +138,11 @@ def test_a_node_that_opens_other_data_ends_the_run():
 def test_nodes_take_what_was_held_out_when_the_run_was_prepared(monkeypatch):
     config = configured()
     shape = run.prepare(config, pathlib.Path("run"), "processes").data["npz"]
-    monkeypatch.setattr(parts.held_out, "indices", lambda *_: pytest.fail("it is looked for again"))
+    monkeypatch.setattr(held_out, "indices", lambda *_: pytest.fail("it is looked for again"))
     (own,) = config.data_sets.values()
     (evaluator,) = config.evaluation.evaluators.values()
-    assert parts.open_train_source(config, own, shape.held_out).num_examples == 57
-    assert parts.open_eval_source(config, evaluator, shape.held_out).num_examples == 3
+    assert sources.open_train_source(config, own, shape.held_out).num_examples == 57
+    assert sources.open_eval_source(config, evaluator, shape.held_out).num_examples == 3
 
 
 def test_what_is_held_out_for_a_reference_is_no_part_of_what_is_held_out_to_measure_on():
@@ -149,9 +150,9 @@ def test_what_is_held_out_for_a_reference_is_no_part_of_what_is_held_out_to_meas
     for split in ("held_out", "rest"):
         config = configured(held_out=0.5, train_split=split)
         (own,) = config.data_sets.values()
-        every += parts.open_train_source(config, own).batch(np.arange(28))["id"].tolist()
+        every += sources.open_train_source(config, own).batch(np.arange(28))["id"].tolist()
     (evaluator,) = config.evaluation.evaluators.values()
-    every += parts.open_eval_source(config, evaluator).batch(np.arange(3))["id"].tolist()
+    every += sources.open_eval_source(config, evaluator).batch(np.arange(3))["id"].tolist()
     assert len(every) == len(set(every)) == 59
 
 
@@ -174,7 +175,7 @@ def test_of_several_data_sets_the_one_that_is_measured_on_is_split():
         name: base.data_set(config, train_data=f"npz:{name}.npz", batch_size=8) for name in ("a", "b")
     }
     resolved = resolution.resolve(config.to_dict())
-    sizes = [parts.open_train_source(resolved, own).num_examples for own in resolved.data_sets.values()]
+    sizes = [sources.open_train_source(resolved, own).num_examples for own in resolved.data_sets.values()]
     assert sizes == [57, 60]
 
 
@@ -203,7 +204,7 @@ def test_an_evaluator_that_joins_measures_on_what_was_held_out(monkeypatch):
 
 
 def check_reference(config):
-    shape = parts.data_shape(config, parts.open_train_source(config, config.data_sets["npz"]))
+    shape = shapes.data_shape(config, sources.open_train_source(config, config.data_sets["npz"]))
     references.check_reference(config, config.data_sets["npz"], shape)
 
 
@@ -231,7 +232,7 @@ def test_a_held_out_reference_must_have_had_the_same_part_aside(monkeypatch):
 def test_a_reference_that_has_seen_what_is_measured_on_is_warned_of(changes, warned):
     begin(configured(**changes), "ref")
     config = configured(policy="easy_reference", **{"reference.checkpoint": "ref"})
-    shape = parts.data_shape(config, parts.open_train_source(config, config.data_sets["npz"]))
+    shape = shapes.data_shape(config, sources.open_train_source(config, config.data_sets["npz"]))
     said = FirstLines()
     identity.check(config, pathlib.Path("run"), {"npz": shape}, said)
     assert any("holds out to measure on" in line for line in said.lines()) == warned

@@ -6,7 +6,7 @@ import psutil
 from classact.data.shown import shown
 from classact.data.source import Source
 from classact.experiments.config import ConfigError, DataSetConfig
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.selection import policies
 
 # How often an update may read all the data; more helps nobody, and ends out of memory.
