@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 UV := .venv/uv/bin/uv
+REPLAY := .venv/classact/replay/bin/python
 FOLDERS := launch nodes replay models selection data experiments
 # Trust the system's certificates, which a proxy may need; harmless elsewhere.
 export UV_SYSTEM_CERTS := 1
@@ -13,11 +14,17 @@ env: .venv/installed
 # The second step installs the project itself, editable and without its
 # dependencies, which the lock file has. Bytecode is compiled at once: otherwise
 # all processes of the first run would compile the same files.
-.venv/installed: requirements.lock setup.py pyproject.toml .python-version
+# Beside it: Launchpad's files, unpacked, and the replay server's Python.
+.venv/installed: requirements.lock replay/requirements.lock launch/assembly/launchpad.lock setup.py pyproject.toml .python-version
 	@test -x $(UV) || { python3 -m venv .venv/uv && .venv/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9; }
-	@test -x $(PYTHON) || $(UV) venv --quiet --allow-existing --python "$$(cat .python-version)" .venv
+	@test -x $(PYTHON) || $(UV) venv --quiet --allow-existing --python "$$(head -1 .python-version)" .venv
 	$(UV) pip install --quiet --compile-bytecode --python $(PYTHON) --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(PYTHON) --no-deps --editable .
+	rm -rf .venv/classact/launchpad
+	$(UV) pip install --quiet --python $(PYTHON) --target .venv/classact/launchpad --no-deps --python-version 3.10 \
+		--python-platform x86_64-manylinux2014 --require-hashes -r launch/assembly/launchpad.lock
+	@test -x $(REPLAY) || $(UV) venv --quiet --allow-existing --python 3.11 .venv/classact/replay
+	$(UV) pip install --quiet --compile-bytecode --python $(REPLAY) --require-hashes -r replay/requirements.lock
 	@touch $@
 
 # Trains the reference, the uniform baseline and ClassAct, then compares them.
@@ -58,8 +65,12 @@ bench: env
 
 # Resolves the dependencies of setup.py anew; no download address is recorded.
 lock:
-	$(UV) pip compile setup.py --extra dev --python-version 3.10.13 --generate-hashes --no-header \
+	$(UV) pip compile setup.py --extra dev --universal --python-version 3.12 --generate-hashes --no-header \
 		--no-annotate --no-emit-index-url --output-file requirements.lock
+	echo "dm-reverb==0.14.0 tensorflow-cpu==2.15.1" | tr ' ' '\n' | $(UV) pip compile - --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --output-file replay/requirements.lock
+	echo "dm-launchpad==0.5.1" | $(UV) pip compile - --no-deps --python-version 3.10 --generate-hashes --no-header \
+		--no-annotate --no-emit-index-url --output-file launch/assembly/launchpad.lock
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -67,8 +67,7 @@ def _cpu(process: psutil.Process) -> float:
 
 def _offer(link: Connection, address: str, megabytes: float, updates: float) -> None:
     """Serves parameters of that size, a new version so often a second."""
-    import courier
-
+    from classact.launch.assembly import courier
     from classact.nodes import parameters
 
     store = parameters.ParameterStore()
@@ -94,9 +93,7 @@ def _offer(link: Connection, address: str, megabytes: float, updates: float) -> 
 
 def _follow(link: Connection, address: str, count: Any) -> None:
     """Asks for each new version and counts them."""
-    import courier
-
-    from classact.launch.assembly import rpc
+    from classact.launch.assembly import courier, rpc
 
     learner = rpc.LearnerClient(courier.Client(address, call_timeout=30))
     step = -1

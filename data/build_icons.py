@@ -193,7 +193,7 @@ def write(
         full_names += [icon.full_name for icon in members]
         for sheet, path in enumerate(sheet_paths(out, group, len(members))):
             _write_sheet(path, members[sheet * TILES_PER_SHEET : (sheet + 1) * TILES_PER_SHEET])
-    np.savez_compressed(out / "index.npz", **index)
+    np.savez_compressed(out / "index.npz", allow_pickle=False, **index)
     write_names(full_names, out)
     (out / "LICENSES.md").write_text(_licences(icons, held_out, infos), encoding="utf-8")
     size = sum(path.stat().st_size for path in out.iterdir())

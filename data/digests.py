@@ -6,6 +6,7 @@ images without compression have equal sizes, and often the same names in every s
 """
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Union
@@ -103,5 +104,7 @@ def _piece(place: Place) -> bytes:
 
 def _shared_directory(paths: Sequence[str]) -> str:
     """The directory, with its slash, that holds all of the paths; empty if there is none."""
-    shared = os.path.commonprefix([min(paths, default=""), max(paths, default="")])
+    first, last = min(paths, default=""), max(paths, default="")
+    pairs = zip(first, last, strict=False)
+    shared = "".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
     return shared[: shared.rfind(os.sep) + 1]

@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Optional, Union
+from typing import Optional
 
 from classact.experiments import curves, differences, remarks
 from classact.experiments.curves import Run, RunError
@@ -20,7 +20,7 @@ from classact.experiments.groups import BASELINE_POLICY, Group, Row, experiment_
 from classact.experiments.ledger import compute_speedup
 from classact.selection import policies
 
-PathLike = Union[str, "os.PathLike[str]"]
+PathLike = str | os.PathLike[str]
 
 # What an evaluator of a kind is there for.
 MAIN_METRICS = {"accuracy": ("top1",), "retrieval": ("i2t_r1", "t2i_r1"), "zero_shot": ("zero_shot_top1",)}
@@ -59,7 +59,7 @@ class Comparison:
 
 def compare_metrics(
     run_dirs: Sequence[PathLike],
-    baseline: Union[None, PathLike, Sequence[PathLike]] = None,
+    baseline: PathLike | Sequence[PathLike] | None = None,
     metrics: Sequence[str] = (),
 ) -> tuple[Comparison, ...]:
     """Compares runs by several metrics; in all comparisons the groups are the same.
@@ -93,7 +93,7 @@ def compare_metrics(
 
 def compare(
     run_dirs: Sequence[PathLike],
-    baseline: Union[None, PathLike, Sequence[PathLike]] = None,
+    baseline: PathLike | Sequence[PathLike] | None = None,
     metric: str = curves.DEFAULT_METRIC,
 ) -> Comparison:
     """Loads runs, groups them, and holds each against its baseline.
@@ -134,13 +134,13 @@ def macs_at(run: Run, step: float) -> Optional[float]:
     return run.ledger.get("reference_pretraining_macs", 0.0) + step * run.ledger["macs_per_update"]
 
 
-def _listed(baseline: Union[None, PathLike, Sequence[PathLike]]) -> Sequence[PathLike]:
+def _listed(baseline: PathLike | Sequence[PathLike] | None) -> Sequence[PathLike]:
     """The baseline's directories."""
     return [baseline] if isinstance(baseline, (str, os.PathLike)) else baseline or ()
 
 
 def _unique(
-    run_dirs: Sequence[PathLike], baseline: Union[None, PathLike, Sequence[PathLike]]
+    run_dirs: Sequence[PathLike], baseline: PathLike | Sequence[PathLike] | None
 ) -> list[pathlib.Path]:
     """The directories to load, each once, the baseline's first."""
     given = [pathlib.Path(path) for path in (*_listed(baseline), *run_dirs)]

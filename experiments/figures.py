@@ -9,7 +9,7 @@ import io
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import matplotlib
 import numpy as np
@@ -25,7 +25,7 @@ from classact.experiments.groups import Group, Row
 _PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6a51a3", "#8c6d31")
 _BASELINE_COLOUR = "#222222"
 _GREY = "#5f6b76"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 11,
     "axes.spines.top": False,

@@ -4,7 +4,6 @@ import dataclasses
 import io
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Union
 
 import rich.box
 import rich.console
@@ -40,7 +39,7 @@ class Report:
 def write_report(
     run_dirs: Sequence[PathLike],
     out: PathLike,
-    baseline: Union[None, PathLike, Sequence[PathLike]] = None,
+    baseline: PathLike | Sequence[PathLike] | None = None,
     metrics: Sequence[str] = (),
 ) -> Report:
     """Compares runs and writes the page: a single file that loads nothing.

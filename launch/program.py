@@ -10,11 +10,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import launchpad as lp
-from launchpad import address as lp_address
-
 from classact.experiments.config import DataSetConfig, ExperimentConfig
 from classact.launch.assembly import factories, rpc
+from classact.launch.assembly.launchpad import address as lp_address
+from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.parts import DataShape
 from classact.launch.assembly.replay_node import AddressHandle, ReplayNode
 from classact.selection import policies

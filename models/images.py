@@ -21,7 +21,7 @@ def take(batch: Mapping[str, Any], image_shape: tuple[int, int, int], model: str
     return images
 
 
-def scale(images: jax.Array, dtype: jnp.dtype = jnp.float32) -> jax.Array:
+def scale(images: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
     """Maps uint8 pixels 0 … 255 linearly to [-1, 1] in `dtype`, same shape."""
     # Scaled in float32: bfloat16 cannot tell the upper half of 256 grey values apart.
     return (images.astype(jnp.float32) * (2.0 / 255.0) - 1.0).astype(dtype)

@@ -63,7 +63,7 @@ class Extremes:
         found = self._best(self._before, self._current)
         if self._decode is not None:
             found["caption"] = np.array(self._decode(found["text"]))
-        np.savez_compressed(self._path, **found, **self._class_names)
+        np.savez_compressed(self._path, allow_pickle=False, **found, **self._class_names)
 
     def _best(self, older: Rows | None, newer: Rows) -> Rows:
         together = newer

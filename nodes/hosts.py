@@ -2,14 +2,11 @@
 
 import collections
 from collections.abc import Callable
-from typing import Any, Generic, Optional, TypeVar
-
-# What a host trains on in one update.
-Drawn = TypeVar("Drawn")
+from typing import Any
 
 
-class Hosts(Generic[Drawn]):
-    """Makes several hosts leave after the same update.
+class Hosts[Drawn]:
+    """Makes several hosts leave after the same update; `Drawn` is what a host trains on in one.
 
     An update waits for all hosts, so none may leave by itself. With each update a
     host tells whether it is stopped, and reads what all told with the last one, so
@@ -26,9 +23,9 @@ class Hosts(Generic[Drawn]):
         """
         self._any_host = any_host
         self._told: collections.deque[Any] = collections.deque()
-        self._last: Optional[Drawn] = None
+        self._last: Drawn | None = None
 
-    def agree(self, drawn: Optional[Drawn]) -> Optional[Drawn]:
+    def agree(self, drawn: Drawn | None) -> Drawn | None:
         """What to train on, given what was drawn (None: stopped); None if all leave.
 
         Blocks until every host has called it as often as this one, but for the last

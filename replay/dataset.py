@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import reverb
-import tensorflow as tf
 
-from classact.replay import records
+from classact.replay import records, reverb_wire
 
 # After this long without a sample the C++ dataset ends; it is opened again, and
 # the stop signal is looked at in between.
@@ -198,7 +196,7 @@ class ReplayDataset:
                 self._queue.put(failure)
                 return
             # What the server or the network did; the caller of `next` waits as long as it likes.
-            except (tf.errors.OpError, reverb.ReverbError, RuntimeError) as error:
+            except (RuntimeError, reverb_wire.grpc.RpcError) as error:
                 if not self._stop.is_set():
                     self._failure = f"; the last try failed: {error}"
                     logging.warning("reading table %r at %s again after: %s", self._table, address, error)
@@ -227,16 +225,15 @@ class ReplayDataset:
     def _full_parts(self, shard: int) -> Iterator[np.ndarray]:
         """Yields a shard's uint8[batch_size / K, N]; what a time-out cut short is kept, not lost."""
         while not self._stop.is_set():
-            dataset = reverb.TrajectoryDataset.from_table_signature(
+            sampler = reverb_wire.Sampler(
                 self._addresses[shard],
                 self._table,
-                max_in_flight_samples_per_worker=self._max_in_flight,
-                num_workers_per_iterator=1,
-                rate_limiter_timeout_ms=int(1000 * _SAMPLE_SECONDS),
-                get_signature_timeout_secs=_SIGNATURE_SECONDS,
+                self._codec.num_bytes,
+                self._part_size,
+                self._max_in_flight,
+                timeout_ms=int(1000 * _SAMPLE_SECONDS),
             )
-            batches = dataset.map(_data).batch(self._part_size).with_options(_options())
-            for rows, priorities in batches.as_numpy_iterator():
+            for rows, priorities in sampler.batches():
                 if self._stop.is_set():
                     return
                 if self._drawn is not None:
@@ -249,26 +246,12 @@ class ReplayDataset:
                     yield rows[: self._part_size]
 
 
-def _options() -> tf.data.Options:
-    """Without the optimisations that would read two more batches ahead."""
-    options = tf.data.Options()
-    options.experimental_optimization.apply_default_optimizations = False
-    options.autotune.enabled = False
-    return options
-
-
-# Converted, it would leave a generated file in the temporary directory.
-@tf.autograph.experimental.do_not_convert
-def _data(sample: reverb.ReplaySample) -> tuple[tf.Tensor, tf.Tensor]:
-    return sample.data, sample.info.priority
-
-
 class TableStatistics:
     """Asks the servers of a data set for the size and the counts of a table."""
 
     def __init__(self, addresses: Sequence[str], table: str) -> None:
         """Connects to the `host:port` of each shard."""
-        self._clients = [reverb.Client(address) for address in addresses]
+        self._clients = [reverb_wire.Client(address) for address in addresses]
         self._table = table
 
     def __call__(self) -> dict[str, float]:
@@ -283,11 +266,11 @@ class TableStatistics:
         for shard, client in enumerate(self._clients):
             try:
                 info = client.server_info(timeout=_STATISTICS_SECONDS)[self._table]
-            except reverb.DeadlineExceededError as error:
+            except reverb_wire.grpc.RpcError as error:
                 raise RuntimeError(str(error)) from error
             found["size"] += info.current_size
-            found["inserts"] += info.rate_limiter_info.insert_stats.completed
-            found["samples"] += info.rate_limiter_info.sample_stats.completed
+            found["inserts"] += info.limiter.insert_stats.completed
+            found["samples"] += info.limiter.sample_stats.completed
             if len(self._clients) > 1:
                 found[f"shard_{shard}/size"] = float(info.current_size)
         return found

@@ -10,21 +10,22 @@ import shutil
 import threading
 import time
 from collections.abc import Collection, Sequence
+from typing import Any
 
-import reverb
-
-from classact.replay import folders
+from classact.replay import folders, reverb_wire
 
 
 class SnapshotError(RuntimeError):
     """The tables could not be saved."""
 
 
-def checkpointer(folder: pathlib.Path) -> reverb.checkpointers.DefaultCheckpointer:
+def checkpointer(folder: pathlib.Path) -> Any:
     """What a shard's server saves and loads with: it loads the newest step, if there is one.
 
     What the server of an earlier process wrote and nobody took is removed.
     """
+    import reverb
+
     shutil.rmtree(folder / folders.NEW, ignore_errors=True)
     newest = max(folders.steps(folder), default=None)
     return reverb.checkpointers.DefaultCheckpointer(
@@ -110,14 +111,14 @@ class _Attempt:
 
     def _save(self) -> None:
         try:
-            written = pathlib.Path(reverb.Client(self._address).checkpoint())
+            written = pathlib.Path(reverb_wire.Client(self._address).checkpoint())
             if self._given_up:
                 shutil.rmtree(written, ignore_errors=True)
                 return
             shutil.rmtree(self._target, ignore_errors=True)
             written.rename(self._target)
         # Reverb's errors have no common class but this one.
-        except (RuntimeError, reverb.ReverbError, OSError) as error:
+        except (RuntimeError, reverb_wire.grpc.RpcError, OSError) as error:
             self._failure = str(error) or type(error).__name__
             logging.warning("the tables at %s were not saved: %s", self._address, error)
             return

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import reverb
 
-from classact.replay import records
+from classact.replay import records, reverb_wire
 
 # How long one flush may block before the stop signal is looked at again.
 _FLUSH_SECONDS = 0.5
@@ -52,16 +51,11 @@ class ReplayWriter:
         self._tables = tuple(tables)
         self._stop = stop
         self._unreachable_seconds = unreachable_seconds
-        self._client = reverb.Client(address)
         self._address = address
         self._open()
 
     def _open(self) -> None:
-        self._writer = self._client.trajectory_writer(num_keep_alive_refs=1)
-        # `TrajectoryWriter.append` keeps a Python history of every column, which
-        # costs as much as the insertion itself (BUILD_NOTES.md); an item of one
-        # step needs none, so the C++ writer beneath is called.
-        self._stream = self._writer._writer
+        self._writer = reverb_wire.Writer(self._address, self._tables, self._codec.num_bytes, MAX_PENDING)
 
     def write(
         self,
@@ -101,15 +95,13 @@ class ReplayWriter:
             if not np.all(np.isfinite(found)):
                 raise ValueError("a priority is not finite: it would stop the replay table for ever")
             try:
-                for index, priority in zip(chosen, found.tolist(), strict=True):
-                    reference = self._stream.Append([rows[index]])
-                    for table in self._tables:
-                        own = priority if table == self._tables[0] else 0.0
-                        self._stream.CreateItem(table, own, [reference], [True])
+                wanted = np.zeros((len(self._tables), len(chosen)))
+                wanted[0] = found
+                self._writer.write(rows[chosen], wanted, timeout=None)
                 self.flush(MAX_PENDING)
                 return
             # Reverb's errors have no common class but this one.
-            except (RuntimeError, reverb.ReverbError) as error:
+            except (RuntimeError, reverb_wire.grpc.RpcError) as error:
                 now = time.monotonic()
                 deadline = deadline or now + self._unreachable_seconds
                 if now > deadline:
@@ -130,9 +122,9 @@ class ReplayWriter:
         """Blocks until at most `max_pending` items are unconfirmed, or until `stop`."""
         while not self._stop.is_set():
             try:
-                self._writer.flush(max_pending, timeout_ms=int(1000 * _FLUSH_SECONDS))
+                self._writer.flush(max_pending, _FLUSH_SECONDS)
                 return
-            except reverb.DeadlineExceededError:
+            except TimeoutError:
                 # The rate limiter holds the items back; look at the stop signal.
                 continue
 

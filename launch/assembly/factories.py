@@ -13,11 +13,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-import launchpad as lp
-
 from classact.experiments import curves
 from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch.assembly import class_meaning, evaluators, identity, parts, references, rpc
+from classact.launch.assembly.launchpad import lp
 from classact.nodes.errors import FatalError
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.replay import folders

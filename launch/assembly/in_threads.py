@@ -12,9 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import launchpad as lp
-from launchpad.launch import worker_manager
-
+from classact.launch.assembly.launchpad import lp, worker_manager
 from classact.launch.assembly.tasks import FixedAddress, stop_program, task_names
 from classact.launch.engines.ports import LOOPBACK
 

@@ -8,11 +8,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import launchpad as lp
-
 from classact.experiments.config import ExperimentConfig
 from classact.launch.assembly import parts
 from classact.launch.assembly.in_threads import make_threads
+from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.synchronous import run_synchronous
 from classact.launch.assembly.tasks import endpoints, make_tasks, on_this_machine, task_names
 from classact.launch.engines.interface import Job

@@ -5,9 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-import launchpad as lp
-
 from classact.launch.assembly import factories
+from classact.launch.assembly.launchpad import lp
 from classact.launch.commands import attach
 from classact.launch.engines import ports
 from classact.selection import policies

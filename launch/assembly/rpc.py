@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
 
-import launchpad as lp
 import numpy as np
-from pybind11_abseil.status import StatusNotOk
 
+from classact.launch.assembly.courier import StatusNotOk
+from classact.launch.assembly.launchpad import lp
 from classact.nodes import inference_server, parameters
 
 # Time-out of every call, in seconds. An inference server's first answer waits for

@@ -14,9 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import launchpad as lp
-from launchpad.launch import serialization
-
+from classact.launch.assembly.launchpad import lp, serialization
 from classact.launch.engines.entry import Entry
 from classact.launch.engines.folders import make_private
 from classact.launch.engines.outcome import LaunchError
@@ -24,7 +22,6 @@ from classact.launch.engines.ports import LOOPBACK
 from classact.launch.engines.resources import Resources, check_labels, common_environment, resources_of
 from classact.launch.engines.task import STOP_STATUS, Task, remove_files
 
-_PROCESS_ENTRY = Path(lp.__file__).parent / "nodes" / "python" / "process_entry.py"
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
@@ -200,7 +197,8 @@ def _serialise(program: lp.Program, folder: Path) -> dict[str, Path]:
 def _command(data_file: Path, index: int) -> tuple[str, ...]:
     return (
         sys.executable,
-        str(_PROCESS_ENTRY),
+        "-m",
+        "classact.launch.assembly.run_node",
         f"--data_file={data_file}",
         f"--lp_task_id={index}",
         # With a notice of its own, Launchpad ends a process that is already

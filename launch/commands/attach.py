@@ -14,13 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import courier
-
 from classact import user_code
 from classact.data import source, specs
 from classact.experiments.config import NAME, ConfigError, EvaluatorConfig, ExperimentConfig, require
 from classact.experiments.resolution import resolve
-from classact.launch.assembly import class_meaning, evaluators, fitting, identity, parts, rpc
+from classact.launch.assembly import class_meaning, courier, evaluators, fitting, identity, parts, rpc
 from classact.launch.assembly.first_lines import FirstLines
 from classact.launch.commands import isolation
 from classact.models import registry

@@ -19,8 +19,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import launchpad as lp
-
 from classact.data.classes import Classes
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig
@@ -34,6 +32,7 @@ from classact.launch.assembly import (
     tasks,
 )
 from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly.launchpad import lp
 from classact.launch.commands import attach
 from classact.launch.commands.attach import AttachError
 from classact.launch.engines import ports, resources

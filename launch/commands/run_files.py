@@ -16,7 +16,7 @@ from classact.launch.commands.prepared import Prepared
 from classact.launch.engines.outcome import Outcome
 from classact.selection import policies
 
-_VERSIONS = ("dm-launchpad", "dm-reverb", "tensorflow-cpu", "jax", "flax", "optax", "dm-haiku", "numpy")
+_VERSIONS = ("jax", "flax", "optax", "dm-haiku", "numpy")
 
 
 def write_config(prepared: Prepared, engine: str) -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 from classact.launch.engines.outcome import LaunchError
-
-Key = TypeVar("Key")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Host:
         return f"{self.name} ({self.cpus} CPUs, {self.memory_gb:g} GB, {self.gpus} GPUs)"
 
 
-def place(needs: Mapping[Key, Needs], hosts: Sequence[Host]) -> dict[Key, Host]:
+def place[Key](needs: Mapping[Key, Needs], hosts: Sequence[Host]) -> dict[Key, Host]:
     """Gives every node a host; nodes share one only as long as all of them fit.
 
     Those that are hardest to place come first: accelerators, then a partition,

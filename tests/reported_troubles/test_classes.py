@@ -169,7 +169,7 @@ TROUBLES = {
         (2, ("reference.checkpoint='run'", "'ant' only in the reference", "'zebra' only in the data"), None),
     ),
     "a reference of another number of classes": (
-        lambda: (npz("four.npz", *"abcd", named=False)),
+        lambda: npz("four.npz", *"abcd", named=False),
         train("new", "npz:four.npz", **{"policy": "easy_reference", "reference.checkpoint": "run"}),
         (2, ("3 classes in the reference, 4 in the data",), None),
     ),

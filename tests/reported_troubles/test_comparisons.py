@@ -10,12 +10,12 @@ import threading
 import types
 
 import jax
-import launchpad as lp
 import numpy as np
 import pytest
 
 from classact.experiments import base, report, resolution
 from classact.launch.assembly import parts
+from classact.launch.assembly.launchpad import lp
 from classact.launch.commands import cli, run
 from classact.launch.engines.threads import run_threads
 from classact.nodes import checkpoints, training

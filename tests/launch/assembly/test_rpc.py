@@ -3,11 +3,10 @@
 import threading
 from concurrent import futures
 
-import courier
 import numpy as np
 import pytest
 
-from classact.launch.assembly import rpc
+from classact.launch.assembly import courier, rpc
 from classact.launch.engines.ports import LoopbackPorts
 from classact.nodes import inference_server, parameters
 

@@ -3,9 +3,9 @@ import sys
 import threading
 from pathlib import Path
 
-import launchpad as lp
 import pytest
 
+from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.tasks import (
     endpoints,
     make_tasks,

@@ -56,7 +56,7 @@ def _crash(server, word):
 
 
 def _wait(server):
-    import launchpad as lp
+    from classact.launch.assembly.launchpad import lp
 
     lp.wait_for_stop()
     print("saw the stop event", flush=True)
@@ -64,20 +64,20 @@ def _wait(server):
 
 
 def _stop(server):
-    import launchpad as lp
+    from classact.launch.assembly.launchpad import lp
 
     lp.stop()
 
 
 def _last_words(server):
-    import launchpad as lp
+    from classact.launch.assembly.launchpad import lp
 
     lp.wait_for_stop()
     return "asked to stop"
 
 
 def _stopped(server):
-    import launchpad as lp
+    from classact.launch.assembly.launchpad import lp
 
     return lp.stop_event().is_set()
 
@@ -211,7 +211,8 @@ class Script(threading.Thread):
 def _program(port):
     """The puppets LAUNCHED as Launchpad nodes."""
     import cloudpickle
-    import launchpad as lp
+
+    from classact.launch.assembly.launchpad import lp
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     program = lp.Program("puppets")

@@ -101,7 +101,8 @@ def cluster_config(**changes):
 
 def launch(workdir, port, per_hour=0, notice=8):
     import cloudpickle
-    import launchpad as lp
+
+    from classact.launch.assembly.launchpad import lp
 
     sys.path.insert(0, str(Path(__file__).parent))
     import puppets

@@ -5,10 +5,10 @@ import sys
 import threading
 from pathlib import Path
 
-import launchpad as lp
 import pytest
 from absl import flags
 
+from classact.launch.assembly.launchpad import lp
 from classact.launch.engines.engine import Patience
 from classact.launch.engines.outcome import LaunchError
 from classact.launch.engines.threads import run_threads

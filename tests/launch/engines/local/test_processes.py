@@ -10,10 +10,10 @@ import sys
 import threading
 
 import cloudpickle
-import launchpad as lp
 import puppets
 import pytest
 
+from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.tasks import endpoints, make_tasks
 from classact.launch.engines.engine import Patience
 from classact.launch.engines.local import guard

@@ -9,12 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import launchpad as lp
 import psutil
 import puppets
 import pytest
 import ray_machines
 
+from classact.launch.assembly.launchpad import lp
 from classact.launch.engines.outcome import LaunchError
 from classact.launch.engines.ray.run import run_actors
 
