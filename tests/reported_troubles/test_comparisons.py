@@ -17,6 +17,7 @@ from classact.experiments import base, report, resolution
 from classact.launch.assembly import parts
 from classact.launch.assembly.launchpad import lp
 from classact.launch.commands import cli, run
+from classact.launch.commands import train as train_command
 from classact.launch.engines.threads import run_threads
 from classact.nodes import checkpoints, training
 
@@ -44,7 +45,7 @@ def fields(**changes):
 
 def train(workdir, **changes):
     """Runs an experiment in this process; returns its exit status and its result."""
-    status = cli.train(fields(**changes), workdir, "synchronous")
+    status = train_command.train(fields(**changes), workdir, "synchronous")
     return status, json.loads((workdir / "result.json").read_text())
 
 
