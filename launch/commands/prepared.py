@@ -25,7 +25,6 @@ from classact.launch.engines.interface import Engine
 from classact.nodes import opening
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """A run that has passed every check that can be made before it starts."""
@@ -101,7 +100,9 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
     return Prepared(config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated)
 
 
-def _checked_data_set(config: ExperimentConfig, name: str, engine: Engine, said: FirstLines) -> parts.DataShape:
+def _checked_data_set(
+    config: ExperimentConfig, name: str, engine: Engine, said: FirstLines
+) -> parts.DataShape:
     own = config.data_sets[name]
     started = time.monotonic()
     train = parts.open_train_source(config, own)
@@ -122,7 +123,9 @@ def _checked_data_set(config: ExperimentConfig, name: str, engine: Engine, said:
     shape = parts.data_shape(config, train)
     # A cluster's hosts have other memory than this one.
     memory = None if engine.several_hosts else data_checks.machine_memory()
-    data_checks.check_sizes(name, own, train, shape.codec.num_bytes, said, nodes=engine.has_nodes, memory=memory)
+    data_checks.check_sizes(
+        name, own, train, shape.codec.num_bytes, said, nodes=engine.has_nodes, memory=memory
+    )
     return shape
 
 

@@ -102,6 +102,7 @@ class Engine(abc.ABC):
         Raises:
           ConfigError: naming the field.
         """
+        del config
 
     def submits(self) -> bool:
         """Whether the run is handed to another launcher by `submit`, instead of `run`."""

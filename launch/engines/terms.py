@@ -42,7 +42,7 @@ class Terms:
 
     until: Collection[str]
     patience: Patience = Patience()
-    restarts: Restarts = Restarts()
+    restarts: Restarts = Restarts()  # noqa: RUF009 - it is frozen.
     on_start: Callable[[], None] = lambda: None
     on_tick: Callable[[], None] = lambda: None
 

@@ -54,9 +54,7 @@ class ActorTasks(supervisor.Tasks):
     def given(self, tasks: Sequence[Task], reservation: Reservation) -> Iterator[None]:
         """Waits for the ends of these tasks, in a thread of its own, as long as the context lasts."""
         travelling = {name: value for name, value in os.environ.items() if _TRAVELLING.fullmatch(name)}
-        self._tasks = {
-            task.name: dataclasses.replace(task, env={**travelling, **task.env}) for task in tasks
-        }
+        self._tasks = {task.name: dataclasses.replace(task, env={**travelling, **task.env}) for task in tasks}
         self._reservation = reservation
         waiting = threading.Thread(target=self._wait, name="wait-ray", daemon=True)
         waiting.start()
