@@ -221,8 +221,8 @@ def test_an_error_that_no_restart_cures_ends_the_run_at_once(tmp_path, stage):
     assert (outcome.status, outcome.failed_task, outcome.restarts) == ("failed", "learner", {})
     assert outcome.tasks["learner"].exit_status == FATAL_STATUS
     assert "an error that no restart cures" in outcome.message
-    # As Python prints an uncaught exception, from Launchpad's frame on.
-    assert "process_entry.py" in outcome.traceback.splitlines()[1]
+    # As Python prints an uncaught exception, from the outermost frame on.
+    assert "_run_module_as_main" in outcome.traceback.splitlines()[1]
     assert outcome.traceback.endswith("DataError: ouch")
 
 
