@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     from classact.launch.engines import registry
 
     workdir = flags.DEFINE_string("workdir", None, "Run directory; a run in it goes on.")
-    launch = flags.DEFINE_string("launch", "processes", "How to run the program: the name of an engine.")
+    launch = flags.DEFINE_string("launch", registry.DEFAULT, "How to run the program: the name of an engine.")
     isolate = flags.DEFINE_bool("isolate", False, _ISOLATE_HELP)
     # Before a configuration that may be missing, or fail.
     command_help.check(argv[1:])

@@ -16,6 +16,7 @@ from classact.launch import engines
 if TYPE_CHECKING:
     from classact.launch.engines.interface import Engine
 
+DEFAULT = "processes"
 _places: dict[str, str] = {}
 
 
@@ -35,7 +36,7 @@ def names() -> tuple[str, ...]:
     for module in pkgutil.iter_modules(engines.__path__, f"{engines.__name__}."):
         if module.ispkg:
             importlib.import_module(module.name)
-    return tuple(_places)
+    return (DEFAULT, *sorted(set(_places) - {DEFAULT}))
 
 
 def get(name: str) -> Engine:

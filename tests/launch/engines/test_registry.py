@@ -20,7 +20,7 @@ def importable(tmp_path, monkeypatch):
 
 
 def test_every_engine_is_found_by_its_name():
-    assert registry.names() == ("processes", "threads", "synchronous", "ray", "slurm")
+    assert registry.names() == ("processes", "ray", "slurm", "synchronous", "threads")
     found = {name: registry.get(name) for name in registry.names()}
     assert {name for name, engine in found.items() if engine.several_hosts} == {"ray", "slurm"}
     assert {name for name, engine in found.items() if engine.one_process} == {"threads", "synchronous"}
@@ -46,7 +46,10 @@ def test_engines_import_neither_commands_nor_assembly():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("kubernetes", r"launch='kubernetes': expected one of processes, .*, slurm, or package.module:Class"),
+        (
+            "kubernetes",
+            r"launch='kubernetes': expected one of processes, ray, .*, threads, or package.module:Class",
+        ),
         ("no_such_module:Engine", "launch 'no_such_module:Engine': there is no module no_such_module"),
         ("own_engines:Wrong", "launch 'own_engines:Wrong': own_engines has no 'Wrong'"),
         ("own_engines:NOTHING", "launch='own_engines:NOTHING': must be a class derived from .*Engine"),
