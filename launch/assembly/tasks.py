@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from classact.launch.assembly.launchpad import lp, serialization
@@ -20,7 +20,7 @@ from classact.launch.engines.folders import make_private
 from classact.launch.engines.outcome import LaunchError
 from classact.launch.engines.ports import LOOPBACK
 from classact.launch.engines.resources import Resources, check_labels, common_environment, resources_of
-from classact.launch.engines.task import STOP_STATUS, Task
+from classact.launch.engines.task import STOP_STATUS, Task, remove_files
 
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
@@ -59,7 +59,7 @@ def make_tasks(
 ) -> list[Task]:
     """Places, addresses and serialises every node of a program.
 
-    Writes `<workdir>/tasks/<label>.pkl` per group (`remove_data_files` deletes
+    Writes `<workdir>/tasks/<label>.pkl` per group (`engines.task.remove_data_files` deletes
     them), in a folder that is this user's alone, and creates `<workdir>/logs`.
     Nothing is started. Afterwards the program's addresses are bound, so that
     `endpoints` can list them.
@@ -113,11 +113,6 @@ def make_tasks(
                 )
             )
     return tasks
-
-
-def remove_data_files(tasks: Sequence[Task]) -> None:
-    """Deletes the serialised nodes, and their folder if nothing else is in it."""
-    _remove({task.data_file for task in tasks})
 
 
 def task_names(program: lp.Program) -> dict[tuple[str, int], str]:
@@ -188,7 +183,7 @@ def _serialise(program: lp.Program, folder: Path) -> dict[str, Path]:
     make_private(folder)
     files = {label: folder / f"{_file_name(label)}.pkl" for label in program.groups}
     with contextlib.ExitStack() as undo:
-        undo.callback(_remove, files.values())
+        undo.callback(remove_files, files.values())
         for label, nodes in program.groups.items():
             try:
                 functions = [Entry(node.function) for node in nodes]
@@ -200,14 +195,6 @@ def _serialise(program: lp.Program, folder: Path) -> dict[str, Path]:
                 ) from error
         undo.pop_all()
     return files
-
-
-def _remove(data_files: Collection[Path]) -> None:
-    for data_file in data_files:
-        data_file.unlink(missing_ok=True)
-    for folder in {data_file.parent for data_file in data_files}:
-        with contextlib.suppress(OSError):  # Not empty: somebody else's files.
-            folder.rmdir()
 
 
 def _command(data_file: Path, index: int) -> tuple[str, ...]:

@@ -29,10 +29,10 @@ from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.commands import attach
 from classact.launch.commands.attach import AttachError
 from classact.launch.engines import ports, resources
-from classact.launch.engines.engine import Patience
 from classact.launch.engines.local import processes
 from classact.launch.engines.outcome import Outcome
 from classact.launch.engines.restarts import Restarts
+from classact.launch.engines.terms import Patience, Terms
 from classact.selection import policies
 
 _POLL_SECONDS = 1.0
@@ -243,13 +243,13 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
                 report(f"{task.name} starts; its log: {task.log_path}")
 
         config = joining.build.config
-        outcome = processes.run_processes(
-            made,
-            until=joining.labels,
-            patience=Patience(stop_notice=config.stop_notice_seconds),
-            restarts=Restarts(config.restarts_per_hour),
-            on_start=say_what_has_started,
+        terms = Terms(
+            joining.labels,
+            Patience(stop_notice=config.stop_notice_seconds),
+            Restarts(config.restarts_per_hour),
+            say_what_has_started,
         )
+        outcome = processes.run_processes(made, terms)
     if outcome.status == "completed" and not attach.has_ended(joining.workdir):
         raise AttachError(attach.silence(joining.workdir))
     return outcome

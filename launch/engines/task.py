@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 STOP_STATUS = 86
@@ -76,3 +77,17 @@ class Task:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path} holds no task: {error}") from None
+
+
+def remove_data_files(tasks: Sequence[Task]) -> None:
+    """Deletes the serialised nodes, and their folder if nothing else is in it."""
+    remove_files({task.data_file for task in tasks})
+
+
+def remove_files(paths: Collection[Path]) -> None:
+    """Deletes files that may be gone, and their folders if nothing else is in them."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+    for folder in {path.parent for path in paths}:
+        with contextlib.suppress(OSError):  # Not empty: somebody else's files.
+            folder.rmdir()

@@ -9,14 +9,13 @@ from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.tasks import (
     endpoints,
     make_tasks,
-    remove_data_files,
     stop_program,
     task_names,
 )
 from classact.launch.engines.outcome import LaunchError
 from classact.launch.engines.ports import LoopbackPorts, PortsFrom
 from classact.launch.engines.resources import Resources
-from classact.launch.engines.task import STOP_STATUS
+from classact.launch.engines.task import STOP_STATUS, remove_data_files
 
 
 class Server:
