@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 UV := .venv/uv/bin/uv
 REPLAY := .venv/classact/replay/bin/python
-FOLDERS := launch nodes replay models selection data experiments
+FOLDERS := calls launch nodes replay models selection data experiments
 # Trust the system's certificates, which a proxy may need; harmless elsewhere.
 export UV_SYSTEM_CERTS := 1
 

@@ -5,7 +5,7 @@ machine and, between hosts, over TCP with keys. They know nothing of nodes, of l
 of Launchpad, and import nothing else of classact: everybody may use them.
 """
 
-from classact.calls.client import Client
+from classact.calls.client import CALL_SECONDS, Client
 from classact.calls.errors import (
     BusyError,
     CallError,
@@ -14,12 +14,13 @@ from classact.calls.errors import (
     RemoteError,
     StoppedError,
 )
-from classact.calls.exposed import exposed, exposed_methods
+from classact.calls.exposure import exposed, exposed_methods
 from classact.calls.keys import Keys
 from classact.calls.server import Server
 from classact.calls.wire import WireError
 
 __all__ = [
+    "CALL_SECONDS",
     "BusyError",
     "CallError",
     "Client",

@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import zmq
-
 from classact.calls import addresses, errors, protocol, wire
 from classact.calls import keys as keys_lib
 from classact.calls.connection import Connection
@@ -74,7 +72,7 @@ class Client:
             arguments: values that `wire` carries; must not change before the answer is there.
             named: the same by name.
             timeout: seconds to wait at most, also for a server that is not there.
-            stop: ends the wait, within a fifth of a second.
+            stop: ends the wait, within half a second.
 
         Raises:
             RemoteError: if the method failed.

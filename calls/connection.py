@@ -11,7 +11,7 @@ from zmq.utils.monitor import recv_monitor_message
 from classact.calls import errors, protocol, wire
 from classact.calls import keys as keys_lib
 
-# Between two looks at the stop event.
+# Between two looks at the stop event; from there to the end of the wait.
 _POLL_SECONDS = 0.2
 # Between two tries to connect: at first, and at most, as it doubles.
 _RETRY_MS, _LONGEST_RETRY_MS = 50, 500
@@ -67,23 +67,27 @@ class Connection:
             number: of the call, which no other of this caller has.
             frames: of `protocol.call`.
             deadline: of `time.monotonic`.
-            stop: ends the wait.
+            stop: ends the wait soon.
             what: names the call in errors.
 
         Raises:
             NoAnswerError, StoppedError, RefusedError: see `Client.call`.
         """
-        sent = -1
+        sent, stopped = -1, False
         while True:
             if self._monitor.get(zmq.EVENTS):
                 self._hear(what)
             if self._greetings and sent != self._greetings and self._send(number, frames):
                 sent = self._greetings
-            if stop is not None and stop.is_set():
+            now = time.monotonic()
+            if stop is not None and not stopped and stop.is_set():
+                # A server that is there still answers.
+                stopped, deadline = True, min(deadline, now + _POLL_SECONDS)
+            left = deadline - now
+            if left <= 0 and stopped:
                 raise errors.StoppedError(f"asked to stop before {what} was answered")
-            left = deadline - time.monotonic()
             if left <= 0:
-                why = f"no answer of it came in time (deadline exceeded)"
+                why = "no answer came in time (deadline exceeded)"
                 if not self._greetings:
                     why = f"deadline exceeded: {self._last_trouble}"
                 raise errors.NoAnswerError(f"{what}: {why}")

@@ -13,6 +13,8 @@ import stat
 import zmq
 import zmq.utils.z85 as z85
 
+from classact.calls import addresses
+
 VARIABLE = "CLASSACT_KEYS"
 """Environment variable with the path of the keys' file, of a process that calls or is called over TCP."""
 FILE_NAME = "keys.json"
@@ -82,6 +84,15 @@ def of_this_process() -> Keys | None:
     """
     path = os.environ.get(VARIABLE)
     return Keys.load(pathlib.Path(path)) if path else None
+
+
+def for_address(address: str, workdir: pathlib.Path) -> Keys | None:
+    """The keys that it takes to call an address of the run in `workdir`; None on this machine.
+
+    Raises:
+        OSError, ValueError: as `Keys.load`.
+    """
+    return None if addresses.unix_path(address) is not None else Keys.load(workdir / FILE_NAME)
 
 
 def ask_for(socket: "zmq.Socket[bytes]", keys: Keys) -> None:

@@ -64,7 +64,14 @@ def decode(frames: Sequence[Any]) -> Any:
             ext_hook=lambda code, data: _part(code, data, buffers),
         )
     # What msgpack makes of hostile bytes is of many kinds, `TypeError` for a key that has no hash among them.
-    except (ValueError, TypeError, StopIteration, OverflowError, RecursionError, msgpack.UnpackException) as error:
+    except (
+        ValueError,
+        TypeError,
+        StopIteration,
+        OverflowError,
+        RecursionError,
+        msgpack.UnpackException,
+    ) as error:
         raise WireError(f"no value: {error!r}") from None
     if next(buffers, None) is not None:
         raise WireError("more frames than the value has")

@@ -28,6 +28,7 @@ from classact.launch.engines.restarts import Restarts
 from classact.launch.engines.slurm import info as slurm_info
 from classact.launch.engines.slurm import job as slurm_job
 from classact.launch.engines.slurm import run as slurm
+from classact.launch.engines.sockets import PrivateSockets
 from classact.nodes import checkpoints
 
 __all__ = ["CLUSTERS", "LAUNCHES", "Prepared", "prepare", "run"]
@@ -139,9 +140,9 @@ def _run_program(prepared: Prepared, engine: str, signals: queue.SimpleQueue[Any
             restarts=restarts,
             on_start=lambda: write_endpoints(endpoints(built)),
         )
-    with LoopbackPorts() as ports:
+    with LoopbackPorts() as ports, PrivateSockets() as sockets:
         resources = _resources(config, built.groups)
-        tasks = make_tasks(built, workdir=workdir, ports=ports, resources=resources)
+        tasks = make_tasks(built, workdir=workdir, ports=ports, sockets=sockets, resources=resources)
         return processes.run_processes(
             tasks,
             until=until,

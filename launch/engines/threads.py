@@ -16,12 +16,13 @@ from typing import Any
 from absl import flags
 
 from classact.launch.assembly.launchpad import lp, worker_manager
-from classact.launch.assembly.tasks import FixedAddress, endpoints, stop_program, task_names
+from classact.launch.assembly.tasks import bind, endpoints, stop_program, task_names
 from classact.launch.engines.engine import Engine, Patience, awaited_names
 from classact.launch.engines.events import Crash, Ended, Event
 from classact.launch.engines.outcome import LaunchError, Outcome
 from classact.launch.engines.ports import LOOPBACK, LoopbackPorts
 from classact.launch.engines.resources import proxy_exceptions
+from classact.launch.engines.sockets import PrivateSockets
 from classact.launch.engines.task import STOP_STATUS
 from classact.nodes.errors import DivergedError
 
@@ -65,10 +66,15 @@ def run_threads(
     awaited = awaited_names(until, {name: label for (label, _), name in names.items()})
     started = time.process_time()
     engine = _Threads(names.values(), awaited, patience, on_tick)
-    with engine.interrupts() as interrupts, _environment(proxy_exceptions([])), LoopbackPorts() as ports:
+    with (
+        engine.interrupts() as interrupts,
+        _environment(proxy_exceptions([])),
+        LoopbackPorts() as ports,
+        PrivateSockets() as sockets,
+    ):
         with (
             _reporting_to(engine.events, program, names, engine.stops),
-            _ports_from(ports, program),
+            _addresses_from(ports, sockets, program, names),
             _launchpad_flags(),
         ):
             engine.manager = lp.launch(program, launch_type=lp.LaunchType.LOCAL_MULTI_THREADING)
@@ -205,24 +211,27 @@ def _reporting_to(
 
 
 @contextlib.contextmanager
-def _ports_from(ports: LoopbackPorts, program: lp.Program) -> Iterator[None]:
-    """Gives the nodes that are launched inside ports which nobody else takes.
+def _addresses_from(
+    ports: LoopbackPorts,
+    sockets: PrivateSockets,
+    program: lp.Program,
+    names: Mapping[tuple[str, int], str],
+) -> Iterator[None]:
+    """Gives the nodes that are launched inside sockets, or ports which nobody else takes.
 
-    Launchpad would pick some that outgoing connections and other launchers may get.
+    Launchpad would pick ports that outgoing connections and other launchers may get.
     """
     nodes = program.get_all_nodes()
-    for node in nodes:
-        node.bind_addresses = functools.partial(_bind_addresses, node, ports)
+    for label, group in program.groups.items():
+        for index, node in enumerate(group):
+            node.bind_addresses = functools.partial(
+                bind, node, names[label, index], lambda: f"{LOOPBACK}:{ports(LOOPBACK)}", sockets
+            )
     try:
         yield
     finally:
         for node in nodes:
             del node.bind_addresses
-
-
-def _bind_addresses(node: lp.PyNode, ports: LoopbackPorts) -> None:
-    for address in node.addresses:
-        address.bind(FixedAddress(f"{LOOPBACK}:{ports(LOOPBACK)}"))
 
 
 @contextlib.contextmanager

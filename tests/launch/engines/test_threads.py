@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
+from classact.calls import exposed
 from classact.launch.assembly.launchpad import lp
 from classact.launch.engines.engine import Patience
 from classact.launch.engines.outcome import LaunchError
@@ -19,6 +20,7 @@ NO_GRACE = Patience(crash_grace=0)
 
 
 class Adder:
+    @exposed
     def add(self, number):
         return number + 1
 
@@ -62,7 +64,8 @@ def test_nodes_reach_each_other():
     assert outcome.cpu_seconds > 0
     ((label, (address,)),) = started[0].items()
     assert label == "inference/icons"
-    assert address.startswith("127.0.0.1:")
+    assert address.startswith("unix:")
+    assert not Path(address.removeprefix("unix:")).parent.exists()
 
 
 def test_replay_serves_other_nodes():
