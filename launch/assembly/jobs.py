@@ -74,6 +74,7 @@ def _make_tasks(
     ports: Callable[[str], int],
     place: Callable[[str, int], str] = on_this_machine,
     address_of: Callable[[str], str] = lambda host: host,
+    sockets: Callable[[str], str] | None = None,
     resources: Mapping[str, Resources] | None = None,
 ) -> list[Task]:
     if resources is None:
@@ -84,6 +85,7 @@ def _make_tasks(
         ports=ports,
         place=place,
         address_of=address_of,
+        sockets=sockets,
         resources=resources,
         own_environment=own_environment,
     )

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from classact import user_code
+from classact import calls, user_code
+from classact.calls import keys
 from classact.data import source, specs
 from classact.experiments.config import NAME, ConfigError, EvaluatorConfig, ExperimentConfig, require
 from classact.experiments.resolution import resolve
-from classact.launch.assembly import courier, joined_devices, rpc
+from classact.launch.assembly import joined_devices, rpc
 from classact.launch.assembly.parts import (
     class_meaning,
     evaluators,
@@ -252,10 +253,18 @@ class Learner:
             # Of several hosts the first one answers; behind it is where they find each other.
             address, *_ = json.loads((self._workdir / "endpoints.json").read_text())["learner"]
             client = rpc.LearnerClient(
-                courier.Client(address, call_timeout=timeout + _CALL_SECONDS), self._stop
+                calls.Client(address, _keys(self._workdir, address), timeout=timeout + _CALL_SECONDS),
+                self._stop,
             )
             self._client = client
         return client
+
+
+def _keys(workdir: pathlib.Path, address: str) -> calls.Keys | None:
+    try:
+        return keys.for_address(address, workdir)
+    except (PermissionError, ValueError) as error:
+        raise AttachError(f"{workdir}: the run's keys cannot be used: {error}") from None
 
 
 def _checked(attached: Attached) -> evaluator.Measure:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from classact.calls import addresses
 from classact.data.classes import Classes
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig
@@ -47,8 +48,8 @@ class JoiningActors:
         data_set: whose stream they read and whose replay they fill.
         call: tells this call's actors from others': host and random digits.
         count: how many.
-        learner: its "host:port".
-        replays: "host:port" of each of the data set's replay servers.
+        learner: its address.
+        replays: addresses of each of the data set's replay servers.
         first_lines: what the user is told before they start.
     """
 
@@ -157,16 +158,15 @@ def _addresses(workdir: pathlib.Path, data_set: str, host: str) -> tuple[str, tu
         raise AttachError(f"{workdir}: the run has not started its servers yet (no endpoints.json)") from None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise AttachError(f"{path} cannot be read: {error!r}") from None
-    loopback = all(_host(address) == ports.LOOPBACK for address in (learner, *replays))
-    if loopback and host != platform.node():
-        raise AttachError(
-            f"{workdir}: the run's servers listen on the loopback interface of {host}; join it from there"
-        )
+    here = all(_host(address) in (None, ports.LOOPBACK) for address in (learner, *replays))
+    if here and host != platform.node():
+        raise AttachError(f"{workdir}: the run's servers can be called on {host} alone; join it from there")
     return learner, replays
 
 
-def _host(address: str) -> str:
-    return address.rpartition(":")[0]
+def _host(address: str) -> str | None:
+    """The host of an address; None for a socket of this machine."""
+    return None if addresses.unix_path(address) is not None else addresses.host_and_port(address)[0]
 
 
 def _checked_here(
@@ -280,7 +280,7 @@ def build_program(joining: JoiningActors) -> lp.Program:
 
 def _resources(joining: JoiningActors, label: str) -> resources.Resources:
     """As the experiment's own actors; besides, gRPC must reach its hosts without a proxy."""
-    hosts = [_host(address) for address in (joining.learner, *joining.replays)]
+    hosts = [host for address in (joining.learner, *joining.replays) if (host := _host(address))]
     threads = getattr(joining.build.config.threads, label.split("/")[0])
     return resources.Resources(threads=threads or None, env=resources.proxy_exceptions(hosts))
 
@@ -297,7 +297,7 @@ def _devices(joining: JoiningActors, report: Callable[[str], None]) -> Mapping[s
 def _wait_for(address: str, workdir: pathlib.Path, stop: threading.Event) -> bool:
     """Waits until a server of the experiment answers; False if it has ended or `stop` is set."""
     silent_since = time.monotonic()
-    while not ports.answers(address):
+    while not addresses.answers(address):
         if attach.has_ended(workdir) or stop.wait(_POLL_SECONDS):
             return False
         if time.monotonic() - silent_since > attach.SILENT_SECONDS:

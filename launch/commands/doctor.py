@@ -103,11 +103,11 @@ def examine() -> Iterator[Finding]:
     """
     with futures.ThreadPoolExecutor() as asked:
         looks = (main_environment, replay_server, launchpad, devices, network, launches, machine)
-        for group in [asked.submit(_listed, look) for look in looks]:
+        for group in [asked.submit(_all_of, look) for look in looks]:
             yield from group.result()
 
 
-def _listed(look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+def _all_of(look: Callable[[], Iterable[Finding]]) -> list[Finding]:
     return list(look())
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from classact.calls import exposed
 from classact.launch.assembly.in_threads import make_threads
 from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.tasks import endpoints, task_names
 from classact.launch.engines.outcome import LaunchError
 from classact.launch.engines.ports import LoopbackPorts
+from classact.launch.engines.sockets import PrivateSockets
 from classact.launch.engines.terms import Patience, Terms
 from classact.launch.engines.threads import run_threads
 from classact.nodes import errors
@@ -21,6 +23,7 @@ NO_GRACE = Patience(crash_grace=0)
 
 
 class Adder:
+    @exposed
     def add(self, number):
         return number + 1
 
@@ -47,8 +50,8 @@ def program_of(**functions):
 def run(program, until=("learner",), **terms):
     """Runs a program's nodes as threads."""
     labels = {name: label for (label, _), name in task_names(program).items()}
-    with LoopbackPorts() as ports:
-        return run_threads(make_threads(program, ports), labels, Terms(until, **terms))
+    with LoopbackPorts() as ports, PrivateSockets() as sockets:
+        return run_threads(make_threads(program, ports, sockets), labels, Terms(until, **terms))
 
 
 def until_event(event):
@@ -71,7 +74,8 @@ def test_nodes_reach_each_other():
     assert outcome.cpu_seconds > 0
     ((label, (address,)),) = started[0].items()
     assert label == "inference/icons"
-    assert address.startswith("127.0.0.1:")
+    assert address.startswith("unix:")
+    assert not Path(address.removeprefix("unix:")).parent.exists()
 
 
 def test_a_crash_ends_the_run_with_its_traceback(capsys):
