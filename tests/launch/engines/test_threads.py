@@ -1,18 +1,23 @@
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from absl import flags
 
 from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly.replay_node import ReplayNode
 from classact.launch.engines.engine import Patience
 from classact.launch.engines.outcome import LaunchError
 from classact.launch.engines.threads import run_threads
 from classact.nodes import errors
+from classact.replay import server_calls
+from classact.replay.config import TableConfig
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM)
 NO_GRACE = Patience(crash_grace=0)
@@ -65,34 +70,26 @@ def test_nodes_reach_each_other():
     assert address.startswith("127.0.0.1:")
 
 
-def test_replay_serves_other_nodes():
-    import reverb
+def test_replay_serves_other_nodes(tmp_path):
+    seen = []
 
-    def table():
-        return [
-            reverb.Table(
-                "icons",
-                sampler=reverb.selectors.Prioritized(1.0),
-                remover=reverb.selectors.Fifo(),
-                max_size=10,
-                rate_limiter=reverb.rate_limiters.MinSize(1),
-            )
-        ]
-
-    sampled = []
-
-    def learner(client):
-        client.insert([7.0], {"icons": 1.0})
-        sampled.append(float(next(client.sample("icons"))[0].data[0]))
+    def learner(address):
+        calls = server_calls.ServerCalls(address)
+        deadline = time.monotonic() + 30
+        while not seen:
+            with contextlib.suppress(server_calls.ReplayError):
+                seen.append(sorted(calls.tables()))
+            assert time.monotonic() < deadline
 
     program = lp.Program("replay")
-    replay = program.add_node(lp.ReverbNode(table), label="replay/icons")
+    tables = TableConfig(batch_size=4, samples_per_insert=0.5, capacity=64, super_batch=8)
+    replay = program.add_node(ReplayNode(tables, 100, tmp_path), label="replay/icons")
     program.add_node(lp.PyNode(learner, replay), label="learner")
 
     outcome = run_threads(program, until=["learner"])
 
     assert outcome.status == "completed", outcome.traceback
-    assert sampled == [7.0]
+    assert seen == [["examples", "stream"]]
 
 
 def test_a_crash_ends_the_run_with_its_traceback(capsys):
