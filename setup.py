@@ -17,6 +17,7 @@ _PACKAGES = [
 _REQUIRES = [
     "absl-py>=2.3",
     "cloudpickle>=3.1",
+    "cramjam>=2.11",
     "dm-haiku>=0.0.16",
     "flax>=0.12.0",
     "grpcio>=1.76",
