@@ -22,8 +22,8 @@ class JoiningActors:
         data_set: whose stream they read and whose replay they fill.
         call: tells this call's actors from others': host and random digits.
         count: how many.
-        learner: its "host:port".
-        replays: "host:port" of each of the data set's replay servers.
+        learner: its address.
+        replays: addresses of each of the data set's replay servers.
         first_lines: what the user is told before they start.
     """
 

@@ -5,12 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from classact.calls import addresses
 from classact.launch.assembly import joined_learner, joined_run
 from classact.launch.assembly.inference_node import make_inference_node
 from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.run_loop_node import Reader, make_run_loop
 from classact.launch.assembly.run_spec import RunSpec
-from classact.launch.engines import ports
 from classact.selection import policies
 
 _POLL_SECONDS = 1.0
@@ -34,8 +34,8 @@ def make(
         data_set: whose stream it reads.
         name: of its metrics.
         readers: one for each of its run loops; a single one if nothing is scored.
-        learner: the learner's "host:port".
-        replays: "host:port" of the replay servers, in the order in which its run loops
+        learner: the learner's address.
+        replays: addresses of the replay servers, in the order in which its run loops
             take turns over them.
     """
     stop = lp.stop_event()
@@ -52,10 +52,10 @@ def make(
 
 
 class Experiment:
-    """Whether the experiment that an actor joined goes on. Asks the disk and a port, no node."""
+    """Whether the experiment that an actor joined goes on. Asks the disk and a socket, no node."""
 
     def __init__(self, workdir: pathlib.Path, learner: str) -> None:
-        """Takes the run directory and the learner's "host:port"."""
+        """Takes the run directory and the learner's address."""
         self._workdir = workdir
         self._learner = learner
         self._answered = time.monotonic()
@@ -66,7 +66,7 @@ class Experiment:
 
         Blocks for two seconds at most.
         """
-        self._answers = ports.answers(self._learner)
+        self._answers = addresses.answers(self._learner)
         now = time.monotonic()
         if self._answers:
             self._answered = now

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from classact.launch.assembly import courier, joined_run, rpc
+from classact import calls
+from classact.calls import keys
+from classact.launch.assembly import joined_run, rpc
 
 # How long a call may take beyond what it was asked to wait.
 _CALL_SECONDS = 20.0
@@ -76,7 +78,15 @@ class Learner:
             # Of several hosts the first one answers; behind it is where they find each other.
             address, *_ = json.loads((self._workdir / "endpoints.json").read_text())["learner"]
             client = rpc.LearnerClient(
-                courier.Client(address, call_timeout=timeout + _CALL_SECONDS), self._stop
+                calls.Client(address, _keys(self._workdir, address), timeout=timeout + _CALL_SECONDS),
+                self._stop,
             )
             self._client = client
         return client
+
+
+def _keys(workdir: pathlib.Path, address: str) -> calls.Keys | None:
+    try:
+        return keys.for_address(address, workdir)
+    except (PermissionError, ValueError) as error:
+        raise joined_run.AttachError(f"{workdir}: the run's keys cannot be used: {error}") from None

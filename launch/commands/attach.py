@@ -13,7 +13,7 @@ from typing import Any
 
 from classact.data import source, specs
 from classact.experiments.config import NAME, EvaluatorConfig, require
-from classact.launch.assembly import joined_learner, joined_run
+from classact.launch.assembly import joined_devices, joined_learner, joined_run
 from classact.launch.assembly.parts import (
     class_meaning,
     evaluators,
@@ -99,6 +99,7 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
     if config.task == "classification":
         shape = class_meaning.as_learned(shape, workdir)
     said = FirstLines()
+    joined_devices.keep_off(said)
     classifier = networks.classifier(config.learner, config, shape)
     return Attached(
         workdir,

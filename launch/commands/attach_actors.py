@@ -16,20 +16,21 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from classact.calls import addresses
 from classact.data.classes import Classes
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import actors_program, joined_run, tasks
+from classact.launch.assembly import actors_program, joined_devices, joined_run, tasks
 from classact.launch.assembly.actors_program import JoiningActors
 from classact.launch.assembly.joined_run import AttachError
 from classact.launch.assembly.parts import class_meaning, identity, networks, references, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.assembly.run_spec import RunSpec
 from classact.launch.engines import ports, resources
-from classact.launch.engines.engine import Patience
 from classact.launch.engines.local import processes
 from classact.launch.engines.outcome import Outcome
 from classact.launch.engines.restarts import Restarts
+from classact.launch.engines.terms import Patience, Terms
 
 _POLL_SECONDS = 1.0
 
@@ -87,16 +88,15 @@ def _addresses(workdir: pathlib.Path, data_set: str, host: str) -> tuple[str, tu
         raise AttachError(f"{workdir}: the run has not started its servers yet (no endpoints.json)") from None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise AttachError(f"{path} cannot be read: {error!r}") from None
-    loopback = all(_host(address) == ports.LOOPBACK for address in (learner, *replays))
-    if loopback and host != platform.node():
-        raise AttachError(
-            f"{workdir}: the run's servers listen on the loopback interface of {host}; join it from there"
-        )
+    here = all(_host(address) in (None, ports.LOOPBACK) for address in (learner, *replays))
+    if here and host != platform.node():
+        raise AttachError(f"{workdir}: the run's servers can be called on {host} alone; join it from there")
     return learner, replays
 
 
-def _host(address: str) -> str:
-    return address.rpartition(":")[0]
+def _host(address: str) -> str | None:
+    """The host of an address; None for a socket of this machine."""
+    return None if addresses.unix_path(address) is not None else addresses.host_and_port(address)[0]
 
 
 def _checked_here(
@@ -159,11 +159,13 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
         if not _wait_for(address, joining.workdir, stop):
             return Outcome("interrupted" if stop.is_set() else "completed")
     with ports.LoopbackPorts() as free_ports:
+        own = _devices(joining, report)
         made = tasks.make_tasks(
             actors_program.build_program(joining),
             workdir=joining.workdir,
             ports=free_ports,
             resources={label: _resources(joining, label) for label in joining.labels},
+            own_environment=lambda label, index: own.get(label, {}),
         )
 
         def say_what_has_started() -> None:
@@ -171,13 +173,13 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
                 report(f"{task.name} starts; its log: {task.log_path}")
 
         config = joining.run.config
-        outcome = processes.run_processes(
-            made,
-            until=joining.labels,
-            patience=Patience(stop_notice=config.stop_notice_seconds),
-            restarts=Restarts(config.restarts_per_hour),
-            on_start=say_what_has_started,
+        terms = Terms(
+            joining.labels,
+            Patience(stop_notice=config.stop_notice_seconds),
+            Restarts(config.restarts_per_hour),
+            say_what_has_started,
         )
+        outcome = processes.run_processes(made, terms)
     if outcome.status == "completed" and not joined_run.has_ended(joining.workdir):
         raise AttachError(joined_run.silence(joining.workdir))
     return outcome
@@ -185,15 +187,24 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
 
 def _resources(joining: JoiningActors, label: str) -> resources.Resources:
     """As the experiment's own actors; besides, gRPC must reach its hosts without a proxy."""
-    hosts = [_host(address) for address in (joining.learner, *joining.replays)]
+    hosts = [host for address in (joining.learner, *joining.replays) if (host := _host(address))]
     threads = getattr(joining.run.config.threads, label.split("/")[0])
     return resources.Resources(threads=threads or None, env=resources.proxy_exceptions(hosts))
+
+
+def _devices(joining: JoiningActors, report: Callable[[str], None]) -> Mapping[str, Mapping[str, str]]:
+    """Which GPUs those have that score; the user is told."""
+    said = FirstLines()
+    found = joined_devices.environments(joining.labels if joining.scores else (), said)
+    for line in said.lines():
+        report(line)
+    return found
 
 
 def _wait_for(address: str, workdir: pathlib.Path, stop: threading.Event) -> bool:
     """Waits until a server of the experiment answers; False if it has ended or `stop` is set."""
     silent_since = time.monotonic()
-    while not ports.answers(address):
+    while not addresses.answers(address):
         if joined_run.has_ended(workdir) or stop.wait(_POLL_SECONDS):
             return False
         if time.monotonic() - silent_since > joined_run.SILENT_SECONDS:

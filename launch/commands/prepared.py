@@ -25,14 +25,9 @@ from classact.launch.assembly.parts import (
 )
 from classact.launch.assembly.parts.first_lines import FirstLines, describe_source
 from classact.launch.commands import resume
-from classact.launch.engines import folders, isolation
+from classact.launch.engines import folders, isolation, registry
+from classact.launch.engines.interface import Engine
 from classact.nodes import opening
-
-LAUNCHES = ("processes", "threads", "slurm", "ray", "synchronous")
-CLUSTERS = ("slurm", "ray")
-_ONE_PROCESS = ("threads", "synchronous")
-# With the learner on this machine.
-_HERE = ("processes", "threads")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +42,8 @@ class Prepared:
     first_lines: Sequence[str] = ()
     # By evaluator what `config.json` says of its data.
     evaluated: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # Which devices of this machine each node has.
+    placement: devices.Placement = dataclasses.field(default_factory=devices.Placement)
 
 
 @specs.opened_once()
@@ -60,13 +57,14 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         config: the resolved configuration.
         workdir: the run directory; one that holds a run of the same configuration lets
             that run go on.
-        engine: one of `LAUNCHES`.
+        engine: name of the engine that will run it, see `registry`.
 
     Raises:
         ConfigError: for a field that cannot be run, or a work directory with another run.
         source.DataError: for data that is missing, damaged or of the wrong kind.
     """
-    if engine in _ONE_PROCESS and config.mesh.hosts > 1:
+    runs = registry.get(engine)
+    if runs.one_process and config.mesh.hosts > 1:
         raise ConfigError(
             f"mesh.hosts={config.mesh.hosts}: must be 1 with --launch={engine}, which is one process"
         )
@@ -75,17 +73,16 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
             f"mesh.hosts={config.mesh.hosts}: with --isolate this machine's name must be an address of "
             "loopback, by a line such as '127.0.1.1 NAME' in /etc/hosts"
         )
-    if engine == "synchronous" and config.mesh.fsdp > 1:
-        raise ConfigError(f"mesh.fsdp={config.mesh.fsdp}: must be 1 with --launch={engine}, for one device")
+    runs.check(config)
     folders.check_work_directory(workdir)
     earlier = resume.earlier(config, workdir)
-    if engine == "synchronous" and earlier is not None and not earlier.completed:
+    if not runs.resumes and earlier is not None and not earlier.completed:
         raise ConfigError(
-            f"workdir={str(workdir)!r} holds a run, and --launch=synchronous cannot go on with one: "
+            f"workdir={str(workdir)!r} holds a run, and --launch={engine} cannot go on with one: "
             "name another workdir"
         )
     said = FirstLines()
-    data = {name: _checked_data_set(config, name, engine, said) for name in config.data_sets}
+    data = {name: _checked_data_set(config, name, runs, said) for name in config.data_sets}
     data = class_meaning.agreed(config, data, None if earlier is None else workdir, said)
     shape = _common_shape(data)
     traced.check_models(config, shape)
@@ -104,13 +101,16 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         traced.check_scores(config, own, data[name])
     for evaluator in config.evaluation.evaluators.values():
         evaluators.make_measure(config, evaluator, shape, said)
-    if engine in _HERE:
-        devices.check(config)
+    placement = devices.place(config, runs, shape, said)
     checked = identity.check(config, workdir, data, said)
-    return Prepared(config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated)
+    return Prepared(
+        config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated, placement
+    )
 
 
-def _checked_data_set(config: ExperimentConfig, name: str, engine: str, said: FirstLines) -> shapes.DataShape:
+def _checked_data_set(
+    config: ExperimentConfig, name: str, engine: Engine, said: FirstLines
+) -> shapes.DataShape:
     own = config.data_sets[name]
     started = time.monotonic()
     train = sources.open_train_source(config, own)
@@ -129,10 +129,11 @@ def _checked_data_set(config: ExperimentConfig, name: str, engine: str, said: Fi
         )
     data_checks.check_labels(train, said)
     shape = shapes.data_shape(config, train)
-    nodes = engine != "synchronous"
     # A cluster's hosts have other memory than this one.
-    memory = None if engine in CLUSTERS else data_checks.machine_memory()
-    data_checks.check_sizes(name, own, train, shape.codec.num_bytes, said, nodes=nodes, memory=memory)
+    memory = None if engine.several_hosts else data_checks.machine_memory()
+    data_checks.check_sizes(
+        name, own, train, shape.codec.num_bytes, said, nodes=engine.has_nodes, memory=memory
+    )
     return shape
 
 

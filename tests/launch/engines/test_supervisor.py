@@ -9,11 +9,12 @@ import signal
 
 import pytest
 
-from classact.launch.engines.engine import Engine, Patience, awaited_names
 from classact.launch.engines.events import Asked, Crash, Ended
 from classact.launch.engines.interrupts import Interrupt
 from classact.launch.engines.outcome import LaunchError, TaskEnd
 from classact.launch.engines.restarts import Restarts
+from classact.launch.engines.supervisor import Supervisor, Tasks
+from classact.launch.engines.terms import Patience, Terms
 
 OUCH = Crash("replay crashed", "Traceback: ouch")
 FATAL = Crash("replay crashed", "Traceback: ouch", fatal=True)
@@ -43,27 +44,31 @@ class Events:
         raise queue.Empty
 
 
-class Stub(Engine):
-    """An engine whose tasks end when and how the test says.
+class Stub(Tasks):
+    """Tasks that end when and how the test says, and their supervisor.
 
-    `done` says what it was told to do, `asked` and `restarted` at what time.
+    `done` says what they were told to do, `asked` and `restarted` at what time.
     """
 
+    reap_seconds = 0.1
+
     def __init__(self, *names, when_stopped=(), when_killed=(), per_hour=0, **patience):
-        events = Events()
+        self.events = events = Events()
         awaited = [name for name in names if name.startswith("learner")]
-        super().__init__(
-            names, awaited, Patience(**patience), None, Restarts(per_hour), clock=lambda: events.now
-        )
-        self.events = events
+        terms = Terms(["learner"], Patience(**patience), Restarts(per_hour))
+        self.supervisor = Supervisor(self, names, awaited, terms, events, clock=lambda: events.now)
         self.done = []
         self.asked = []
+        self.started = []
         self.restarted = []
         self.when_restarted = []
         self.ends = {}
         self._replies = {"stop": when_stopped, "kill": when_killed}
 
-    def restart(self, name):
+    def start(self, name):
+        if name not in self.started:
+            self.started.append(name)
+            return
         self.restarted.append((self.events.now, name))
         if self.when_restarted:
             follows = self.when_restarted.pop(0)
@@ -75,7 +80,7 @@ class Stub(Engine):
         self.asked.append((self.events.now, sorted(names), notice))
         self._reply("stop")
 
-    def kill(self):
+    def kill(self, names):
         self._reply("kill")
 
     def end_of(self, name):
@@ -86,14 +91,11 @@ class Stub(Engine):
         for event in self._replies[word]:
             self.events.put(event)
 
-    def reap_seconds(self):
-        return 0.1
-
     def run(self, *events):
         for event in events:
             self.events.put(event)
-        with self.interrupts():
-            return self.watch()
+        with self.supervisor.interrupts():
+            return self.supervisor.run()
 
 
 def test_the_awaited_tasks_success_completes_the_run():
@@ -159,9 +161,9 @@ def test_a_task_may_end_the_run():
 
 def test_a_signal_interrupts_the_run():
     engine = Stub("learner", when_stopped=[Ended("learner")])
-    with engine.interrupts():
+    with engine.supervisor.interrupts():
         os.kill(os.getpid(), signal.SIGTERM)
-        outcome = engine.watch()
+        outcome = engine.supervisor.run()
     assert (outcome.status, outcome.signal) == ("interrupted", signal.SIGTERM)
     assert engine.done == ["stop"]
 
@@ -176,19 +178,19 @@ def test_a_signal_to_a_task_on_its_host_interrupts_the_run():
 
 def test_a_signal_within_the_grace_hides_no_crash():
     engine = Stub("learner", "replay", when_stopped=[Ended("learner")], crash_grace=LONG)
-    with engine.interrupts():
+    with engine.supervisor.interrupts():
         engine.events.put(Ended("replay", OUCH))
         os.kill(os.getpid(), signal.SIGTERM)
-        outcome = engine.watch()
+        outcome = engine.supervisor.run()
     assert (outcome.status, outcome.failed_task) == ("failed", "replay")
 
 
 def test_a_second_signal_kills_at_once():
     engine = Stub("learner", when_killed=[Ended("learner", OUCH)], stop_notice=LONG)
-    with engine.interrupts():
+    with engine.supervisor.interrupts():
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
-        outcome = engine.watch()
+        outcome = engine.supervisor.run()
     assert (outcome.status, outcome.failed_task) == ("interrupted", None)
     assert engine.done == ["stop", "kill"]
 
@@ -203,21 +205,42 @@ def test_what_cannot_be_killed_is_named():
     engine = Stub("learner", "replay", "evaluator", stop_notice=0.05)
     outcome = engine.run(Ended("learner"))
     assert (outcome.status, outcome.stuck) == ("completed", ("evaluator", "replay"))
-    engine.abort()  # There is nothing more to do, and it does not wait again.
+    engine.supervisor.abort()  # There is nothing more to do, and it does not wait again.
     assert engine.done == ["stop", "kill"]
 
 
-def test_abort_kills_what_runs():
+def test_an_error_in_the_launcher_kills_what_runs():
     engine = Stub("learner", when_killed=[Ended("learner", OUCH)])
-    engine.abort()
-    assert (engine.done, engine.running) == (["kill"], set())
-    engine.abort()
+
+    def fail(names):
+        raise ZeroDivisionError
+
+    engine.look = fail
+    with pytest.raises(ZeroDivisionError):
+        engine.run()
+    assert (engine.done, engine.supervisor.running) == (["kill"], set())
+    engine.supervisor.abort()
     assert engine.done == ["kill"]
+
+
+def test_a_task_that_cannot_be_started_ends_those_that_were():
+    engine = Stub("learner", "replay", when_killed=[Ended("learner", OUCH)])
+    begin = engine.start
+
+    def start(name):
+        if name == "replay":
+            raise OSError("no memory")
+        begin(name)
+
+    engine.start = start
+    with pytest.raises(OSError, match="no memory"):
+        engine.run()
+    assert (engine.done, engine.supervisor.running) == (["kill"], set())
 
 
 def test_awaited_tasks_are_those_of_the_labels():
     labels = {"learner": "learner", "run_loop-0": "run_loop", "run_loop-1": "run_loop"}
-    assert awaited_names(["run_loop"], labels) == {"run_loop-0", "run_loop-1"}
+    assert Terms(["run_loop"]).awaited(labels) == {"run_loop-0", "run_loop-1"}
 
 
 class TestRestarts:
@@ -349,9 +372,9 @@ class TestPhases:
     """Awaited tasks are asked to stop first."""
 
     def interrupted(self, engine):
-        with engine.interrupts():
+        with engine.supervisor.interrupts():
             os.kill(os.getpid(), signal.SIGTERM)
-            return engine.watch()
+            return engine.supervisor.run()
 
     def test_the_others_when_those_have_ended(self):
         engine = Stub("learner-0", "learner-1", "replay", "evaluator", stop_notice=10.0)
@@ -384,10 +407,10 @@ class TestPhases:
 
     def test_a_second_signal_does_not_wait_for_the_others_turn(self):
         engine = Stub("learner", "replay", when_killed=[Ended("learner"), Ended("replay")])
-        with engine.interrupts():
+        with engine.supervisor.interrupts():
             for _ in range(2):
                 os.kill(os.getpid(), signal.SIGTERM)
-            engine.watch()
+            engine.supervisor.run()
         assert (engine.done, engine.events.now) == (["stop", "kill"], 0.0)
 
 
@@ -400,7 +423,7 @@ class TestSignalsOnHosts:
         engine.events.put_at(1.1, Asked("learner", signal.SIGTERM))
         engine.events.put_at(2.0, Ended("learner", signal=signal.SIGTERM))
         engine.events.put_at(3.0, Ended("replay", signal=signal.SIGTERM))
-        outcome = engine.watch()
+        outcome = engine.supervisor.run()
         assert (outcome.status, outcome.signal) == ("interrupted", signal.SIGTERM)
         assert "SIGTERM to task replay" in outcome.message
         assert engine.asked == [(1.0, ["learner"], 10.0), (2.0, ["replay"], 9.0)]
@@ -408,23 +431,23 @@ class TestSignalsOnHosts:
     def test_the_launchers_own_signal_is_not_the_second_one(self):
         engine = Stub("learner", when_killed=[Ended("learner")])
         engine.events.put(Asked("learner", signal.SIGTERM))
-        with engine.interrupts():
+        with engine.supervisor.interrupts():
             os.kill(os.getpid(), signal.SIGTERM)
             engine.events.put_at(5.0, Ended("learner"))
-            engine.watch()
+            engine.supervisor.run()
         assert engine.done == ["stop"]
 
     def test_but_the_one_after_it_is(self):
         engine = Stub("learner", when_killed=[Ended("learner")])
         engine.events.put(Asked("learner", signal.SIGTERM))
-        with engine.interrupts():
+        with engine.supervisor.interrupts():
             for _ in range(2):
                 os.kill(os.getpid(), signal.SIGTERM)
-            engine.watch()
+            engine.supervisor.run()
         assert engine.done == ["stop", "kill"]
 
 
 @pytest.mark.parametrize("until", [[], ["learner", "trainer"]])
 def test_unknown_awaited_labels_are_refused(until):
     with pytest.raises(LaunchError, match=r"until = .*learner, replay/icons"):
-        awaited_names(until, {"learner": "learner", "replay-icons": "replay/icons"})
+        Terms(until).awaited({"learner": "learner", "replay-icons": "replay/icons"})

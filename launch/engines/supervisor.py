@@ -1,7 +1,7 @@
 """What every engine has in common: from what happens to tasks to the run's end.
 
-An engine starts tasks and puts an `Ended` on its queue for each that is over.
-Everything else is here: what counts as success, what as failure, which tasks that
+An engine starts tasks and puts an `Ended` on the supervisor's queue for each that is
+over. Everything else is here: what counts as success, what as failure, which tasks that
 died are started again, when tasks are asked to stop, and when they are ended.
 """
 
@@ -13,90 +13,38 @@ import dataclasses
 import queue
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Sequence
 
 from classact.launch.engines.events import Asked, Crash, Ended, Event
 from classact.launch.engines.interrupts import Interrupt, Interrupts, interrupts_to
 from classact.launch.engines.outcome import LaunchError, Outcome, TaskEnd
-from classact.launch.engines.restarts import RestartPlan, Restarts
+from classact.launch.engines.restarts import RestartPlan
+from classact.launch.engines.stopping import Stopping
+from classact.launch.engines.terms import Terms
 from classact.nodes.errors import unwritable
 
 _TICK_SECONDS = 1.0
-# What tasks may take to vanish once they are killed: the kernel frees their memory
-# first. One that hangs inside the kernel (a lost network disk) never does.
-_REAP_SECONDS = 5.0
 # Of what a task said last, in a line for the user.
 _LAST_WORDS = 200
 
 
-@dataclasses.dataclass(frozen=True)
-class Patience:
-    """How long an engine waits, in seconds.
+class Tasks(abc.ABC):
+    """What an engine can do with the tasks of one run.
+
+    An `Ended` is put on the supervisor's `events` for each that is over, from whatever thread.
 
     Attributes:
-      stop_notice: from the beginning of a stop to ending what still runs. The awaited
-        tasks are asked first: they have all of it, to save their state for instance,
-        and the others at least half. A large model needs more than the default. A
-        second signal does not wait for it.
-      crash_grace: from a crash after which the task is not started again to asking
-        the others to stop. If every awaited task succeeds within it, the run is
-        completed: a task that ends takes its servers away somewhat before its process
-        is gone, and a client may not survive that.
+      tell_seconds: how long to wait, after the notice, for hosts to end tasks themselves.
+      reap_seconds: what tasks may take to vanish once they are killed: the kernel frees their
+        memory first. One that hangs inside the kernel (a lost network disk) never does.
     """
 
-    stop_notice: float = 8.0
-    crash_grace: float = 2.0
-
-
-class Engine(abc.ABC):
-    """Watches over the tasks of one run, which a subclass starts and ends.
-
-    Attributes:
-      events: takes an `Ended` for each task that is over.
-      running: names of the tasks that run.
-    """
-
-    def __init__(
-        self,
-        names: Collection[str],
-        awaited: Collection[str],
-        patience: Patience,
-        on_tick: Callable[[], None] | None,
-        restarts: Restarts = Restarts(),  # noqa: B008 - it is frozen.
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Starts nothing.
-
-        Args:
-          names: of the tasks that run already; others are told by `begun`.
-          awaited: names of those whose success is the run's.
-          patience: how long to wait for them.
-          on_tick: see `watch`.
-          restarts: which of those that die are started again.
-          clock: gives the time in seconds; what `events.get` waits must pass on it.
-        """
-        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self.running: set[str] = set()
-        self._awaited = set(awaited)
-        self._patience = patience
-        self._on_tick = on_tick
-        self._clock = clock
-        self._plan = RestartPlan(restarts, clock)
-        self._ends: dict[str, TaskEnd] = {}
-        self._succeeded = False
-        self._crash: Outcome | None = None
-        self._verdict: Outcome | None = None
-        self._asked_on_host = False
-        self._notice_end = 0.0
-        self._others_at: float | None = None
-        self._killed = False
-        self._deadline: float | None = None
-        for name in names:
-            self.begun(name)
+    tell_seconds: float = 0.0
+    reap_seconds: float = 5.0
 
     @abc.abstractmethod
-    def restart(self, name: str) -> None:
-        """Starts a task that died on its host, with its addresses and its log; returns at once.
+    def start(self, name: str) -> None:
+        """Starts a task, or starts it again where it was, with its addresses and log; returns at once.
 
         Raises:
           OSError, LaunchError: if it cannot be started.
@@ -112,40 +60,87 @@ class Engine(abc.ABC):
         """
 
     @abc.abstractmethod
-    def kill(self) -> None:
-        """Ends every running task, where that can be done; returns at once."""
+    def kill(self, names: Collection[str]) -> None:
+        """Ends running tasks, where that can be done; returns at once."""
 
     def end_of(self, name: str) -> TaskEnd | None:
         """What a task used that is over, in this life; None if that is not known."""
         del name
         return None
 
-    def tell_seconds(self) -> float:
-        """How long to wait, after the notice, for hosts to end tasks themselves."""
-        return 0.0
+    def look(self, names: Collection[str]) -> None:
+        """Called about once a second with the names of the running tasks; must not block."""
+        del names
 
-    def reap_seconds(self) -> float:
-        """How long to wait for killed tasks to vanish."""
-        return _REAP_SECONDS
 
-    @property
-    def stopping(self) -> bool:
-        """Whether tasks have been asked to stop."""
-        return self._verdict is not None
+class Supervisor:
+    """Watches over the tasks of one run.
 
-    def begun(self, name: str) -> None:
-        """Notes that a task has been started."""
-        self._plan.begin(name)
-        self.running.add(name)
+    Attributes:
+      events: takes an `Ended` for each task that is over.
+      running: names of the tasks that run.
+    """
 
-    def tick(self) -> None:
-        """Called about once a second."""
-        if self._on_tick is not None:
-            self._on_tick()
+    def __init__(
+        self,
+        tasks: Tasks,
+        names: Sequence[str],
+        awaited: Collection[str],
+        terms: Terms,
+        events: queue.SimpleQueue[Event],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Starts nothing.
 
-    def succeeds(self, ended: Ended) -> bool:
-        """Whether an end without a crash counts as the task's success."""
-        return ended.crash is None
+        Args:
+          tasks: starts, stops and ends them.
+          names: of all tasks, in the order in which they are started.
+          awaited: names of those whose success is the run's.
+          terms: how they are run.
+          events: its queue; signals to this process are put there too.
+          clock: gives the time in seconds; what `events.get` waits must pass on it.
+        """
+        self.events = events
+        self.running: set[str] = set()
+        self._tasks = tasks
+        self._names = names
+        self._awaited = set(awaited)
+        self._terms = terms
+        self._clock = clock
+        self._plan = RestartPlan(terms.restarts, clock)
+        self._stopping = Stopping(
+            self._awaited,
+            terms.patience,
+            clock,
+            tasks.stop,
+            tasks.kill,
+            tasks.tell_seconds,
+            tasks.reap_seconds,
+        )
+        self._ends: dict[str, TaskEnd] = {}
+        self._succeeded = False
+        self._crash: Outcome | None = None
+        self._grace_end: float | None = None
+        self._verdict: Outcome | None = None
+        self._asked_on_host = False
+
+    def run(self) -> Outcome:
+        """Starts all tasks and watches over them until they are over; nothing is left then.
+
+        Returns:
+          How it ended, with what the tasks used.
+
+        Raises:
+          OSError, LaunchError: if a task cannot be started.
+        """
+        try:
+            for name in self._names:
+                self._tasks.start(name)
+                self._begun(name)
+            self._terms.on_start()
+            return self.watch()
+        finally:
+            self.abort()
 
     def interrupts(self) -> contextlib.AbstractContextManager[Interrupts]:
         """Makes signals to this process events of the run; see `interrupts_to`."""
@@ -155,31 +150,25 @@ class Engine(abc.ABC):
         """Waits until all tasks are over, one way or another.
 
         - Every awaited task succeeded, or a task asked for the end: completed.
-        - A task crashed before that: it is started again, if `restarts` allow it and
+        - A task crashed before that: it is started again, if the terms allow it and
           the crash is not fatal. Else failed, see also `Patience.crash_grace`.
         - A signal to this process before that, or to a task on its host: interrupted.
 
-        The tasks that are left are then asked to stop. If awaited ones are among them,
-        the others are asked when those have ended, or after half the notice. What is
-        left after the notice is killed, or at once at a second signal. Calls `tick`
-        about once a second.
+        The tasks that are left are then asked to stop, see `Stopping`, and ended at once
+        at a second signal.
 
         A task that ended by itself and well is never started again, nor anything once
         all awaited tasks have succeeded; nor an awaited task once another has: they
         end together.
-
-        Returns:
-          How it ended, with what the tasks used.
         """
         next_tick = self._clock()
-        while (self.running or self._plan.times) and not self._given_up():
-            now = self._clock()
-            if now >= next_tick:
-                next_tick = now + _TICK_SECONDS
-                self.tick()
-            self._do_what_is_due(now)
-            times = [next_tick, self._deadline, self._others_at, *self._plan.times]
-            wake = min(time for time in times if time is not None)
+        while (self.running or self._plan.times) and not self._stopping.given_up:
+            if self._clock() >= next_tick:
+                next_tick = self._clock() + _TICK_SECONDS
+                self._tasks.look(set(self.running))
+                self._terms.on_tick()
+            self._do_what_is_due()
+            wake = min([next_tick, *self._stopping.times, *self._plan.times, self._grace_end or next_tick])
             with contextlib.suppress(queue.Empty):
                 self._on_event(self.events.get(timeout=max(0.0, wake - self._clock())))
         outcome = self._verdict or self._crash or Outcome("failed", message="the tasks ended by themselves")
@@ -193,24 +182,24 @@ class Engine(abc.ABC):
 
     def abort(self) -> None:
         """Ends what is left after an error in the launcher itself; else does nothing."""
-        if not self.running or self._given_up():
+        if not self.running or self._stopping.given_up:
             return
-        self.kill()
-        give_up = self._clock() + _REAP_SECONDS
+        self._tasks.kill(set(self.running))
+        give_up = self._clock() + self._tasks.reap_seconds
         while self.running and self._clock() < give_up:
             with contextlib.suppress(queue.Empty):
                 event = self.events.get(timeout=max(0.0, give_up - self._clock()))
                 if isinstance(event, Ended):
                     self.running.discard(event.name)
 
-    def _given_up(self) -> bool:
-        return self._killed and self._deadline is None
+    def _begun(self, name: str) -> None:
+        self._plan.begin(name)
+        self.running.add(name)
 
-    def _do_what_is_due(self, now: float) -> None:
-        if self._deadline is not None and now >= self._deadline:
-            self._on_deadline()
-        if self._others_at is not None and now >= self._others_at:
-            self._stop_others()
+    def _do_what_is_due(self) -> None:
+        if self._grace_end is not None and self._clock() >= self._grace_end and self._crash is not None:
+            self._stop(self._crash)
+        self._stopping.advance(self.running)
         while (name := self._plan.due()) is not None:
             self._start_again(name)
 
@@ -225,7 +214,7 @@ class Engine(abc.ABC):
             # Not the second one: a cluster signals hosts and launcher in the same breath.
             self._asked_on_host = False
         else:
-            self._kill()
+            self._stopping.hurry(set(self.running))
 
     def _on_asked(self, name: str, signal: int) -> None:
         if self._verdict is None:
@@ -234,19 +223,18 @@ class Engine(abc.ABC):
 
     def _on_end(self, ended: Ended) -> None:
         self.running.discard(ended.name)
-        end = self.end_of(ended.name)
+        end = self._tasks.end_of(ended.name)
         if end is not None:
             self._ends[ended.name] = end.after(self._ends.get(ended.name))
         if self._verdict is not None:
-            if self._others_at is not None and not self.running & self._awaited:
-                self._stop_others()
+            self._stopping.on_end(self.running)
         elif ended.signal is not None:
             self._on_asked(ended.name, ended.signal)
         elif ended.stops_run:
             self._stop(self._crash or Outcome("completed"))
         elif ended.crash is not None:
             self._on_crash(ended.name, ended.crash)
-        elif ended.name in self._awaited and self.succeeds(ended):
+        elif ended.name in self._awaited:
             self._succeeded = True
             self._awaited.discard(ended.name)
             if not self._awaited:
@@ -261,7 +249,7 @@ class Engine(abc.ABC):
             self._crash = Outcome(
                 "failed", name, crash.message + again, crash.traceback, diverged=crash.diverged
             )
-            self._deadline = self._clock() + self._patience.crash_grace
+            self._grace_end = self._clock() + self._terms.patience.crash_grace
             self._plan.cancel()
         if self._crash is not None and name in self._awaited:
             self._stop(self._crash)
@@ -277,67 +265,24 @@ class Engine(abc.ABC):
         return planned is not None
 
     def _start_again(self, name: str) -> None:
-        self.begun(name)
+        self._begun(name)
         try:
-            self.restart(name)
+            self._tasks.start(name)
         except (OSError, LaunchError) as error:
             self.running.discard(name)
             fatal = unwritable(error) is not None
             self._on_crash(name, Crash(f"task {name} cannot be started again: {error}", "", fatal))
 
-    def _on_deadline(self) -> None:
-        if self._killed:
-            self._deadline = None
-        elif self._verdict is not None:
-            self._kill()
-        elif self._crash is not None:
-            self._stop(self._crash)
-
     def _stop(self, verdict: Outcome) -> None:
         self._verdict = verdict
+        self._grace_end = None
         self._plan.cancel()
-        now, notice = self._clock(), self._patience.stop_notice
-        self._notice_end = now + notice
-        self._deadline = self._notice_end + self.tell_seconds()
-        first = self.running & self._awaited
-        if first:
-            self._others_at = now + notice / 2
-        self.stop(first or set(self.running), notice)
-
-    def _stop_others(self) -> None:
-        self._others_at = None
-        others = self.running - self._awaited
-        if others:
-            self.stop(others, self._notice_end - self._clock())
-
-    def _kill(self) -> None:
-        if not self._killed:
-            self._killed = True
-            self._others_at = None
-            self._deadline = self._clock() + self.reap_seconds()
-            self.kill()
+        self._stopping.begin(self.running)
 
 
 def _interrupted(interrupt: Interrupt, task: str = "") -> Outcome:
     what = f"stopped by {interrupt.name}" + (f" to task {task} on its host" if task else "")
     return Outcome("interrupted", message=what, signal=interrupt.signal)
-
-
-def awaited_names(until: Collection[str], labels: Mapping[str, str]) -> set[str]:
-    """Returns the names of the tasks that a run waits for.
-
-    Args:
-      until: their labels.
-      labels: label of every task by its name.
-
-    Raises:
-      LaunchError: if `until` is empty or holds something that is no task's label.
-    """
-    missing = set(until) - set(labels.values())
-    if missing or not until:
-        known = ", ".join(dict.fromkeys(labels.values()))
-        raise LaunchError(f"until = {sorted(until)}: must name labels of the program, which has: {known}")
-    return {name for name, label in labels.items() if label in until}
 
 
 def _last_words(traceback: str) -> str:
