@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 UV := .venv/bin/uv
 # Before .venv is there.
 FIRST_UV := .venv/uv/bin/uv
-FOLDERS := launch nodes replay models selection data experiments
+FOLDERS := calls launch nodes replay models selection data experiments
 # The newest of these that is found is taken; 3.13 is fetched if none is.
 VERSIONS := 3.14 3.13 3.12
 # Trust the system's certificates, which a proxy may need; harmless elsewhere.
@@ -14,7 +14,7 @@ space := $(subst ,, )
 export PATH := $(PATH):$(subst $(space),:,$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1*/bin))
 LOCK_FLAGS := --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url
 
-.PHONY: env older-server other-python demo demo-clip test test-short lint format bench lock clean
+.PHONY: env older-server other-python demo demo-clip test test-short golden lint format bench lock clean
 
 env: .venv/installed
 
@@ -73,6 +73,10 @@ test-short: other-python
 	$(UV) pip install --quiet --compile-bytecode --python $(OTHER)/bin/python --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(OTHER)/bin/python --no-deps --editable .
 	CLASSACT_ENVIRONMENTS=$(CURDIR)/.venv/classact $(OTHER)/bin/python -m pytest -n 2 --dist worksteal $(SHORT)
+
+# Writes tests/golden/ anew: what every shipped configuration resolves to.
+golden: env
+	$(PYTHON) tests/golden_configs.py
 
 # mypy must see the repository's root under the package's name.
 lint: env

@@ -6,7 +6,7 @@ in an editable install and in a wheel alike.
 
 import setuptools
 
-_FOLDERS = ("launch", "nodes", "replay", "models", "selection", "data", "experiments")
+_FOLDERS = ("calls", "launch", "nodes", "replay", "models", "selection", "data", "experiments")
 _PACKAGES = [
     name
     for folder in _FOLDERS

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 
 import psutil
@@ -102,12 +102,13 @@ def examine() -> Iterator[Finding]:
         Findings, group by group. Nothing is changed; two minutes at most.
     """
     with futures.ThreadPoolExecutor() as asked:
-        groups = [
-            asked.submit(lambda look=look: list(look()))
-            for look in (main_environment, replay_server, launchpad, devices, network, launches, machine)
-        ]
-        for group in groups:
+        looks = (main_environment, replay_server, launchpad, devices, network, launches, machine)
+        for group in [asked.submit(_all_of, look) for look in looks]:
             yield from group.result()
+
+
+def _all_of(look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    return list(look())
 
 
 def main_environment() -> Iterator[Finding]:
@@ -294,8 +295,8 @@ def _answer(command: Sequence[str], seconds: float = _ANSWER_SECONDS, **variable
         return _Answer([], f"{command[0]}: {error.strerror}")
     lines = done.stderr.strip().splitlines()
     ended = f"status {done.returncode}"
-    error = (lines[-1].strip() if lines else ended) if done.returncode else ""
-    return _Answer(done.stdout.splitlines(), error)
+    failure = (lines[-1].strip() if lines else ended) if done.returncode else ""
+    return _Answer(done.stdout.splitlines(), failure)
 
 
 def _listed(versions: dict[str, str | None]) -> str:

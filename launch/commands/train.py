@@ -11,7 +11,7 @@ from classact.launch.commands import arguments, command_help, terminal
 
 USAGE = """\
   train     --config=FILE.py --workdir=DIR [--config.FIELD=VALUE …]
-            [--launch=processes|threads|slurm|ray|synchronous] [--isolate]
+            [--launch=processes|threads|slurm|ray|synchronous|MODULE:CLASS] [--isolate]
             trains one model; see experiments/configs/ for configurations
             --isolate gives it a network of its own, for processes, threads and synchronous:
             nothing outside reaches its servers, and it reaches nothing outside, such as data;
@@ -36,10 +36,10 @@ def main(argv: Sequence[str]) -> int:
     """Trains one model, as the command line says; see `cli.main`."""
     from classact.experiments.config import ConfigError
     from classact.launch.commands import config_file, isolation
-    from classact.launch.commands import run as run_lib
+    from classact.launch.engines import registry
 
     workdir = flags.DEFINE_string("workdir", None, "Run directory; a run in it goes on.")
-    launch = flags.DEFINE_enum("launch", "processes", run_lib.LAUNCHES, "How to start the program.")
+    launch = flags.DEFINE_string("launch", registry.DEFAULT, "How to run the program: the name of an engine.")
     isolate = flags.DEFINE_bool("isolate", False, _ISOLATE_HELP)
     # Before a configuration that may be missing, or fail.
     command_help.check(argv[1:])
@@ -58,7 +58,11 @@ def main(argv: Sequence[str]) -> int:
         raise arguments.UsageError(f"unexpected argument {rest[0]!r}: fields are set by --config.FIELD=VALUE")
     if not workdir.value:
         raise arguments.UsageError("--workdir=DIR is missing: the directory for the run's files")
-    if isolate.value and launch.value in run_lib.CLUSTERS:
+    try:
+        engine = registry.get(launch.value)
+    except ValueError as error:
+        raise arguments.UsageError(str(error)) from None
+    if isolate.value and engine.several_hosts:
         raise arguments.UsageError(
             f"--isolate: not with --launch={launch.value}, whose nodes must reach each other"
         )
@@ -73,7 +77,7 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
     Args:
         fields: of the configuration, see `experiments/base.py`.
         workdir: the run directory.
-        engine: one of `run.LAUNCHES`.
+        engine: name of an engine, see `registry`.
 
     Returns:
         The exit status.
@@ -86,6 +90,7 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
     from classact.experiments import resolution
     from classact.experiments.config import ConfigError
     from classact.launch.commands import run as run_lib
+    from classact.launch.engines import registry
     from classact.launch.engines.outcome import LaunchError
     from classact.nodes import checkpoints
 
@@ -100,7 +105,7 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
         raise arguments.UsageError(str(error)) from None
     terminal.say_how_it_ended(outcome)
     step = checkpoints.latest_step(workdir / "checkpoints")
-    if outcome.status != "completed" and step is not None and engine != "synchronous":
+    if outcome.status != "completed" and step is not None and registry.get(engine).resumes:
         again = ", and would most likely diverge again" if outcome.diverged is not None else ""
         said = f"its newest checkpoint is of step {step}; the same command goes on{again}"
         print(f"classact: {said}", file=sys.stderr)
