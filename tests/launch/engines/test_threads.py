@@ -1,8 +1,10 @@
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from classact.calls import exposed
 from classact.launch.assembly.in_threads import make_threads
 from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly.replay_node import ReplayNode
 from classact.launch.assembly.tasks import endpoints, task_names
 from classact.launch.engines.outcome import LaunchError
 from classact.launch.engines.ports import LoopbackPorts
@@ -17,6 +20,8 @@ from classact.launch.engines.sockets import PrivateSockets
 from classact.launch.engines.terms import Patience, Terms
 from classact.launch.engines.threads import run_threads
 from classact.nodes import errors
+from classact.replay import server_calls
+from classact.replay.config import TableConfig
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM)
 NO_GRACE = Patience(crash_grace=0)
@@ -76,6 +81,28 @@ def test_nodes_reach_each_other():
     assert label == "inference/icons"
     assert address.startswith("unix:")
     assert not Path(address.removeprefix("unix:")).parent.exists()
+
+
+def test_replay_serves_other_nodes(tmp_path):
+    seen = []
+
+    def learner(address):
+        calls = server_calls.ServerCalls(address)
+        deadline = time.monotonic() + 30
+        while not seen:
+            with contextlib.suppress(server_calls.ReplayError):
+                seen.append(sorted(calls.tables()))
+            assert time.monotonic() < deadline
+
+    program = lp.Program("replay")
+    tables = TableConfig(batch_size=4, samples_per_insert=0.5, capacity=64, super_batch=8)
+    replay = program.add_node(ReplayNode(tables, 100, tmp_path), label="replay/icons")
+    program.add_node(lp.PyNode(learner, replay), label="learner")
+
+    outcome = run(program)
+
+    assert outcome.status == "completed", outcome.traceback
+    assert seen == [["examples", "stream"]]
 
 
 def test_a_crash_ends_the_run_with_its_traceback(capsys):
