@@ -11,10 +11,12 @@ import sys
 from collections.abc import Mapping
 
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import gpu_split, parts
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly import gpu_split
+from classact.launch.assembly.parts import learning, shapes
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.engines import accelerators
 from classact.launch.engines.gpus import Assignment, assign
+from classact.launch.engines.interface import Engine
 from classact.launch.engines.outcome import LaunchError
 from classact.nodes import mesh
 
@@ -23,8 +25,6 @@ _ANSWER_SECONDS = 60.0
 _QUESTION = "import jax; print(jax.default_backend(), jax.local_device_count())"
 _SEVERAL_CPUS = "xla_force_host_platform_device_count"
 _LEARNER = ("learner", 0)
-_KINDS = ("learner", "inference", "evaluator", "replay", "run_loop")
-_ONE_PROCESS = ("threads", "synchronous")
 # The one that asks must leave the memory to the one that trains.
 _ASKING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
@@ -46,7 +46,7 @@ class Placement:
         return self.nodes.get((label, index), self.others)
 
 
-def place(config: ExperimentConfig, engine: str, data: parts.DataShape, said: FirstLines) -> Placement:
+def place(config: ExperimentConfig, engine: Engine, data: shapes.DataShape, said: FirstLines) -> Placement:
     """Divides this machine's devices among the nodes, and checks the learner's.
 
     With `--launch=processes`; with `threads` and `synchronous`, which are one process, it has all. A cluster
@@ -54,7 +54,7 @@ def place(config: ExperimentConfig, engine: str, data: parts.DataShape, said: Fi
 
     Args:
         config: of the run.
-        engine: one of `prepared.LAUNCHES`.
+        engine: how it is run.
         data: the shape of the data, to count the models' work.
         said: is told who has which GPUs.
 
@@ -63,7 +63,9 @@ def place(config: ExperimentConfig, engine: str, data: parts.DataShape, said: Fi
             learner's cannot share a batch evenly.
     """
     _check_engine(config, engine)
-    if engine == "processes":
+    if not engine.has_nodes or engine.several_hosts:
+        return Placement()
+    if not engine.one_process:
         there = accelerators.found()
         if there.gpus:
             return _divided(config, there, data, said)
@@ -71,17 +73,16 @@ def place(config: ExperimentConfig, engine: str, data: parts.DataShape, said: Fi
         if wanted:
             kind, gpus = next(iter(wanted.items()))
             raise ConfigError(f"resources.{kind}.gpus={gpus:g}: there are 0 GPUs: {there.why}")
-    if engine in ("processes", "threads"):
-        backend = check(config)
-        if engine == "processes" and backend == "tpu":
-            if config.mesh.hosts > 1:
-                raise ConfigError(
-                    f"mesh.hosts={config.mesh.hosts}: must be 1 with --launch=processes on a TPU: all of its "
-                    "chips are one process's"
-                )
-            said.say("TPU: the learner has all chips of this machine, all other nodes compute on the CPU")
-            return Placement({_LEARNER: {}}, {"JAX_PLATFORMS": "cpu"})
-    return Placement()
+    backend = check(config)
+    if backend != "tpu" or engine.one_process:
+        return Placement()
+    if config.mesh.hosts > 1:
+        raise ConfigError(
+            f"mesh.hosts={config.mesh.hosts}: must be 1 on one machine with a TPU: all of its chips are one "
+            "process's"
+        )
+    said.say("TPU: the learner has all chips of this machine, all other nodes compute on the CPU")
+    return Placement({_LEARNER: {}}, {"JAX_PLATFORMS": "cpu"})
 
 
 def check(config: ExperimentConfig) -> str:
@@ -110,25 +111,20 @@ def _check_suits(config: ExperimentConfig, backend: str, count: int) -> None:
         mesh.check_fsdp(config.mesh.fsdp, count, config.mesh.hosts, backend)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    parts.check_batches(config, count * config.mesh.hosts)
+    learning.check_batches(config, count * config.mesh.hosts)
 
 
-def _check_engine(config: ExperimentConfig, engine: str) -> None:
+def _check_engine(config: ExperimentConfig, engine: Engine) -> None:
+    if engine.has_nodes and not engine.one_process:
+        return
     for kind, gpus in config.resources.said().items():
-        field = f"resources.{kind}.gpus={gpus:g}"
-        if engine in _ONE_PROCESS:
-            raise ConfigError(f"{field}: must be -1 with --launch={engine}, one process that has all GPUs")
-    for kind in _KINDS:
-        gpus = getattr(config.on_cluster, kind).gpus
-        if engine == "slurm" and gpus != int(gpus):
-            raise ConfigError(
-                f"resources.{kind}.gpus={gpus:g}: must be a whole number with --launch=slurm, which gives a "
-                "step whole GPUs; in a job of one host --launch=processes divides them"
-            )
+        raise ConfigError(
+            f"resources.{kind}.gpus={gpus:g}: must be -1 with this launch, one process that has all GPUs"
+        )
 
 
 def _divided(
-    config: ExperimentConfig, there: accelerators.Found, data: parts.DataShape, said: FirstLines
+    config: ExperimentConfig, there: accelerators.Found, data: shapes.DataShape, said: FirstLines
 ) -> Placement:
     names = [gpu.name for gpu in there.gpus]
     wishes = gpu_split.wishes(config, lambda: gpu_split.work_of(config, data), len(names))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from classact.experiments import ledger
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import parts
+from classact.launch.assembly.parts import learning, networks, shapes
 from classact.selection import policies
 
 # Where learner and scorers share one GPU: the learner has optimiser and activations to hold.
@@ -32,10 +32,10 @@ class Work:
     scoring: float
 
 
-def work_of(config: ExperimentConfig, data: parts.DataShape) -> Work:
+def work_of(config: ExperimentConfig, data: shapes.DataShape) -> Work:
     """MACs of an update of a run."""
-    models = parts.make_models(config, data)
-    macs = {name: float(parts.forward_macs(model, config, data)) for name, model in models.items()}
+    models = networks.make_models(config, data)
+    macs = {name: float(networks.forward_macs(model, config, data)) for name, model in models.items()}
     learner, scorer = macs["learner"], macs.get("reference", macs.get("online", 0.0))
     training = scoring = 0.0
     for own in config.data_sets.values():
@@ -163,7 +163,7 @@ def _taken(each: float, nodes: int) -> int:
 def _suits(config: ExperimentConfig, devices: int) -> bool:
     """Whether a host of the learner can use so many devices."""
     try:
-        parts.check_batches(config, devices * config.mesh.hosts)
+        learning.check_batches(config, devices * config.mesh.hosts)
     except ConfigError:
         return False
     return devices % config.mesh.fsdp == 0

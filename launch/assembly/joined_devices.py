@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 import jax
 
 from classact.launch.assembly import gpu_split
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.engines import accelerators
 from classact.launch.engines.gpus import Assignment, assign
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import recorded
+from classact.launch.assembly.parts import recorded
 from classact.launch.engines.outcome import LaunchError
 from classact.nodes import checkpoints
 from classact.replay import folders

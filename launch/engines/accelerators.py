@@ -83,8 +83,10 @@ def found(environment: Mapping[str, str] | None = None) -> Found:
         gpus = _counted() if said is None else said
         why = "" if gpus else "there is no NVIDIA GPU, or no driver for it (try nvidia-smi)"
         return Found(tuple(gpus), why, by_bus="CUDA_DEVICE_ORDER" not in environment)
-    gpus = tuple(select(visible, said))
-    return Found(gpus, "" if gpus else f"CUDA_VISIBLE_DEVICES={visible!r} leaves none of {len(said or ())}")
+    chosen = tuple(select(visible, said))
+    return Found(
+        chosen, "" if chosen else f"CUDA_VISIBLE_DEVICES={visible!r} leaves none of {len(said or ())}"
+    )
 
 
 def has_cuda_plugin() -> bool:

@@ -10,7 +10,8 @@ import pytest
 from classact.experiments import base, resolution
 from classact.experiments.config import ConfigError
 from classact.launch.assembly import devices
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly.parts.first_lines import FirstLines
+from classact.launch.engines import registry
 from classact.launch.engines.accelerators import Found, Gpu
 
 
@@ -94,7 +95,7 @@ def placed(engine="processes", **changes):
     fields.update(changes)
     said = FirstLines()
     config = resolution.resolve(fields)
-    return devices.place(config, engine, None, said), said.lines()
+    return devices.place(config, registry.get(engine), None, said), said.lines()
 
 
 def test_each_nodes_process_sees_its_own_gpus(machine):

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from classact.experiments import base, resolution
 from classact.experiments.config import ConfigError
 from classact.launch import program
-from classact.launch.assembly import gpu_split, parts
+from classact.launch.assembly import gpu_split
 from classact.launch.assembly.gpu_split import Work, learners_gpus
+from classact.launch.assembly.parts import networks, shapes, sources
 from classact.launch.engines.gpus import assign
 
 EVEN = Work(training=1.0, scoring=1.0)
@@ -142,8 +143,8 @@ def test_work_is_counted_as_the_ledger_counts():
     """An update of the learner is three passes over b, and its scoring one pass over B = 2·b."""
     config = resolved(filter_ratio=0.5)
     (own,) = config.data_sets.values()
-    data = parts.data_shape(config, parts.open_train_source(config, own))
-    macs = parts.forward_macs(parts.make_models(config, data)["learner"], config, data)
+    data = shapes.data_shape(config, sources.open_train_source(config, own))
+    macs = networks.forward_macs(networks.make_models(config, data)["learner"], config, data)
     assert gpu_split.work_of(config, data) == Work(3 * macs * own.batch_size, 2 * macs * own.batch_size)
     uniform = resolved(policy="uniform")
     assert gpu_split.work_of(uniform, data) == Work(3 * macs * own.batch_size, 0.0)
@@ -152,7 +153,7 @@ def test_work_is_counted_as_the_ledger_counts():
 def test_all_nodes_that_compute_are_those_of_the_program():
     config = resolved(inference__servers=2, inference__run_loops_as_nodes=True, mesh__hosts=2)
     (own,) = config.data_sets.values()
-    data = parts.data_shape(config, parts.open_train_source(config, own))
+    data = shapes.data_shape(config, sources.open_train_source(config, own))
     built = program.build_program(config, pathlib.Path("run"), dict.fromkeys(config.data_sets, data))
     nodes = {(label, index) for label, group in built.groups.items() for index in range(len(group))}
     computing = {key for key in nodes if key[0].split("/")[0] in ("learner", "inference", "evaluator")}

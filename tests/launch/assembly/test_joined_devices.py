@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from classact.launch.assembly import joined_devices
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.engines.accelerators import Found, Gpu
 
 CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
