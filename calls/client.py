@@ -105,7 +105,7 @@ class Client:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Connection]:
-        """One that nobody else uses; closed after anything but an answer, so that nothing late comes of it."""
+        """One that nobody else uses; closed after anything but an answer: nothing late comes of it."""
         if os.getpid() != self._process:
             # Those of the process that this one was forked from are its own.
             self._idle, self._process = [], os.getpid()

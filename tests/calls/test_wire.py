@@ -193,10 +193,12 @@ def test_a_call_with_a_wrong_byte_is_a_call_or_refused(value, place, byte, cut):
 
 @pytest.mark.parametrize(
     "value",
-    [None, [], ["m"], ["m", [], {}], ["m", [], {}, 1], [1, [], {}, 1.0], ["m", {}, {}, 1.0], ["m", [], [], 1.0],
-     ["m", [], {1: 2}, 1.0]],
+    [
+        *(None, [], ["m"], ["m", [], {}], ["m", [], {}, 1], [1, [], {}, 1.0]),
+        *(["m", {}, {}, 1.0], ["m", [], [], 1.0], ["m", [], {1: 2}, 1.0]),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_value_that_is_no_call_is_refused(value):
     with pytest.raises(WireError, match="no call"):
         protocol.read_call(wire.encode(value))
