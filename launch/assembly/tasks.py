@@ -9,9 +9,10 @@ neither end the run when a node crashes nor run on other hosts.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from classact.calls import keys as keys_lib
@@ -22,7 +23,7 @@ from classact.launch.engines.folders import make_private
 from classact.launch.engines.outcome import LaunchError
 from classact.launch.engines.ports import LOOPBACK
 from classact.launch.engines.resources import Resources, check_labels, common_environment, resources_of
-from classact.launch.engines.task import STOP_STATUS, Task
+from classact.launch.engines.task import STOP_STATUS, Task, remove_files
 
 # Launchpad's name for the address of a `CourierNode`.
 _CALLS = "courier"
@@ -62,11 +63,12 @@ def make_tasks(
     address_of: Callable[[str], str] = lambda host: host,
     sockets: Callable[[str], str] | None = None,
     resources: Mapping[str, Resources] | None = None,
+    own_environment: Callable[[str, int], Mapping[str, str]] = lambda label, index: {},
 ) -> list[Task]:
     """Places, addresses and serialises every node of a program.
 
-    Writes `<workdir>/tasks/<label>.pkl` per group (`remove_data_files` deletes
-    them), in a folder that is this user's alone, and creates `<workdir>/logs`. If nodes call
+    Writes `<workdir>/tasks/<label>.pkl` per group (`engines.task.remove_data_files`
+    deletes them), in a folder that is this user's alone, and creates `<workdir>/logs`. If nodes call
     each other over TCP, writes new keys to `<workdir>/keys.json`, for which see `calls.keys`.
     Nothing is started. Afterwards the program's addresses are bound, so that
     `endpoints` can list them.
@@ -81,6 +83,8 @@ def make_tasks(
       sockets: gives the Unix address of a task's server, where all nodes are on this
         machine: `PrivateSockets`. Servers that cannot have one get a port.
       resources: limits by label, or by first parts of labels; see `resources_of`.
+      own_environment: more variables of a node, from its label and its index in the
+        group; they win.
 
     Returns:
       The tasks in the program's order.
@@ -101,7 +105,7 @@ def make_tasks(
         node.launch_context.initialize(lp.LaunchType.LOCAL_MULTI_PROCESSING, None, stop_program)
         for handle in node.input_handles:
             handle.connect(node, key[0])
-        bind(node, names[key], lambda host=hosts[key]: f"{addresses[host]}:{ports(host)}", sockets)
+        bind(node, names[key], functools.partial(_over_tcp, hosts[key], addresses, ports), sockets)
 
     workdir = workdir.absolute()
     (workdir / "logs").mkdir(parents=True, exist_ok=True)
@@ -120,20 +124,13 @@ def make_tasks(
                     index=index,
                     host=hosts[label, index],
                     command=_command(data_files[label], index),
-                    env=env,
+                    env={**env, **own_environment(label, index)},
                     addresses=tuple(address.resolve() for address in node.addresses),
                     data_file=data_files[label],
                     log_path=workdir / "logs" / f"{name}.log",
                 )
             )
     return tasks
-
-
-def remove_data_files(tasks: Sequence[Task]) -> None:
-    """Deletes the serialised nodes, their folder if nothing else is in it, and the keys of their servers."""
-    _remove({task.data_file for task in tasks})
-    for path in {task.env[keys_lib.VARIABLE] for task in tasks if keys_lib.VARIABLE in task.env}:
-        Path(path).unlink(missing_ok=True)
 
 
 def task_names(program: lp.Program) -> dict[tuple[str, int], str]:
@@ -197,6 +194,10 @@ def bind(
         address.bind(FixedAddress(sockets(name) if sockets and on_socket else over_tcp()))
 
 
+def _over_tcp(host: str, addresses: Mapping[str, str], ports: Callable[[str], int]) -> str:
+    return f"{addresses[host]}:{ports(host)}"
+
+
 def _nodes(program: lp.Program) -> Iterator[tuple[tuple[str, int], lp.PyNode]]:
     """Each node with its label and its place in the group."""
     for label, nodes in program.groups.items():
@@ -224,7 +225,7 @@ def _serialise(program: lp.Program, folder: Path) -> dict[str, Path]:
     make_private(folder)
     files = {label: folder / f"{_file_name(label)}.pkl" for label in program.groups}
     with contextlib.ExitStack() as undo:
-        undo.callback(_remove, files.values())
+        undo.callback(remove_files, files.values())
         for label, nodes in program.groups.items():
             try:
                 functions = [Entry(node.function) for node in nodes]
@@ -236,14 +237,6 @@ def _serialise(program: lp.Program, folder: Path) -> dict[str, Path]:
                 ) from error
         undo.pop_all()
     return files
-
-
-def _remove(data_files: Collection[Path]) -> None:
-    for data_file in data_files:
-        data_file.unlink(missing_ok=True)
-    for folder in {data_file.parent for data_file in data_files}:
-        with contextlib.suppress(OSError):  # Not empty: somebody else's files.
-            folder.rmdir()
 
 
 def _command(data_file: Path, index: int) -> tuple[str, ...]:

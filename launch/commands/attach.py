@@ -19,8 +19,17 @@ from classact.calls import keys
 from classact.data import source, specs
 from classact.experiments.config import NAME, ConfigError, EvaluatorConfig, ExperimentConfig, require
 from classact.experiments.resolution import resolve
-from classact.launch.assembly import class_meaning, evaluators, fitting, identity, parts, rpc
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly import joined_devices, rpc
+from classact.launch.assembly.parts import (
+    class_meaning,
+    evaluators,
+    fitting,
+    identity,
+    networks,
+    shapes,
+    sources,
+)
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.commands import isolation
 from classact.models import registry
 from classact.nodes import checkpoints, divergence, errors, evaluator
@@ -99,18 +108,19 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
     # Checked as one of the experiment's own.
     evaluation = dataclasses.replace(config.evaluation, evaluators={name: own})
     config = dataclasses.replace(config, evaluation=evaluation)
-    opened = parts.open_eval_source(config, own)
+    opened = sources.open_eval_source(config, own)
     changed = "" if given else identity.change_of_evaluated(started, own.data, read_config(workdir), opened)
     if changed:
         raise AttachError(
             f"{workdir}: {own.data} is not what the run evaluates on: {changed}; name the data by --data"
         )
     trained_on = identity.measures_on_training_data(config, own.data, opened, started)
-    shape = parts.data_shape(config, opened)
+    shape = shapes.data_shape(config, opened)
     if config.task == "classification":
         shape = class_meaning.as_learned(shape, workdir)
     said = FirstLines()
-    classifier = parts.classifier(config.learner, config, shape)
+    joined_devices.keep_off(said)
+    classifier = networks.classifier(config.learner, config, shape)
     return Attached(
         workdir,
         name,

@@ -23,24 +23,17 @@ from classact.calls import addresses
 from classact.data.classes import Classes
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import (
-    class_meaning,
-    factories,
-    identity,
-    joined_actor,
-    parts,
-    references,
-    tasks,
-)
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly import factories, joined_actor, joined_devices, tasks
 from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly.parts import class_meaning, identity, networks, references, shapes, sources
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.commands import attach
 from classact.launch.commands.attach import AttachError
 from classact.launch.engines import ports, resources
-from classact.launch.engines.engine import Patience
 from classact.launch.engines.local import processes
 from classact.launch.engines.outcome import Outcome
 from classact.launch.engines.restarts import Restarts
+from classact.launch.engines.terms import Patience, Terms
 from classact.selection import policies
 
 _POLL_SECONDS = 1.0
@@ -178,11 +171,11 @@ def _host(address: str) -> str | None:
 
 def _checked_here(
     config: ExperimentConfig, data_set: str, theirs: Mapping[str, Any], directory: str, said: FirstLines
-) -> parts.DataShape:
+) -> shapes.DataShape:
     """Opens a data set and its reference at this place, and compares them with the experiment's."""
     own = config.data_sets[data_set]
     try:
-        shape = parts.data_shape(config, parts.open_train_source(config, own))
+        shape = shapes.data_shape(config, sources.open_train_source(config, own))
         known = Classes.from_json(theirs)
         if known is not None:
             shape = class_meaning.mapped(config, shape, known, "the experiment", said)
@@ -200,7 +193,7 @@ def _checked_here(
                     f"its {key} is {ours}, there {theirs.get(key)}"
                 )
         references.check_reference(config, own, shape, said)
-        parts.role_models(config, own, shape)
+        networks.role_models(config, own, shape)
     except (ConfigError, DataError) as error:
         raise AttachError(f"{error}{attach.elsewhere(directory)}") from None
     return shape
@@ -236,11 +229,13 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
         if not _wait_for(address, joining.workdir, stop):
             return Outcome("interrupted" if stop.is_set() else "completed")
     with ports.LoopbackPorts() as free_ports:
+        own = _devices(joining, report)
         made = tasks.make_tasks(
             build_program(joining),
             workdir=joining.workdir,
             ports=free_ports,
             resources={label: _resources(joining, label) for label in joining.labels},
+            own_environment=lambda label, index: own.get(label, {}),
         )
 
         def say_what_has_started() -> None:
@@ -248,13 +243,13 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
                 report(f"{task.name} starts; its log: {task.log_path}")
 
         config = joining.build.config
-        outcome = processes.run_processes(
-            made,
-            until=joining.labels,
-            patience=Patience(stop_notice=config.stop_notice_seconds),
-            restarts=Restarts(config.restarts_per_hour),
-            on_start=say_what_has_started,
+        terms = Terms(
+            joining.labels,
+            Patience(stop_notice=config.stop_notice_seconds),
+            Restarts(config.restarts_per_hour),
+            say_what_has_started,
         )
+        outcome = processes.run_processes(made, terms)
     if outcome.status == "completed" and not attach.has_ended(joining.workdir):
         raise AttachError(attach.silence(joining.workdir))
     return outcome
@@ -288,6 +283,15 @@ def _resources(joining: JoiningActors, label: str) -> resources.Resources:
     hosts = [host for address in (joining.learner, *joining.replays) if (host := _host(address))]
     threads = getattr(joining.build.config.threads, label.split("/")[0])
     return resources.Resources(threads=threads or None, env=resources.proxy_exceptions(hosts))
+
+
+def _devices(joining: JoiningActors, report: Callable[[str], None]) -> Mapping[str, Mapping[str, str]]:
+    """Which GPUs those have that score; the user is told."""
+    said = FirstLines()
+    found = joined_devices.environments(joining.labels if joining.scores else (), said)
+    for line in said.lines():
+        report(line)
+    return found
 
 
 def _wait_for(address: str, workdir: pathlib.Path, stop: threading.Event) -> bool:

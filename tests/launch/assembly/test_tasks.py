@@ -9,7 +9,6 @@ from classact.launch.assembly.launchpad import address, lp
 from classact.launch.assembly.tasks import (
     endpoints,
     make_tasks,
-    remove_data_files,
     stop_program,
     task_names,
 )
@@ -17,7 +16,7 @@ from classact.launch.engines.outcome import LaunchError
 from classact.launch.engines.ports import LoopbackPorts, PortsFrom
 from classact.launch.engines.resources import Resources
 from classact.launch.engines.sockets import PrivateSockets
-from classact.launch.engines.task import STOP_STATUS
+from classact.launch.engines.task import STOP_STATUS, remove_data_files
 
 
 class Server:
@@ -191,6 +190,21 @@ def test_resources_reach_the_tasks_of_their_label(tmp_path, monkeypatch):
     assert learner["JAX_PLATFORMS"] == "cpu"
     assert "NPROC" not in learner
     assert (learner["TF_CPP_MIN_LOG_LEVEL"], inference["TF_CPP_MIN_LOG_LEVEL"]) == ("0", "2")
+
+
+def test_a_nodes_own_environment_wins(tmp_path):
+    tasks = make_tasks(
+        distributed_program(),
+        workdir=tmp_path,
+        ports=PortsFrom(20_000),
+        resources={"": Resources(threads=2, cuda_visible_devices="")},
+        own_environment=lambda label, index: (
+            {"CUDA_VISIBLE_DEVICES": str(index)} if label == "inference/icons" else {}
+        ),
+    )
+    visible = {task.name: (task.env["CUDA_VISIBLE_DEVICES"], task.env["NPROC"]) for task in tasks}
+    assert visible["learner"] == ("", "2")
+    assert [visible[f"inference-icons-{index}"] for index in (0, 1)] == [("0", "2"), ("1", "2")]
 
 
 def test_resources_for_no_label_are_refused(tmp_path):
