@@ -100,6 +100,16 @@ class Connection:
             if answer is not None:
                 return answer
 
+    def wait_for_greeting(self, deadline: float, stop: threading.Event | None) -> bool:
+        """Whether the server greets before the deadline, or before `stop`; RefusedError as `ask`."""
+        while not self._greetings:
+            left = deadline - time.monotonic()
+            if left <= 0 or (stop is not None and stop.is_set()):
+                return False
+            if self._monitor.poll(1 + int(1000 * min(left, _POLL_SECONDS))):
+                self._hear("a greeting")
+        return True
+
     def close(self) -> None:
         """Closes it; what is under way is forgotten."""
         if not self._socket.closed:
