@@ -1,10 +1,11 @@
 """What `classact COMMAND --help` prints: how the command is used, and its own flags with their defaults."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
+HEADER = "usage: classact COMMAND …"
 _ASKING = ("-h", "-help", "--help", "-helpfull", "--helpfull", "-helpshort", "--helpshort")
 _WIDTH, _INDENT = 100, " " * 6
 
@@ -22,34 +23,21 @@ def check(argv: Sequence[str]) -> None:
         raise HelpAsked
 
 
-def of_command(command: str, usage: str, module: str, more: str = "") -> str:
+def of_command(usage: str, module: str, more: str = "") -> str:
     """Describes a command.
 
     Args:
-        command: its name.
-        usage: of all commands; each begins a line with its name, after two spaces.
+        usage: its lines in the usage of all commands.
         module: the name of the module that has defined its flags.
         more: paragraphs to end with.
 
     Returns:
         Lines, with one at the end of each.
     """
-    lines = ["usage: classact COMMAND …", "", *_usage(command, usage), "", "flags:"]
+    lines = [HEADER, "", *usage.splitlines(), "", "flags:"]
     for flag in sorted(flags.FLAGS.flags_by_module_dict().get(module, []), key=lambda flag: flag.name):
         lines += _described(flag)
     return "\n".join([*lines, *([""] if more else []), *more.splitlines()]) + "\n"
-
-
-def _usage(command: str, usage: str) -> Iterable[str]:
-    """A command's own lines of the usage of all."""
-    own = False
-    for line in usage.splitlines():
-        if line.startswith("  ") and not line.startswith("   "):
-            own = line.split()[0] == command
-        if own and line.strip():
-            yield line
-        elif not line.startswith("  "):
-            own = False
 
 
 def _described(flag: flags.Flag) -> list[str]:

@@ -3,14 +3,35 @@
 import pathlib
 import threading
 import zlib
+from collections.abc import Sequence
 
 import rich.console
 import rich.text
+from absl import flags
 
 from classact.experiments.curves import RunError
+from classact.launch.commands import arguments, terminal
 
 _POLL_SECONDS = 0.5
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "red", "bright_cyan", "bright_green")
+
+USAGE = """\
+  logs      --workdir=DIR [--last=10]
+            prints what the nodes print, until the run ends
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints them until the run ends; see `cli.main`."""
+    workdir = flags.DEFINE_string("workdir", None, "Run directory of the experiment.")
+    last = flags.DEFINE_integer("last", 10, "Lines of each node to begin with.", 1)
+    arguments.parse_all(argv, workdir)
+    stop, stopped = terminal.stop_on_signals()
+    try:
+        follow(pathlib.Path(str(workdir.value)), stop, int(last.value or 10))
+    except RunError as error:
+        raise arguments.UsageError(str(error)) from None
+    return 128 + stopped[0] if stopped else 0
 
 
 def follow(

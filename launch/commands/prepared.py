@@ -8,26 +8,26 @@ from typing import Any
 
 from classact.data import captions, specs
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import (
+from classact.launch.assembly import devices
+from classact.launch.assembly.parts import (
     class_meaning,
     data_checks,
-    devices,
     evaluators,
     held_out,
     identity,
-    parts,
+    learning,
+    networks,
     references,
+    shapes,
+    sources,
+    text_lines,
+    traced,
 )
-from classact.launch.assembly.first_lines import FirstLines, describe_source
-from classact.launch.commands import isolation, resume, text_lines, traced
-from classact.launch.engines import folders
+from classact.launch.assembly.parts.first_lines import FirstLines, describe_source
+from classact.launch.commands import isolation, resume
+from classact.launch.engines import folders, registry
+from classact.launch.engines.interface import Engine
 from classact.nodes import opening
-
-LAUNCHES = ("processes", "threads", "slurm", "ray", "synchronous")
-CLUSTERS = ("slurm", "ray")
-_ONE_PROCESS = ("threads", "synchronous")
-# With the learner on this machine.
-_HERE = ("processes", "threads")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +36,14 @@ class Prepared:
 
     config: ExperimentConfig
     workdir: pathlib.Path
-    data: Mapping[str, parts.DataShape]
+    data: Mapping[str, shapes.DataShape]
     earlier: resume.Earlier | None = None
     # What the user is told before anything starts.
     first_lines: Sequence[str] = ()
     # By evaluator what `config.json` says of its data.
     evaluated: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # Which devices of this machine each node has.
+    placement: devices.Placement = dataclasses.field(default_factory=devices.Placement)
 
 
 @specs.opened_once()
@@ -55,13 +57,14 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         config: the resolved configuration.
         workdir: the run directory; one that holds a run of the same configuration lets
             that run go on.
-        engine: one of `LAUNCHES`.
+        engine: name of the engine that will run it, see `registry`.
 
     Raises:
         ConfigError: for a field that cannot be run, or a work directory with another run.
         source.DataError: for data that is missing, damaged or of the wrong kind.
     """
-    if engine in _ONE_PROCESS and config.mesh.hosts > 1:
+    runs = registry.get(engine)
+    if runs.one_process and config.mesh.hosts > 1:
         raise ConfigError(
             f"mesh.hosts={config.mesh.hosts}: must be 1 with --launch={engine}, which is one process"
         )
@@ -70,28 +73,27 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
             f"mesh.hosts={config.mesh.hosts}: with --isolate this machine's name must be an address of "
             "loopback, by a line such as '127.0.1.1 NAME' in /etc/hosts"
         )
-    if engine == "synchronous" and config.mesh.fsdp > 1:
-        raise ConfigError(f"mesh.fsdp={config.mesh.fsdp}: must be 1 with --launch={engine}, for one device")
+    runs.check(config)
     folders.check_work_directory(workdir)
     earlier = resume.earlier(config, workdir)
-    if engine == "synchronous" and earlier is not None and not earlier.completed:
+    if not runs.resumes and earlier is not None and not earlier.completed:
         raise ConfigError(
-            f"workdir={str(workdir)!r} holds a run, and --launch=synchronous cannot go on with one: "
+            f"workdir={str(workdir)!r} holds a run, and --launch={engine} cannot go on with one: "
             "name another workdir"
         )
     said = FirstLines()
-    data = {name: _checked_data_set(config, name, engine, said) for name in config.data_sets}
+    data = {name: _checked_data_set(config, name, runs, said) for name in config.data_sets}
     data = class_meaning.agreed(config, data, None if earlier is None else workdir, said)
     shape = _common_shape(data)
     traced.check_models(config, shape)
     try:
-        parts.trained_models(config, shape)
+        learning.trained_models(config, shape)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    parts.make_task(config)
-    for model in parts.make_models(config, shape).values():
+    learning.make_task(config)
+    for model in networks.make_models(config, shape).values():
         try:
-            parts.forward_macs(model, config, shape)
+            networks.forward_macs(model, config, shape)
         except ValueError as error:
             raise ConfigError(f"model {model.name!r} for {shape.name} {shape.image_shape}: {error}") from None
     for name, own in config.data_sets.items():
@@ -99,16 +101,19 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         traced.check_scores(config, own, data[name])
     for evaluator in config.evaluation.evaluators.values():
         evaluators.make_measure(config, evaluator, shape, said)
-    if engine in _HERE:
-        devices.check(config)
+    placement = devices.place(config, runs, shape, said)
     checked = identity.check(config, workdir, data, said)
-    return Prepared(config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated)
+    return Prepared(
+        config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated, placement
+    )
 
 
-def _checked_data_set(config: ExperimentConfig, name: str, engine: str, said: FirstLines) -> parts.DataShape:
+def _checked_data_set(
+    config: ExperimentConfig, name: str, engine: Engine, said: FirstLines
+) -> shapes.DataShape:
     own = config.data_sets[name]
     started = time.monotonic()
-    train = parts.open_train_source(config, own)
+    train = sources.open_train_source(config, own)
     seconds = time.monotonic() - started
     for line in (*describe_source(train), *held_out.describe(config, train)):
         said.say(line)
@@ -123,15 +128,16 @@ def _checked_data_set(config: ExperimentConfig, name: str, engine: str, said: Fi
             f"the examples of {train.name}: each run loop reads its own"
         )
     data_checks.check_labels(train, said)
-    shape = parts.data_shape(config, train)
-    nodes = engine != "synchronous"
+    shape = shapes.data_shape(config, train)
     # A cluster's hosts have other memory than this one.
-    memory = None if engine in CLUSTERS else data_checks.machine_memory()
-    data_checks.check_sizes(name, own, train, shape.codec.num_bytes, said, nodes=nodes, memory=memory)
+    memory = None if engine.several_hosts else data_checks.machine_memory()
+    data_checks.check_sizes(
+        name, own, train, shape.codec.num_bytes, said, nodes=engine.has_nodes, memory=memory
+    )
     return shape
 
 
-def _common_shape(data: Mapping[str, parts.DataShape]) -> parts.DataShape:
+def _common_shape(data: Mapping[str, shapes.DataShape]) -> shapes.DataShape:
     """What one model can be built for; ConfigError if the data sets differ in it."""
     (first, shape), *others = data.items()
     for name, other in others:

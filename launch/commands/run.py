@@ -3,45 +3,36 @@
 import contextlib
 import dataclasses
 import pathlib
-import queue
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from classact.experiments.config import ExperimentConfig
 from classact.launch import program
-from classact.launch.assembly.synchronous import run_synchronous
-from classact.launch.assembly.tasks import endpoints, make_tasks
+from classact.launch.assembly.jobs import make_job
 from classact.launch.commands import resume, run_files
-from classact.launch.commands.prepared import CLUSTERS, LAUNCHES, Prepared, prepare
+from classact.launch.commands.prepared import Prepared, prepare
 from classact.launch.commands.progress import Progress
-from classact.launch.engines import folders, threads
-from classact.launch.engines.engine import Patience
+from classact.launch.engines import folders, registry
+from classact.launch.engines.interface import Engine, Job
 from classact.launch.engines.interrupts import interrupts_to
-from classact.launch.engines.local import processes
 from classact.launch.engines.outcome import LaunchError, Outcome
-from classact.launch.engines.ports import LoopbackPorts
-from classact.launch.engines.ray import run as ray_cluster
-from classact.launch.engines.resources import Resources
-from classact.launch.engines.restarts import Restarts
-from classact.launch.engines.slurm import info as slurm_info
-from classact.launch.engines.slurm import job as slurm_job
-from classact.launch.engines.slurm import run as slurm
 from classact.nodes import checkpoints
 
-__all__ = ["CLUSTERS", "LAUNCHES", "Prepared", "prepare", "run"]
+__all__ = ["Prepared", "prepare", "run"]
+
+# Runs a saved configuration, for an engine that hands a run to another launcher.
+_COMMAND = "classact.launch.commands.submitted"
 
 
 def run(prepared: Prepared, engine: str) -> Outcome:
     """Runs an experiment, from its newest checkpoint on if there is one; blocks until it has ended.
 
-    On this machine, unless `engine` is a cluster's. "slurm" outside a job submits one,
-    which then calls this again.
+    An engine may hand it to another launcher (a Slurm job, for instance), which then calls this
+    again.
 
     Args:
         prepared: of `prepare`.
-        engine: one of `LAUNCHES`.
+        engine: its name, see `registry`.
 
     Returns:
         How it ended; `result.json` says the same.
@@ -53,33 +44,44 @@ def run(prepared: Prepared, engine: str) -> Outcome:
     config, workdir = prepared.config, prepared.workdir
     if prepared.earlier is not None and prepared.earlier.completed:
         return Outcome("completed", message=f"it had reached its last step, {config.steps}, before")
-    if engine == "slurm" and slurm_info.own_job_id() is None:
-        groups = program.build_program(config, workdir, prepared.data).groups
+    found = registry.get(engine)
+    if found.submits():
         with Progress(workdir, config.steps):
-            return slurm_job.run_job(config, workdir, groups)
+            return found.submit(_job(prepared))
     with folders.written(workdir), contextlib.ExitStack() as lock:
         folders.make_work_directory(workdir)
         lock.enter_context(resume.locked(workdir))
         if prepared.earlier is not None:
             step = resume.prepare_files(config, workdir)
             print(f"classact: the run in {workdir} goes on from step {step}", file=sys.stderr, flush=True)
-        return _run_here(prepared, engine)
+        return _run_here(prepared, engine, found)
 
 
-def _run_here(prepared: Prepared, engine: str) -> Outcome:
+def _job(prepared: Prepared) -> Job:
+    """The run as its engine gets it."""
     config, workdir = prepared.config, prepared.workdir
-    run_files.write_config(prepared, engine)
+    built = program.build_program(config, workdir, prepared.data)
+    return make_job(
+        built,
+        config,
+        workdir,
+        prepared.data,
+        until=(program.LEARNER,),
+        on_start=lambda found: run_files.write_json(workdir / "endpoints.json", found),
+        command_module=_COMMAND,
+        own_environment=prepared.placement.environment,
+    )
+
+
+def _run_here(prepared: Prepared, name: str, engine: Engine) -> Outcome:
+    config, workdir = prepared.config, prepared.workdir
+    run_files.write_config(prepared, name)
     started = time.monotonic()
-    signals: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    # Slurm ends a job's steps first and then signals their launcher, which has its
-    # result still to write.
-    with interrupts_to(signals) if engine == "slurm" else contextlib.nullcontext():
+    job = _job(prepared)
+    with interrupts_to(job.signals) if engine.holds_signals else contextlib.nullcontext():
         try:
             with Progress(workdir, config.steps):
-                if engine == "synchronous":
-                    outcome = run_synchronous(config, workdir, prepared.data)
-                else:
-                    outcome = _run_program(prepared, engine, signals)
+                outcome = engine.run(job)
         except LaunchError:
             if prepared.earlier is None:
                 resume.forget(workdir)
@@ -102,60 +104,6 @@ def _run_here(prepared: Prepared, engine: str) -> Outcome:
                 message=f"{said}result.json cannot be written: {error}",
             )
     return outcome
-
-
-def _run_program(prepared: Prepared, engine: str, signals: queue.SimpleQueue[Any]) -> Outcome:
-    config, workdir = prepared.config, prepared.workdir
-    built = program.build_program(config, workdir, prepared.data)
-    until = (program.LEARNER,)
-    patience = Patience(stop_notice=config.stop_notice_seconds)
-    restarts = Restarts(config.restarts_per_hour)
-
-    def write_endpoints(found: Mapping[str, list[str]]) -> None:
-        run_files.write_json(workdir / "endpoints.json", found)
-
-    if engine == "threads":
-        return threads.run_threads(built, until=until, patience=patience, on_start=write_endpoints)
-    if engine == "ray":
-        return ray_cluster.run_actors(
-            built,
-            config.cluster,
-            workdir,
-            until=until,
-            patience=patience,
-            restarts=restarts,
-            on_start=lambda: write_endpoints(endpoints(built)),
-        )
-    job_id = slurm_info.own_job_id()
-    if engine == "slurm" and job_id is not None:
-        return slurm.run_steps(
-            built,
-            config.cluster,
-            workdir,
-            job_id=job_id,
-            until=until,
-            events=signals,
-            patience=patience,
-            restarts=restarts,
-            on_start=lambda: write_endpoints(endpoints(built)),
-        )
-    with LoopbackPorts() as ports:
-        resources = _resources(config, built.groups)
-        tasks = make_tasks(built, workdir=workdir, ports=ports, resources=resources)
-        return processes.run_processes(
-            tasks,
-            until=until,
-            patience=patience,
-            restarts=restarts,
-            on_start=lambda: write_endpoints(endpoints(built)),
-        )
-
-
-def _resources(config: ExperimentConfig, labels: Any) -> dict[str, Resources]:
-    """Thread limits by the first part of each label."""
-    kinds = {label.split("/")[0] for label in labels}
-    limits = dataclasses.asdict(config.threads)
-    return {kind: Resources(threads=limits[kind] or None) for kind in kinds}
 
 
 def _verified(outcome: Outcome, config: ExperimentConfig, workdir: pathlib.Path) -> Outcome:

@@ -12,12 +12,30 @@ from typing import Any, Literal
 
 import rich.console
 import rich.table
+from absl import flags
 
 from classact.experiments import curves
+from classact.launch.commands import arguments
 from classact.launch.commands.progress import RunState
 
 # Rates are over the last few records of a node.
 _RECENT_RECORDS = 5
+
+USAGE = """\
+  status    --workdir=DIR
+            says what of a run is where, how far it is, and how fast
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints it; see `cli.main`."""
+    workdir = flags.DEFINE_string("workdir", None, "Run directory of the experiment.")
+    arguments.parse_all(argv, workdir)
+    try:
+        print_status(pathlib.Path(str(workdir.value)))
+    except curves.RunError as error:
+        raise arguments.UsageError(str(error)) from None
+    return 0
 
 
 def print_status(workdir: pathlib.Path, console: rich.console.Console | None = None) -> None:

@@ -16,9 +16,9 @@ _CHAINED = re.compile(
     r"\n(The above exception was the direct cause of the following exception"
     r"|During handling of the above exception, another exception occurred):\n\s*\Z"
 )
-# The outermost frame of an exception that ended a Launchpad process. A traceback
-# without it was only printed on the way, or came as text from another node.
-_OUTERMOST = "process_entry.py"
+# The outermost frame of an exception that ended a task's process, which is a `python -m`.
+# A traceback without it was only printed on the way, or came as text from another node.
+_OUTERMOST = "in _run_module_as_main"
 # Before Python's "Fatal Python error" stands the reason that C++ gave for aborting.
 _LINES_BEFORE_FATAL = 5
 

@@ -97,3 +97,7 @@ class Outcome:
     def killed(self) -> tuple[str, ...]:
         """Names of the tasks that did not stop within the notice."""
         return tuple(name for name, end in self.tasks.items() if end.killed)
+
+    def with_summed_peaks(self) -> Outcome:
+        """Returns it with the sum of the tasks' peaks, where nobody sees all of them at once."""
+        return dataclasses.replace(self, peak_bytes=sum(end.peak_bytes for end in self.tasks.values()))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+from classact.calls import keys
 
 STOP_STATUS = 86
 """Exit status with which a task asks for the end of the whole run: `lp.stop()`."""
@@ -76,3 +79,19 @@ class Task:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path} holds no task: {error}") from None
+
+
+def remove_data_files(tasks: Sequence[Task]) -> None:
+    """Deletes the serialised nodes, their folder if nothing else is in it, and the keys of their servers."""
+    remove_files({task.data_file for task in tasks})
+    for path in {task.env[keys.VARIABLE] for task in tasks if keys.VARIABLE in task.env}:
+        Path(path).unlink(missing_ok=True)
+
+
+def remove_files(paths: Collection[Path]) -> None:
+    """Deletes files that may be gone, and their folders if nothing else is in them."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+    for folder in {path.parent for path in paths}:
+        with contextlib.suppress(OSError):  # Not empty: somebody else's files.
+            folder.rmdir()

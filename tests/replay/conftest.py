@@ -33,9 +33,7 @@ class Replay:
         self._server.start()
 
     def writer(self, **options):
-        opened = writer.ReplayWriter(
-            self.address, self.codec, self.config.table_names, self.stop, **options
-        )
+        opened = writer.ReplayWriter(self.address, self.codec, self.config.table_names, self.stop, **options)
         self._opened.append(opened)
         return opened
 

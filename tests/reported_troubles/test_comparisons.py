@@ -14,9 +14,13 @@ import numpy as np
 import pytest
 
 from classact.experiments import base, report, resolution
-from classact.launch.assembly import parts
+from classact.launch.assembly.in_threads import make_threads
 from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly.parts import learning
 from classact.launch.commands import cli, run
+from classact.launch.commands import train as train_command
+from classact.launch.engines.ports import LoopbackPorts
+from classact.launch.engines.terms import Terms
 from classact.launch.engines.threads import run_threads
 from classact.nodes import checkpoints, training
 
@@ -44,7 +48,7 @@ def fields(**changes):
 
 def train(workdir, **changes):
     """Runs an experiment in this process; returns its exit status and its result."""
-    status = cli.train(fields(**changes), workdir, "synchronous")
+    status = train_command.train(fields(**changes), workdir, "synchronous")
     return status, json.loads((workdir / "result.json").read_text())
 
 
@@ -52,7 +56,7 @@ def write_nonfinite_run(workdir):
     """Leaves a completed run whose parameters are not finite, as an earlier version could."""
     config = resolution.resolve(fields())
     prepared = run.prepare(config, workdir, "synchronous")
-    models = parts.trained_models(config, next(iter(prepared.data.values())))
+    models = learning.trained_models(config, next(iter(prepared.data.values())))
     state = training.init_state(models, 0)
     learner = state.models["learner"]
     learner = dataclasses.replace(learner, params=jax.tree.map(lambda array: array * np.nan, learner.params))
@@ -146,7 +150,10 @@ def test_threads_that_are_stopped_leave_the_tables_until_the_learner_has_saved_t
     program = lp.Program("stop")
     program.add_node(lp.PyNode(learner), label="learner")
     program.add_node(lp.PyNode(replay), label="replay/icons")
-    assert run_threads(program, until=["learner"]).status == "interrupted"
+    labels = {"learner": "learner", "replay-icons": "replay/icons"}
+    with LoopbackPorts() as ports:
+        outcome = run_threads(make_threads(program, ports), labels, Terms(["learner"]))
+    assert outcome.status == "interrupted"
     assert order == ["saved with tables", "tables gone"]
 
 

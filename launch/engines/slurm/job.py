@@ -1,8 +1,6 @@
 """Submits a run as a Slurm job, and follows it to its end.
 
-    python -m classact.launch.engines.slurm.job WORKDIR
-
-is what the job runs: the experiment that was submitted, on the job's own hosts.
+What the job runs is the same run on its own hosts, by the command that `Job.command` gives.
 """
 
 from __future__ import annotations
@@ -14,14 +12,14 @@ import math
 import os
 import queue
 import shlex
-import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from classact.experiments.config import ClusterConfig, ExperimentConfig
+from classact.experiments.config import ClusterConfig
 from classact.launch.engines.cluster import Key, needs_of
 from classact.launch.engines.folders import make_work_directory, written
+from classact.launch.engines.interface import Job
 from classact.launch.engines.interrupts import interrupts_to
 from classact.launch.engines.outcome import LaunchError, Outcome
 from classact.launch.engines.placement import Host, Needs, place
@@ -68,7 +66,7 @@ class Part:
         ]
 
 
-def run_job(config: ExperimentConfig, workdir: Path, groups: Mapping[str, Collection[object]]) -> Outcome:
+def run_job(run: Job) -> Outcome:
     """Submits a run, and waits until its job has ended, however long it is in the queue.
 
     The first SIGINT or SIGTERM asks the run to stop, or takes the job out of the
@@ -80,9 +78,7 @@ def run_job(config: ExperimentConfig, workdir: Path, groups: Mapping[str, Collec
     the rest.
 
     Args:
-      config: the resolved configuration.
-      workdir: the run directory, absolute; every host must see it under this path.
-      groups: the program's nodes by label.
+      run: to submit; every host must see its directory under the same path.
 
     Returns:
       How the run ended, by its `result.json`; failed if it left none.
@@ -93,11 +89,13 @@ def run_job(config: ExperimentConfig, workdir: Path, groups: Mapping[str, Collec
         job is refused.
     """
     slurm_info.check_commands(_COMMANDS)
-    cluster, parts = plan(config.cluster, groups, slurm_info.partitions())
+    config, workdir = run.config, run.workdir
+    cluster, parts = plan(config.on_cluster, run.servers, slurm_info.partitions())
     fields = dataclasses.replace(config, cluster=cluster).to_dict()
     notice = notice_seconds(config.stop_notice_seconds)
     folder = workdir / "slurm"
-    script = folder / "job.sbatch"
+    saved, script = folder / "config.json", folder / "job.sbatch"
+    command = run.command(saved, "slurm")
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with interrupts_to(events):
         with contextlib.ExitStack() as undo:
@@ -105,8 +103,10 @@ def run_job(config: ExperimentConfig, workdir: Path, groups: Mapping[str, Collec
             with written(workdir):
                 make_work_directory(workdir)
                 make_work_directory(folder)
-                (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
-                script.write_text(batch_script(workdir, parts, cluster.sbatch, cluster.requeue, notice))
+                saved.write_text(json.dumps(fields, indent=2) + "\n")
+                script.write_text(
+                    batch_script(workdir, command, parts, cluster.sbatch, cluster.requeue, notice)
+                )
             job_id = slurm_info.ask("sbatch", "--parsable", str(script)).strip().split(";")[0]
             undo.pop_all()
         print(f"submitted job {job_id}; its script and output: {folder}", flush=True)
@@ -179,6 +179,7 @@ def notice_seconds(stop_notice: float) -> int:
 
 def batch_script(
     workdir: Path,
+    command: Sequence[str],
     parts: Sequence[Part],
     options: str,
     requeue: bool = False,
@@ -188,6 +189,7 @@ def batch_script(
 
     Args:
       workdir: the run directory, absolute.
+      command: what the job runs.
       parts: the hosts to ask for; several make a heterogeneous job.
       options: the user's own for `sbatch`, as typed in a shell; they win.
       requeue: whether Slurm may put the job into the queue again, also for a lost host.
@@ -212,7 +214,6 @@ def batch_script(
         words = [*([] if index else own), *part.options(), *shlex.split(options)]
         lines += [f"#SBATCH {shlex.quote(word)}" for word in words]
     # In the place of the shell: the signal is for the launcher.
-    command = [sys.executable, "-m", "classact.launch.engines.slurm.job", str(workdir)]
     return "\n".join([*lines, f"exec {shlex.join(command)}", ""])
 
 
@@ -256,8 +257,8 @@ def _smallest(partition: Partition, needs: Mapping[Key, Needs], hosts: int) -> P
 def _uniform(name: str, needs: Mapping[Key, Needs], hosts: int) -> Part:
     """The least that each of equal hosts must have for nodes that are placed as the run will place them."""
     every = list(needs.values())
-    cpus, gpus = sum(need.cpus for need in every), sum(need.gpus for need in every)
-    for per_host_gpus in range(max(-(-gpus // hosts), *(need.gpus for need in every)), gpus + 1):
+    cpus, gpus = sum(need.cpus for need in every), sum(int(need.gpus) for need in every)
+    for per_host_gpus in range(max(-(-gpus // hosts), *(int(need.gpus) for need in every)), gpus + 1):
         for per_host in range(max(-(-cpus // hosts), *(need.cpus for need in every)), cpus + 1):
             equal = [
                 Host(str(index), "", per_host, math.inf, per_host_gpus, (name,)) for index in range(hosts)
@@ -273,23 +274,3 @@ def _uniform(name: str, needs: Mapping[Key, Needs], hosts: int) -> Part:
             limited = all(need.memory_gb for need in every)
             return Part(name, hosts, per_host, max(memory) + 1 / 1024 if limited else 0.0, per_host_gpus)
     raise AssertionError("one host with the sum of all needs has room")
-
-
-def main(arguments: list[str], train: Callable[[dict[str, Any], Path, str], int]) -> int:
-    """Runs the experiment of a work directory inside its job; returns the exit status.
-
-    Args:
-      arguments: the run directory.
-      train: `cli.train`.
-    """
-    workdir = Path(arguments[0])
-    fields = json.loads((workdir / "slurm" / "config.json").read_text())
-    return train(fields, workdir, "slurm")
-
-
-if __name__ == "__main__":
-    from classact import user_code
-    from classact.launch.commands import cli
-
-    user_code.use_working_directory()
-    cli.exit_with(main(sys.argv[1:], cli.train))

@@ -5,23 +5,18 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import queue
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from classact.experiments.config import ClusterConfig
-from classact.launch.assembly.launchpad import lp
-from classact.launch.assembly.tasks import make_tasks, remove_data_files
 from classact.launch.engines.cluster import Key, needs_of, resources_of_kinds
-from classact.launch.engines.engine import Patience, awaited_names
+from classact.launch.engines.interface import Job
 from classact.launch.engines.outcome import LaunchError, Outcome
 from classact.launch.engines.placement import Host, Needs, place
-from classact.launch.engines.restarts import Restarts
 from classact.launch.engines.slurm.info import Allocation, check_commands, read_allocation
 from classact.launch.engines.slurm.steps import Steps, step_environment
+from classact.launch.engines.supervisor import Supervisor
+from classact.launch.engines.task import remove_data_files
 
 # How long a step may wait for its share of the job: it is there, unless something
 # else in the job holds it.
@@ -29,18 +24,7 @@ _STEP_SECONDS = 60
 _PROBE_SECONDS = 120.0
 
 
-def run_steps(
-    program: lp.Program,
-    cluster: ClusterConfig,
-    workdir: Path,
-    *,
-    job_id: str,
-    until: Collection[str],
-    events: queue.SimpleQueue[Any],
-    patience: Patience = Patience(),  # noqa: B008 - it is frozen.
-    restarts: Restarts = Restarts(),  # noqa: B008 - it is frozen.
-    on_start: Callable[[], None] | None = None,
-) -> Outcome:
+def run_steps(run: Job, job_id: str) -> Outcome:
     """Runs a program on the hosts of a job until the awaited nodes have ended.
 
     A node is a step with its own CPUs, memory and GPUs, in which `on_host` runs it.
@@ -48,7 +32,7 @@ def run_steps(
     process died. A step that Slurm asks to stop (a cancelled or preempted job, a host
     taken away) tells it at once, and the run is interrupted. It may be the learner's,
     which then stops; another waits until it is asked from here, for at most half the
-    notice. `Engine.watch` says what follows.
+    notice. `Supervisor.watch` says what follows.
 
     A node that died is started again as another step on the same host. That is tried
     also where the host does not answer, but Slurm takes a host that is down from the
@@ -59,15 +43,9 @@ def run_steps(
     Blocks until all is over, setting up at most for a few minutes.
 
     Args:
-      program: what to run.
-      cluster: what its nodes need.
-      workdir: the run directory; every host must see it under this path.
-      job_id: the job that this process runs in.
-      until: labels whose nodes' success is the end of the run.
-      events: where the caller puts an `Interrupt` for each signal to this process.
-      patience: how long to wait for nodes to stop.
-      restarts: which nodes that die are started again.
-      on_start: called once, when all steps are on their way.
+      run: to run; every host must see its directory under the same path. Signals to this
+        process are on its `signals`.
+      job_id: the Slurm job that this process runs in.
 
     Returns:
       How the run ended; `peak_bytes` is the sum of the nodes' peaks.
@@ -78,40 +56,32 @@ def run_steps(
     """
     check_commands(["srun", "scontrol"])
     allocation = read_allocation(job_id)
-    needs = needs_of(cluster, program.groups, allocation.threads_per_core)
+    needs = needs_of(run.config.on_cluster, run.servers, allocation.threads_per_core)
     hosts = place(needs, allocation.hosts)
     print(_placement(hosts), flush=True)
-    tasks = make_tasks(
-        program,
-        workdir=workdir,
-        ports=_find_ports(program, allocation, hosts),
+    tasks = run.make_tasks(
+        ports=_find_ports(run.servers, allocation, hosts),
         place=lambda label, index: hosts[label, index].name,
         address_of={host.name: host.address for host in allocation.hosts}.__getitem__,
-        resources=resources_of_kinds(cluster, program.groups),
+        resources=resources_of_kinds(run.config.on_cluster, run.servers),
     )
     try:
-        awaited = awaited_names(until, {task.name: task.label for task in tasks})
+        awaited = run.terms.awaited({task.name: task.label for task in tasks})
         commands = {
             task.name: step_command(allocation, task.host, needs[task.label, task.index], task.name)
             for task in tasks
         }
-        engine = Steps(
+        steps = Steps(
             tasks,
             commands,
             awaited,
-            patience,
-            restarts,
+            run.terms.patience.stop_notice,
             lambda: [host.name for host in read_allocation(job_id).hosts],
-            events,
+            run.signals,
         )
-        try:
-            engine.start()
-            if on_start is not None:
-                on_start()
-            return engine.measured(engine.watch())
-        finally:
-            engine.abort()
-            engine.close()
+        with contextlib.closing(steps):
+            watcher = Supervisor(steps, [task.name for task in tasks], awaited, run.terms, run.signals)
+            return watcher.run().with_summed_peaks()
     finally:
         remove_data_files(tasks)
 
@@ -140,7 +110,7 @@ def step_command(allocation: Allocation, host: str, need: Needs, name: str) -> l
         f"--nodelist={host}",
         f"--cpus-per-task={need.cpus}",
         f"--mem={memory}",
-        f"--gres=gpu:{need.gpus}" if need.gpus else "--gres=none",
+        f"--gres=gpu:{need.gpus:g}" if need.gpus else "--gres=none",
         f"--immediate={_STEP_SECONDS}",
         "--kill-on-bad-exit=1",
         "--unbuffered",
@@ -158,17 +128,17 @@ def _placement(hosts: Mapping[Key, Host]) -> str:
 
 
 def _find_ports(
-    program: lp.Program, allocation: Allocation, hosts: Mapping[Key, Host]
+    servers: Mapping[str, Sequence[int]], allocation: Allocation, hosts: Mapping[Key, Host]
 ) -> Callable[[str], int]:
     """Asks each address for as many free ports as it needs; returns what gives them out by host."""
     wanted: dict[str, int] = {}
     asked: dict[str, str] = {}
-    for label, nodes in program.groups.items():
-        for index, node in enumerate(nodes):
+    for label, counts in servers.items():
+        for index, count in enumerate(counts):
             host = hosts[label, index]
             # Hosts with one address share its ports.
             asked.setdefault(host.address, host.name)
-            wanted[host.address] = wanted.get(host.address, 0) + len(node.addresses)
+            wanted[host.address] = wanted.get(host.address, 0) + count
     probes = {}
     with contextlib.ExitStack() as stack:
         for address, count in wanted.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import queue
 import signal
@@ -15,11 +14,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from classact.launch.engines.crash_report import describe_exit
-from classact.launch.engines.engine import Engine, Patience
 from classact.launch.engines.events import Asked, Crash, Ended
 from classact.launch.engines.on_host import TOLD, Finished
-from classact.launch.engines.outcome import LaunchError, Outcome, TaskEnd
-from classact.launch.engines.restarts import Restarts
+from classact.launch.engines.outcome import LaunchError, TaskEnd
+from classact.launch.engines.supervisor import Tasks
 from classact.launch.engines.task import UNWRITABLE_STATUS, Task
 
 # What `on_host` may take to tell how a task ended that it had to end itself.
@@ -42,16 +40,19 @@ def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-class Steps(Engine):
+class Steps(Tasks):
     """The steps of one run."""
+
+    # Hosts keep the notice; a step is ended only if its host did not end the task.
+    tell_seconds = _TELL_SECONDS
+    reap_seconds = _REAP_SECONDS
 
     def __init__(
         self,
         tasks: Sequence[Task],
         commands: Mapping[str, Sequence[str]],
         awaited: Collection[str],
-        patience: Patience,
-        restarts: Restarts,
+        notice: float,
         job_hosts: Callable[[], Collection[str]],
         events: queue.SimpleQueue[Any],
     ) -> None:
@@ -61,73 +62,51 @@ class Steps(Engine):
           tasks: what to run, placed on hosts of the job.
           commands: the `srun` of each by its name, up to what it runs.
           awaited: names of the tasks whose success is the run's.
-          patience: how long to wait for tasks to stop.
-          restarts: which tasks that die are started again.
+          notice: seconds from asking tasks to stop to ending them.
           job_hosts: asks Slurm which hosts the job has; may block, and raise LaunchError.
-          events: of the run; signals to this process are put there.
+          events: takes what happens to the tasks.
         """
-        super().__init__([], awaited, patience, None, restarts)
-        self.events = events
+        self._events = events
         self._tasks = {task.name: task for task in tasks}
         self._commands = commands
         self._job_hosts = job_hosts
-        notice = patience.stop_notice
         # Asked to stop by somebody else, they hold on to leave the awaited ones time.
         self._seconds = {name: (notice, 0.0 if name in awaited else notice / 2) for name in self._tasks}
         self._steps: dict[str, _Step] = {}
 
-    def start(self) -> None:
-        """Starts a step for every task; returns at once."""
-        for name in self._tasks:
-            self._steps[name] = self._step(name, 0)
-            self.begun(name)
-
-    def restart(self, name: str) -> None:
-        """Starts another step, which waits until what the one before had is free."""
-        before = self._steps[name]
-        before.close()
-        self._steps[name] = self._step(name, before.life + 1)
-
-    def _step(self, name: str, life: int) -> _Step:
+    def start(self, name: str) -> None:
+        """Starts a step; another one of the same task waits until what the one before had is free."""
+        before = self._steps.get(name)
+        if before is not None:
+            before.close()
+        life = 0 if before is None else before.life + 1
         step = _Step(self._tasks[name], life, self._commands[name], self._seconds[name])
-        step.watch(self.events, self._job_hosts)
-        return step
+        step.watch(self._events, self._job_hosts)
+        self._steps[name] = step
 
     def stop(self, names: Collection[str], notice: float) -> None:
         """Sends the notice, and the end of their input, to the hosts of tasks."""
         for name in names:
             self._steps[name].stop(notice)
 
-    def kill(self) -> None:
+    def kill(self, names: Collection[str]) -> None:
         """Ends the steps."""
-        for name in self.running:
+        for name in names:
             self._steps[name].kill()
 
     def end_of(self, name: str) -> TaskEnd | None:
         """What the host told; None if it was lost."""
         return self._steps[name].end
 
-    def tick(self) -> None:
+    def look(self, names: Collection[str]) -> None:
         """Looks for ends that hosts have told, and srun has not."""
-        for name in self.running:
+        for name in names:
             self._steps[name].check()
-
-    def tell_seconds(self) -> float:
-        """Hosts keep the notice; a step is ended only if its host did not end the task."""
-        return _TELL_SECONDS
-
-    def reap_seconds(self) -> float:
-        """How long srun may take."""
-        return _REAP_SECONDS
 
     def close(self) -> None:
         """Ends what still runs here of steps that could not be ended."""
         for step in self._steps.values():
             step.close()
-
-    def measured(self, outcome: Outcome) -> Outcome:
-        """Returns the outcome with the sum of the tasks' peaks."""
-        return dataclasses.replace(outcome, peak_bytes=sum(end.peak_bytes for end in outcome.tasks.values()))
 
 
 class _Step:

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import socket
 import threading
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from classact.data import icon_shards
-from classact.launch.commands import attach, attach_actors, cli, run
+from classact.launch.commands import attach, attach_actors, cli, run, terminal
 from classact.launch.engines.outcome import LaunchError, Outcome
 
 pytestmark = pytest.mark.usefixtures("clean_flags")
@@ -148,7 +149,7 @@ def test_how_actors_end(workdir, capsys, monkeypatch, end, stopped, status, said
 
     monkeypatch.setattr(attach_actors, "prepare", prepare)
     monkeypatch.setattr(attach_actors, "run", run_actors)
-    monkeypatch.setattr(cli, "_stop_on_signals", lambda: (threading.Event(), stopped))
+    monkeypatch.setattr(terminal, "stop_on_signals", lambda: (threading.Event(), stopped))
     arguments = [f"--workdir={workdir}", "--dataset=digits", "--count=3"]
     assert cli.main(["classact", "actors", *arguments]) == status
     out, err = capsys.readouterr()
@@ -231,6 +232,18 @@ def test_usage(capsys, arguments, status):
     assert cli.main(["classact", *arguments]) == status
     out, err = capsys.readouterr()
     assert "usage: classact COMMAND" in (err if status else out)
+
+
+def test_each_command_has_lines_in_the_usage_of_all():
+    named = re.findall(r"^  (\w+)", cli.usage(), re.MULTILINE)
+    assert named == list(cli.COMMANDS)
+
+
+def test_an_unknown_command_names_those_that_there_are(capsys):
+    assert cli.main(["classact", "trian"]) == 2
+    assert (
+        complaint(capsys) == f"classact: unknown command 'trian': expected one of {', '.join(cli.COMMANDS)}"
+    )
 
 
 def test_data_builds_the_shards_and_says_where(tmp_path, capsys, monkeypatch):

@@ -19,6 +19,8 @@ import threading
 import weakref
 from pathlib import Path
 
+from classact.calls import exposed
+
 SECONDS = 30.0
 LAUNCHED = ("learner", "run_loop-icons")
 
@@ -111,9 +113,11 @@ COMMANDS = {
 class Doubler:
     """A node that others call."""
 
+    @exposed
     def double(self, number):
         return 2 * number
 
+    @exposed
     def pid(self):
         return os.getpid()
 
@@ -208,57 +212,59 @@ class Script(threading.Thread):
             raise self._error
 
 
-def _program(port):
+def program(port):
     """The puppets LAUNCHED as Launchpad nodes."""
     import cloudpickle
 
     from classact.launch.assembly.launchpad import lp
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    program = lp.Program("puppets")
-    program.add_node(lp.PyNode(act, port, "learner"), label="learner")
-    program.add_node(lp.PyNode(act, port, "run_loop-icons"), label="run_loop/icons")
-    return program
+    made = lp.Program("puppets")
+    made.add_node(lp.PyNode(act, port, "learner"), label="learner")
+    made.add_node(lp.PyNode(act, port, "run_loop-icons"), label="run_loop/icons")
+    return made
+
+
+def config_of(**changes):
+    """The defaults, with changes."""
+    from classact.experiments import base, resolution
+
+    return resolution.resolve({**base.get_config().to_dict(), "policy": "uniform", **changes})
+
+
+def job_of(program, workdir, **changes):
+    """A program as engines get it, until its learner has ended."""
+    from classact.launch.assembly.jobs import make_job
+
+    return make_job(
+        program,
+        config_of(**changes),
+        Path(workdir),
+        {},
+        until=["learner"],
+        on_start=lambda endpoints: None,
+        command_module="none",
+    )
 
 
 def launch(workdir, port, notice=8.0):
     """Launches the puppets in processes."""
-    from classact.launch.assembly.tasks import make_tasks
-    from classact.launch.engines.engine import Patience
-    from classact.launch.engines.local.processes import run_processes
-    from classact.launch.engines.ports import LoopbackPorts
+    from classact.launch.engines.local.processes import Processes
 
-    with LoopbackPorts() as ports:
-        tasks = make_tasks(_program(port), workdir=Path(workdir), ports=ports)
-        outcome = run_processes(tasks, until=["learner"], patience=Patience(stop_notice=notice))
+    job = job_of(program(port), workdir, stop_notice_seconds=notice, restarts_per_hour=0)
+    outcome = Processes().run(job)
     print(json.dumps({"status": outcome.status, "message": outcome.message, "killed": outcome.killed}))
     return outcome.exit_status
 
 
 def steps(workdir, port):
     """Launches the puppets as steps of a job; they may be started again once. Writes the outcome."""
-    import queue
-
-    from classact.experiments import base, resolution
-    from classact.launch.engines.engine import Patience
     from classact.launch.engines.interrupts import interrupts_to
-    from classact.launch.engines.restarts import Restarts
-    from classact.launch.engines.slurm.info import own_job_id
-    from classact.launch.engines.slurm.run import run_steps
+    from classact.launch.engines.slurm.engine import Slurm
 
-    cluster = resolution.resolve({**base.get_config().to_dict(), "policy": "uniform"}).cluster
-    events = queue.SimpleQueue()
-    with interrupts_to(events):
-        outcome = run_steps(
-            _program(port),
-            cluster,
-            Path(workdir),
-            job_id=own_job_id(),
-            until=["learner"],
-            events=events,
-            patience=Patience(stop_notice=12.0),
-            restarts=Restarts(1),
-        )
+    job = job_of(program(port), workdir, stop_notice_seconds=12.0, restarts_per_hour=1)
+    with interrupts_to(job.signals):
+        outcome = Slurm().run(job)
         told = {"status": outcome.status, "message": outcome.message, "restarts": dict(outcome.restarts)}
         ends = {name: [end.exit_status, end.killed] for name, end in outcome.tasks.items()}
         (Path(workdir) / "outcome.json").write_text(json.dumps({**told, "ends": ends}))

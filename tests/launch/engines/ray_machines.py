@@ -89,16 +89,6 @@ def run_cluster(folder):
     cluster.shutdown()
 
 
-def cluster_config(**changes):
-    """The defaults, with changes of fields by kind of node."""
-    from classact.experiments import base, resolution
-
-    fields = {**base.get_config().to_dict(), "policy": "uniform"}
-    for kind, changed in changes.items():
-        fields["cluster"][kind].update(changed)
-    return resolution.resolve(fields).cluster
-
-
 def launch(workdir, port, per_hour=0, notice=8):
     import cloudpickle
 
@@ -107,25 +97,19 @@ def launch(workdir, port, per_hour=0, notice=8):
     sys.path.insert(0, str(Path(__file__).parent))
     import puppets
 
-    from classact.launch.engines.engine import Patience
+    from classact.experiments import base
     from classact.launch.engines.ray.run import run_actors
-    from classact.launch.engines.restarts import Restarts
 
     cloudpickle.register_pickle_by_value(puppets)
     program = lp.Program("puppets")
     program.add_node(lp.PyNode(puppets.act, port, "learner"), label="learner")
     doubler = program.add_node(lp.CourierNode(puppets.Doubler), label="inference/icons")
     program.add_node(lp.PyNode(puppets.act, port, "run_loop-icons", doubler), label="run_loop/icons")
-    learner = {"gpus": 1, "memory_gb": 0.1, "partition": "trainer"}
-    cluster = cluster_config(learner=learner, inference={"cpus": 2}, run_loop={"cpus": 2})
-    outcome = run_actors(
-        program,
-        cluster,
-        Path(workdir),
-        until=["learner"],
-        patience=Patience(stop_notice=notice),
-        restarts=Restarts(per_hour),
-    )
+    cluster = base.get_config().to_dict()["cluster"]
+    cluster["learner"].update({"gpus": 1, "memory_gb": 0.1, "partition": "trainer"})
+    cluster["inference"]["cpus"] = cluster["run_loop"]["cpus"] = 2
+    changes = {"stop_notice_seconds": float(notice), "restarts_per_hour": per_hour, "cluster": cluster}
+    outcome = run_actors(puppets.job_of(program, workdir, **changes))
     found = {"status": outcome.status, "message": outcome.message, "traceback": outcome.traceback}
     ends = {name: [end.exit_status, end.killed] for name, end in outcome.tasks.items()}
     restarts = dict(outcome.restarts)

@@ -11,7 +11,8 @@ PRINTED = """Traceback (most recent call last):
 ValueError: printed and survived
 """
 REMOTE = """Traceback (most recent call last):
-  File "{path}/process_entry.py", line 126, in <module>
+  File "<frozen runpy>", line 198, in _run_module_as_main
+  File "process_entry.py", line 126, in <module>
     app.run(main)
 StatusNotOk: remote error:
 Traceback (most recent call last):

@@ -198,12 +198,18 @@ def test_a_task_that_fails_waits_for_no_thread(error, status):
 
 
 def test_the_traceback_is_found_in_the_log_and_nothing_waits_at_exit(tmp_path):
-    script, log = tmp_path / "process_entry.py", tmp_path / "task.log"
+    script, log = tmp_path / "node.py", tmp_path / "task.log"
     script.write_text(SCRIPT)
     with log.open("w") as out:
         environment = {**os.environ, TASK_VARIABLE: "task"}
         done = subprocess.run(
-            [sys.executable, script], env=environment, stdout=out, stderr=out, timeout=60, check=False
+            [sys.executable, "-m", "node"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=out,
+            stderr=out,
+            timeout=60,
+            check=False,
         )
     assert done.returncode == FATAL_STATUS
     text = crash_text(log)
@@ -211,8 +217,8 @@ def test_the_traceback_is_found_in_the_log_and_nothing_waits_at_exit(tmp_path):
     assert text.startswith("Traceback (most recent call last):")
     assert "KeyError: 'cause'\n\nThe above exception was the direct cause" in text
     _, _, last = text.partition("the following exception:\n\n")
-    assert last.splitlines()[1].startswith(f'  File "{script}", line ')
-    assert last.splitlines()[1].endswith("in <module>")
+    assert last.splitlines()[1].endswith("in _run_module_as_main")
+    assert f'  File "{script}", line ' in last
     assert last.endswith("DataError: ouch")
 
 

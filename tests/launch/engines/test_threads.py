@@ -8,12 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
-from absl import flags
 
+from classact.calls import exposed
+from classact.launch.assembly.in_threads import make_threads
 from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.replay_node import ReplayNode
-from classact.launch.engines.engine import Patience
+from classact.launch.assembly.tasks import endpoints, task_names
 from classact.launch.engines.outcome import LaunchError
+from classact.launch.engines.ports import LoopbackPorts
+from classact.launch.engines.sockets import PrivateSockets
+from classact.launch.engines.terms import Patience, Terms
 from classact.launch.engines.threads import run_threads
 from classact.nodes import errors
 from classact.replay import server_calls
@@ -24,6 +28,7 @@ NO_GRACE = Patience(crash_grace=0)
 
 
 class Adder:
+    @exposed
     def add(self, number):
         return number + 1
 
@@ -47,6 +52,13 @@ def program_of(**functions):
     return program
 
 
+def run(program, until=("learner",), **terms):
+    """Runs a program's nodes as threads."""
+    labels = {name: label for (label, _), name in task_names(program).items()}
+    with LoopbackPorts() as ports, PrivateSockets() as sockets:
+        return run_threads(make_threads(program, ports, sockets), labels, Terms(until, **terms))
+
+
 def until_event(event):
     """A node that does not hear the stop event."""
     return lambda: event.wait()
@@ -60,14 +72,15 @@ def test_nodes_reach_each_other():
     program.add_node(lp.PyNode(Waiter(said).run), label="evaluator/test")
     started = []
 
-    outcome = run_threads(program, until=["learner"], on_start=started.append)
+    outcome = run(program, on_start=lambda: started.append(endpoints(program)))
 
     assert sorted(map(str, said)) == ["42", "stopped"]
     assert (outcome.status, outcome.exit_status, outcome.stuck) == ("completed", 0, ())
     assert outcome.cpu_seconds > 0
     ((label, (address,)),) = started[0].items()
     assert label == "inference/icons"
-    assert address.startswith("127.0.0.1:")
+    assert address.startswith("unix:")
+    assert not Path(address.removeprefix("unix:")).parent.exists()
 
 
 def test_replay_serves_other_nodes(tmp_path):
@@ -86,7 +99,7 @@ def test_replay_serves_other_nodes(tmp_path):
     replay = program.add_node(ReplayNode(tables, 100, tmp_path), label="replay/icons")
     program.add_node(lp.PyNode(learner, replay), label="learner")
 
-    outcome = run_threads(program, until=["learner"])
+    outcome = run(program)
 
     assert outcome.status == "completed", outcome.traceback
     assert seen == [["examples", "stream"]]
@@ -99,7 +112,7 @@ def test_a_crash_ends_the_run_with_its_traceback(capsys):
         raise ValueError("ouch")
 
     program = program_of(learner=Waiter(said).run, replay=crash)
-    outcome = run_threads(program, until=["learner"], patience=NO_GRACE)
+    outcome = run(program, patience=NO_GRACE)
 
     assert (outcome.status, outcome.exit_status, outcome.failed_task) == ("failed", 1, "replay")
     assert outcome.message == "task replay crashed: ValueError: ouch"
@@ -113,7 +126,7 @@ def test_that_the_run_has_diverged_is_told_by_its_outcome():
     def diverge():
         raise errors.DivergedError(17, "train/loss is nan")
 
-    outcome = run_threads(program_of(learner=diverge), until=["learner"], patience=NO_GRACE)
+    outcome = run(program_of(learner=diverge), patience=NO_GRACE)
 
     assert (outcome.status, outcome.exit_status, outcome.diverged) == ("failed", 1, 17)
     assert outcome.message == "task learner crashed: diverged at step 17: train/loss is nan"
@@ -135,39 +148,22 @@ def test_what_the_awaited_nodes_need_is_there_until_they_have_ended():
         replay_stopped.set()
         order.append(("replay", True))
 
-    outcome = run_threads(program_of(learner=learner, replay=replay), until=["learner"])
+    outcome = run(program_of(learner=learner, replay=replay))
 
     assert (outcome.status, outcome.stuck) == ("interrupted", ())
     assert order == [("learner", False), ("replay", True)]
 
 
-def test_a_crash_inside_a_colocation_is_no_success():
-    said = []
-
-    def crash():
-        raise ValueError("inner")
-
-    program = lp.Program("colocation")
-    colocation = lp.MultiThreadingColocation([lp.PyNode(crash), lp.CourierNode(Adder)])
-    program.add_node(colocation, label="inference/icons")
-    program.add_node(lp.PyNode(Waiter(said).run), label="learner")
-
-    outcome = run_threads(program, until=["learner"], patience=NO_GRACE)
-
-    assert (outcome.status, outcome.failed_task) == ("failed", "inference-icons")
-    assert "ValueError: inner" in outcome.message
-
-
 @pytest.mark.parametrize(("status", "result"), [(None, "completed"), (0, "completed"), (3, "failed")])
 def test_a_node_may_leave_by_sys_exit(status, result):
-    outcome = run_threads(program_of(learner=lambda: sys.exit(status)), until=["learner"])
+    outcome = run(program_of(learner=lambda: sys.exit(status)))
 
     assert outcome.status == result
 
 
 def test_a_node_may_end_the_whole_run():
     said = []
-    outcome = run_threads(program_of(learner=Waiter(said).run, evaluator=lp.stop), until=["learner"])
+    outcome = run(program_of(learner=Waiter(said).run, evaluator=lp.stop))
 
     assert outcome.status == "completed"
     assert said == ["stopped"]
@@ -180,7 +176,7 @@ def test_the_run_ends_after_the_last_awaited_node():
         program.add_node(lp.PyNode(first.set))
         program.add_node(lp.PyNode(lambda: first.wait() and ticked.wait()))
 
-    outcome = run_threads(program, until=["learner"], on_tick=lambda: first.is_set() and ticked.set())
+    outcome = run(program, on_tick=lambda: first.is_set() and ticked.set())
 
     assert outcome.status == "completed"
     assert ticked.is_set()
@@ -191,7 +187,7 @@ def test_a_signal_stops_the_nodes(number):
     said = []
     program = program_of(learner=Waiter(said).run)
 
-    outcome = run_threads(program, until=["learner"], on_start=lambda endpoints: os.kill(os.getpid(), number))
+    outcome = run(program, on_start=lambda: os.kill(os.getpid(), number))
 
     assert (outcome.status, outcome.exit_status) == ("interrupted", 128 + number)
     assert said == ["stopped"]
@@ -202,7 +198,7 @@ def test_a_stuck_node_is_named_after_the_notice():
     release = threading.Event()
     program = program_of(learner=lambda: None, replay=until_event(release))
 
-    outcome = run_threads(program, until=["learner"], patience=Patience(stop_notice=0.2))
+    outcome = run(program, patience=Patience(stop_notice=0.2))
     release.set()
 
     assert (outcome.status, outcome.stuck) == ("completed", ("replay",))
@@ -212,38 +208,25 @@ def test_a_second_signal_ends_the_wait():
     release = threading.Event()
     program = program_of(learner=until_event(release))
 
-    def interrupt(endpoints):
+    def interrupt():
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
 
-    outcome = run_threads(program, until=["learner"], patience=Patience(stop_notice=1000), on_start=interrupt)
+    outcome = run(program, patience=Patience(stop_notice=1000), on_start=interrupt)
     release.set()
 
     assert (outcome.status, outcome.stuck) == ("interrupted", ("learner",))
 
 
-def test_stop_handlers_are_called():
-    called = threading.Event()
-
-    def learner():
-        lp.register_stop_handler(called.set)
-
-    outcome = run_threads(program_of(learner=learner, replay=until_event(called)), until=["learner"])
-
-    assert (outcome.status, outcome.stuck) == ("completed", ())
-
-
-def test_signal_handlers_flags_and_environment_are_put_back(monkeypatch):
+def test_signal_handlers_and_the_environment_are_put_back(monkeypatch):
     monkeypatch.setenv("no_proxy", "example.org")
     monkeypatch.delenv("NO_PROXY", raising=False)
     handlers = [signal.getsignal(number) for number in STOPPING]
     seen = []
 
-    run_threads(program_of(learner=lambda: seen.append(os.environ["no_proxy"])), until=["learner"])
+    run(program_of(learner=lambda: seen.append(os.environ["no_proxy"])))
 
     assert [signal.getsignal(number) for number in STOPPING] == handlers
-    assert flags.FLAGS.lp_termination_notice_secs == 10
-    assert flags.FLAGS.lp_worker_manager_registers_signals is True
     assert seen[0].startswith("example.org,localhost,127.0.0.1")
     assert os.environ["no_proxy"] == "example.org"
     assert "NO_PROXY" not in os.environ
@@ -256,11 +239,11 @@ def test_an_error_in_the_launcher_stops_the_nodes():
         lp.wait_for_stop()
         stopped.set()
 
-    def fail(endpoints):
+    def fail():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_threads(program_of(learner=learner), until=["learner"], on_start=fail)
+        run(program_of(learner=learner), on_start=fail)
 
     assert stopped.wait(5)
 
@@ -268,7 +251,7 @@ def test_an_error_in_the_launcher_stops_the_nodes():
 @pytest.mark.parametrize("until", [[], ["trainer"]])
 def test_unknown_awaited_labels_are_refused(until):
     with pytest.raises(LaunchError, match=r"until = .*learner"):
-        run_threads(program_of(learner=lambda: None), until=until)
+        run(program_of(learner=lambda: None), until=until)
 
 
 def test_only_the_main_thread_may_launch():
@@ -276,7 +259,7 @@ def test_only_the_main_thread_may_launch():
 
     def launch():
         try:
-            run_threads(program_of(learner=lambda: None), until=["learner"])
+            run(program_of(learner=lambda: None))
         except RuntimeError as error:
             errors.append(str(error))
 
@@ -293,7 +276,7 @@ import sys, threading
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_threads
 program = test_threads.program_of(learner=lambda: None, replay=threading.Event().wait)
-outcome = test_threads.run_threads(program, until=["learner"], patience=test_threads.Patience(0.1))
+outcome = test_threads.run(program, patience=test_threads.Patience(0.1))
 print(outcome.stuck)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)

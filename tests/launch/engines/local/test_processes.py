@@ -15,7 +15,6 @@ import pytest
 
 from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.tasks import endpoints, make_tasks
-from classact.launch.engines.engine import Patience
 from classact.launch.engines.local import guard
 from classact.launch.engines.local.processes import run_processes
 from classact.launch.engines.outcome import LaunchError
@@ -23,6 +22,7 @@ from classact.launch.engines.ports import LoopbackPorts, PortTakenError
 from classact.launch.engines.resources import Resources
 from classact.launch.engines.restarts import Restarts
 from classact.launch.engines.task import FATAL_STATUS, Task
+from classact.launch.engines.terms import Patience, Terms
 
 cloudpickle.register_pickle_by_value(puppets)
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -68,7 +68,7 @@ def perform(stage, scene, tasks, **options):
     """Runs tasks while `scene` directs them; returns the outcome."""
     script = puppets.Script(stage, scene)
     try:
-        return run_processes(tasks, until=options.pop("until", ["learner"]), **options)
+        return run_processes(tasks, Terms(["learner"], **options))
     finally:
         script.finish()
 
@@ -221,8 +221,8 @@ def test_an_error_that_no_restart_cures_ends_the_run_at_once(tmp_path, stage):
     assert (outcome.status, outcome.failed_task, outcome.restarts) == ("failed", "learner", {})
     assert outcome.tasks["learner"].exit_status == FATAL_STATUS
     assert "an error that no restart cures" in outcome.message
-    # As Python prints an uncaught exception, from Launchpad's frame on.
-    assert "process_entry.py" in outcome.traceback.splitlines()[1]
+    # As Python prints an uncaught exception, from the outermost frame on.
+    assert "_run_module_as_main" in outcome.traceback.splitlines()[1]
     assert outcome.traceback.endswith("DataError: ouch")
 
 
@@ -491,7 +491,7 @@ def test_a_taken_port_stops_the_run_before_its_start(tmp_path, stage):
         address = f"127.0.0.1:{other.getsockname()[1]}"
         taken = Task(**{**vars(task), "addresses": (address,)})
         with pytest.raises(PortTakenError, match=f"learner.*{address}"):
-            run_processes([taken], until=["learner"])
+            run_processes([taken], Terms(["learner"]))
 
     assert not task.log_path.exists()
 
@@ -499,5 +499,5 @@ def test_a_taken_port_stops_the_run_before_its_start(tmp_path, stage):
 @pytest.mark.parametrize("until", [[], ["learner", "trainer"]])
 def test_unknown_awaited_labels_are_refused(tmp_path, stage, until):
     with pytest.raises(LaunchError, match=r"until = .*learner, replay"):
-        run_processes(plain_tasks(tmp_path, stage, "learner", "replay"), until=until)
+        run_processes(plain_tasks(tmp_path, stage, "learner", "replay"), Terms(until))
     assert not (tmp_path / "logs").exists()

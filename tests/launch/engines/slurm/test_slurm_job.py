@@ -4,9 +4,9 @@ import dataclasses
 import errno
 import os
 import shlex
-import sys
 from pathlib import Path
 
+import puppets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +21,7 @@ from classact.launch.engines.slurm import job as slurm_job
 from classact.launch.engines.slurm.info import HostKind, Partition
 from classact.launch.engines.slurm.job import Part, batch_script, plan
 
+COMMAND = ["python", "-m", "runs", "what was submitted"]
 GROUPS = {
     "replay/icons": ["node"],
     "learner": ["node"],
@@ -113,7 +114,9 @@ def test_the_run_finds_room_on_what_it_asked_for(sizes, hosts):
 
 def test_the_script_is_one_that_sbatch_and_a_shell_can_read():
     parts = [Part("cpu", 2, 4, 3.0, 0), Part("gpu", 1, 2, 0.0, 1)]
-    script = batch_script(Path("/shared/a run/100%"), parts, "--account=us '--comment=a b'").splitlines()
+    script = batch_script(
+        Path("/shared/a run/100%"), COMMAND, parts, "--account=us '--comment=a b'"
+    ).splitlines()
     assert script[0] == "#!/bin/bash"
     options = [shlex.split(line.removeprefix("#SBATCH ")) for line in script[1:-1]]
     assert all(len(option) == 1 for option in options)
@@ -128,12 +131,13 @@ def test_the_script_is_one_that_sbatch_and_a_shell_can_read():
     )
     assert "--output=/shared/a run/100%%/slurm/%j.out" in flat
     assert {"--no-requeue", "--signal=B:TERM@60", "--no-kill", "--open-mode=append"} <= set(flat)
-    command = ["exec", sys.executable, "-m", "classact.launch.engines.slurm.job", "/shared/a run/100%"]
-    assert shlex.split(script[-1]) == command
+    assert shlex.split(script[-1]) == ["exec", *COMMAND]
 
 
 def test_a_job_may_be_put_into_the_queue_again():
-    script = batch_script(Path("/shared/run"), [Part("cpu", 1, 4, 0.0, 0)], "", requeue=True).splitlines()
+    script = batch_script(
+        Path("/shared/run"), COMMAND, [Part("cpu", 1, 4, 0.0, 0)], "", requeue=True
+    ).splitlines()
     assert "#SBATCH --requeue" in script
     # Without a host the job is over, and starts again with others.
     assert not {"#SBATCH --no-requeue", "#SBATCH --no-kill"} & set(script)
@@ -141,7 +145,7 @@ def test_a_job_may_be_put_into_the_queue_again():
 
 def test_the_users_own_notice_comes_last_and_so_counts():
     options = "--signal=B:TERM@180"
-    script = batch_script(Path("/shared/run"), [Part("cpu", 1, 4, 0.0, 0)], options).splitlines()
+    script = batch_script(Path("/shared/run"), COMMAND, [Part("cpu", 1, 4, 0.0, 0)], options).splitlines()
     signals = [line for line in script if "--signal" in line]
     assert signals == ["#SBATCH --signal=B:TERM@60", "#SBATCH --signal=B:TERM@180"]
 
@@ -149,14 +153,6 @@ def test_the_users_own_notice_comes_last_and_so_counts():
 @pytest.mark.parametrize(("stop_notice", "expected"), [(8.0, 60), (30.0, 60), (30.5, 61), (300.0, 330)])
 def test_a_job_has_time_for_its_runs_notice_and_its_result(stop_notice, expected):
     assert slurm_job.notice_seconds(stop_notice) == expected
-
-
-def test_the_job_runs_what_was_submitted(tmp_path):
-    (tmp_path / "slurm").mkdir()
-    (tmp_path / "slurm" / "config.json").write_text('{"steps": 3}')
-    called = []
-    status = slurm_job.main([str(tmp_path)], lambda *arguments: called.append(arguments) or 5)
-    assert (status, called) == (5, [({"steps": 3}, tmp_path, "slurm")])
 
 
 def test_nothing_is_left_where_a_job_cannot_be_written(tmp_path, monkeypatch):
@@ -171,7 +167,7 @@ def test_nothing_is_left_where_a_job_cannot_be_written(tmp_path, monkeypatch):
         return really(path, text)
 
     monkeypatch.setattr(Path, "write_text", has_room_for_one)
-    config = resolve({**base.get_config().to_dict(), "policy": "uniform"})
+    job = puppets.job_of(puppets.program(0), tmp_path / "run")
     with pytest.raises(LaunchError, match=r"No space left on device.*the same command goes on once it can"):
-        slurm_job.run_job(config, tmp_path / "run", GROUPS)
+        slurm_job.run_job(job)
     assert not (tmp_path / "run").exists()
