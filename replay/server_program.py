@@ -1,8 +1,9 @@
 """Serves tables until the process that started it closes its standard input, or dies.
 
 Runs under the Python that has Reverb, 3.10 or 3.11, as `python -I server_program.py <JSON>`, and
-imports nothing of classact: `server_process` starts it, and says what is in the JSON. It prints
-"ready" once the tables are there, and nothing else on its standard output.
+imports nothing of classact but `unix_listener`, by its file: `server_process` starts it, and says
+what is in the JSON. It prints "ready" once the tables are there, and nothing else on its standard
+output.
 
 Of Reverb it loads the compiled part alone. The Python one above it would import TensorFlow, for
 readers that are not used here: 6 s of a processor and 340 MB.
@@ -36,6 +37,11 @@ def main(argument: str) -> None:
         asked["port"],
         reverb.create_default_checkpointer(asked["written"], "", asked["loaded"]),
     )
+    if asked["socket"] is not None:
+        # Before anybody is told: a server that cannot be moved must not serve.
+        _load("unix_listener", pathlib.Path(__file__).with_name("unix_listener.py")).move(
+            pathlib.Path(asked["socket"])
+        )
     _serve_until_asked(server)
 
 
@@ -76,9 +82,14 @@ def _load_reverb() -> Any:
     import numpy  # noqa: F401
 
     ctypes.CDLL(str(_folder_of("tensorflow") / "libtensorflow_framework.so.2"))
-    found = importlib.util.spec_from_file_location("libpybind", _folder_of("reverb") / "libpybind.so")
+    return _load("libpybind", _folder_of("reverb") / "libpybind.so")
+
+
+def _load(name: str, path: pathlib.Path) -> Any:
+    """Imports a module from its file."""
+    found = importlib.util.spec_from_file_location(name, path)
     if found is None or found.loader is None:
-        raise ImportError("Reverb's libpybind.so cannot be loaded")
+        raise ImportError(f"{path} cannot be loaded")
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module

@@ -12,9 +12,9 @@ from classact.replay import server_process, tables
 class Server:
     """The tables of a data set at an address; it can die and come back."""
 
-    def __init__(self, config, record_bytes, port, folder, python=None):
-        self.spec = server_process.ServerSpec(tables.make_tables(config, record_bytes), port, folder)
-        self.address = f"{ports.LOOPBACK}:{port}"
+    def __init__(self, config, record_bytes, address, folder, python=None):
+        self.address = address
+        self.spec = server_process.ServerSpec(tables.make_tables(config, record_bytes), address, folder)
         self._python = python or environments.replay_python()
         self.start()
 
@@ -24,10 +24,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(config, record_bytes, folder=None, python=None):
-    """Yields a `Server` that serves until the block ends."""
+def serving(config, record_bytes, folder=None, python=None, port=False):
+    """Yields a `Server` that serves at a Unix socket, or at a port, until the block ends."""
     with ports.LoopbackPorts() as free, tempfile.TemporaryDirectory() as made:
-        server = Server(config, record_bytes, free(), pathlib.Path(folder or made), python)
+        address = f"{ports.LOOPBACK}:{free()}" if port else f"unix:{made}/socket"
+        server = Server(config, record_bytes, address, pathlib.Path(folder or f"{made}/tables"), python)
         try:
             yield server
         finally:

@@ -16,9 +16,12 @@ from classact.launch.engines.task import TASK_VARIABLE
 from classact.replay import server_process, tables
 from classact.replay.config import TableConfig
 
+# Launchpad's name for the address of a replay's server.
+ADDRESS = "reverb"
+
 
 class AddressHandle(base.Handle[str]):
-    """Dereferences to the server's `host:port`."""
+    """Dereferences to the server's address."""
 
     def __init__(self, address: lp_address.Address) -> None:
         self._address = address
@@ -43,7 +46,7 @@ class ReplayNode(lp.PyNode):
         self._tables = tables
         self._record_bytes = record_bytes
         self._folder = folder
-        self._address = lp_address.Address("reverb")
+        self._address = lp_address.Address(ADDRESS)
         self.allocate_address(self._address)
 
     def create_handle(self) -> AddressHandle:
@@ -54,15 +57,14 @@ class ReplayNode(lp.PyNode):
         """Serves until the program's stop event.
 
         Raises:
-            PortTakenError: if something else has the port.
+            PortTakenError: if something else has the address.
             EnvironmentMissingError: if there is no Python with Reverb.
             ReplayServerError: if the server ends by itself; says what it said last.
         """
         address = self._address.resolve()
-        port = lp_address.get_port_from_address(address)
-        # The launcher looked a while ago: Reverb would share the port and say nothing.
+        # The launcher looked a while ago: Reverb would share a port and say nothing.
         check_closed([(os.environ.get(TASK_VARIABLE, "replay"), address)])
         made = tables.make_tables(self._tables, self._record_bytes)
-        spec = server_process.ServerSpec(made, port, self._folder)
+        spec = server_process.ServerSpec(made, address, self._folder)
         command = server_process.command(spec, environments.replay_python())
         server_process.ServerProcess(command).run(lp.stop_event())

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from classact.calls import keys as keys_lib
 from classact.calls.addresses import unix_path
+from classact.launch.assembly import replay_node
 from classact.launch.assembly.launchpad import lp, serialization
 from classact.launch.engines.entry import Entry
 from classact.launch.engines.folders import make_private
@@ -28,7 +29,7 @@ from classact.launch.engines.task import STOP_STATUS, Task, remove_files
 # Launchpad's name for the address of a `CourierNode`.
 _CALLS = "courier"
 # What serves at addresses of these names can listen on a Unix socket.
-_SERVE_ON_SOCKETS = frozenset({_CALLS})
+_SERVE_ON_SOCKETS = frozenset({_CALLS, replay_node.ADDRESS})
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
