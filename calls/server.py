@@ -165,7 +165,7 @@ class Server:
         for socket in self._gate.sockets if self._gate is not None else ():
             poller.register(socket, zmq.POLLIN)
         while not self._is_over():
-            wait = None if not self._stopping.is_set() else 1000 * max(0.0, self._stop_by - time.monotonic())
+            wait = int(1000 * max(0.0, self._stop_by - time.monotonic())) if self._stopping.is_set() else None
             ready = dict(poller.poll(wait))
             try:
                 if self._wake in ready:

@@ -38,9 +38,13 @@ def test_functions_that_a_page_names_exist(page):
         assert len(named) > 25
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in HISTORY], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in HISTORY], ids=lambda page: page.name
+)
 def test_files_that_a_page_names_exist(page):
-    named = re.findall(rf"(?<![\w./-])((?:{FOLDERS})/[\w./-]+\.(?:py|md|sbatch|yaml|png))\b", page.read_text())
+    named = re.findall(
+        rf"(?<![\w./-])((?:{FOLDERS})/[\w./-]+\.(?:py|md|sbatch|yaml|png))\b", page.read_text()
+    )
     assert not sorted({path for path in named if not (ROOT / path).is_file()})
 
 
