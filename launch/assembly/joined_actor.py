@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from classact.calls import addresses
 from classact.launch.assembly import joined_learner, joined_run
 from classact.launch.assembly.inference_node import make_inference_node
 from classact.launch.assembly.launchpad import lp
@@ -14,6 +13,7 @@ from classact.launch.assembly.run_spec import RunSpec
 from classact.selection import policies
 
 _POLL_SECONDS = 1.0
+_GREETING_SECONDS = 2.0
 # How long a failed actor waits for the run's result while the learner is there. A
 # server that it used may be gone because the run ends, and the result comes last.
 _END_SECONDS = 30.0
@@ -66,7 +66,7 @@ class Experiment:
 
         Blocks for two seconds at most.
         """
-        self._answers = addresses.answers(self._learner)
+        self._answers = joined_learner.greets(self._workdir, self._learner, _GREETING_SECONDS)
         now = time.monotonic()
         if self._answers:
             self._answered = now
