@@ -22,6 +22,7 @@ from classact.launch.assembly import joined_run, run_loop_node
 from classact.launch.assembly.parts import shapes, sources
 from classact.launch.assembly.run_spec import RunSpec
 from classact.launch.commands import attach, attach_actors, cli, progress, run
+from classact.launch.engines.local.processes import Processes
 from classact.launch.engines.outcome import Outcome
 from classact.nodes.errors import FatalError
 
@@ -107,7 +108,7 @@ def in_a_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def begun(monkeypatch):
     """Begins a run as far as its `config.json`: it is interrupted at once."""
-    monkeypatch.setattr(run, "_run_program", lambda *_: Outcome("interrupted"))
+    monkeypatch.setattr(Processes, "run", lambda engine, job: Outcome("interrupted"))
     return lambda config: run.run(prepared(config), "processes")
 
 

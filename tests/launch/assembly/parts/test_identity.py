@@ -16,6 +16,7 @@ from classact.launch.assembly.parts import held_out, identity, recorded, referen
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.assembly.run_spec import RunSpec
 from classact.launch.commands import attach, run
+from classact.launch.engines.local.processes import Processes
 from classact.launch.engines.outcome import Outcome
 
 STARTED = {
@@ -75,7 +76,7 @@ def npz(path="a.npz", count=60, seed=0):
 @pytest.fixture(autouse=True)
 def in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "_run_program", lambda *_: Outcome("interrupted"))
+    monkeypatch.setattr(Processes, "run", lambda engine, job: Outcome("interrupted"))
     npz()
 
 
