@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import zmq
@@ -52,11 +51,11 @@ class Gate:
         """What to wait for."""
         return self._asked, self._told
 
-    def attend(self, ready: Mapping[Any, int]) -> None:
-        """Answers and hears what there is."""
-        if self._asked in ready:
+    def attend(self) -> None:
+        """Answers and hears what there is; does not wait."""
+        while self._asked.get(zmq.EVENTS) & zmq.POLLIN:
             self._decide()
-        if self._told in ready:
+        while self._told.get(zmq.EVENTS) & zmq.POLLIN:
             recv_monitor_message(self._told)
             self._refuse()
 

@@ -203,7 +203,7 @@ class Learner:
 
     def get_parameters(
         self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
-    ) -> tuple[int, bool, dict[str, bytes]] | None:
+    ) -> tuple[int, bool, dict[str, memoryview]] | None:
         """See `Learner.get_parameters`; asks again for two minutes where nobody answers.
 
         Raises:
