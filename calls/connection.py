@@ -142,7 +142,7 @@ class Connection:
             return None
 
     def _hear(self, what: str) -> None:
-        while self._monitor.get(zmq.EVENTS) & zmq.POLLIN:
+        while protocol.has_come(self._monitor):
             event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
             if event & _READY:
                 self._greetings += 1

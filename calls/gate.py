@@ -9,6 +9,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from classact.calls import keys as keys_lib
+from classact.calls import protocol
 
 # The last one is also of those who hang up first: a caller without keys, or a scan of ports.
 _REFUSED = (
@@ -53,9 +54,9 @@ class Gate:
 
     def attend(self) -> None:
         """Answers and hears what there is; does not wait."""
-        while self._asked.get(zmq.EVENTS) & zmq.POLLIN:
+        while protocol.has_come(self._asked):
             self._decide()
-        while self._told.get(zmq.EVENTS) & zmq.POLLIN:
+        while protocol.has_come(self._told):
             recv_monitor_message(self._told)
             self._refuse()
 

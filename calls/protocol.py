@@ -60,6 +60,11 @@ def send(socket: "zmq.Socket[bytes]", frames: Sequence[wire.Buffer]) -> None:
     socket.send(last, zmq.NOBLOCK, copy=len(last) < _COPIED)
 
 
+def has_come(socket: "zmq.Socket[bytes]") -> bool:
+    """Whether something can be received."""
+    return bool(int(socket.get(zmq.EVENTS)) & zmq.POLLIN)
+
+
 def rest_of(socket: "zmq.Socket[bytes]") -> list[Any]:
     """The frames that follow the one just received, not copied."""
     parts = []

@@ -164,10 +164,9 @@ class Server:
         It does not wait in ZeroMQ: workers send their answers themselves, under the lock, meanwhile.
         """
         poll = select.poll()
-        waited_for = [self._wake, self._socket.get(zmq.FD)]
-        waited_for += [socket.get(zmq.FD) for socket in self._gate.sockets] if self._gate is not None else []
-        for descriptor in waited_for:
-            poll.register(descriptor, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        for socket in (self._socket, *(self._gate.sockets if self._gate is not None else ())):
+            poll.register(socket.fileno(), select.POLLIN)
         while not self._is_over():
             try:
                 if not self._receive():
@@ -254,7 +253,7 @@ class Server:
             except zmq.ZMQError as error:
                 # It has gone, or does not read: it asks again if it wants to know.
                 logging.debug("calls at %s: an answer was not sent: %s", self.address, error)
-            came = self._socket.get(zmq.EVENTS) & zmq.POLLIN
+            came = protocol.has_come(self._socket)
         if came:
             # Sending took the notice of it that the other thread waits for.
             with self._lock:

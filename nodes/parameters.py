@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import flax.serialization
 import jax
@@ -45,7 +45,8 @@ def encode(variables: Variables) -> bytes:
 
 def decode(data: bytes | memoryview) -> Variables:
     """Reads what `encode` wrote; a nested dict of numpy arrays."""
-    return flax.serialization.msgpack_restore(data)
+    # It takes whatever has bytes.
+    return flax.serialization.msgpack_restore(cast(bytes, data))
 
 
 class ParameterSource(Protocol):
