@@ -27,6 +27,8 @@ from classact.calls.gate import Gate
 _UNSENT_ANSWERS = 16
 # How long answers that are on their way may take when a server stops.
 _LINGER_SECONDS = 1.0
+# Keeps an error that comes again and again from filling the log.
+_AFTER_ERROR_SECONDS = 0.1
 # Of a traceback; its end says most.
 _TRACEBACK_CHARACTERS = 8_000
 
@@ -179,6 +181,7 @@ class Server:
             # Whatever somebody sent, the others are answered.
             except Exception:
                 logging.exception("calls at %s: an error in what receives them", self.address)
+                self._stopping.wait(_AFTER_ERROR_SECONDS)
         self._close()
 
     def _close(self) -> None:
