@@ -36,7 +36,7 @@ class Connection:
             endpoint: of `addresses.to_connect`.
             keys: shown to the server, which must have them too; None: none are asked for.
         """
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        context: Any = zmq.Context.instance()
         self._socket = context.socket(zmq.DEALER)
         self._socket.linger = 0
         # Nothing waits in the socket for a server that is gone: the call does, here.

@@ -272,6 +272,19 @@ def greets(workdir: pathlib.Path, address: str, timeout: float) -> bool:
         return False
 
 
+def check_keys(workdir: pathlib.Path, addresses: Sequence[str]) -> None:
+    """Checks that what serves at some addresses of a run can be called from here.
+
+    Raises:
+        AttachError: if it takes keys that this user cannot read.
+    """
+    try:
+        for address in addresses:
+            _keys(workdir, address)
+    except OSError as error:
+        raise AttachError(f"{workdir}: the run's keys cannot be used: {error}") from None
+
+
 def _keys(workdir: pathlib.Path, address: str) -> calls.Keys | None:
     try:
         return keys.for_address(address, workdir)
