@@ -61,7 +61,9 @@ class Gate:
             self._refuse()
 
     def close(self) -> None:
-        """Closes its sockets; the guarded one must be closed after it."""
+        """Closes its sockets, and says how many were refused; the guarded one must be closed after it."""
+        if self.refused:
+            logging.warning("calls at %s: refused %d callers in all", self._address, self.refused)
         self._guarded.disable_monitor()
         self._told.close(linger=0)
         self._asked.close(linger=0)

@@ -12,6 +12,8 @@ import zmq
 from classact.calls import wire
 
 NUMBER_BYTES = 8
+# Of a call; a server hangs up on whoever sends more at once, before it knows who that is.
+MAX_CALL_BYTES = 2**30
 ANSWER, FAILED, BUSY, UNKNOWN, MALFORMED = range(5)
 
 # Shorter frames are copied, which takes less than to share them.

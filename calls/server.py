@@ -53,7 +53,7 @@ class Server:
         open_to_all: bool = False,
         threads: int = 16,
         max_waiting: int = 1024,
-        max_bytes: int = 2**30,
+        max_bytes: int = protocol.MAX_CALL_BYTES,
     ) -> None:
         """Prepares a server; nothing listens yet.
 
@@ -111,6 +111,7 @@ class Server:
             # An answer for a caller that reads none is dropped, and kept for nobody.
             self._socket.sndhwm = self._socket.rcvhwm = _UNSENT_ANSWERS
             self._socket.router_mandatory = True
+            self._socket.maxmsgsize = protocol.MAX_CALL_BYTES
             self._socket.ipv6 = self._over_tcp
             if self._over_tcp:
                 protocol.notice_lost_hosts(self._socket)

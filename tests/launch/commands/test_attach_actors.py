@@ -132,6 +132,7 @@ def test_a_run_on_other_hosts_is_joined_from_anywhere(workdir):
     env = attach_actors._resources(joining, joining.labels[0]).environment()
     assert {"far", "farther"} <= set(env["no_proxy"].split(","))
     assert env["NPROC"] == "1"
+    assert env["CLASSACT_KEYS"] == str(workdir / "keys.json")
 
 
 def test_a_reference_that_is_not_here_says_where_the_run_was_started(workdir):
