@@ -42,7 +42,7 @@ def exit_with(status: int) -> NoReturn:
     """Ends this process now."""
     sys.stdout.flush()
     sys.stderr.flush()
-    # A node's thread that did not stop, or a C++ thread of Reverb or TensorFlow,
+    # A node's thread that did not stop, or a C++ thread of gRPC or XLA,
     # must not hold up a process whose work is done and written.
     os._exit(status)
 

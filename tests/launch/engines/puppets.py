@@ -244,6 +244,7 @@ def job_of(program, workdir, **changes):
         until=["learner"],
         on_start=lambda endpoints: None,
         command_module="none",
+        own_environment=lambda label, index: {},
     )
 
 
