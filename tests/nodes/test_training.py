@@ -43,7 +43,8 @@ def expected_params(params, data, learning_rate, updates=1, clip=None):
     optimizer = optax.chain(optax.clip_by_global_norm(clip), adamw) if clip else adamw
     state = optimizer.init(params)
     for _ in range(updates):
-        change, state = optimizer.update(jax.grad(loss_of)(params, data), state, params)
+        with jax.numpy_dtype_promotion("standard"):
+            change, state = optimizer.update(jax.grad(loss_of)(params, data), state, params)
         params = optax.apply_updates(params, change)
     return params
 
