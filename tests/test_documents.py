@@ -38,10 +38,11 @@ def test_functions_that_a_page_names_exist(page):
         assert len(named) > 25
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in HISTORY], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_a_page_names_exist(page):
-    named = re.findall(rf"(?<![\w./-])((?:{FOLDERS})/[\w./-]+\.(?:py|md|sbatch|yaml|png))\b", page.read_text())
-    assert not sorted({path for path in named if not (ROOT / path).is_file()})
+    named = re.findall(rf"(?<![\w./-])((?:{FOLDERS})/[\w./-]+\.(?:py|md|sbatch|yaml))\b", page.read_text())
+    missing = sorted({path for path in named if not (ROOT / path).is_file()})
+    assert page.name in HISTORY or not missing
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
