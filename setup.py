@@ -73,6 +73,8 @@ setuptools.setup(
         "ray": ["ray[default]>=2.50"],
         "dev": [
             *_ICONS,
+            # JAX locks its folder of compiled code with it, see tests/conftest.py.
+            "filelock",
             "hypothesis",
             "import-linter",
             "mypy",
