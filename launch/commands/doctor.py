@@ -190,6 +190,12 @@ def devices() -> Iterator[Finding]:
     if gpus.said and not gpus.error and not any(name in ("gpu", "cuda") for name, _ in kinds):
         advice = "pip install 'classact[cuda]', and leave JAX_PLATFORMS unset"
         yield Finding(group, None, "JAX does not use these GPUs", advice)
+    elif gpus.said and not gpus.error:
+        # Not above: it imports JAX, which may be what is broken.
+        from classact.launch.assembly import gpu_advice
+
+        for line in gpu_advice.lines():
+            yield Finding(group, None, line)
 
 
 def network() -> Iterator[Finding]:
