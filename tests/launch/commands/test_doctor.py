@@ -6,7 +6,7 @@ import pytest
 from classact import environments
 from classact.launch.assembly import gpu_advice
 from classact.launch.commands import cli, doctor
-from classact.launch.engines import accelerators
+from classact.launch.engines import accelerators, sockets
 
 pytestmark = pytest.mark.usefixtures("clean_flags")
 
@@ -50,18 +50,13 @@ def test_a_python_without_reverb_is_found_out(monkeypatch):
 
 def test_a_platform_that_is_not_there_is_said_with_what_to_do(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
-    (finding,) = doctor.devices()
+    finding = next(iter(doctor.devices()))
     assert finding.good is False and "JAX_PLATFORMS" in finding.advice
 
 
 def test_gpus_are_listed_with_how_to_divide_them(monkeypatch):
-    answers = {"nvidia-smi": ["0, NVIDIA H200, 143771", "1, NVIDIA H200, 143771"]}
-
-    def answer(command, *args, **variables):
-        return doctor._Answer(answers.get(command[0], ['[["gpu", "NVIDIA H200"], ["gpu", "NVIDIA H200"]]']))
-
-    monkeypatch.setattr(doctor, "_answer", answer)
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: name)
+    two = '[["gpu", "NVIDIA H200"], ["gpu", "NVIDIA H200"]]'
+    monkeypatch.setattr(doctor, "_answer", lambda command, **variables: doctor._Answer([two]))
     found = accelerators.Found((accelerators.Gpu("0", "NVIDIA H200"), accelerators.Gpu("1", "NVIDIA H200")))
     monkeypatch.setattr(accelerators, "found", lambda: found)
     monkeypatch.setattr(gpu_advice, "_MODELS", (("vit_ti", "vit_mu_1_1"),))
@@ -70,10 +65,13 @@ def test_gpus_are_listed_with_how_to_divide_them(monkeypatch):
     assert said[-1].split()[:2] == ["vit_ti", "vit_mu_1_1"] and "learner.gpus=1 inference.gpus=1" in said[-1]
 
 
-def test_a_folder_in_which_no_socket_can_be_is_found_out(monkeypatch, tmp_path):
-    long = tmp_path / ("long" * 30)
-    long.mkdir()
-    monkeypatch.setattr(doctor.tempfile, "tempdir", str(long))
+def test_a_folder_that_is_open_to_others_is_found_out(monkeypatch, tmp_path_factory):
+    # A long one would be passed over.
+    tmp_path = tmp_path_factory.mktemp("t")
+    monkeypatch.setattr(sockets.tempfile, "tempdir", str(tmp_path))
+    assert next(iter(doctor.network())).good is True
+    (folder,) = tmp_path.iterdir()
+    folder.chmod(0o777)
     finding = next(iter(doctor.network()))
     assert finding.good is False and "TMPDIR" in finding.advice
 
