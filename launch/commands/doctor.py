@@ -18,7 +18,6 @@ import psutil
 import uv
 
 from classact import environments
-from classact.launch.assembly import gpu_advice
 from classact.launch.commands import arguments
 from classact.launch.engines import isolation, ports, sockets
 from classact.launch.engines.outcome import LaunchError
@@ -181,6 +180,9 @@ def devices() -> Iterator[Finding]:
     for platform_name, kind in dict.fromkeys(kinds):
         count = kinds.count((platform_name, kind))
         yield Finding(group, True, f"JAX computes on {count} × {platform_name} ({kind})")
+    # Not above: it imports JAX, which may be what is broken.
+    from classact.launch.assembly import gpu_advice
+
     for line in gpu_advice.lines():
         yield Finding(group, None, line)
 
