@@ -22,7 +22,7 @@ def modules():
 
 
 def test_every_module_imports_without_a_deprecation_of_ours():
-    names = [*modules()]
+    names = list(modules())
     assert "classact.launch.program" in names and "classact.launch.commands.setup" in names
     # Of our own names alone: what others import is their affair.
     warnings = [f"-Werror::DeprecationWarning:{name}" for name in names]
