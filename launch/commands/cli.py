@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from classact import user_code
+from classact import environments, user_code
 from classact.launch.commands import command_help, terminal
 from classact.launch.commands.arguments import UsageError
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         more = getattr(command, "MORE_HELP", "")
         print(command_help.of_command(command.USAGE, command.__name__, more), end="")
         return 0
-    except UsageError as error:
+    except (UsageError, environments.EnvironmentMissingError) as error:
         return terminal.complain(str(error))
     # Before there are nodes to stop, or after.
     except KeyboardInterrupt:
