@@ -58,7 +58,9 @@ def _read(address: str, table: str, batch_size: int) -> None:
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     options.autotune.enabled = False
-    for _ in dataset.map(lambda sample: sample.data).batch(batch_size).with_options(options).as_numpy_iterator():
+    for _ in (
+        dataset.map(lambda sample: sample.data).batch(batch_size).with_options(options).as_numpy_iterator()
+    ):
         pass
 
 

@@ -86,9 +86,7 @@ class InsertEncoder:
             pieces.append(item.filled(items, encoded[some], priorities[number][some]).tobytes())
         return b"".join(pieces)
 
-    def _heads(
-        self, contents: Sequence[bytes | memoryview], prefix: bytes, keys: np.ndarray
-    ) -> np.ndarray:
+    def _heads(self, contents: Sequence[bytes | memoryview], prefix: bytes, keys: np.ndarray) -> np.ndarray:
         """uint8[n, …]: all of each chunk that comes before its content, with the prefix."""
         sizes = np.fromiter(map(len, contents), np.uint64, len(contents)) + np.uint64(len(prefix))
         head = np.concatenate([self._head, np.frombuffer(prefix, np.uint8)])

@@ -11,7 +11,6 @@ from classact.replay import compression, protocol
 from classact.replay.channel import Unanswered
 from classact.replay.server_calls import ReplayError
 
-
 # The thread that takes reads the connection itself: no other one has to wake it for each message.
 _IN_THIS_THREAD = (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from classact.replay import records
-from classact.replay.compression import Compressor, Kind
+from classact.replay.compression import Compressor
 from classact.replay.encoding import InsertEncoder, Keys
 from classact.replay.insert_stream import InsertStream
 from classact.replay.server_calls import ReplayError, ServerCalls
@@ -21,8 +21,8 @@ _FLUSH_SECONDS = 0.5
 # as much as 20 more examples in one. Within half a batch they stay young while the rate limiter
 # holds them back.
 _SHARE = 4
-_LEAST_EXAMPLES, _MOST_EXAMPLES = 24, 64
-# Items that may be unconfirmed when `write` returns.
+_LEAST_EXAMPLES = 24
+# No more items than a request has examples are unconfirmed when `write` returns.
 MAX_PENDING = 64
 # Between two tries to reach a server that is gone.
 _RETRY_SECONDS = 1.0
@@ -72,7 +72,7 @@ class ReplayWriter:
         tables: Sequence[str],
         stop: threading.Event,
         unreachable_seconds: float = 300.0,
-        compression: Kind = "auto",
+        compression: str = "auto",
     ) -> None:
         """Connects when it first writes.
 
@@ -96,6 +96,7 @@ class ReplayWriter:
         self._compress = Compressor(compression, codec.num_bytes)
         self._sent: collections.deque[_Sent] = collections.deque()
         self._stream: InsertStream | None = None
+        self._max_pending = 0
         # Since when nothing has been confirmed, and the server refuses.
         self._refused_since: float | None = None
 
@@ -120,7 +121,7 @@ class ReplayWriter:
         """
         chosen = np.flatnonzero(keep)
         rows = self._codec.pack(batch)
-        examples = min(max(len(chosen) // _SHARE, _LEAST_EXAMPLES), _MOST_EXAMPLES)
+        self._max_pending = examples = min(max(len(chosen) // _SHARE, _LEAST_EXAMPLES), MAX_PENDING)
         step = max(1, examples // len(self._tables))
         for start in range(0, len(chosen), step):
             if self._stop.is_set():
@@ -145,8 +146,8 @@ class ReplayWriter:
 
     @property
     def max_pending(self) -> int:
-        """Examples that may be unconfirmed when `write` returns: the last ones, each in some table."""
-        return MAX_PENDING
+        """Examples that may be unconfirmed after the last `write`, in some table: its last ones."""
+        return self._max_pending
 
     def flush(self, max_pending: int = 0) -> None:
         """Blocks until at most `max_pending` items are unconfirmed, or until `stop`.

@@ -397,6 +397,7 @@ class Factories:
                 self.data[data_set].codec,
                 self.table_config(data_set).table_names,
                 stop,
+                compression=own.replay.compression,
             ),
             own.temperature,
             stop,
