@@ -14,7 +14,6 @@ import itertools
 import os
 import sys
 import threading
-from typing import List
 
 import numpy as np
 import reverb
@@ -39,7 +38,7 @@ def main(role: str, address: str, table: str, record_bytes: int, number: int) ->
     os._exit(0)
 
 
-def _write(address: str, table: str, batches: List[np.ndarray]) -> None:
+def _write(address: str, table: str, batches: list[np.ndarray]) -> None:
     writer = reverb.Client(address).trajectory_writer(num_keep_alive_refs=1)
     # `TrajectoryWriter.append` keeps a Python history of every column, which costs as much as
     # the insertion itself; an item of one step needs none, so the C++ writer beneath is called.
