@@ -136,15 +136,15 @@ def replay_server() -> Iterator[Finding]:
         yield Finding(group, False, str(error), "classact setup")
         return
     answer = _answer([str(python), "-c", _VERSIONS, *_REPLAY])
-    error = answer.error
-    if not error:
+    failure = answer.error
+    if not failure:
         version, packages = json.loads(answer.said[0])
-        error = _answer(server_process.check_command(python)).error
-        yield Finding(group, not error, f"Python {version}, {python}")
+        failure = _answer(server_process.check_command(python)).error
+        yield Finding(group, not failure, f"Python {version}, {python}")
         yield Finding(group, None, _listed(packages))
-    if error:
+    if failure:
         advice = f"remove {python.parent.parent}, then: classact setup"
-        yield Finding(group, False, f"Reverb does not load: {error}", advice)
+        yield Finding(group, False, f"Reverb does not load: {failure}", advice)
 
 
 def launchpad() -> Iterator[Finding]:
