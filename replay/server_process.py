@@ -25,7 +25,6 @@ _LOOK_SECONDS = 0.2
 # Lines of what it said last that an error tells.
 _LAST_WORDS = 20
 _READY = b"ready\n"
-_UNIX = "unix:"
 
 
 class ReplayServerError(RuntimeError):
@@ -38,13 +37,12 @@ class ServerSpec:
 
     Attributes:
         tables: of the shard.
-        address: "unix:/path" of a socket that only this user may use, or "host:port", which
-            listens on all interfaces of the host whatever name that has.
+        socket: path of the Unix socket at which it listens, at most 107 bytes; see `unix_listener`.
         folder: where the tables are saved and found again, see `folders`.
     """
 
     tables: Sequence[Table]
-    address: str
+    socket: pathlib.Path
     folder: pathlib.Path
 
 
@@ -60,12 +58,9 @@ def command(spec: ServerSpec, python: pathlib.Path) -> list[str]:
     """
     shutil.rmtree(spec.folder / folders.NEW, ignore_errors=True)
     newest = max(folders.steps(spec.folder), default=None)
-    on_socket = spec.address.startswith(_UNIX)
     argument = {
         "tables": [table.for_server() for table in spec.tables],
-        "socket": spec.address.removeprefix(_UNIX) if on_socket else None,
-        # The kernel chooses the port that a server has until it is moved to its socket.
-        "port": 0 if on_socket else int(spec.address.rpartition(":")[2]),
+        "socket": str(spec.socket),
         "written": str(spec.folder / folders.NEW),
         "loaded": None if newest is None else str(spec.folder / str(newest)),
         "parent": os.getpid(),

@@ -1,9 +1,8 @@
 """Serves tables until the process that started it closes its standard input, or dies.
 
 Runs under the Python that has Reverb, 3.10 or 3.11, as `python -I server_program.py <JSON>`, and
-imports nothing of classact but `unix_listener`, by its file: `server_process` starts it, and says
-what is in the JSON. It prints "ready" once the tables are there, and nothing else on its standard
-output.
+imports nothing of classact: `server_process` starts it, and says what is in the JSON. It prints
+"ready" once the tables are there, and nothing else on its standard output.
 
 Of Reverb it loads the compiled part alone. The Python one above it would import TensorFlow, for
 readers that are not used here: 6 s of a processor and 340 MB.
@@ -34,14 +33,13 @@ def main(argument: str) -> None:
     reverb = _load_reverb()
     server = reverb.Server(
         [_table(reverb, table) for table in asked["tables"]],
-        asked["port"],
+        0,
         reverb.create_default_checkpointer(asked["written"], "", asked["loaded"]),
     )
-    if asked["socket"] is not None:
-        # Before anybody is told: a server that cannot be moved must not serve.
-        _load("unix_listener", pathlib.Path(__file__).with_name("unix_listener.py")).move(
-            pathlib.Path(asked["socket"])
-        )
+    # Reverb takes a port and nothing else, and would serve there whoever comes.
+    _module("unix_listener", pathlib.Path(__file__).with_name("unix_listener.py")).move(
+        pathlib.Path(asked["socket"])
+    )
     _serve_until_asked(server)
 
 
@@ -82,11 +80,11 @@ def _load_reverb() -> Any:
     import numpy  # noqa: F401
 
     ctypes.CDLL(str(_folder_of("tensorflow") / "libtensorflow_framework.so.2"))
-    return _load("libpybind", _folder_of("reverb") / "libpybind.so")
+    return _module("libpybind", _folder_of("reverb") / "libpybind.so")
 
 
-def _load(name: str, path: pathlib.Path) -> Any:
-    """Imports a module from its file."""
+def _module(name: str, path: pathlib.Path) -> Any:
+    """Loads one file as a module, and nothing around it."""
     found = importlib.util.spec_from_file_location(name, path)
     if found is None or found.loader is None:
         raise ImportError(f"{path} cannot be loaded")

@@ -5,16 +5,15 @@ import pathlib
 import tempfile
 
 from classact import environments
-from classact.launch.engines import ports
 from classact.replay import server_process, tables
 
 
 class Server:
     """The tables of a data set at an address; it can die and come back."""
 
-    def __init__(self, config, record_bytes, address, folder, python=None):
-        self.address = address
-        self.spec = server_process.ServerSpec(tables.make_tables(config, record_bytes), address, folder)
+    def __init__(self, config, record_bytes, socket, folder, python=None):
+        self.spec = server_process.ServerSpec(tables.make_tables(config, record_bytes), socket, folder)
+        self.address = f"unix:{socket}"
         self._python = python or environments.replay_python()
         self.start()
 
@@ -24,11 +23,12 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(config, record_bytes, folder=None, python=None, port=False):
-    """Yields a `Server` that serves at a Unix socket, or at a port, until the block ends."""
-    with ports.LoopbackPorts() as free, tempfile.TemporaryDirectory() as made:
-        address = f"{ports.LOOPBACK}:{free()}" if port else f"unix:{made}/socket"
-        server = Server(config, record_bytes, address, pathlib.Path(folder or f"{made}/tables"), python)
+def serving(config, record_bytes, folder=None, python=None):
+    """Yields a `Server` that serves until the block ends."""
+    with tempfile.TemporaryDirectory() as made:
+        server = Server(
+            config, record_bytes, pathlib.Path(made) / "replay.sock", pathlib.Path(folder or made), python
+        )
         try:
             yield server
         finally:

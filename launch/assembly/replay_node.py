@@ -5,15 +5,16 @@ program is built, its server is never stopped, and without a checkpointer it
 leaves a temporary directory; this one avoids all three.
 """
 
-import os
+import contextlib
 import pathlib
+import tempfile
+from collections.abc import Iterator
 
 from classact import environments
+from classact.calls.addresses import unix_path
 from classact.launch.assembly.launchpad import address as lp_address
 from classact.launch.assembly.launchpad import base, lp
-from classact.launch.engines.ports import check_closed
-from classact.launch.engines.task import TASK_VARIABLE
-from classact.replay import server_process, tables
+from classact.replay import certificate, gate, server_process, tables
 from classact.replay.config import TableConfig
 
 # Launchpad's name for the address of a replay's server.
@@ -57,14 +58,25 @@ class ReplayNode(lp.PyNode):
         """Serves until the program's stop event.
 
         Raises:
-            PortTakenError: if something else has the address.
+            OSError: if something else has the port.
             EnvironmentMissingError: if there is no Python with Reverb.
             ReplayServerError: if the server ends by itself; says what it said last.
         """
-        address = self._address.resolve()
-        # The launcher looked a while ago: Reverb would share a port and say nothing.
-        check_closed([(os.environ.get(TASK_VARIABLE, "replay"), address)])
         made = tables.make_tables(self._tables, self._record_bytes)
-        spec = server_process.ServerSpec(made, address, self._folder)
-        command = server_process.command(spec, environments.replay_python())
-        server_process.ServerProcess(command).run(lp.stop_event())
+        with _socket_behind(self._address.resolve()) as socket:
+            spec = server_process.ServerSpec(made, socket, self._folder)
+            command = server_process.command(spec, environments.replay_python())
+            server_process.ServerProcess(command).run(lp.stop_event())
+
+
+@contextlib.contextmanager
+def _socket_behind(address: str) -> Iterator[pathlib.Path]:
+    """Where the server is to listen, to be reached at an address: over TCP with the run's key alone."""
+    path = unix_path(address)
+    if path is not None:
+        yield pathlib.Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="classact-") as folder:  # This user's alone.
+        socket = pathlib.Path(folder) / "replay"
+        with contextlib.closing(gate.Gate(address, socket, certificate.of_this_process())):
+            yield socket
