@@ -295,6 +295,7 @@ class ExperimentConfig(DataSetConfig):
     cluster: ClusterConfig
     restarts_per_hour: int = 10
     stop_notice_seconds: float = 8.0
+    hung_seconds: float = 120.0
     # Runs that were made before there was one held nothing out.
     eval_share: float = 0.0
 
@@ -313,7 +314,7 @@ class ExperimentConfig(DataSetConfig):
         for name in ("learning_rate", "no_data_seconds", "stop_notice_seconds"):
             value = getattr(self, name)
             require(math.isfinite(value) and value > 0, name, value, "a finite number above 0")
-        for name in ("weight_decay", "clip_norm"):
+        for name in ("weight_decay", "clip_norm", "hung_seconds"):
             value = getattr(self, name)
             require(math.isfinite(value) and value >= 0, name, value, "a finite number of at least 0")
         value = self.label_smoothing

@@ -13,7 +13,7 @@ import numpy as np
 
 from classact.nodes import mesh as mesh_lib
 from classact.nodes import opening
-from classact.nodes.errors import FatalError
+from classact.nodes.errors import NoDataError
 from classact.nodes.inference_server import scoring_fields
 
 # Longest single wait for a batch, between two looks at the stop signal.
@@ -26,10 +26,6 @@ READ_AHEAD = 2
 # Batches of a table whose records are needed when a state is saved: those that were read
 # ahead at the last time, if there was one just before, and those that are read ahead now.
 REMEMBERED = 2 * READ_AHEAD
-
-
-class NoDataError(FatalError):
-    """The replay delivered nothing for too long."""
 
 
 class Sampled(NamedTuple):
@@ -320,6 +316,7 @@ class _Silence:
         self._seconds += passed
         if self._seconds > self._limit:
             raise NoDataError(
-                f"the replay of {self._data_set} delivered no batch for {self._limit} s ({error}){opens}; "
-                "see the logs of the run loops and inference servers"
+                self._data_set,
+                f"delivered no batch for {self._limit} s ({error}){opens}; "
+                "see the logs of the run loops and inference servers",
             ) from None

@@ -75,9 +75,10 @@ def _make_tasks(
 ) -> list[Task]:
     if resources is None:
         resources = _compute_threads(config, program.groups)
-    return make_tasks(
+    made = make_tasks(
         program, workdir=workdir, ports=ports, place=place, address_of=address_of, resources=resources
     )
+    return [dataclasses.replace(task, hung_seconds=config.hung_seconds) for task in made]
 
 
 def _compute_threads(config: ExperimentConfig, labels: Iterable[str]) -> dict[str, Resources]:

@@ -236,18 +236,21 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
         if not _wait_for(address, joining.workdir, stop):
             return Outcome("interrupted" if stop.is_set() else "completed")
     with ports.LoopbackPorts() as free_ports:
-        made = tasks.make_tasks(
-            build_program(joining),
-            workdir=joining.workdir,
-            ports=free_ports,
-            resources={label: _resources(joining, label) for label in joining.labels},
-        )
+        config = joining.build.config
+        made = [
+            dataclasses.replace(task, hung_seconds=config.hung_seconds)
+            for task in tasks.make_tasks(
+                build_program(joining),
+                workdir=joining.workdir,
+                ports=free_ports,
+                resources={label: _resources(joining, label) for label in joining.labels},
+            )
+        ]
 
         def say_what_has_started() -> None:
             for task in made:
                 report(f"{task.name} starts; its log: {task.log_path}")
 
-        config = joining.build.config
         terms = Terms(
             joining.labels,
             Patience(stop_notice=config.stop_notice_seconds),

@@ -14,6 +14,9 @@ STOP_STATUS = 86
 FATAL_STATUS = 87
 """Exit status of a task that met an error which no restart cures, see `entry.Entry`."""
 
+NO_DATA_STATUS = 90
+"""Exit status of a task that got nothing from those that should deliver; its log says of which data set."""
+
 UNWRITABLE_STATUS = 88
 """As `FATAL_STATUS`, of a task whose files cannot be written; its log is one of them."""
 
@@ -40,6 +43,7 @@ class Task:
       addresses: "host:port" of each server that the node starts.
       data_file: the serialised nodes of the group; read when the task starts.
       log_path: where its standard output and error go.
+      hung_seconds: how long it may be silent, or not get on, until it is ended; 0: for ever.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Task:
     addresses: tuple[str, ...]
     data_file: Path
     log_path: Path
+    hung_seconds: float = 0.0
 
     def save(self, path: Path) -> None:
         """Writes the task as JSON, for `load` on the host where it runs."""

@@ -202,7 +202,7 @@ def test_an_address_without_a_cluster_is_refused(tmp_path, monkeypatch, address,
     program = lp.Program("none")
     program.add_node(lp.PyNode(print), label="learner")
     with pytest.raises(LaunchError, match=re.escape(says)):
-        run_actors(program, ray_machines.cluster_config(), tmp_path / "run", until=["learner"])
+        run_actors(puppets.job_of(program, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
