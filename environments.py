@@ -1,20 +1,61 @@
 """Where the parts are that this Python cannot install: Launchpad's files, the replay server's Python.
 
-`classact setup` (and `make env`) puts both under `<sys.prefix>/classact`; an environment
-variable names another place.
+`classact setup` (and `make env`) puts both under `<sys.prefix>/classact`, or, where nobody may
+write there, into the user's own folder; environment variables name other places.
 """
 
+import dataclasses
+import functools
+import hashlib
 import os
 import pathlib
 import sys
 
-LAUNCHPAD_VARIABLE = "CLASSACT_LAUNCHPAD"
-REPLAY_VARIABLE = "CLASSACT_REPLAY_PYTHON"
-HOME = pathlib.Path(sys.prefix) / "classact"
+FOLDER_VARIABLE = "CLASSACT_ENVIRONMENTS"
+# Holds the digest of the lock from which a part was made, and is written last: a part
+# that was interrupted, or that an older version of this package made, is none.
+_MARK = ".made-from"
+_PACKAGE = pathlib.Path(__file__).resolve().parent
 
 
 class EnvironmentMissingError(RuntimeError):
     """A part is not there; says which command makes it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One of the two.
+
+    Attributes:
+        name: of its folder.
+        what: it is called in a sentence.
+        variable: of the environment, which names one that is made by other means.
+        lock: the file, below the package, from which it is made: packages with hashes.
+        use: what users of the part want, below its folder.
+    """
+
+    name: str
+    what: str
+    variable: str
+    lock: str
+    use: str
+
+    @property
+    def lock_file(self) -> pathlib.Path:
+        """The lock, as it came with this package."""
+        return _PACKAGE / self.lock
+
+
+LAUNCHPAD = Part(
+    "launchpad", "Launchpad's files", "CLASSACT_LAUNCHPAD", "launch/assembly/launchpad.lock", "."
+)
+REPLAY = Part(
+    "replay",
+    "the replay server's Python",
+    "CLASSACT_REPLAY_PYTHON",
+    "replay/requirements.lock",
+    "bin/python",
+)
 
 
 def launchpad_folder() -> pathlib.Path:
@@ -23,8 +64,7 @@ def launchpad_folder() -> pathlib.Path:
     Raises:
         EnvironmentMissingError: if it is not there.
     """
-    folder = pathlib.Path(os.environ.get(LAUNCHPAD_VARIABLE) or HOME / "launchpad")
-    return _existing(folder, folder / "launchpad" / "__init__.py", "Launchpad's files", LAUNCHPAD_VARIABLE)
+    return _found(LAUNCHPAD)
 
 
 def replay_python() -> pathlib.Path:
@@ -33,13 +73,49 @@ def replay_python() -> pathlib.Path:
     Raises:
         EnvironmentMissingError: if it is not there.
     """
-    python = pathlib.Path(os.environ.get(REPLAY_VARIABLE) or HOME / "replay" / "bin" / "python")
-    return _existing(python, python, "the replay server's Python", REPLAY_VARIABLE)
+    return _found(REPLAY)
 
 
-def _existing(found: pathlib.Path, proof: pathlib.Path, what: str, variable: str) -> pathlib.Path:
-    if not proof.exists():
-        raise EnvironmentMissingError(
-            f"{what} is not at {found}: run `classact setup`, or name its place by {variable}"
-        )
-    return found
+def folders() -> list[pathlib.Path]:
+    """Where the parts are looked for, and made: the first of these that can be written."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    if named:
+        return [pathlib.Path(named).absolute()]
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return [pathlib.Path(sys.prefix) / "classact", pathlib.Path(data) / "classact"]
+
+
+def is_whole(part: Part, folder: pathlib.Path) -> bool:
+    """Whether a folder has a part that was made to its end, from this package's lock."""
+    try:
+        mark = (folder / part.name / _MARK).read_text()
+    except OSError:
+        return False
+    return mark == _digest(part.lock_file) and (folder / part.name / part.use).exists()
+
+
+def mark_whole(part: Part, folder: pathlib.Path) -> None:
+    """Says that a part was made to its end."""
+    (folder / part.name / _MARK).write_text(_digest(part.lock_file))
+
+
+def _found(part: Part) -> pathlib.Path:
+    named = os.environ.get(part.variable)
+    if named:
+        if not os.path.exists(named):
+            raise EnvironmentMissingError(f"{part.variable}={named}: {part.what} is not there")
+        return pathlib.Path(named)
+    places = [folder / part.name for folder in folders()]
+    for place in places:
+        if is_whole(part, place.parent):
+            return place / part.use
+    there = [str(place) for place in places if place.exists()]
+    state = f"{there[0]} is unfinished or of another version" if there else f"nothing is at {places[0]}"
+    raise EnvironmentMissingError(
+        f"{part.what}: {state}; run `classact setup`, or name the place by {part.variable}"
+    )
+
+
+@functools.cache
+def _digest(lock: pathlib.Path) -> str:
+    return hashlib.sha256(lock.read_bytes()).hexdigest()

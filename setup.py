@@ -6,7 +6,7 @@ in an editable install and in a wheel alike.
 
 import setuptools
 
-_FOLDERS = ("launch", "nodes", "replay", "models", "selection", "data", "experiments")
+_FOLDERS = ("calls", "launch", "nodes", "replay", "models", "selection", "data", "experiments")
 _PACKAGES = [
     name
     for folder in _FOLDERS
@@ -17,6 +17,7 @@ _PACKAGES = [
 _REQUIRES = [
     "absl-py>=2.3",
     "cloudpickle>=3.1",
+    "cramjam>=2.11",
     "dm-haiku>=0.0.16",
     "flax>=0.12.0",
     "grpcio>=1.76",
@@ -35,6 +36,8 @@ _REQUIRES = [
     "scikit-learn>=1.7",
     "tensorboardX>=2.6",
     "tokenizers>=0.22",
+    # Makes the two environments beside this one; see launch/commands/setup.py.
+    "uv>=0.9",
     # Of Launchpad's files, which are no package here; see launch/assembly/launchpad.py.
     "dm-tree>=0.1.9",
     "portpicker>=1.6",
@@ -56,6 +59,9 @@ setuptools.setup(
     packages=["classact", *(f"classact.{name}" for name in _PACKAGES)],
     package_data={
         "classact.data": ["icons/*", "templates/*", "vocabularies/*"],
+        # What `classact setup` installs.
+        "classact.launch.assembly": ["launchpad.lock"],
+        "classact.replay": ["requirements.lock"],
         "classact.launch.engines.slurm": ["slurm.sbatch"],
     },
     install_requires=_REQUIRES,

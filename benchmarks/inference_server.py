@@ -107,7 +107,7 @@ class _Setting:
         from classact.data import stream
         from classact.experiments import resolution
         from classact.experiments.configs import demo
-        from classact.launch.assembly import parts
+        from classact.launch.assembly.parts import learning, networks, shapes, sources
         from classact.nodes import scoring
         from classact.nodes.inference_server import scoring_fields
         from classact.selection import policies
@@ -117,12 +117,12 @@ class _Setting:
         fields.patch_size = options.patch_size or fields.patch_size
         self._config = resolution.resolve(fields.to_dict())
         (own,) = self._config.data_sets.values()
-        self._source = parts.open_train_source(self._config, own)
-        self._data = parts.data_shape(self._config, self._source)
-        models = parts.role_models(self._config, own, self._data)
+        self._source = sources.open_train_source(self._config, own)
+        self._data = shapes.data_shape(self._config, self._source)
+        models = networks.role_models(self._config, own, self._data)
         self._variables = {role: model.init(jax.random.key(0)) for role, model in models.items()}
         policy = policies.get(self._config.policy)
-        self._score = scoring.make_scorer(policy, parts.make_task(self._config), models)
+        self._score = scoring.make_scorer(policy, learning.make_task(self._config), models)
         self.batch_size = self._config.inference.batch_size
         batches = stream.IIDStream(self._source, self.batch_size, seed=0)
         self._ready = [scoring_fields(next(batches)) for _ in range(16)]

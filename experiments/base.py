@@ -225,6 +225,15 @@ def get_config() -> ml_collections.ConfigDict:
             # ── Machines.
             # Compute threads of each node by its kind, with `--launch=processes`; 0: one a core.
             "threads": {"learner": 1, "inference": 1, "evaluator": 1, "replay": 1, "run_loop": 1},
+            # GPUs of each node by its kind, with `--launch=processes`, `slurm` and `ray`: whole ones, or
+            # a share of one's memory, such as 0.25. -1: on a cluster what `cluster` says; on one
+            # machine the learner and the servers that score divide what there is, and evaluators
+            # have none (docs/devices.md). What has none computes on the CPU.
+            "resources": {
+                "learner": {"gpus": -1.0},
+                "inference": {"gpus": -1.0},
+                "evaluator": {"gpus": -1.0},
+            },
             # What to ask a cluster for (`--launch=slurm`, `--launch=ray`).
             "cluster": {
                 # Hosts to use; 0: as few as have room. Not those of `mesh.hosts`, which train.
@@ -235,7 +244,8 @@ def get_config() -> ml_collections.ConfigDict:
                 # host; the run is then resumed.
                 "requeue": False,
                 # Of each node, by its kind: `cpus`, which is also how many threads it computes
-                # with; `memory_gb`, 0: not limited; `gpus`; `partition` of Slurm, "": any.
+                # with; `memory_gb`, 0: not limited; `gpus`, where
+                # `resources` does not say it; `partition` of Slurm, "": any.
                 **{
                     kind: {"cpus": 1, "memory_gb": 0.0, "gpus": 0, "partition": ""}
                     for kind in ("learner", "inference", "evaluator", "replay", "run_loop")

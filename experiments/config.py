@@ -3,33 +3,21 @@
 import dataclasses
 import math
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from classact.data import seeds
+from classact.experiments.checks import ConfigError as ConfigError
+from classact.experiments.checks import require
+from classact.experiments.machines import ClusterConfig, MeshConfig, ResourcesConfig, ThreadsConfig
 
 TRAIN_SPLITS = ("all", "held_out", "rest")
 TASKS = ("classification", "contrastive")
 EVALUATOR_KINDS = ("accuracy", "retrieval", "zero_shot")
-# Options of sbatch that follow from the other fields, or that a run cannot have.
-_OWN_SBATCH = re.compile(
-    r"--(partition|nodes|ntasks|cpus-per|mem|gres|gpus|output|error|chdir|array|requeue|wrap)\b.*", re.DOTALL
-)
 # JAX counts updates in 32 bits.
 _INT32 = 2**31
 # What data sets and evaluators are called in labels, addresses and file names.
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-class ConfigError(ValueError):
-    """A field has a value that cannot be run; the message says what can."""
-
-
-def require(condition: bool, field: str, value: Any, accepted: str) -> None:
-    """Raises a ConfigError that names a field, its value and what is accepted, unless a condition holds."""
-    if not condition:
-        raise ConfigError(f"{field}={value!r}: must be {accepted}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,81 +131,6 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ThreadsConfig:
-    """Compute threads of a node's process by kind; 0: one per core."""
-
-    learner: int
-    inference: int
-    evaluator: int
-    replay: int
-    run_loop: int
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            require(value >= 0, f"threads.{field.name}", value, "at least 0 (0: one per core)")
-
-
-@dataclasses.dataclass(frozen=True)
-class NodeConfig:
-    """What a node has of a cluster's host; see `experiments/base.py`."""
-
-    cpus: int
-    memory_gb: float
-    gpus: int
-    partition: str
-
-
-@dataclasses.dataclass(frozen=True)
-class ClusterConfig:
-    """How the nodes are placed on a cluster, by kind; see `experiments/base.py`."""
-
-    hosts: int
-    sbatch: str
-    learner: NodeConfig
-    inference: NodeConfig
-    evaluator: NodeConfig
-    replay: NodeConfig
-    run_loop: NodeConfig
-    requeue: bool = False
-
-    def __post_init__(self) -> None:
-        require(self.hosts >= 0, "cluster.hosts", self.hosts, "at least 0 (0: as few as have room)")
-        self._check_sbatch()
-        for kind in (field.name for field in dataclasses.fields(self) if field.type is NodeConfig):
-            node = getattr(self, kind)
-            require(node.cpus >= 1, f"cluster.{kind}.cpus", node.cpus, "at least 1")
-            require(node.gpus >= 0, f"cluster.{kind}.gpus", node.gpus, "at least 0")
-            accepted = "a finite number of at least 0 GB (0: not limited)"
-            value = node.memory_gb
-            require(math.isfinite(value) and value >= 0, f"cluster.{kind}.memory_gb", value, accepted)
-
-    def _check_sbatch(self) -> None:
-        accepted = "long options such as '--account=NAME --time=1:00:00', quoted as in a shell"
-        try:
-            options = shlex.split(self.sbatch)
-        except ValueError:
-            options = [""]
-        plain = all(option.startswith("--") and option.isprintable() for option in options)
-        require(plain, "cluster.sbatch", self.sbatch, accepted)
-        own = [option for option in options if _OWN_SBATCH.fullmatch(option)]
-        require(not own, "cluster.sbatch", self.sbatch, f"without {', '.join(own)}: other fields say that")
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshConfig:
-    """The learner's devices; see `experiments/base.py`."""
-
-    hosts: int
-    fsdp: int
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            require(value >= 1, f"mesh.{field.name}", value, "at least 1")
-
-
-@dataclasses.dataclass(frozen=True)
 class DataSetConfig:
     """One data set to train on: its source, its selection, its nodes; see `experiments/base.py`."""
 
@@ -293,6 +206,7 @@ class ExperimentConfig(DataSetConfig):
     no_data_seconds: float
     threads: ThreadsConfig
     cluster: ClusterConfig
+    resources: ResourcesConfig = dataclasses.field(default_factory=ResourcesConfig)
     restarts_per_hour: int = 10
     stop_notice_seconds: float = 8.0
     hung_seconds: float = 120.0
@@ -327,6 +241,7 @@ class ExperimentConfig(DataSetConfig):
         require(-1 <= self.warmup_steps < self.steps, "warmup_steps", self.warmup_steps, accepted)
         require(self.task in TASKS, "task", self.task, f"one of {TASKS}")
         self._check_evaluators()
+        self._check_gpus()
 
     def _check_evaluators(self) -> None:
         for name, evaluator in self.evaluation.evaluators.items():
@@ -339,6 +254,25 @@ class ExperimentConfig(DataSetConfig):
                 evaluator.kind,
                 f"one of {accepted} with task={self.task!r}",
             )
+
+    def _check_gpus(self) -> None:
+        for kind, gpus in self.resources.said().items():
+            theirs = getattr(self.cluster, kind).gpus
+            same = f"0 or that of resources.{kind}.gpus={gpus:g}, which says it for every launch"
+            require(theirs in (0, gpus), f"cluster.{kind}.gpus", theirs, same)
+        own = self.resources.learner.gpus
+        # NCCL, through which hosts exchange gradients, refuses two of them on one device.
+        shared = self.mesh.hosts > 1 and 0 < own < 1
+        require(not shared, "resources.learner.gpus", own, f"whole with mesh.hosts={self.mesh.hosts}")
+
+    @property
+    def on_cluster(self) -> ClusterConfig:
+        """What nodes have of a cluster's hosts, with the GPUs that `resources` says."""
+        said = self.resources.said()
+        changed = {
+            kind: dataclasses.replace(getattr(self.cluster, kind), gpus=gpus) for kind, gpus in said.items()
+        }
+        return dataclasses.replace(self.cluster, **changed)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as nested plain dicts, for `config.json`."""

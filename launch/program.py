@@ -14,7 +14,7 @@ from classact.experiments.config import DataSetConfig, ExperimentConfig
 from classact.launch.assembly import factories, rpc
 from classact.launch.assembly.launchpad import address as lp_address
 from classact.launch.assembly.launchpad import lp
-from classact.launch.assembly.parts import DataShape
+from classact.launch.assembly.parts.shapes import DataShape
 from classact.launch.assembly.replay_node import AddressHandle, ReplayNode
 from classact.selection import policies
 

@@ -3,6 +3,9 @@
 import threading
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
+from classact.calls import exposed
 from classact.nodes import inference_server, run_loop
 
 
@@ -26,9 +29,11 @@ class InferenceNode:
         self._run_loops = tuple(run_loops)
         self._stop = stop
 
-    def score_bytes(self, request: bytes) -> tuple[bytes, int]:
-        """RPC: see `InferenceServer.score_bytes`."""
-        return self._server.score_bytes(request)
+    @exposed
+    def score_arrays(self, batch: inference_server.Batch) -> tuple[np.ndarray, int]:
+        """RPC: `InferenceServer.score`, as float32[B] and the step."""
+        scores = self._server.score(batch)
+        return scores.values, scores.step
 
     def run(self) -> None:
         """Runs until stopped.

@@ -124,11 +124,6 @@ class InferenceServer:
                 if self._stop.is_set():
                     raise futures.CancelledError("the inference server stopped") from None
 
-    def score_bytes(self, request: bytes) -> tuple[bytes, int]:
-        """The same through RPC: an encoded batch in, encoded float32[B] and step out."""
-        scores = self.score(parameters.decode(request))
-        return parameters.encode(scores.values), scores.step
-
     def wait(self) -> None:
         """Blocks until the server stops.
 

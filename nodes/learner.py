@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from classact.calls import exposed
 from classact.nodes import batches as batches_lib
 from classact.nodes import clocks as clocks_lib
 from classact.nodes import divergence, hosts, opening, parameters, saving, training
@@ -107,6 +108,7 @@ class Learner:
         self._reports = threading.Condition()
         self._last_report = {**dict.fromkeys(config.evaluators, -1), **(reported or {})}
 
+    @exposed
     def get_parameters(
         self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
     ) -> tuple[int, bool, dict[str, bytes]] | None:
@@ -126,33 +128,40 @@ class Learner:
         found = self._store.get(tuple(names), newer_than, timeout, follow)
         return None if found is None else (found.step, found.finished, dict(found.payload))
 
+    @exposed
     def get_step(self) -> int:
         """RPC: the step of the newest parameters."""
         return self._store.step
 
+    @exposed
     def report_evaluation(self, evaluator: str, step: int) -> None:
         """RPC: an evaluator tells that its metrics of a step are written."""
         with self._reports:
             self._last_report[evaluator] = max(step, self._last_report.get(evaluator, -1))
             self._reports.notify_all()
 
+    @exposed
     def report_cursor(self, data_set: str, cursor: str) -> None:
         """RPC: a run loop tells where it is, as JSON: all before it is in the tables."""
         if self._saver is not None:
             self._saver.cursors.put(data_set, json.loads(cursor))
 
+    @exposed
     def report_opening(self, data_set: str, seconds: float) -> None:
         """RPC: a run loop tells for how long it has been opening its data."""
         self._openings.put(data_set, seconds)
 
+    @exposed
     def get_opening_seconds(self, data_set: str) -> float | None:
         """RPC: another host asks for how long a data set is being opened; None: it is not."""
         return self._openings.seconds(data_set)
 
+    @exposed
     def get_cursors(self, data_set: str) -> str:
         """RPC: from where a data set's run loops go on, a JSON list of cursors."""
         return json.dumps(self._saver.cursors.get(data_set) if self._saver is not None else [])
 
+    @exposed
     def get_clock(self, data_set: str, shard: int) -> str:
         """RPC: the time of the race in a shard's table, see `race.Clock`, as JSON."""
         return self._clocks[data_set].all()[shard].to_json()

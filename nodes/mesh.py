@@ -18,7 +18,6 @@ from typing import Any, Optional
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.shard_map import shard_map
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 DATA_AXIS = "data"
@@ -218,7 +217,7 @@ def concatenator(mesh: Optional[Mesh]) -> Callable[[list[Tree]], Tree]:
     if mesh is None:
         return jax.jit(concatenate)
     spec = rows(mesh).spec
-    return jax.jit(shard_map(concatenate, mesh, in_specs=(spec,), out_specs=spec))
+    return jax.jit(jax.shard_map(concatenate, mesh=mesh, in_specs=(spec,), out_specs=spec))
 
 
 def first_copy(mesh: Optional[Mesh], tree: Tree) -> Tree:

@@ -5,21 +5,22 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from classact.replay import records, reverb_wire
+from classact.replay import records
+from classact.replay.sample_stream import SampleStream
+from classact.replay.server_calls import ReplayError, ServerCalls
 
-# After this long without a sample the C++ dataset ends; it is opened again, and
+# After this long without a sample the server ends the stream; a new one is opened, and
 # the stop signal is looked at in between.
 _SAMPLE_SECONDS = 2.0
-_SIGNATURE_SECONDS = 60
 # Between two tries to reach a server that is gone.
 _RETRY_SECONDS = 1.0
-# For the counts of a table; of whole seconds, as Reverb has it.
-_STATISTICS_SECONDS = 10
+# For the counts of a table.
+_STATISTICS_SECONDS = 10.0
 
 Batch = dict[str, np.ndarray]
 
@@ -33,15 +34,15 @@ class _TransferError(Exception):
 
 
 class ReplayDataset:
-    """Batches of a table, read ahead by a thread per shard through Reverb's C++ dataset.
+    """Batches of a table, read ahead by a thread per shard.
 
     Where a table filters it gives out the item of the smallest priority, so the law by
     which examples are drawn is in the priorities that the writers give them.
 
     Sampling removes an item from the table (`max_times_sampled=1`), so what is
-    read ahead was selected earlier than it is used: one batch, and `max_in_flight`
-    items of each shard in the C++ samplers. That bounds the staleness that reading
-    ahead adds to less than two updates.
+    read ahead was selected earlier than it is used: one batch, as the next one is asked for
+    only when `next` has given it. That is one update of staleness, and what a process that
+    dies has drawn in vain.
 
     A data set's table may be spread over K servers, its shards, each filled by
     run loops of its own. A batch has batch_size / K examples of every shard, one
@@ -69,7 +70,6 @@ class ReplayDataset:
         batch_size: int,
         stop: threading.Event,
         transfer: Callable[[Batch], Any] = lambda batch: batch,
-        max_in_flight: int | None = None,
         remembered: int = 0,
         first: np.ndarray | None = None,
         drawn: Callable[[int, np.ndarray], None] | None = None,
@@ -77,16 +77,13 @@ class ReplayDataset:
         """Starts reading.
 
         Args:
-            addresses: `host:port` of the replay server of each shard.
+            addresses: "host:port" or "unix:/path" of the replay server of each shard.
             table: name of the table.
             codec: unpacks records.
             batch_size: examples per batch.
-            stop: ends the reading threads (within `_SAMPLE_SECONDS`).
+            stop: ends the reading threads (within `_SAMPLE_SECONDS`, or at once by `close`).
             transfer: applied to each batch in a reading thread, for instance
                 to move it to a device ahead of its use.
-            max_in_flight: items that the C++ sampler of a shard may hold; default: an
-                eighth of the batch, and no more than half of the shard's part of it.
-                (With an eighth of a part of 16, a server spends twice the time per item.)
             remembered: how many of the last batches `recent` gives.
             first: uint8[n · batch_size, bytes], records of batches to give before the
                 first one that is read: of `recent` of an earlier process.
@@ -107,7 +104,6 @@ class ReplayDataset:
         self._stop = stop
         self._transfer = transfer
         self._drawn = drawn
-        self._max_in_flight = max_in_flight or max(1, min(batch_size // 8, self._part_size // 2))
         self._queue: queue.Queue[Any] = queue.Queue()
         # What the last batches were made of.
         self._recent: collections.deque[np.ndarray] = collections.deque(maxlen=remembered)
@@ -115,8 +111,9 @@ class ReplayDataset:
             np.split(first, len(first) // batch_size) if first is not None else ()
         )
         self._failure = ""
-        # By shard what a time-out has cut short.
-        self._rests = [np.empty((0, codec.num_bytes), np.uint8) for _ in addresses]
+        # Shards whose servers hold what they should.
+        self._checked: set[int] = set()
+        self._streams = [SampleStream(address, table, _SAMPLE_SECONDS) for address in addresses]
         # The parts of the next batch by shard, until it has been taken; then each
         # thread reads its part of the one after it.
         self._parts: dict[int, np.ndarray] = {}
@@ -171,8 +168,10 @@ class ReplayDataset:
         return np.concatenate(chosen) if chosen else np.empty((0, self._codec.num_bytes), np.uint8)
 
     def close(self, timeout: float = 2 * _SAMPLE_SECONDS) -> None:
-        """Waits for the reading threads to end; call it after setting `stop`."""
+        """Ends the reading threads, and waits for them; call it after setting `stop`."""
         deadline = time.monotonic() + timeout
+        for stream in self._streams:
+            stream.close()
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -184,23 +183,45 @@ class ReplayDataset:
         return ", ".join(f"shard {shard} ({self._addresses[shard]})" for shard in late) or "all shards"
 
     def _read(self, shard: int) -> None:
-        address = self._addresses[shard]
-        while not self._stop.is_set():
-            try:
-                for rows in self._full_parts(shard):
+        try:
+            while not self._stop.is_set():
+                rows = np.empty((self._part_size, self._codec.num_bytes), np.uint8)
+                self._fill(shard, rows)
+                if not self._stop.is_set():
                     self._hand_in(shard, rows)
-            # No other try would cure that.
-            except (_TransferError, ValueError) as error:
-                failure = RuntimeError(f"reading table {self._table!r} at {address} failed")
-                failure.__cause__ = error.__cause__ if isinstance(error, _TransferError) else error
-                self._queue.put(failure)
-                return
+        # No other try would cure that.
+        except (_TransferError, ValueError) as error:
+            failure = RuntimeError(f"reading table {self._table!r} at {self._addresses[shard]} failed")
+            failure.__cause__ = error.__cause__ if isinstance(error, _TransferError) else error
+            self._queue.put(failure)
+
+    def _fill(self, shard: int, rows: np.ndarray) -> None:
+        """Draws a part, through time-outs and the server's restarts, until it is whole, or `stop`."""
+        address, filled = self._addresses[shard], 0
+        while filled < len(rows) and not self._stop.is_set():
+            try:
+                self._check_once(shard)
+                for priorities in self._streams[shard].take(rows[filled:]):
+                    filled += len(priorities)
+                    if self._drawn is not None:
+                        self._drawn(shard, priorities)
             # What the server or the network did; the caller of `next` waits as long as it likes.
-            except (RuntimeError, reverb_wire.grpc.RpcError) as error:
+            except ReplayError as error:
+                self._checked.discard(shard)
                 if not self._stop.is_set():
                     self._failure = f"; the last try failed: {error}"
                     logging.warning("reading table %r at %s again after: %s", self._table, address, error)
                     self._stop.wait(_RETRY_SECONDS)
+
+    def _check_once(self, shard: int) -> None:
+        """Sees that a server's table holds our records, when it is first heard of, or again."""
+        if shard not in self._checked:
+            server = ServerCalls(self._addresses[shard])
+            try:
+                server.check_schema([self._table], self._codec.num_bytes)
+            finally:
+                server.close()
+            self._checked.add(shard)
 
     def _hand_in(self, shard: int, rows: np.ndarray) -> None:
         """Adds a part to the next batch; the last makes it whole. Blocks until it is taken, or `stop`."""
@@ -222,36 +243,18 @@ class ReplayDataset:
             while not self._stop.is_set() and self._taken == taken:
                 self._turn.wait(timeout=0.5)
 
-    def _full_parts(self, shard: int) -> Iterator[np.ndarray]:
-        """Yields a shard's uint8[batch_size / K, N]; what a time-out cut short is kept, not lost."""
-        while not self._stop.is_set():
-            sampler = reverb_wire.Sampler(
-                self._addresses[shard],
-                self._table,
-                self._codec.num_bytes,
-                self._part_size,
-                self._max_in_flight,
-                timeout_ms=int(1000 * _SAMPLE_SECONDS),
-            )
-            for rows, priorities in sampler.batches():
-                if self._stop.is_set():
-                    return
-                if self._drawn is not None:
-                    self._drawn(shard, priorities)
-                rest = self._rests[shard]
-                rows = np.concatenate([rest, rows]) if len(rest) else rows
-                whole = len(rows) >= self._part_size
-                self._rests[shard] = rows[self._part_size :] if whole else rows
-                if whole:
-                    yield rows[: self._part_size]
-
 
 class TableStatistics:
     """Asks the servers of a data set for the size and the counts of a table."""
 
     def __init__(self, addresses: Sequence[str], table: str) -> None:
-        """Connects to the `host:port` of each shard."""
-        self._clients = [reverb_wire.Client(address) for address in addresses]
+        """Connects when it is first asked.
+
+        Args:
+            addresses: "host:port" or "unix:/path" of the replay server of each shard.
+            table: its name.
+        """
+        self._servers = [ServerCalls(address) for address in addresses]
         self._table = table
 
     def __call__(self) -> dict[str, float]:
@@ -260,17 +263,14 @@ class TableStatistics:
         With several shards also each one's size, as `shard_<index>/size`.
 
         Raises:
-            RuntimeError: if a server does not answer within ten seconds, whatever Reverb raises then.
+            ReplayError: if a server does not answer within ten seconds.
         """
         found = {"size": 0.0, "inserts": 0.0, "samples": 0.0}
-        for shard, client in enumerate(self._clients):
-            try:
-                info = client.server_info(timeout=_STATISTICS_SECONDS)[self._table]
-            except reverb_wire.grpc.RpcError as error:
-                raise RuntimeError(str(error)) from error
+        for shard, server in enumerate(self._servers):
+            info = server.tables(_STATISTICS_SECONDS)[self._table]
             found["size"] += info.current_size
-            found["inserts"] += info.limiter.insert_stats.completed
-            found["samples"] += info.limiter.sample_stats.completed
-            if len(self._clients) > 1:
+            found["inserts"] += info.limiter.inserts.completed
+            found["samples"] += info.limiter.samples.completed
+            if len(self._servers) > 1:
                 found[f"shard_{shard}/size"] = float(info.current_size)
         return found

@@ -10,28 +10,16 @@ import shutil
 import threading
 import time
 from collections.abc import Collection, Sequence
-from typing import Any
 
-from classact.replay import folders, reverb_wire
+from classact.replay import folders
+from classact.replay.server_calls import ReplayError, ServerCalls
+
+# Far above what a caller waits: what comes too late is still removed.
+_CALL_SECONDS = 1800.0
 
 
 class SnapshotError(RuntimeError):
     """The tables could not be saved."""
-
-
-def checkpointer(folder: pathlib.Path) -> Any:
-    """What a shard's server saves and loads with: it loads the newest step, if there is one.
-
-    What the server of an earlier process wrote and nobody took is removed.
-    """
-    import reverb
-
-    shutil.rmtree(folder / folders.NEW, ignore_errors=True)
-    newest = max(folders.steps(folder), default=None)
-    return reverb.checkpointers.DefaultCheckpointer(
-        str(folder / folders.NEW),
-        fallback_checkpoint_path=None if newest is None else str(folder / str(newest)),
-    )
 
 
 class Snapshots:
@@ -43,7 +31,7 @@ class Snapshots:
         """Connects to nothing yet.
 
         Args:
-            addresses: `host:port` of the replay server of each shard.
+            addresses: "host:port" or "unix:/path" of the replay server of each shard.
             folders: of each; this process and the server see it under the same path.
             timeout: seconds that saving may take.
         """
@@ -83,7 +71,7 @@ class Snapshots:
 
 
 class _Attempt:
-    """The saving of one shard, in a thread: a call of Reverb's server cannot be ended."""
+    """The saving of one shard, in a thread: a server that has begun to save cannot be told to stop."""
 
     def __init__(self, address: str, folder: pathlib.Path, step: int) -> None:
         self._address = address
@@ -111,14 +99,13 @@ class _Attempt:
 
     def _save(self) -> None:
         try:
-            written = pathlib.Path(reverb_wire.Client(self._address).checkpoint())
+            written = pathlib.Path(self._checkpoint())
             if self._given_up:
                 shutil.rmtree(written, ignore_errors=True)
                 return
             shutil.rmtree(self._target, ignore_errors=True)
             written.rename(self._target)
-        # Reverb's errors have no common class but this one.
-        except (RuntimeError, reverb_wire.grpc.RpcError, OSError) as error:
+        except (ReplayError, OSError) as error:
             self._failure = str(error) or type(error).__name__
             logging.warning("the tables at %s were not saved: %s", self._address, error)
             return
@@ -127,3 +114,10 @@ class _Attempt:
             late = self._given_up
         if late:
             shutil.rmtree(self._target, ignore_errors=True)
+
+    def _checkpoint(self) -> str:
+        server = ServerCalls(self._address)
+        try:
+            return server.checkpoint(_CALL_SECONDS)
+        finally:
+            server.close()

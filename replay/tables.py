@@ -1,31 +1,74 @@
-"""The Reverb tables of one shard of a data set."""
+"""What the tables of one shard of a data set do, said so that any Python can serve them."""
 
-import pathlib
-import threading
+import dataclasses
 
-import reverb
-import tensorflow as tf
-
-from classact.replay import snapshots
+from classact.replay import protocol
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 
 
-def make_tables(config: TableConfig, record_bytes: int) -> list[reverb.Table]:
-    """Builds the tables, empty.
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A Reverb table whose items are given out once; the oldest leaves when there is no room.
 
-    Inserts block while they are more than the rate limiter's error buffer ahead
-    of the ratio, samples block while the table holds too few items; neither
-    drops anything.
+    Inserts block while they are so far ahead that inserts · samples_per_insert − samples would be above
+    `max_diff`; samples block while it would be below `min_diff`, or the table holds too few
+    items. Neither drops anything.
+
+    Attributes:
+        name: of the table.
+        record_bytes: size of one packed record, see `records.RecordCodec`.
+        smallest_first: whether the item of the smallest priority is drawn first; else the oldest.
+        max_size: items that it holds.
+        samples_per_insert: see above.
+        min_size_to_sample: items that have to be there.
+        error_buffer: how far the difference may be from samples_per_insert · min_size_to_sample.
+    """
+
+    name: str
+    record_bytes: int
+    smallest_first: bool
+    max_size: int
+    samples_per_insert: float
+    min_size_to_sample: int
+    error_buffer: float
+
+    def __post_init__(self) -> None:
+        least = max(1.0, self.samples_per_insert)
+        if self.error_buffer < least:
+            raise ValueError(
+                f"error_buffer={self.error_buffer}: must be at least {least}, "
+                "or the table could come to block inserts and samples at once"
+            )
+
+    def for_server(self) -> dict[str, object]:
+        """What `server_program` needs to know of it, as values of JSON."""
+        centre = self.samples_per_insert * self.min_size_to_sample
+        signature = protocol.Signature()
+        signature.tensor_spec.dtype = protocol.UINT8
+        signature.tensor_spec.shape.dim.add(size=self.record_bytes)
+        return {
+            "name": self.name,
+            "smallest_first": self.smallest_first,
+            "max_size": self.max_size,
+            "samples_per_insert": self.samples_per_insert,
+            "min_size_to_sample": self.min_size_to_sample,
+            "min_diff": centre - self.error_buffer,
+            "max_diff": centre + self.error_buffer,
+            "signature": signature.SerializeToString().hex(),
+        }
+
+
+def make_tables(config: TableConfig, record_bytes: int) -> list[Table]:
+    """Describes the tables.
 
     Args:
         config: sizes and ratio.
-        record_bytes: size of one packed record, see `records.RecordCodec`.
+        record_bytes: size of one packed record.
 
     Returns:
         The table that gives out the item with the smallest priority first and, if asked
         for, the stream table.
     """
-    signature = tf.TensorSpec((record_bytes,), tf.uint8)
     filters = config.filters
     # Two sub-batches of slack let writers and learner work at the same time. With the
     # default capacity it is also what must be there before the first sample, so that
@@ -36,50 +79,26 @@ def make_tables(config: TableConfig, record_bytes: int) -> list[reverb.Table]:
     stream_slack = float(config.capacity + 2 * config.super_batch + 4 * config.inserts_per_update)
     if config.super_batch:
         slack = max(slack, config.samples_per_insert * stream_slack)
-    tables = [
-        reverb.Table(
-            name=EXAMPLES_TABLE,
-            # Without filtering each example is wanted once, in any order.
-            sampler=reverb.selectors.MinHeap() if filters else reverb.selectors.Fifo(),
-            remover=reverb.selectors.Fifo(),
-            max_size=config.capacity,
-            max_times_sampled=1,
-            rate_limiter=reverb.rate_limiters.SampleToInsertRatio(
-                samples_per_insert=config.samples_per_insert,
-                min_size_to_sample=config.capacity // 2 if filters else 1,
-                error_buffer=slack,
-            ),
-            signature=signature,
-        )
-    ]
-    if config.super_batch:
-        tables.append(
-            reverb.Table(
-                name=STREAM_TABLE,
-                sampler=reverb.selectors.Fifo(),
-                remover=reverb.selectors.Fifo(),
-                # The rate limiter keeps it smaller: nothing is removed unseen.
-                max_size=int(2 * stream_slack),
-                max_times_sampled=1,
-                rate_limiter=reverb.rate_limiters.SampleToInsertRatio(
-                    samples_per_insert=1.0, min_size_to_sample=1, error_buffer=stream_slack
-                ),
-                signature=signature,
-            )
-        )
-    return tables
-
-
-def serve(
-    config: TableConfig, record_bytes: int, port: int, folder: pathlib.Path, stop: threading.Event
-) -> None:
-    """Serves the tables on a port; blocks until `stop`.
-
-    Begins with what `snapshots.Snapshots` saved last in the folder, and empty if there
-    is nothing.
-    """
-    server = reverb.Server(
-        make_tables(config, record_bytes), port=port, checkpointer=snapshots.checkpointer(folder)
+    examples = Table(
+        name=EXAMPLES_TABLE,
+        record_bytes=record_bytes,
+        # Without filtering each example is wanted once, in any order.
+        smallest_first=filters,
+        max_size=config.capacity,
+        samples_per_insert=config.samples_per_insert,
+        min_size_to_sample=config.capacity // 2 if filters else 1,
+        error_buffer=slack,
     )
-    stop.wait()
-    server.stop()
+    if not config.super_batch:
+        return [examples]
+    stream = Table(
+        name=STREAM_TABLE,
+        record_bytes=record_bytes,
+        smallest_first=False,
+        # The rate limiter keeps it smaller: nothing is removed unseen.
+        max_size=int(2 * stream_slack),
+        samples_per_insert=1.0,
+        min_size_to_sample=1,
+        error_buffer=stream_slack,
+    )
+    return [examples, stream]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.shard_map import shard_map
 from jax.sharding import Mesh, PartitionSpec
 
 from classact.selection.losses import Batch, Outputs
@@ -103,7 +102,9 @@ class Contrastive:
 
         axes = self._mesh.axis_names
         rows, whole = PartitionSpec(axes), PartitionSpec()
-        sharded = shard_map(local_mean, self._mesh, in_specs=(rows, rows, whole, whole), out_specs=whole)
+        sharded = jax.shard_map(
+            local_mean, mesh=self._mesh, in_specs=(rows, rows, whole, whole), out_specs=whole
+        )
         return sharded(image, text, outputs["scale"], outputs["bias"])
 
     def metrics(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:

@@ -25,7 +25,8 @@ from PIL import Image
 from classact.data import stream  # noqa: F401 - so that its import is no part of a case.
 from classact.experiments import resolution
 from classact.experiments.configs import classification, image_text
-from classact.launch.assembly import jobs, parts
+from classact.launch.assembly import jobs
+from classact.launch.assembly.parts import learning, shapes, sources
 from classact.launch.commands import attach_actors, cli
 from classact.launch.engines import threads
 from classact.launch.engines.local import processes
@@ -948,10 +949,10 @@ def write_run(folder, config):
 
 def save_checkpoint(folder, resolved):
     (own,) = resolved.data_sets.values()
-    shape = parts.data_shape(resolved, parts.open_train_source(resolved, own))
+    shape = shapes.data_shape(resolved, sources.open_train_source(resolved, own))
     change(folder / "config.json", started={"data": {"digits": shape.described()}})
     checkpointer = checkpoints.Checkpointer(folder / "checkpoints", classes=shape.classes)
-    checkpointer.save(1, training.init_state(parts.trained_models(resolved, shape), 0))
+    checkpointer.save(1, training.init_state(learning.trained_models(resolved, shape), 0))
     checkpointer.close()
 
 

@@ -24,6 +24,8 @@ import ml_collections
 from classact.experiments import base
 from classact.selection import policies
 
+PARTS = ("reference", "reference_held_out", *policies.names())
+
 
 def get_config(part: str = "classact") -> ml_collections.ConfigDict:
     """Returns the configuration of a policy, or of a reference.

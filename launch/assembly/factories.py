@@ -15,8 +15,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from classact.experiments import curves
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import class_meaning, evaluators, identity, parts, references, rpc
+from classact.launch.assembly import rpc
 from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly.parts import (
+    class_meaning,
+    evaluators,
+    identity,
+    learning,
+    networks,
+    references,
+    shapes,
+    sources,
+)
 from classact.nodes.errors import FatalError
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.replay import folders
@@ -65,10 +75,10 @@ class Factories:
 
     config: ExperimentConfig
     workdir: pathlib.Path
-    data: Mapping[str, parts.DataShape]
+    data: Mapping[str, shapes.DataShape]
 
     @property
-    def _shape(self) -> parts.DataShape:
+    def _shape(self) -> shapes.DataShape:
         """What the models are built for: the data sets agree in it."""
         return next(iter(self.data.values()))
 
@@ -114,8 +124,8 @@ class Factories:
             mesh = mesh_lib.make_mesh(config.mesh.fsdp)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        parts.check_batches(config, mesh.size if mesh is not None else 1)
-        trained = parts.trained_models(config, self._shape)
+        learning.check_batches(config, mesh.size if mesh is not None else 1)
+        trained = learning.trained_models(config, self._shape)
         state = training.init_state(trained, config.seed, mesh)
         checkpointer = checkpoints.Checkpointer(
             self.workdir / "checkpoints", classes=class_meaning.of_head(config, self._shape)
@@ -162,7 +172,9 @@ class Factories:
                 evaluators=evaluating,
             ),
             trained,
-            training.make_update(trained, parts.make_task(config, mesh), mesh, config.gradient_accumulation),
+            training.make_update(
+                trained, learning.make_task(config, mesh), mesh, config.gradient_accumulation
+            ),
             state,
             batches,
             lp.stop_event(),
@@ -277,7 +289,7 @@ class Factories:
         mesh = mesh_lib.local_mesh()
         config, own = self.config, self.config.data_sets[data_set]
         policy = policies.get(own.policy)
-        models = parts.role_models(config, own, self.data[data_set])
+        models = networks.role_models(config, own, self.data[data_set])
         roles = {scoring.published_name(policy, role): role for role in models}
         roles = {name: role for name, role in roles.items() if name in policy.published_models}
         follower = None
@@ -285,7 +297,7 @@ class Factories:
             place = functools.partial(mesh_lib.everywhere, mesh)
             follower = parameters.Follower(learner, tuple(roles), stop, place=place)
         server = inference_server.InferenceServer(
-            scoring.make_scorer(policy, parts.make_task(config), models),
+            scoring.make_scorer(policy, learning.make_task(config), models),
             references.fixed_variables(own),
             follower,
             roles,
@@ -367,7 +379,7 @@ class Factories:
             clock = clocks.ClockFollower(learner, data_set, shard, stop)
         shape = self.data[data_set]
         with opening.told(progress, data_set):
-            source = parts.open_train_source(config, own, shape.held_out, known=shape.classes)
+            source = sources.open_train_source(config, own, shape.held_out, known=shape.classes)
             identity.check_here(source, shape)
         cursors_found = json.loads(progress.get_cursors(data_set)) if progress is not None else None
         try:
@@ -392,7 +404,7 @@ class Factories:
             config.max_nonfinite_share,
             extremes_path=self.workdir / "scored_images.npz" if reader.shown else None,
             class_names=source.class_names or (),
-            decode=parts.make_tokenizer(config).decode if config.task == "contrastive" else None,
+            decode=sources.make_tokenizer(config).decode if config.task == "contrastive" else None,
             report_cursor=cursors.Reporter(progress, data_set, stop) if progress is not None else None,
             clock=clock,
         )

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from classact.launch.assembly.launchpad import lp, worker_manager
-from classact.launch.assembly.tasks import FixedAddress, stop_program, task_names
+from classact.launch.assembly.tasks import bind, stop_program, task_names
 from classact.launch.engines.ports import LOOPBACK
 
 
 def make_threads(
-    program: lp.Program, ports: Callable[[str], int]
+    program: lp.Program, ports: Callable[[str], int], sockets: Callable[[str], str] | None = None
 ) -> dict[str, Callable[[threading.Event], Any]]:
     """Addresses every node of a program, and returns what to call in its thread.
 
@@ -28,6 +28,7 @@ def make_threads(
     Args:
       program: the program.
       ports: gives a free port of this machine at each call.
+      sockets: gives the Unix address of a server from the node's name, where one can serve there.
 
     Returns:
       By the nodes' names, functions of an event that stops the node.
@@ -37,12 +38,11 @@ def make_threads(
     """
     names = task_names(program)
     nodes = {key: program.groups[key[0]][key[1]] for key in names}
-    for (label, _), node in nodes.items():
+    for (label, index), node in nodes.items():
         node.launch_context.initialize(lp.LaunchType.LOCAL_MULTI_THREADING, None, stop_program)
         for handle in node.input_handles:
             handle.connect(node, label)
-        for address in node.addresses:
-            address.bind(FixedAddress(f"{LOOPBACK}:{ports(LOOPBACK)}"))
+        bind(node, names[label, index], lambda: f"{LOOPBACK}:{ports(LOOPBACK)}", sockets)
     return {names[key]: functools.partial(_run, node.function) for key, node in nodes.items()}
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from classact.experiments.config import ExperimentConfig
-from classact.launch.assembly import parts
 from classact.launch.assembly.in_threads import make_threads
 from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly.parts import shapes
 from classact.launch.assembly.synchronous import run_synchronous
 from classact.launch.assembly.tasks import endpoints, make_tasks, on_this_machine, task_names
 from classact.launch.engines.interface import Job
@@ -27,10 +27,11 @@ def make_job(
     program: lp.Program,
     config: ExperimentConfig,
     workdir: Path,
-    data: Mapping[str, parts.DataShape],
+    data: Mapping[str, shapes.DataShape],
     until: Iterable[str],
     on_start: Callable[[Endpoints], None],
     command_module: str,
+    own_environment: Callable[[str, int], Mapping[str, str]],
 ) -> Job:
     """Describes the run of a program for whatever engine; nothing is started or written.
 
@@ -43,6 +44,7 @@ def make_job(
       on_start: told where the servers are, once all nodes are started.
       command_module: name of the module that runs a saved configuration, with its file, the run
         directory and the engine's name as arguments.
+      own_environment: what a node's process has in its environment, from its label and its index.
     """
     terms = Terms(
         tuple(until),
@@ -55,7 +57,7 @@ def make_job(
         workdir=workdir,
         servers={label: [len(node.addresses) for node in nodes] for label, nodes in program.groups.items()},
         terms=terms,
-        make_tasks=functools.partial(_make_tasks, program, config, workdir),
+        make_tasks=functools.partial(_make_tasks, program, config, workdir, own_environment),
         make_threads=functools.partial(make_threads, program),
         labels={name: label for (label, _), name in task_names(program).items()},
         in_one_loop=lambda: run_synchronous(config, workdir, data),
@@ -67,16 +69,25 @@ def _make_tasks(
     program: lp.Program,
     config: ExperimentConfig,
     workdir: Path,
+    own_environment: Callable[[str, int], Mapping[str, str]],
     *,
     ports: Callable[[str], int],
     place: Callable[[str, int], str] = on_this_machine,
     address_of: Callable[[str], str] = lambda host: host,
+    sockets: Callable[[str], str] | None = None,
     resources: Mapping[str, Resources] | None = None,
 ) -> list[Task]:
     if resources is None:
         resources = _compute_threads(config, program.groups)
     made = make_tasks(
-        program, workdir=workdir, ports=ports, place=place, address_of=address_of, resources=resources
+        program,
+        workdir=workdir,
+        ports=ports,
+        place=place,
+        address_of=address_of,
+        sockets=sockets,
+        resources=resources,
+        own_environment=own_environment,
     )
     return [dataclasses.replace(task, hung_seconds=config.hung_seconds) for task in made]
 

@@ -5,10 +5,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from classact.calls import addresses
 from classact.launch.assembly import factories
 from classact.launch.assembly.launchpad import lp
 from classact.launch.commands import attach
-from classact.launch.engines import ports
 from classact.selection import policies
 
 _POLL_SECONDS = 1.0
@@ -32,8 +32,8 @@ def make(
         data_set: whose stream it reads.
         name: of its metrics.
         readers: one for each of its run loops; a single one if nothing is scored.
-        learner: the learner's "host:port".
-        replays: "host:port" of the replay servers, in the order in which its run loops
+        learner: the learner's address.
+        replays: addresses of the replay servers, in the order in which its run loops
             take turns over them.
     """
     stop = lp.stop_event()
@@ -50,10 +50,10 @@ def make(
 
 
 class Experiment:
-    """Whether the experiment that an actor joined goes on. Asks the disk and a port, no node."""
+    """Whether the experiment that an actor joined goes on. Asks the disk and a socket, no node."""
 
     def __init__(self, workdir: pathlib.Path, learner: str) -> None:
-        """Takes the run directory and the learner's "host:port"."""
+        """Takes the run directory and the learner's address."""
         self._workdir = workdir
         self._learner = learner
         self._answered = time.monotonic()
@@ -64,7 +64,7 @@ class Experiment:
 
         Blocks for two seconds at most.
         """
-        self._answers = ports.answers(self._learner)
+        self._answers = addresses.answers(self._learner)
         now = time.monotonic()
         if self._answers:
             self._answered = now

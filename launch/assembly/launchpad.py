@@ -3,7 +3,15 @@
 Launchpad is the language in which a program is written: groups, nodes, handles, addresses.
 All of that is pure Python and runs on any. Its wheel is for Python 3.10 alone because of
 Courier, its RPC, a C++ library bound to TensorFlow 2.8. So the wheel is unpacked, not
-installed, and `courier` stands in.
+installed, none of its files is changed, and three things of ours stand in front of them:
+
+- the module `courier`, which calls by `classact.calls`; what asks it for wrappers of C++
+  (`courier.handlers.python.pybind`) gets the methods themselves;
+- `pybind11_abseil.status`, whose `StatusNotOk` is what our failed calls raise;
+- for a `CourierNode` alone, what takes the port out of its address: a Unix socket has none, so
+  its server is given the whole address.
+
+docs/launchpad.md says what to do when there is a wheel that works without.
 
 Whoever needs Launchpad takes it from here: `from classact.launch.assembly.launchpad import lp`.
 """
@@ -13,7 +21,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-from classact import environments
+from classact import calls, environments
 from classact.launch.assembly import courier
 
 
@@ -33,7 +41,7 @@ def _load() -> types.ModuleType:
     pybind = _module("courier.handlers.python.pybind", BuildPyCallHandler=lambda function: function)
     sys.modules["courier.handlers.python"].__dict__["pybind"] = pybind
     sys.modules[pybind.__name__] = pybind
-    sys.modules["pybind11_abseil.status"] = _module("pybind11_abseil.status", StatusNotOk=courier.StatusNotOk)
+    sys.modules["pybind11_abseil.status"] = _module("pybind11_abseil.status", StatusNotOk=calls.CallError)
     # It imports distutils, which Python no longer has, to look for terminals that nobody opens.
     terminals = "launchpad.launch.run_locally.feature_testing"
     sys.modules[terminals] = _module(terminals)
@@ -45,6 +53,11 @@ def _load() -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules["launchpad"] = module
     spec.loader.exec_module(module)
+    node = sys.modules["launchpad.nodes.courier.node"]
+    node.__dict__["lp_address"] = types.SimpleNamespace(
+        Address=sys.modules["launchpad.address"].__dict__["Address"],
+        get_port_from_address=lambda address: address,
+    )
     return module
 
 

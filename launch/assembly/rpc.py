@@ -1,6 +1,6 @@
 """Clients of the nodes' RPCs, with time-outs and with errors that nodes know.
 
-Nodes do not know Launchpad: they get these instead of Courier's clients.
+Nodes know neither Launchpad nor how calls travel: they get these.
 """
 
 import contextlib
@@ -11,48 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from classact.launch.assembly.courier import StatusNotOk
+from classact import calls
+from classact.calls import CallError as RpcError
+from classact.calls import StoppedError
 from classact.launch.assembly.launchpad import lp
-from classact.nodes import inference_server, parameters
+from classact.nodes import inference_server
 
 # Time-out of every call, in seconds. An inference server's first answer waits for
 # the learner's first parameters and for XLA; everything else answers in seconds.
-CALL_SECONDS = 600.0
+CALL_SECONDS = calls.CALL_SECONDS
 
-
-class RpcError(RuntimeError):
-    """A node could not be reached, or failed while it answered."""
-
-
-class StoppedError(RpcError):
-    """This node was asked to stop before there was an answer."""
-
-
-# Between two looks at the stop signal.
-_POLL_SECONDS = 0.2
-
-
-def _call(stop: threading.Event, client: Any, method: str, *arguments: Any) -> Any:
-    """Calls a node; in the main thread not longer than until `stop`.
-
-    Courier asks a server that is gone again and again, and a main thread that waits
-    inside it hears no signal: it would not stop before the engine ends it.
-    """
-    try:
-        if threading.current_thread() is not threading.main_thread():
-            return getattr(client, method)(*arguments)
-        # Not elsewhere: a process cannot exit while such a call is pending.
-        answer = getattr(client.futures, method)(*arguments)
-        try:
-            while True:
-                with contextlib.suppress(futures.TimeoutError):
-                    return answer.result(_POLL_SECONDS)
-                if stop.is_set():
-                    raise StoppedError(f"asked to stop before {method} was answered")
-        finally:
-            answer.cancel()
-    except StatusNotOk as error:
-        raise RpcError(str(error)) from None
+__all__ = ["CALL_SECONDS", "InferenceClient", "LearnerClient", "RpcError", "StoppedError"]
 
 
 def _own_stop() -> threading.Event:
@@ -64,10 +33,10 @@ def _own_stop() -> threading.Event:
 
 
 class LearnerClient:
-    """The learner as the other nodes see it; calls time out, and in the main thread end with `stop`."""
+    """The learner as the other nodes see it; calls time out, and end with `stop`."""
 
-    def __init__(self, client: Any, stop: threading.Event | None = None) -> None:
-        """Takes the Courier client that the learner's handle gives, and what ends calls.
+    def __init__(self, client: calls.Client, stop: threading.Event | None = None) -> None:
+        """Takes the client that the learner's handle gives, and what ends calls.
 
         `stop` is by default the stop event of the node whose thread this is called in.
         """
@@ -117,14 +86,14 @@ class LearnerClient:
         return str(self._call("get_clock", data_set, shard))
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        return _call(self._stop, self._client, method, *arguments)
+        return self._client.call(method, arguments, stop=self._stop)
 
 
 class InferenceClient:
     """An inference server as a run loop in another process sees it."""
 
-    def __init__(self, client: Any, stop: threading.Event | None = None) -> None:
-        """Takes the Courier client that the server's handle gives, and `stop` as `LearnerClient`."""
+    def __init__(self, client: calls.Client, stop: threading.Event | None = None) -> None:
+        """Takes the client that the server's handle gives, and `stop` as `LearnerClient`."""
         self._client = client
         self._stop = stop or _own_stop()
 
@@ -134,13 +103,13 @@ class InferenceClient:
         Raises:
             futures.CancelledError: if the server has stopped, or this node was asked to.
         """
-        request = parameters.encode({name: np.ascontiguousarray(array) for name, array in batch.items()})
+        request = {name: np.ascontiguousarray(array) for name, array in batch.items()}
         try:
-            values, step = _call(self._stop, self._client, "score_bytes", request)
+            values, step = self._client.call("score_arrays", [request], stop=self._stop)
         except StoppedError as error:
             raise futures.CancelledError(str(error)) from None
-        except RpcError as error:
-            if futures.CancelledError.__name__ in str(error):
+        except calls.RemoteError as error:
+            if error.kind == futures.CancelledError.__name__:
                 raise futures.CancelledError(str(error)) from None
             raise
-        return inference_server.Scores(parameters.decode(values), step)
+        return inference_server.Scores(values, step)

@@ -14,7 +14,15 @@ import numpy as np
 
 from classact.data.stream import IIDStream
 from classact.experiments.config import DataSetConfig, ExperimentConfig
-from classact.launch.assembly import class_meaning, evaluators, parts, references
+from classact.launch.assembly.parts import (
+    class_meaning,
+    evaluators,
+    learning,
+    networks,
+    references,
+    shapes,
+    sources,
+)
 from classact.launch.engines.interrupts import Interrupt, interrupts_to
 from classact.launch.engines.outcome import Outcome
 from classact.nodes import batches as batches_lib
@@ -24,7 +32,7 @@ from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.selection import policies
 
 
-def run_synchronous(config: ExperimentConfig, workdir: Any, data: Mapping[str, parts.DataShape]) -> Outcome:
+def run_synchronous(config: ExperimentConfig, workdir: Any, data: Mapping[str, shapes.DataShape]) -> Outcome:
     """Trains to the last step in this process; blocks until then.
 
     Args:
@@ -74,14 +82,14 @@ class _InterruptedError(Exception):
 
 def _train(
     config: ExperimentConfig,
-    data: Mapping[str, parts.DataShape],
-    shape: parts.DataShape,
+    data: Mapping[str, shapes.DataShape],
+    shape: shapes.DataShape,
     on_step: Callable[..., None],
 ) -> training.TrainState:
     return synchronous.train(
         {name: _data_set(config, own, data[name]) for name, own in config.data_sets.items()},
-        parts.make_task(config),
-        parts.trained_models(config, shape),
+        learning.make_task(config),
+        learning.trained_models(config, shape),
         steps=config.steps,
         seed=config.seed,
         accumulation=config.gradient_accumulation,
@@ -89,13 +97,13 @@ def _train(
     )
 
 
-def _data_set(config: ExperimentConfig, own: DataSetConfig, shape: parts.DataShape) -> synchronous.DataSet:
-    models = parts.role_models(config, own, shape)
+def _data_set(config: ExperimentConfig, own: DataSetConfig, shape: shapes.DataShape) -> synchronous.DataSet:
+    models = networks.role_models(config, own, shape)
     return synchronous.DataSet(
         policies.get(own.policy),
         # The reference of Algorithm 2 learns from the whole of what is scored.
         IIDStream(
-            parts.open_train_source(config, own, shape.held_out, known=shape.classes),
+            sources.open_train_source(config, own, shape.held_out, known=shape.classes),
             own.super_batch_size,
             config.seed,
         ),
@@ -109,7 +117,7 @@ def _data_set(config: ExperimentConfig, own: DataSetConfig, shape: parts.DataSha
 class _Recorder:
     """Writes the metrics that the learner and the evaluator nodes would write."""
 
-    def __init__(self, config: ExperimentConfig, workdir: Any, data: Mapping[str, parts.DataShape]) -> None:
+    def __init__(self, config: ExperimentConfig, workdir: Any, data: Mapping[str, shapes.DataShape]) -> None:
         self._config = config
         self._learner = MetricsWriter(workdir, "learner")
         self._evaluators = {

@@ -9,11 +9,14 @@ neither end the run when a node crashes nor run on other hosts.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from classact.calls import keys as keys_lib
+from classact.calls.addresses import unix_path
 from classact.launch.assembly.launchpad import lp, serialization
 from classact.launch.engines.entry import Entry
 from classact.launch.engines.folders import make_private
@@ -22,6 +25,10 @@ from classact.launch.engines.ports import LOOPBACK
 from classact.launch.engines.resources import Resources, check_labels, common_environment, resources_of
 from classact.launch.engines.task import STOP_STATUS, Task, remove_files
 
+# Launchpad's name for the address of a `CourierNode`.
+_CALLS = "courier"
+# What serves at addresses of these names can listen on a Unix socket.
+_SERVE_ON_SOCKETS = frozenset({_CALLS})
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
@@ -32,7 +39,7 @@ class FixedAddress(lp.AbstractAddressBuilder):
         self._address = address
 
     def build(self) -> str:
-        """Returns "host:port"."""
+        """Returns "host:port" or "unix:/path"."""
         return self._address
 
 
@@ -54,12 +61,15 @@ def make_tasks(
     ports: Callable[[str], int],
     place: Callable[[str, int], str] = on_this_machine,
     address_of: Callable[[str], str] = lambda host: host,
+    sockets: Callable[[str], str] | None = None,
     resources: Mapping[str, Resources] | None = None,
+    own_environment: Callable[[str, int], Mapping[str, str]] = lambda label, index: {},
 ) -> list[Task]:
     """Places, addresses and serialises every node of a program.
 
-    Writes `<workdir>/tasks/<label>.pkl` per group (`engines.task.remove_data_files` deletes
-    them), in a folder that is this user's alone, and creates `<workdir>/logs`.
+    Writes `<workdir>/tasks/<label>.pkl` per group (`engines.task.remove_data_files`
+    deletes them), in a folder that is this user's alone, and creates `<workdir>/logs`. If nodes call
+    each other over TCP, writes new keys to `<workdir>/keys.json`, for which see `calls.keys`.
     Nothing is started. Afterwards the program's addresses are bound, so that
     `endpoints` can list them.
 
@@ -70,7 +80,11 @@ def make_tasks(
         machine, `PortsFrom` on others.
       place: host of a node, from its label and its index in the group.
       address_of: where other hosts reach a host; its name by default.
+      sockets: gives the Unix address of a task's server, where all nodes are on this
+        machine: `PrivateSockets`. Servers that cannot have one get a port.
       resources: limits by label, or by first parts of labels; see `resources_of`.
+      own_environment: more variables of a node, from its label and its index in the
+        group; they win.
 
     Returns:
       The tasks in the program's order.
@@ -85,12 +99,19 @@ def make_tasks(
     check_labels(resources, program.groups)
     hosts = {key: place(*key) for key in names}
     addresses = {host: address_of(host) for host in hosts.values()}
-    _bind(program, hosts, addresses, ports)
+    for key, node in _nodes(program):
+        # Not node._initialize_context: the stopper that it pickles signals the
+        # launcher's process id on whatever host the node runs.
+        node.launch_context.initialize(lp.LaunchType.LOCAL_MULTI_PROCESSING, None, stop_program)
+        for handle in node.input_handles:
+            handle.connect(node, key[0])
+        bind(node, names[key], functools.partial(_over_tcp, hosts[key], addresses, ports), sockets)
 
     workdir = workdir.absolute()
     (workdir / "logs").mkdir(parents=True, exist_ok=True)
+    keys = _write_keys(program, workdir)
     data_files = _serialise(program, workdir / "tasks")
-    common = common_environment(addresses.values())
+    common = {**common_environment(addresses.values()), **keys}
     tasks = []
     for label, nodes in program.groups.items():
         env = {**common, **resources_of(label, resources).environment()}
@@ -103,7 +124,7 @@ def make_tasks(
                     index=index,
                     host=hosts[label, index],
                     command=_command(data_files[label], index),
-                    env=env,
+                    env={**env, **own_environment(label, index)},
                     addresses=tuple(address.resolve() for address in node.addresses),
                     data_file=data_files[label],
                     log_path=workdir / "logs" / f"{name}.log",
@@ -147,7 +168,7 @@ def endpoints(program: lp.Program) -> dict[str, list[str]]:
     """Lists the servers of a launched program (or one made into tasks).
 
     Returns:
-      "host:port" of each server by its group's label, in the group's order;
+      Address of each server by its group's label, in the group's order;
       groups without a server are left out.
     """
     addresses = {
@@ -157,22 +178,46 @@ def endpoints(program: lp.Program) -> dict[str, list[str]]:
     return {label: found for label, found in addresses.items() if found}
 
 
-def _bind(
-    program: lp.Program,
-    hosts: Mapping[tuple[str, int], str],
-    addresses: Mapping[str, str],
-    ports: Callable[[str], int],
+def bind(
+    node: lp.PyNode, name: str, over_tcp: Callable[[], str], sockets: Callable[[str], str] | None
 ) -> None:
+    """Gives a node's servers their addresses.
+
+    Args:
+      node: its addresses are named after what serves there.
+      name: of its task.
+      over_tcp: gives a new "host:port".
+      sockets: gives a new "unix:/path" from a name; None: the callers are elsewhere.
+    """
+    for address in node.addresses:
+        on_socket = sockets is not None and address.name in _SERVE_ON_SOCKETS
+        address.bind(FixedAddress(sockets(name) if sockets and on_socket else over_tcp()))
+
+
+def _over_tcp(host: str, addresses: Mapping[str, str], ports: Callable[[str], int]) -> str:
+    return f"{addresses[host]}:{ports(host)}"
+
+
+def _nodes(program: lp.Program) -> Iterator[tuple[tuple[str, int], lp.PyNode]]:
+    """Each node with its label and its place in the group."""
     for label, nodes in program.groups.items():
         for index, node in enumerate(nodes):
-            # Not node._initialize_context: the stopper that it pickles signals the
-            # launcher's process id on whatever host the node runs.
-            node.launch_context.initialize(lp.LaunchType.LOCAL_MULTI_PROCESSING, None, stop_program)
-            for handle in node.input_handles:
-                handle.connect(node, label)
-            host = hosts[label, index]
-            for address in node.addresses:
-                address.bind(FixedAddress(f"{addresses[host]}:{ports(host)}"))
+            yield (label, index), node
+
+
+def _write_keys(program: lp.Program, workdir: Path) -> dict[str, str]:
+    """Writes keys for the calls over TCP, if there are any; returns the variable that names their file."""
+    called = [
+        address.resolve()
+        for _, node in _nodes(program)
+        for address in node.addresses
+        if address.name == _CALLS
+    ]
+    if all(unix_path(address) is not None for address in called):
+        return {}
+    path = workdir / keys_lib.FILE_NAME
+    keys_lib.Keys.make().save(path)
+    return {keys_lib.VARIABLE: str(path)}
 
 
 def _serialise(program: lp.Program, folder: Path) -> dict[str, Path]:

@@ -14,12 +14,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from classact import user_code
+from classact import calls, user_code
+from classact.calls import keys
 from classact.data import source, specs
 from classact.experiments.config import NAME, ConfigError, EvaluatorConfig, ExperimentConfig, require
 from classact.experiments.resolution import resolve
-from classact.launch.assembly import class_meaning, courier, evaluators, fitting, identity, parts, rpc
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly import joined_devices, rpc
+from classact.launch.assembly.parts import (
+    class_meaning,
+    evaluators,
+    fitting,
+    identity,
+    networks,
+    shapes,
+    sources,
+)
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.commands import isolation
 from classact.models import registry
 from classact.nodes import checkpoints, divergence, errors, evaluator
@@ -98,18 +108,19 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
     # Checked as one of the experiment's own.
     evaluation = dataclasses.replace(config.evaluation, evaluators={name: own})
     config = dataclasses.replace(config, evaluation=evaluation)
-    opened = parts.open_eval_source(config, own)
+    opened = sources.open_eval_source(config, own)
     changed = "" if given else identity.change_of_evaluated(started, own.data, read_config(workdir), opened)
     if changed:
         raise AttachError(
             f"{workdir}: {own.data} is not what the run evaluates on: {changed}; name the data by --data"
         )
     trained_on = identity.measures_on_training_data(config, own.data, opened, started)
-    shape = parts.data_shape(config, opened)
+    shape = shapes.data_shape(config, opened)
     if config.task == "classification":
         shape = class_meaning.as_learned(shape, workdir)
     said = FirstLines()
-    classifier = parts.classifier(config.learner, config, shape)
+    joined_devices.keep_off(said)
+    classifier = networks.classifier(config.learner, config, shape)
     return Attached(
         workdir,
         name,
@@ -242,10 +253,18 @@ class Learner:
             # Of several hosts the first one answers; behind it is where they find each other.
             address, *_ = json.loads((self._workdir / "endpoints.json").read_text())["learner"]
             client = rpc.LearnerClient(
-                courier.Client(address, call_timeout=timeout + _CALL_SECONDS), self._stop
+                calls.Client(address, _keys(self._workdir, address), timeout=timeout + _CALL_SECONDS),
+                self._stop,
             )
             self._client = client
         return client
+
+
+def _keys(workdir: pathlib.Path, address: str) -> calls.Keys | None:
+    try:
+        return keys.for_address(address, workdir)
+    except (PermissionError, ValueError) as error:
+        raise AttachError(f"{workdir}: the run's keys cannot be used: {error}") from None
 
 
 def _checked(attached: Attached) -> evaluator.Measure:

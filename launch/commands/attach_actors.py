@@ -19,20 +19,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from classact.calls import addresses
 from classact.data.classes import Classes
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import (
-    class_meaning,
-    factories,
-    identity,
-    joined_actor,
-    parts,
-    references,
-    tasks,
-)
-from classact.launch.assembly.first_lines import FirstLines
+from classact.launch.assembly import factories, joined_actor, joined_devices, tasks
 from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly.parts import class_meaning, identity, networks, references, shapes, sources
+from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.commands import attach
 from classact.launch.commands.attach import AttachError
 from classact.launch.engines import ports, resources
@@ -54,8 +48,8 @@ class JoiningActors:
         data_set: whose stream they read and whose replay they fill.
         call: tells this call's actors from others': host and random digits.
         count: how many.
-        learner: its "host:port".
-        replays: "host:port" of each of the data set's replay servers.
+        learner: its address.
+        replays: addresses of each of the data set's replay servers.
         first_lines: what the user is told before they start.
     """
 
@@ -164,25 +158,24 @@ def _addresses(workdir: pathlib.Path, data_set: str, host: str) -> tuple[str, tu
         raise AttachError(f"{workdir}: the run has not started its servers yet (no endpoints.json)") from None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise AttachError(f"{path} cannot be read: {error!r}") from None
-    loopback = all(_host(address) == ports.LOOPBACK for address in (learner, *replays))
-    if loopback and host != platform.node():
-        raise AttachError(
-            f"{workdir}: the run's servers listen on the loopback interface of {host}; join it from there"
-        )
+    here = all(_host(address) in (None, ports.LOOPBACK) for address in (learner, *replays))
+    if here and host != platform.node():
+        raise AttachError(f"{workdir}: the run's servers can be called on {host} alone; join it from there")
     return learner, replays
 
 
-def _host(address: str) -> str:
-    return address.rpartition(":")[0]
+def _host(address: str) -> str | None:
+    """The host of an address; None for a socket of this machine."""
+    return None if addresses.unix_path(address) is not None else addresses.host_and_port(address)[0]
 
 
 def _checked_here(
     config: ExperimentConfig, data_set: str, theirs: Mapping[str, Any], directory: str, said: FirstLines
-) -> parts.DataShape:
+) -> shapes.DataShape:
     """Opens a data set and its reference at this place, and compares them with the experiment's."""
     own = config.data_sets[data_set]
     try:
-        shape = parts.data_shape(config, parts.open_train_source(config, own))
+        shape = shapes.data_shape(config, sources.open_train_source(config, own))
         known = Classes.from_json(theirs)
         if known is not None:
             shape = class_meaning.mapped(config, shape, known, "the experiment", said)
@@ -200,7 +193,7 @@ def _checked_here(
                     f"its {key} is {ours}, there {theirs.get(key)}"
                 )
         references.check_reference(config, own, shape, said)
-        parts.role_models(config, own, shape)
+        networks.role_models(config, own, shape)
     except (ConfigError, DataError) as error:
         raise AttachError(f"{error}{attach.elsewhere(directory)}") from None
     return shape
@@ -236,14 +229,15 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
         if not _wait_for(address, joining.workdir, stop):
             return Outcome("interrupted" if stop.is_set() else "completed")
     with ports.LoopbackPorts() as free_ports:
-        config = joining.build.config
+        own = _devices(joining, report)
         made = [
-            dataclasses.replace(task, hung_seconds=config.hung_seconds)
+            dataclasses.replace(task, hung_seconds=joining.build.config.hung_seconds)
             for task in tasks.make_tasks(
                 build_program(joining),
                 workdir=joining.workdir,
                 ports=free_ports,
                 resources={label: _resources(joining, label) for label in joining.labels},
+                own_environment=lambda label, index: own.get(label, {}),
             )
         ]
 
@@ -288,15 +282,24 @@ def build_program(joining: JoiningActors) -> lp.Program:
 
 def _resources(joining: JoiningActors, label: str) -> resources.Resources:
     """As the experiment's own actors; besides, gRPC must reach its hosts without a proxy."""
-    hosts = [_host(address) for address in (joining.learner, *joining.replays)]
+    hosts = [host for address in (joining.learner, *joining.replays) if (host := _host(address))]
     threads = getattr(joining.build.config.threads, label.split("/")[0])
     return resources.Resources(threads=threads or None, env=resources.proxy_exceptions(hosts))
+
+
+def _devices(joining: JoiningActors, report: Callable[[str], None]) -> Mapping[str, Mapping[str, str]]:
+    """Which GPUs those have that score; the user is told."""
+    said = FirstLines()
+    found = joined_devices.environments(joining.labels if joining.scores else (), said)
+    for line in said.lines():
+        report(line)
+    return found
 
 
 def _wait_for(address: str, workdir: pathlib.Path, stop: threading.Event) -> bool:
     """Waits until a server of the experiment answers; False if it has ended or `stop` is set."""
     silent_since = time.monotonic()
-    while not ports.answers(address):
+    while not addresses.answers(address):
         if attach.has_ended(workdir) or stop.wait(_POLL_SECONDS):
             return False
         if time.monotonic() - silent_since > attach.SILENT_SECONDS:

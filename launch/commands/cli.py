@@ -27,6 +27,8 @@ COMMANDS = (
     "logs",
     "compare",
     "data",
+    "setup",
+    "doctor",
 )
 
 

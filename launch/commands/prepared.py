@@ -8,18 +8,23 @@ from typing import Any
 
 from classact.data import captions, specs
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import (
+from classact.launch.assembly import devices
+from classact.launch.assembly.parts import (
     class_meaning,
     data_checks,
-    devices,
     evaluators,
     held_out,
     identity,
-    parts,
+    learning,
+    networks,
     references,
+    shapes,
+    sources,
+    text_lines,
+    traced,
 )
-from classact.launch.assembly.first_lines import FirstLines, describe_source
-from classact.launch.commands import isolation, resume, text_lines, traced
+from classact.launch.assembly.parts.first_lines import FirstLines, describe_source
+from classact.launch.commands import isolation, resume
 from classact.launch.engines import folders, registry
 from classact.launch.engines.interface import Engine
 from classact.nodes import opening
@@ -31,12 +36,14 @@ class Prepared:
 
     config: ExperimentConfig
     workdir: pathlib.Path
-    data: Mapping[str, parts.DataShape]
+    data: Mapping[str, shapes.DataShape]
     earlier: resume.Earlier | None = None
     # What the user is told before anything starts.
     first_lines: Sequence[str] = ()
     # By evaluator what `config.json` says of its data.
     evaluated: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # Which devices of this machine each node has.
+    placement: devices.Placement = dataclasses.field(default_factory=devices.Placement)
 
 
 @specs.opened_once()
@@ -80,13 +87,13 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
     shape = _common_shape(data)
     traced.check_models(config, shape)
     try:
-        parts.trained_models(config, shape)
+        learning.trained_models(config, shape)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    parts.make_task(config)
-    for model in parts.make_models(config, shape).values():
+    learning.make_task(config)
+    for model in networks.make_models(config, shape).values():
         try:
-            parts.forward_macs(model, config, shape)
+            networks.forward_macs(model, config, shape)
         except ValueError as error:
             raise ConfigError(f"model {model.name!r} for {shape.name} {shape.image_shape}: {error}") from None
     for name, own in config.data_sets.items():
@@ -94,18 +101,19 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         traced.check_scores(config, own, data[name])
     for evaluator in config.evaluation.evaluators.values():
         evaluators.make_measure(config, evaluator, shape, said)
-    if runs.has_nodes and not runs.several_hosts:
-        devices.check(config)
+    placement = devices.place(config, runs, shape, said)
     checked = identity.check(config, workdir, data, said)
-    return Prepared(config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated)
+    return Prepared(
+        config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated, placement
+    )
 
 
 def _checked_data_set(
     config: ExperimentConfig, name: str, engine: Engine, said: FirstLines
-) -> parts.DataShape:
+) -> shapes.DataShape:
     own = config.data_sets[name]
     started = time.monotonic()
-    train = parts.open_train_source(config, own)
+    train = sources.open_train_source(config, own)
     seconds = time.monotonic() - started
     for line in (*describe_source(train), *held_out.describe(config, train)):
         said.say(line)
@@ -120,7 +128,7 @@ def _checked_data_set(
             f"the examples of {train.name}: each run loop reads its own"
         )
     data_checks.check_labels(train, said)
-    shape = parts.data_shape(config, train)
+    shape = shapes.data_shape(config, train)
     # A cluster's hosts have other memory than this one.
     memory = None if engine.several_hosts else data_checks.machine_memory()
     data_checks.check_sizes(
@@ -129,7 +137,7 @@ def _checked_data_set(
     return shape
 
 
-def _common_shape(data: Mapping[str, parts.DataShape]) -> parts.DataShape:
+def _common_shape(data: Mapping[str, shapes.DataShape]) -> shapes.DataShape:
     """What one model can be built for; ConfigError if the data sets differ in it."""
     (first, shape), *others = data.items()
     for name, other in others:

@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import recorded
+from classact.launch.assembly.parts import recorded
 from classact.launch.engines.outcome import LaunchError
 from classact.nodes import checkpoints
 from classact.replay import folders
 
 # What may be another when a run goes on: where and how fast it runs, not what it computes.
 _FREE = {
-    "mesh", "cluster", "threads", "log_every", "checkpoint_every", "record_examples", "no_data_seconds",
-    "restarts_per_hour", "hung_seconds", "stop_notice_seconds",
+    "mesh", "cluster", "resources", "threads", "log_every", "checkpoint_every", "record_examples",
+    "no_data_seconds", "restarts_per_hour", "hung_seconds", "stop_notice_seconds",
 }  # fmt: skip
 _FREE_OF_DATA_SET = {"inference"}
 

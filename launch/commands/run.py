@@ -69,6 +69,7 @@ def _job(prepared: Prepared) -> Job:
         until=(program.LEARNER,),
         on_start=lambda found: run_files.write_json(workdir / "endpoints.json", found),
         command_module=_COMMAND,
+        own_environment=prepared.placement.environment,
     )
 
 

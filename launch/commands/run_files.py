@@ -10,7 +10,7 @@ import subprocess
 from typing import Any
 
 from classact.experiments import curves, ledger
-from classact.launch.assembly import parts
+from classact.launch.assembly.parts import networks
 from classact.launch.commands import isolation
 from classact.launch.commands.prepared import Prepared
 from classact.launch.engines.outcome import Outcome
@@ -72,11 +72,11 @@ def _ledger(prepared: Prepared, steps: int, learner_lines: list[dict[str, Any]])
     """The sum of the data sets' ledgers; each reference's pretraining counts once."""
     config = prepared.config
     shape = next(iter(prepared.data.values()))
-    models = parts.make_models(config, shape)
+    models = networks.make_models(config, shape)
     scorer = models.get("online") or models.get("reference")
     macs = {
-        "learner_macs": parts.forward_macs(models["learner"], config, shape),
-        "scorer_macs": parts.forward_macs(scorer, config, shape) if scorer else 0.0,
+        "learner_macs": networks.forward_macs(models["learner"], config, shape),
+        "scorer_macs": networks.forward_macs(scorer, config, shape) if scorer else 0.0,
     }
     last = learner_lines[-1] if learner_lines else {}
     pretrained: set[str] = set()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 
 from classact.experiments.config import ClusterConfig
+from classact.launch.engines.gpus import memory_limit
 from classact.launch.engines.placement import Needs
 from classact.launch.engines.resources import Resources
 
@@ -44,7 +45,7 @@ def resources_of_kinds(cluster: ClusterConfig, labels: Collection[str]) -> dict[
 def _resources(cluster: ClusterConfig, kind: str) -> Resources:
     own = getattr(cluster, kind)
     if own.gpus:
-        return Resources(threads=own.cpus)
+        return Resources(threads=own.cpus, env=memory_limit(own.gpus))
     return Resources(threads=own.cpus, jax_platforms="cpu", cuda_visible_devices="")
 
 

@@ -26,6 +26,7 @@ class MakeTasks(Protocol):
         ports: Callable[[str], int],
         place: Callable[[str, int], str] = ...,
         address_of: Callable[[str], str] = ...,
+        sockets: Callable[[str], str] | None = None,
         resources: Mapping[str, Resources] | None = None,
     ) -> list[Task]:
         """Places, addresses and serialises the nodes.
@@ -35,6 +36,8 @@ class MakeTasks(Protocol):
           place: host of a node, from its label and its index in the group; else this machine's
             loopback interface.
           address_of: where other hosts reach a host; its name by default.
+          sockets: gives the Unix address of a node's server from the node's name, if all nodes
+            are on this machine; those that cannot serve there get a port.
           resources: limits by label, or by first parts of labels; by default the compute threads
             that the configuration gives each kind of node.
         """
@@ -43,7 +46,9 @@ class MakeTasks(Protocol):
 class MakeThreads(Protocol):
     """Makes a function of every node, for an engine that runs them in this process."""
 
-    def __call__(self, ports: Callable[[str], int]) -> dict[str, Callable[[threading.Event], Any]]:
+    def __call__(
+        self, ports: Callable[[str], int], sockets: Callable[[str], str] | None = None
+    ) -> dict[str, Callable[[threading.Event], Any]]:
         """Returns the functions by the nodes' names; each runs its node until the event, or its own end."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from classact.launch.engines import gpus as gpus_lib
 from classact.launch.engines.outcome import LaunchError
 
 
@@ -15,19 +16,19 @@ class Needs:
     Attributes:
       cpus: processor cores of its own.
       memory_gb: memory, in GB; 0: whatever is there.
-      gpus: accelerators of its own.
+      gpus: accelerators of its own: whole ones, or a share of one's memory.
       partition: name of the part of the cluster that it must run in; "" for any.
     """
 
     cpus: int = 1
     memory_gb: float = 0.0
-    gpus: int = 0
+    gpus: float = 0
     partition: str = ""
 
     def __str__(self) -> str:
         parts = [f"{self.cpus} CPUs"]
         parts += [f"{self.memory_gb:g} GB"] if self.memory_gb else []
-        parts += [f"{self.gpus} GPUs"] if self.gpus else []
+        parts += [f"{self.gpus:g} GPUs"] if self.gpus else []
         parts += [f"in partition {self.partition!r}"] if self.partition else []
         return ", ".join(parts)
 
@@ -41,7 +42,7 @@ class Host:
       address: name or number at which other hosts reach it.
       cpus: processor cores.
       memory_gb: memory, in GB.
-      gpus: accelerators.
+      gpus: accelerators; what is below a whole one is free of one.
       partitions: names of the parts of the cluster that it belongs to.
     """
 
@@ -49,11 +50,11 @@ class Host:
     address: str
     cpus: int
     memory_gb: float
-    gpus: int = 0
+    gpus: float = 0
     partitions: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.cpus} CPUs, {self.memory_gb:g} GB, {self.gpus} GPUs)"
+        return f"{self.name} ({self.cpus} CPUs, {self.memory_gb:g} GB, {self.gpus:g} GPUs)"
 
 
 def place[Key](needs: Mapping[Key, Needs], hosts: Sequence[Host]) -> dict[Key, Host]:
@@ -76,15 +77,21 @@ def place[Key](needs: Mapping[Key, Needs], hosts: Sequence[Host]) -> dict[Key, H
     whole = {host.name: host for host in hosts}
     left = dict(whole)
     found: dict[Key, str] = {}
+    given: dict[str, list[float]] = {host.name: [] for host in hosts}
     for key in sorted(needs, key=lambda key: _difficulty(needs[key]), reverse=True):
         need = needs[key]
-        fitting = [host for host in left.values() if _fits(need, host)]
+        fitting = [
+            host
+            for host in left.values()
+            if _fits(need, host) and gpus_lib.fit([*given[host.name], need.gpus], whole[host.name].gpus)
+        ]
         if not fitting:
             free = "; ".join(str(host) for host in left.values()) or "none"
             raise LaunchError(f"no host has room for {_text(key)}, which needs {need}; left are: {free}")
         # `max` takes the first of equals: the hosts' own order decides.
         best = max(fitting, key=lambda host: (need.gpus > 0 or whole[host.name].gpus == 0, host.cpus))
         found[key] = best.name
+        given[best.name].append(need.gpus)
         left[best.name] = dataclasses.replace(
             best,
             cpus=best.cpus - need.cpus,
@@ -94,7 +101,7 @@ def place[Key](needs: Mapping[Key, Needs], hosts: Sequence[Host]) -> dict[Key, H
     return {key: whole[found[key]] for key in needs}
 
 
-def _difficulty(need: Needs) -> tuple[int, bool, int, float]:
+def _difficulty(need: Needs) -> tuple[float, bool, int, float]:
     return need.gpus, bool(need.partition), need.cpus, need.memory_gb
 
 
@@ -102,7 +109,6 @@ def _fits(need: Needs, host: Host) -> bool:
     return (
         host.cpus >= need.cpus
         and host.memory_gb >= need.memory_gb
-        and host.gpus >= need.gpus
         and (not need.partition or need.partition in host.partitions)
     )
 

@@ -15,11 +15,11 @@ import sys
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from classact.calls.addresses import answers, host_and_port, unix_path
 from classact.launch.engines.outcome import LaunchError
 
 LOOPBACK = "127.0.0.1"
 _FIRST_PORT = 20_000  # Below are those that `ray start` gives to its workers.
-_CONNECT_SECONDS = 2.0
 
 
 class PortTakenError(LaunchError):
@@ -107,14 +107,16 @@ def held(task: str, addresses: Collection[str]) -> Iterator[None]:
 
     Args:
       task: name of the task.
-      addresses: "host:port" of each of its servers.
+      addresses: of each of its servers, "host:port" or "unix:/path".
 
     Raises:
       PortTakenError: if another program has claimed a port, or listens on it.
     """
     with contextlib.ExitStack() as claims:
         for address in addresses:
-            claim = _claim(int(address.rpartition(":")[2]))
+            if unix_path(address) is not None:
+                continue  # In a folder that is this program's alone.
+            claim = _claim(host_and_port(address)[1])
             if claim is None:
                 raise _taken(task, address, "another program was given")
             claims.enter_context(claim)
@@ -126,11 +128,11 @@ def check_closed(servers: Iterable[tuple[str, str]]) -> None:
     """Makes sure that nobody has the addresses yet; call it on their host.
 
     gRPC shares ports: a second server of Reverb's on one port starts without an error,
-    and clients then reach either of the two. (Courier's fails, without naming the port.)
+    and clients then reach either of the two.
     Binding is tried as well as connecting: what has a port need not listen, or answer.
 
     Args:
-      servers: (task name, "host:port") of each server.
+      servers: (task name, "host:port" or "unix:/path") of each server.
 
     Raises:
       PortTakenError: naming the task and the address; also if two of the
@@ -141,7 +143,7 @@ def check_closed(servers: Iterable[tuple[str, str]]) -> None:
         if address in seen:
             raise PortTakenError(f"tasks {seen[address]} and {task} were both given the address {address}")
         seen[address] = task
-        if answers(address) or not _can_bind(int(address.rpartition(":")[2])):
+        if answers(address) or not _can_have(address):
             raise _taken(task, address, "something already listens on")
 
 
@@ -149,16 +151,6 @@ def _taken(task: str, address: str, what: str) -> PortTakenError:
     return PortTakenError(
         f"task {task}: {what} {address}; end it (a run that was left behind?) or start again"
     )
-
-
-def answers(address: str) -> bool:
-    """Returns whether something listens at "host:port"; blocks for two seconds at most."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-    except OSError:
-        return False
-    return True
 
 
 def _shuffled_ports(generator: random.Random) -> Iterator[int]:
@@ -177,6 +169,11 @@ def _claim(port: int) -> socket.socket | None:
         claim.close()
         return None
     return claim
+
+
+def _can_have(address: str) -> bool:
+    # What a server that was killed left of a Unix socket is in nobody's way.
+    return unix_path(address) is not None or _can_bind(host_and_port(address)[1])
 
 
 def _can_bind(port: int) -> bool:

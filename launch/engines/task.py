@@ -8,6 +8,8 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from classact.calls import keys
+
 STOP_STATUS = 86
 """Exit status with which a task asks for the end of the whole run: `lp.stop()`."""
 
@@ -85,8 +87,10 @@ class Task:
 
 
 def remove_data_files(tasks: Sequence[Task]) -> None:
-    """Deletes the serialised nodes, and their folder if nothing else is in it."""
+    """Deletes the serialised nodes, their folder if nothing else is in it, and the keys of their servers."""
     remove_files({task.data_file for task in tasks})
+    for path in {task.env[keys.VARIABLE] for task in tasks if keys.VARIABLE in task.env}:
+        Path(path).unlink(missing_ok=True)
 
 
 def remove_files(paths: Collection[Path]) -> None:

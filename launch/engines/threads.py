@@ -19,6 +19,7 @@ from classact.launch.engines.outcome import LaunchError, Outcome
 from classact.launch.engines.ports import LoopbackPorts
 from classact.launch.engines.resources import proxy_exceptions
 from classact.launch.engines.restarts import Restarts
+from classact.launch.engines.sockets import PrivateSockets
 from classact.launch.engines.task import STOP_STATUS
 from classact.launch.engines.terms import Terms
 from classact.nodes.errors import DivergedError
@@ -33,8 +34,8 @@ class Threads(Engine):
 
     def run(self, job: Job) -> Outcome:
         """See `run_threads`."""
-        with LoopbackPorts() as ports:
-            return run_threads(job.make_threads(ports), job.labels, job.terms)
+        with LoopbackPorts() as ports, PrivateSockets() as sockets:
+            return run_threads(job.make_threads(ports, sockets), job.labels, job.terms)
 
 
 def run_threads(functions: Mapping[str, Function], labels: Mapping[str, str], terms: Terms) -> Outcome:

@@ -86,6 +86,11 @@ def fields(**changes):
         ("cluster__requeue", 1),
         ("cluster__learner__cpus", 0),
         ("cluster__replay__gpus", -1),
+        ("cluster__learner__gpus", 1.5),
+        ("resources__learner__gpus", -2.0),
+        ("resources__inference__gpus", 1.5),
+        ("resources__inference__gpus", NAN),
+        ("resources__evaluator__gpus", INF),
         ("cluster__inference__memory_gb", INF),
         ("mesh__hosts", 0),
         ("mesh__fsdp", 0),
@@ -419,3 +424,32 @@ def test_a_classification_records_the_same_vocabulary_whatever_its_data():
 def test_a_data_set_of_a_user_s_function_is_called_by_the_function():
     found = resolution.resolve(fields(train_data="my_pkg.sources:Open_It:arg?size=3"))
     assert list(found.data_sets) == ["open_it"]
+
+
+def test_gpus_are_said_once_for_every_launch():
+    resolved = resolution.resolve(
+        fields(resources__learner__gpus=2.0, cluster__inference__gpus=1, cluster__learner__partition="gpu")
+    )
+    on_cluster = resolved.on_cluster
+    assert (on_cluster.learner.gpus, on_cluster.inference.gpus, on_cluster.evaluator.gpus) == (2, 1, 0)
+    assert on_cluster.learner.partition == "gpu"
+    # What a Slurm job reads back.
+    again = resolution.resolve({**resolved.to_dict(), "cluster": config.dataclasses.asdict(on_cluster)})
+    assert again.on_cluster == on_cluster
+
+
+def test_gpus_that_are_said_twice_must_agree():
+    said = {"resources__learner__gpus": 2.0, "cluster__learner__gpus": 1}
+    with pytest.raises(config.ConfigError, match=r"cluster\.learner\.gpus=1.*resources\.learner\.gpus=2"):
+        resolution.resolve(fields(**said))
+
+
+def test_learner_hosts_do_not_share_a_gpu():
+    with pytest.raises(config.ConfigError, match=r"resources\.learner\.gpus=0\.5: must be whole with mesh"):
+        resolution.resolve(fields(resources__learner__gpus=0.5, mesh__hosts=2))
+
+
+def test_a_run_from_before_there_were_resources_is_read():
+    old = fields()
+    del old["resources"]
+    assert resolution.resolve(old).resources.said() == {}

@@ -2,30 +2,21 @@
 
 import importlib
 
+import golden_configs
 import pytest
 
 from classact.experiments import resolution
 from classact.experiments.configs import demo_clip, icons_table2, image_text_sets
 from classact.selection import policies
 
-PARTS = [
-    *(("demo", part) for part in ("reference", "uniform", "classact")),
-    *(("fashion_mnist_noise", part) for part in ("reference", "reference_held_out", *policies.names())),
-    ("classification", None),
-    ("image_text", None),
-    ("image_text_sets", None),
-    *(("demo_clip", part) for part in demo_clip.PARTS),
-    *(("icons_table2", part) for part in icons_table2.PARTS),
-]
+PARTS = [(name, part) for name in golden_configs.names() for part in golden_configs.parts(name) or ("",)]
 
 
 @pytest.mark.parametrize(("name", "part"), PARTS)
 def test_a_configuration_resolves(name, part):
-    module = importlib.import_module(f"classact.experiments.configs.{name}")
-    fields = (module.get_config(part) if part else module.get_config()).to_dict()
-    resolved = resolution.resolve(fields)
+    resolved = golden_configs.resolved(name, part)
     assert resolved.steps > 0
-    assert "Command" in module.__doc__
+    assert "Command" in importlib.import_module(f"classact.experiments.configs.{name}").__doc__
     if part in policies.names():
         assert resolved.policy == part
 

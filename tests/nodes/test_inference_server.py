@@ -153,12 +153,6 @@ def test_fixed_variables_are_used(make_server):
     assert server.score(request(4.0)).values.tolist() == [-4.0]
 
 
-def test_the_same_through_bytes(make_server):
-    values, step = make_server(Scorer()).score_bytes(parameters.encode(request(1.5, 2.5)))
-    assert step == -1
-    np.testing.assert_array_equal(parameters.decode(values), [1.5, 2.5])
-
-
 def broken(variables, batch):
     raise TypeError("a policy with a mistake")
 

@@ -1,17 +1,18 @@
 """A run that is saved, killed and resumed has trained on every example of the epoch."""
 
 import collections
+import contextlib
 import json
 import threading
 
 import numpy as np
 import pytest
-import reverb
+import replay_servers
 
 from classact.data import source, stream
 from classact.nodes import batches, checkpoints, cursors, run_loop, saving, training
 from classact.replay import config as replay_config
-from classact.replay import dataset, records, snapshots, tables, writer
+from classact.replay import dataset, records, snapshots, writer
 
 EXAMPLES, BATCH, READ = 600, 8, 20
 EXAMPLES_TABLE = replay_config.EXAMPLES_TABLE
@@ -42,11 +43,10 @@ class Session:
         example = {**ten_by_ten().batch(np.arange(1)), "score": np.zeros(1), "scored_step": np.zeros(1)}
         self._codec = records.RecordCodec({name: example[name] for name in ("id", "image", "label")})
         self._tables = replay_config.TableConfig(BATCH, 1.0, 64, super_batch)
-        self._server = reverb.Server(
-            tables.make_tables(self._tables, self._codec.num_bytes),
-            checkpointer=snapshots.checkpointer(folder / "replay"),
-        )
-        address = f"localhost:{self._server.port}"
+        self._server = contextlib.ExitStack()
+        address = self._server.enter_context(
+            replay_servers.serving(self._tables, self._codec.num_bytes, folder / "replay")
+        ).address
         self._batches = self._make_batches(address, data, super_batch)
         self._saver = saving.Saver(
             self._checkpointer,
@@ -124,7 +124,7 @@ class Session:
         self._batches.close()
         for thread in self._threads:
             thread.join(20)
-        self._server.stop()
+        self._server.close()
         self._checkpointer.close()
 
 

@@ -1,46 +1,39 @@
-"""An in-process Reverb server with the tables of a data set."""
+"""A replay server of its own process with the tables of a data set."""
 
-import subprocess
-import sys
+import contextlib
 import threading
 
 import numpy as np
 import pytest
-import reverb
+import replay_servers
 
-from classact.launch.engines import ports
-from classact.replay import dataset, records, snapshots, tables, writer
+from classact.replay import dataset, records, sample_stream, server_calls, writer
 
 EXAMPLE = {"id": np.zeros(1, np.int64), "image": np.zeros((1, 2, 2, 1), np.uint8)}
 
 
 class Replay:
-    """A server with writers and readers, closed together."""
+    """A server with writers and readers, closed together; it can die and come back."""
 
-    def __init__(self, config, folder=None):
-        self.config = config
-        self._folder = folder
-        self.codec = records.RecordCodec(EXAMPLE)
+    def __init__(self, config, server, codec):
+        self.config, self._server, self.codec = config, server, codec
         self.stop = threading.Event()
-        self._server = self._serve(None)
-        self.address = f"localhost:{self._server.port}"
-        self.client = reverb.Client(self.address)
+        self.address = server.address
+        self.calls = server_calls.ServerCalls(self.address)
         self._opened = []
 
-    def _serve(self, port):
-        checkpointer = snapshots.checkpointer(self._folder) if self._folder is not None else None
-        return reverb.Server(
-            tables.make_tables(self.config, self.codec.num_bytes), port=port, checkpointer=checkpointer
-        )
+    @property
+    def process(self):
+        return self._server.process
 
-    def restart(self):
-        """Ends the server, and starts it again on its port."""
-        port = self._server.port
-        self._server.stop()
-        self._server = self._serve(port)
+    def restart(self, while_down=lambda: None):
+        """Kills the server, and starts it again on its port."""
+        self.process.kill()
+        while_down()
+        self._server.start()
 
-    def writer(self):
-        opened = writer.ReplayWriter(self.address, self.codec, self.config.table_names, self.stop)
+    def writer(self, **options):
+        opened = writer.ReplayWriter(self.address, self.codec, self.config.table_names, self.stop, **options)
         self._opened.append(opened)
         return opened
 
@@ -52,6 +45,14 @@ class Replay:
         self._opened.append(opened)
         return opened
 
+    def take(self, table, count):
+        """Takes items, at least one and what is there in a second; their ids."""
+        stream = sample_stream.SampleStream(self.address, table, 1.0)
+        rows = np.empty((count, self.codec.num_bytes), np.uint8)
+        taken = sum(len(priorities) for priorities in stream.take(rows))
+        stream.close()
+        return self.codec.unpack(rows[:taken])["id"].tolist()
+
     def statistics(self, table):
         return dataset.TableStatistics([self.address], table)()
 
@@ -59,71 +60,21 @@ class Replay:
         self.stop.set()
         for opened in self._opened:
             opened.close()
-        self._server.stop()
-
-
-class RemoteServer:
-    """A server process of its own, as in a run: clients of a server in their process go past gRPC."""
-
-    def __init__(self, config, port, folder):
-        self.port = port
-        self._config, self._folder = config, folder
-        self.start()
-
-    def start(self):
-        program = (
-            "import pathlib, threading; from classact.replay import tables; "
-            "from classact.replay.config import TableConfig; "
-            f"tables.serve({self._config!r}, {records.RecordCodec(EXAMPLE).num_bytes}, {self.port}, "
-            f"pathlib.Path({str(self._folder)!r}), threading.Event())"
-        )
-        self._process = subprocess.Popen([sys.executable, "-c", program])
-
-    def stop(self):
-        self._process.kill()
-        self._process.wait()
-
-
-class RemoteReplay(Replay):
-    """The same with a server that can die and come back."""
-
-    def _serve(self, port):
-        with ports.LoopbackPorts() as free:
-            return RemoteServer(self.config, port or free(), self._folder)
-
-    def wait(self):
-        self.client.server_info(timeout=60)
-
-    def restart(self, while_down=lambda: None):
-        self._server.stop()
-        while_down()
-        self._server.start()
-
-
-@pytest.fixture
-def make_remote_replay():
-    opened = []
-
-    def make(config, folder):
-        opened.append(RemoteReplay(config, folder))
-        return opened[-1]
-
-    yield make
-    for replay in opened:
-        replay.close()
+        self.calls.close()
 
 
 @pytest.fixture
 def make_replay():
-    opened = []
+    codec = records.RecordCodec(EXAMPLE)
+    with contextlib.ExitStack() as opened:
 
-    def make(config, folder=None):
-        opened.append(Replay(config, folder))
-        return opened[-1]
+        def make(config, folder=None, **options):
+            serving = replay_servers.serving(config, codec.num_bytes, folder, **options)
+            replay = Replay(config, opened.enter_context(serving), codec)
+            opened.callback(replay.close)
+            return replay
 
-    yield make
-    for replay in opened:
-        replay.close()
+        yield make
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def drawn_by(make_replay, batch_of):
             clocks.drawn(shard, priorities)
             told.extend(priorities.tolist())
 
-        reader = replay.dataset(EXAMPLES_TABLE, max_in_flight=1, drawn=tell)
+        reader = replay.dataset(EXAMPLES_TABLE, drawn=tell)
         for update in range(UPDATES):
             ids = np.arange(update * SUPER_BATCH, (update + 1) * SUPER_BATCH)
             scores = scores_of(rng, update)
@@ -43,10 +43,9 @@ def drawn_by(make_replay, batch_of):
                 continue
             if full:
                 drawn += reader.next(timeout=20)["id"].tolist()
-            # As soon as a batch is taken, or could be, the next one is drawn, and an item after it.
+            # As soon as a batch is taken, or could be, the next one is drawn.
             ahead = len(drawn) + CONFIG.batch_size
             wait_for(lambda count=ahead: len(told) == count)
-            wait_for(lambda count=ahead + 1: replay.statistics(EXAMPLES_TABLE)["samples"] == count)
         return replayed(events, np.array(drawn)), np.array(drawn)
 
     return run
@@ -62,7 +61,7 @@ def replayed(events, drawn):
     for ids, weights, draws in events:
         table.insert(ids, weights)
         if not place and ids[-1] >= CONFIG.capacity // 2:
-            place = CONFIG.batch_size + 1
+            place = CONFIG.batch_size
             table.remove(drawn[:place])
         take = table.draw if ids[-1] >= 2 * CONFIG.capacity else table.remove
         take(drawn[place : place + draws])

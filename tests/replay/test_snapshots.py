@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from classact.replay import dataset, folders, snapshots
+from classact.replay import dataset, folders, server_calls, snapshots
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 
 QUEUE = TableConfig(batch_size=8, samples_per_insert=1.0, capacity=64)
@@ -42,9 +42,9 @@ def test_a_server_begins_with_what_was_saved_last(replay, save, write_all):
         reader.next(1.0)
 
 
-def test_the_ratio_goes_on_where_it_was(make_remote_replay, tmp_path, feed):
+def test_the_ratio_goes_on_where_it_was(make_replay, tmp_path, feed):
     config = TableConfig(batch_size=8, samples_per_insert=0.5, capacity=64, super_batch=32)
-    replay = make_remote_replay(config, tmp_path)
+    replay = make_replay(config, tmp_path)
     feed(replay)
     readers = [replay.dataset(EXAMPLES_TABLE), replay.dataset(STREAM_TABLE, 16)]
     for _ in range(20):
@@ -81,11 +81,8 @@ def test_what_was_not_finished_does_not_count(replay, save, tmp_path, write_all)
     np.testing.assert_array_equal(replay.dataset(EXAMPLES_TABLE).next(20)["id"], np.arange(8))
 
 
-def test_all_shards_are_saved_or_the_failure_is_named(make_replay, make_remote_replay, tmp_path):
-    shards = [
-        make(QUEUE, tmp_path / str(shard)) for shard, make in enumerate((make_replay, make_remote_replay))
-    ]
-    shards[1].wait()
+def test_all_shards_are_saved_or_the_failure_is_named(make_replay, tmp_path):
+    shards = [make_replay(QUEUE, tmp_path / str(shard)) for shard in range(2)]
     addresses = [shard.address for shard in shards]
     saved = snapshots.Snapshots(addresses, [tmp_path / "0", tmp_path / "1"], timeout=20)
     saved.save(4, [])
@@ -100,23 +97,26 @@ def test_all_shards_are_saved_or_the_failure_is_named(make_replay, make_remote_r
 
 
 class Late:
-    """In place of Reverb's client: writes a shard's tables when it is let."""
+    """In place of a server: writes a shard's tables when it is let."""
 
     def __init__(self, folder, monkeypatch, timeout=0.3):
         self.folder, self.let, self.fails = folder, {"a": threading.Event(), "b": threading.Event()}, set()
         late = self
 
-        class Client:
+        class Server:
             def __init__(self, address):
                 self._address = address
 
-            def checkpoint(self):
+            def checkpoint(self, timeout):
                 assert late.let[self._address].wait(20)
                 if self._address in late.fails:
-                    raise RuntimeError("the disk is full")
+                    raise server_calls.ReplayError("the disk is full")
                 return late.written(self._address)
 
-        monkeypatch.setattr(snapshots.reverb, "Client", Client)
+            def close(self):
+                pass
+
+        monkeypatch.setattr(snapshots, "ServerCalls", Server)
         self.snapshots = snapshots.Snapshots(["a", "b"], [folder / "a", folder / "b"], timeout)
 
     def written(self, address):
@@ -183,8 +183,8 @@ def test_a_step_can_be_discarded(late):
     assert late.steps() == [[3], [3]]
 
 
-def test_a_writer_goes_on_when_its_server_is_back(make_remote_replay, tmp_path, batch_of):
-    replay = make_remote_replay(QUEUE, tmp_path)
+def test_a_writer_goes_on_when_its_server_is_back(make_replay, tmp_path, batch_of):
+    replay = make_replay(QUEUE, tmp_path)
     out = replay.writer()
     ones = np.ones(8).__getitem__, np.ones(8, bool)
     out.write(batch_of(np.arange(8)), *ones)
@@ -205,8 +205,8 @@ def test_a_writer_goes_on_when_its_server_is_back(make_remote_replay, tmp_path, 
     assert wrote.wait(60)
 
 
-def test_a_reader_goes_on_when_its_server_is_back(make_remote_replay, tmp_path, write_all):
-    replay = make_remote_replay(QUEUE, tmp_path)
+def test_a_reader_goes_on_when_its_server_is_back(make_replay, tmp_path, write_all):
+    replay = make_replay(QUEUE, tmp_path)
     reader = replay.dataset(EXAMPLES_TABLE)
     write_all(replay, np.arange(16))
     np.testing.assert_array_equal(reader.next(20)["id"], np.arange(8))
@@ -231,7 +231,7 @@ def test_what_was_read_ahead_is_in_the_next_two_batches(make_replay, feed):
     given = [reader.next(20)["id"] for _ in range(5)]
     before = np.concatenate(given)
     table = replay.statistics(EXAMPLES_TABLE)
-    assert table["samples"] <= len(before) + 2 * 8
+    assert table["samples"] <= len(before) + 8
     given += [reader.next(20)["id"] for _ in range(2)]
     recent = replay.codec.unpack(reader.recent(3))["id"]
     np.testing.assert_array_equal(recent, np.concatenate(given[-3:]))

@@ -11,12 +11,6 @@ from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 CONFIG = TableConfig(batch_size=4, samples_per_insert=0.5, capacity=64)
 
 
-def ids_of(replay, table, count):
-    samples = replay.client.sample(table, num_samples=count, emit_timesteps=False)
-    rows = np.stack([np.asarray(sample.data[0]).reshape(-1) for sample in samples])
-    return replay.codec.unpack(rows)["id"].tolist()
-
-
 def test_only_what_is_kept_is_inserted(make_replay, batch_of):
     replay = make_replay(TableConfig(batch_size=1, samples_per_insert=0.5, capacity=4))
     out = replay.writer()
@@ -24,7 +18,7 @@ def test_only_what_is_kept_is_inserted(make_replay, batch_of):
     assert out.write(batch_of([5, 6, 7, 8]), np.array([1.0, np.nan, 2.0, np.nan]).__getitem__, keep) == 2
     out.flush()
     assert replay.statistics(EXAMPLES_TABLE)["inserts"] == 2
-    assert ids_of(replay, EXAMPLES_TABLE, 1)[0] in (5, 7)
+    assert replay.take(EXAMPLES_TABLE, 1)[0] in (5, 7)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -37,7 +31,7 @@ def test_a_bad_priority_is_refused_and_the_table_lives(make_replay, batch_of, ba
     assert replay.statistics(EXAMPLES_TABLE)["inserts"] == 0
     out.write(batch_of([3, 4]), np.ones(2).__getitem__, np.ones(2, bool))
     out.flush()
-    assert sorted(ids_of(replay, EXAMPLES_TABLE, 1)) in ([3], [4])
+    assert sorted(replay.take(EXAMPLES_TABLE, 1)) in ([3], [4])
 
 
 def test_a_batch_of_another_schema_inserts_nothing(make_replay, batch_of):
@@ -75,4 +69,4 @@ def test_both_tables_get_every_example(make_replay, batch_of):
     out.flush()
     for table in (EXAMPLES_TABLE, STREAM_TABLE):
         assert replay.statistics(table)["inserts"] == 30
-    assert ids_of(replay, STREAM_TABLE, 10) == list(range(10))
+    assert replay.take(STREAM_TABLE, 10) == list(range(10))

@@ -15,7 +15,7 @@ from PIL import Image
 from classact.experiments import resolution
 from classact.experiments.config import ConfigError
 from classact.experiments.configs import classification
-from classact.launch.assembly import parts, references
+from classact.launch.assembly.parts import learning, networks, references, sources
 from classact.launch.commands import attach, attach_actors, cli, run
 from classact.nodes import scoring
 from classact.selection import policies
@@ -236,9 +236,9 @@ def test_a_reference_with_the_classes_in_another_order_scores_the_same_class(pla
     chosen = resolved("npz:cab.npz", **{"policy": "easy_reference", "reference.checkpoint": "run"})
     prepared = run.prepare(chosen, Path("new"), "synchronous")
     (own,) = chosen.data_sets.values()
-    models = parts.role_models(chosen, own, prepared.data["npz"])
-    score = scoring.make_scorer(policies.get(own.policy), parts.make_task(chosen), models)
-    train = parts.open_train_source(chosen, own)
+    models = networks.role_models(chosen, own, prepared.data["npz"])
+    score = scoring.make_scorer(policies.get(own.policy), learning.make_task(chosen), models)
+    train = sources.open_train_source(chosen, own)
     batch = train.batch(np.arange(train.num_examples))
     losses = -np.asarray(score(references.fixed_variables(own), batch))
     assert losses.max() < 0.5

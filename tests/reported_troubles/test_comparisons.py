@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from classact.experiments import base, report, resolution
-from classact.launch.assembly import parts
 from classact.launch.assembly.in_threads import make_threads
 from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly.parts import learning
 from classact.launch.commands import cli, run
 from classact.launch.commands import train as train_command
 from classact.launch.engines.ports import LoopbackPorts
@@ -56,7 +56,7 @@ def write_nonfinite_run(workdir):
     """Leaves a completed run whose parameters are not finite, as an earlier version could."""
     config = resolution.resolve(fields())
     prepared = run.prepare(config, workdir, "synchronous")
-    models = parts.trained_models(config, next(iter(prepared.data.values())))
+    models = learning.trained_models(config, next(iter(prepared.data.values())))
     state = training.init_state(models, 0)
     learner = state.models["learner"]
     learner = dataclasses.replace(learner, params=jax.tree.map(lambda array: array * np.nan, learner.params))

@@ -20,7 +20,8 @@ import pytest
 from classact.data import captions, source, stream
 from classact.experiments import base, resolution
 from classact.experiments.config import ConfigError
-from classact.launch.assembly import factories, parts
+from classact.launch.assembly import factories
+from classact.launch.assembly.parts import shapes, sources
 from classact.launch.commands import run
 from classact.models import registry, two_tower
 from classact.nodes import batches, cursors, parameters, run_loop, saving, training
@@ -325,8 +326,8 @@ def a_data_set_that_takes_long_to_open(place):
     place.patch.setattr(factories.lp, "stop_event", lambda: stop)
     place.patch.setattr(dataset, "ReplayDataset", SilentTable)
     place.patch.setattr(writer, "ReplayWriter", lambda *arguments: None)
-    digits = parts.open_train_source(config, config)
-    build = factories.Factories(config, place.folder, {"digits": parts.data_shape(config, digits)})
+    digits = sources.open_train_source(config, config)
+    build = factories.Factories(config, place.folder, {"digits": shapes.data_shape(config, digits)})
     learner = build.learner(["nowhere:1"])
 
     def slow(*arguments, **named):
@@ -337,7 +338,7 @@ def a_data_set_that_takes_long_to_open(place):
         build.make_run_loop("digits", ["nowhere:1"], None, factories.Reader("a", 0, 0, 1), stop, learner)
         stop.set()
 
-    place.patch.setattr(parts, "open_train_source", slow)
+    place.patch.setattr(sources, "open_train_source", slow)
     threading.Thread(target=make_run_loop, daemon=True).start()
     try:
         learner.run()

@@ -18,7 +18,8 @@ from classact.data.source import DataError, Source
 from classact.experiments import base, report, resolution
 from classact.experiments.config import ConfigError
 from classact.experiments.configs import classification
-from classact.launch.assembly import factories, parts
+from classact.launch.assembly import factories
+from classact.launch.assembly.parts import shapes, sources
 from classact.launch.commands import attach, attach_actors, cli, progress, run
 from classact.launch.engines.outcome import Outcome
 from classact.nodes.errors import FatalError
@@ -205,7 +206,7 @@ def test_actors_do_not_join_with_another_data_set(begun):
 def test_a_cursor_of_other_data_ends_a_run_at_once():
     config = configured("digits")
     (own,) = config.data_sets.values()
-    shape = parts.data_shape(config, parts.open_train_source(config, own))
+    shape = shapes.data_shape(config, sources.open_train_source(config, own))
     cursor = {"seed": 0, "num_examples": 7, "generation": 0, "num_readers": 1, "reader": 0}
     learner = type(
         "Learner",
@@ -226,7 +227,7 @@ def test_nothing_is_trained_on_that_is_measured_on(kind):
     """Without eval_data all of it was both: "test 100 %"."""
     config = configured(data(kind))
     (own,), (evaluator,) = config.data_sets.values(), config.evaluation.evaluators.values()
-    train, evaluation = parts.open_train_source(config, own), parts.open_eval_source(config, evaluator)
+    train, evaluation = sources.open_train_source(config, own), sources.open_eval_source(config, evaluator)
     sides = [set(side.ids(np.arange(side.num_examples)).tolist()) for side in (train, evaluation)]
     assert not sides[0] & sides[1]
     assert sides[0] | sides[1] == set(range(42 if kind in ("folder", "npz") else 40))
@@ -243,7 +244,7 @@ def test_copies_and_captions_of_an_image_are_on_one_side():
     config = configured("captioned_folder:mine/pairs")
     (own,), (evaluator,) = config.data_sets.values(), config.evaluation.evaluators.values()
     sides = []
-    for side in (parts.open_train_source(config, own), parts.open_eval_source(config, evaluator)):
+    for side in (sources.open_train_source(config, own), sources.open_eval_source(config, evaluator)):
         images = side.batch(np.arange(side.num_examples))["image"]
         sides.append({image.tobytes() for image in images})
     assert [len(side) for side in sides] == [3, 1]

@@ -8,12 +8,12 @@ import threading
 
 import numpy as np
 import pytest
-import reverb
+import replay_servers
 
 from classact.nodes import run_loop
 from classact.nodes.clocks import Clocks
 from classact.nodes.inference_server import Scores
-from classact.replay import config, dataset, records, tables, writer
+from classact.replay import config, dataset, records, writer
 
 CONFIG = config.TableConfig(batch_size=64, samples_per_insert=0.5, capacity=512)
 SUPER_BATCH, BATCHES = 128, 60
@@ -28,8 +28,17 @@ def test_the_share_of_the_worse_half_is_that_of_the_softmax(temperature, share):
     losses = np.clip(rng.gamma(4, 1.7, (3 * BATCHES, SUPER_BATCH)), 0.01, 16.0)
     ids = np.arange(losses.size).reshape(losses.shape)
     codec = records.RecordCodec({"id": ids[0]})
-    server = reverb.Server(tables.make_tables(CONFIG, codec.num_bytes))
-    address, clocks, number = f"localhost:{server.port}", Clocks(1), itertools.count()
+    with replay_servers.serving(CONFIG, codec.num_bytes) as server:
+        drawn = drawn_from(server.address, codec, losses, ids, temperature, stop)
+    assert len(np.unique(drawn)) == len(drawn)
+    # The machine decides who reads and who writes first, and what is drawn in a burst is worse by up to
+    # a few per cent under any law; `tests/replay/test_law.py` tests the law itself, draw by draw.
+    assert np.mean(losses.ravel()[drawn[CONFIG.capacity :]] > 6.24) == pytest.approx(share, abs=0.1)
+
+
+def drawn_from(address, codec, losses, ids, temperature, stop):
+    """Writes and reads as a run does; the ids that were drawn."""
+    clocks, number = Clocks(1), itertools.count()
     out = writer.ReplayWriter(address, codec, CONFIG.table_names, stop)
     loop = run_loop.RunLoop(
         ({"id": each} for each in ids),
@@ -43,13 +52,8 @@ def test_the_share_of_the_worse_half_is_that_of_the_softmax(temperature, share):
     reader = dataset.ReplayDataset([address], config.EXAMPLES_TABLE, codec, 64, stop, drawn=clocks.drawn)
     thread.start()
     try:
-        drawn = np.concatenate([reader.next(timeout=20)["id"] for _ in range(BATCHES)])
+        return np.concatenate([reader.next(timeout=20)["id"] for _ in range(BATCHES)])
     finally:
         stop.set()
         thread.join()
         reader.close()
-        server.stop()
-    assert len(np.unique(drawn)) == len(drawn)
-    # The machine decides who reads and who writes first, and what is drawn in a burst is worse by up to
-    # a few per cent under any law; `tests/replay/test_law.py` tests the law itself, draw by draw.
-    assert np.mean(losses.ravel()[drawn[CONFIG.capacity :]] > 6.24) == pytest.approx(share, abs=0.1)

@@ -5,16 +5,17 @@ at a level that chance does not reach (1e-6), with enough draws that a temperatu
 30 % off is certain to be noticed, which each test asserts of its own sample.
 """
 
+import contextlib
 import itertools
 import threading
 
 import numpy as np
 import pytest
-import reverb
+import replay_servers
 from scipy import stats
 
 from classact.nodes import clocks as clocks_lib
-from classact.replay import config, dataset, records, tables, writer
+from classact.replay import config, dataset, records, sample_stream, server_calls, writer
 from classact.selection import race
 
 SCORES = np.array([-1.0, -0.2, 0.3, 0.9, 1.4])
@@ -72,10 +73,6 @@ def test_the_table_draws_from_the_softmax_without_replacement():
     batch = {"id": np.arange(len(SCORES))}
     codec = records.RecordCodec(batch)
     table_config = config.TableConfig(batch_size=1, samples_per_insert=0.5, capacity=len(SCORES))
-    server = reverb.Server(tables.make_tables(table_config, codec.num_bytes))
-    address = f"localhost:{server.port}"
-    client = reverb.Client(address)
-    out = writer.ReplayWriter(address, codec, table_config.table_names, threading.Event())
     weights, rng = race.log_weights(SCORES, TEMPERATURE).values, np.random.default_rng(0)
     # At any time; each trial begins with new runs.
     keys = lambda rows: race.Clock((3.0,)).keys(weights[rows], rng)  # noqa: E731
@@ -85,17 +82,19 @@ def test_the_table_draws_from_the_softmax_without_replacement():
         "scored_step": np.zeros(len(SCORES), np.int64),
     }
     drawn = []
-    try:
+    with replay_servers.serving(table_config, codec.num_bytes) as server, contextlib.ExitStack() as opened:
+        calls = server_calls.ServerCalls(server.address)
+        reader = sample_stream.SampleStream(server.address, config.EXAMPLES_TABLE, 20.0)
+        out = writer.ReplayWriter(server.address, codec, table_config.table_names, threading.Event())
+        for each in (calls, reader, out):
+            opened.callback(each.close)
         for _ in range(TRIALS):
             out.write(scored, keys, np.ones(len(SCORES), bool))
             out.flush()
-            samples = client.sample(config.EXAMPLES_TABLE, num_samples=DRAWS, emit_timesteps=False)
-            rows = np.stack([np.asarray(sample.data[0]).reshape(-1) for sample in samples])
+            rows = np.empty((DRAWS, codec.num_bytes), np.uint8)
+            assert sum(len(priorities) for priorities in reader.take(rows)) == DRAWS
             drawn.append(tuple(codec.unpack(rows)["id"].tolist()))
-            client.reset(config.EXAMPLES_TABLE)
-    finally:
-        out.close()
-        server.stop()
+            calls.reset(config.EXAMPLES_TABLE)
     assert_distribution(drawn)
 
 
@@ -106,8 +105,10 @@ def test_two_shards_give_equal_parts_each_by_its_own_softmax():
     # Only a table that holds all five may be sampled, as often as is written.
     table_config = config.TableConfig(batch_size=1, samples_per_insert=0.9999, capacity=2 * len(SCORES))
     stop = threading.Event()
-    servers = [reverb.Server(tables.make_tables(table_config, codec.num_bytes)) for _ in spread]
-    addresses = [f"localhost:{server.port}" for server in servers]
+    opened = contextlib.ExitStack()
+    addresses = [
+        opened.enter_context(replay_servers.serving(table_config, codec.num_bytes)).address for _ in spread
+    ]
     writers = [writer.ReplayWriter(address, codec, table_config.table_names, stop) for address in addresses]
 
     clocks, rng = clocks_lib.Clocks(len(spread)), np.random.default_rng(0)
@@ -135,9 +136,9 @@ def test_two_shards_give_equal_parts_each_by_its_own_softmax():
     finally:
         stop.set()
         reader.close()
-        for out, server in zip(writers, servers, strict=True):
+        for out in writers:
             out.close()
-            server.stop()
+        opened.close()
 
     def p_value(law):
         return stats.chisquare(counts.ravel(), counts.sum() * law.ravel() / law.sum()).pvalue

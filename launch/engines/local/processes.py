@@ -12,6 +12,7 @@ from classact.launch.engines.interface import Engine, Job
 from classact.launch.engines.local.process import LocalProcess
 from classact.launch.engines.outcome import Outcome, TaskEnd
 from classact.launch.engines.ports import LoopbackPorts, check_closed
+from classact.launch.engines.sockets import PrivateSockets
 from classact.launch.engines.task import Task, remove_data_files
 from classact.launch.engines.terms import Terms
 
@@ -21,8 +22,8 @@ class Processes(Engine):
 
     def run(self, job: Job) -> Outcome:
         """See `run_processes`."""
-        with LoopbackPorts() as ports:
-            return run_processes(job.make_tasks(ports=ports), job.terms)
+        with LoopbackPorts() as ports, PrivateSockets() as sockets:
+            return run_processes(job.make_tasks(ports=ports, sockets=sockets), job.terms)
 
 
 def run_processes(tasks: Sequence[Task], terms: Terms) -> Outcome:

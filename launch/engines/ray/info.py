@@ -85,7 +85,7 @@ def free_hosts(max_hosts: int) -> dict[str, Host]:
             address=node["NodeManagerAddress"],
             cpus=int(free[node["NodeID"]].get("CPU", 0)),
             memory_gb=free[node["NodeID"]].get("memory", 0) / 1e9,
-            gpus=int(free[node["NodeID"]].get("GPU", 0)),
+            gpus=float(free[node["NodeID"]].get("GPU", 0)),
             partitions=tuple(node["Resources"]),
         )
         for node in sorted(ray.nodes(), key=lambda node: (node["NodeManagerAddress"], node["NodeID"]))

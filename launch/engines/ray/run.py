@@ -60,7 +60,7 @@ def run_actors(job: Job) -> Outcome:
         starts no actor within two minutes.
       RuntimeError: outside the main thread.
     """
-    cluster = job.config.cluster
+    cluster = job.config.on_cluster
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
     tasks = ActorTasks(job.terms.patience.stop_notice, events)
     watcher = Supervisor(tasks, job.labels, job.terms, events)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch.engines.interface import Engine, Job
 from classact.launch.engines.outcome import Outcome
 from classact.launch.engines.slurm.info import own_job_id
@@ -16,6 +17,15 @@ class Slurm(Engine):
     # Slurm ends a job's steps first and then signals their launcher, which has its
     # result still to write.
     holds_signals = True
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Refuses shares of GPUs, which a step cannot be given."""
+        for kind, gpus in config.resources.said().items():
+            if gpus != int(gpus):
+                raise ConfigError(
+                    f"resources.{kind}.gpus={gpus:g}: must be a whole number with --launch=slurm, which "
+                    "gives a step whole GPUs; in a job of one host --launch=processes divides them"
+                )
 
     def submits(self) -> bool:
         """Outside of a job."""

@@ -90,7 +90,7 @@ def run_job(run: Job) -> Outcome:
     """
     slurm_info.check_commands(_COMMANDS)
     config, workdir = run.config, run.workdir
-    cluster, parts = plan(config.cluster, run.servers, slurm_info.partitions())
+    cluster, parts = plan(config.on_cluster, run.servers, slurm_info.partitions())
     fields = dataclasses.replace(config, cluster=cluster).to_dict()
     notice = notice_seconds(config.stop_notice_seconds)
     folder = workdir / "slurm"
@@ -257,8 +257,8 @@ def _smallest(partition: Partition, needs: Mapping[Key, Needs], hosts: int) -> P
 def _uniform(name: str, needs: Mapping[Key, Needs], hosts: int) -> Part:
     """The least that each of equal hosts must have for nodes that are placed as the run will place them."""
     every = list(needs.values())
-    cpus, gpus = sum(need.cpus for need in every), sum(need.gpus for need in every)
-    for per_host_gpus in range(max(-(-gpus // hosts), *(need.gpus for need in every)), gpus + 1):
+    cpus, gpus = sum(need.cpus for need in every), sum(int(need.gpus) for need in every)
+    for per_host_gpus in range(max(-(-gpus // hosts), *(int(need.gpus) for need in every)), gpus + 1):
         for per_host in range(max(-(-cpus // hosts), *(need.cpus for need in every)), cpus + 1):
             equal = [
                 Host(str(index), "", per_host, math.inf, per_host_gpus, (name,)) for index in range(hosts)

@@ -56,14 +56,14 @@ def run_steps(run: Job, job_id: str) -> Outcome:
     """
     check_commands(["srun", "scontrol"])
     allocation = read_allocation(job_id)
-    needs = needs_of(run.config.cluster, run.servers, allocation.threads_per_core)
+    needs = needs_of(run.config.on_cluster, run.servers, allocation.threads_per_core)
     hosts = place(needs, allocation.hosts)
     print(_placement(hosts), flush=True)
     tasks = run.make_tasks(
         ports=_find_ports(run.servers, allocation, hosts),
         place=lambda label, index: hosts[label, index].name,
         address_of={host.name: host.address for host in allocation.hosts}.__getitem__,
-        resources=resources_of_kinds(run.config.cluster, run.servers),
+        resources=resources_of_kinds(run.config.on_cluster, run.servers),
     )
     try:
         awaited = run.terms.awaited(run.labels)
@@ -109,7 +109,7 @@ def step_command(allocation: Allocation, host: str, need: Needs, name: str) -> l
         f"--nodelist={host}",
         f"--cpus-per-task={need.cpus}",
         f"--mem={memory}",
-        f"--gres=gpu:{need.gpus}" if need.gpus else "--gres=none",
+        f"--gres=gpu:{need.gpus:g}" if need.gpus else "--gres=none",
         f"--immediate={_STEP_SECONDS}",
         "--kill-on-bad-exit=1",
         "--unbuffered",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from classact.experiments import base, config, resolution
-from classact.launch.assembly import parts, references
+from classact.launch.assembly.parts import learning, networks, references, shapes, sources
 from classact.nodes import checkpoints, training
 
 
@@ -37,12 +37,12 @@ def only(chosen):
 
 def open_train(**changes):
     chosen = resolved(**changes)
-    return parts.open_train_source(chosen, only(chosen))
+    return sources.open_train_source(chosen, only(chosen))
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return parts.data_shape(resolved(), open_train())
+    return shapes.data_shape(resolved(), open_train())
 
 
 def test_a_shape_is_described_as_json_has_it(digits):
@@ -62,7 +62,7 @@ def saved_run(tmp_path_factory, digits):
     chosen = resolved()
     (run / "config.json").write_text(json.dumps(chosen.to_dict()))
     checkpointer = checkpoints.Checkpointer(run / "checkpoints")
-    checkpointer.save(1, training.init_state(parts.trained_models(chosen, digits), 0))
+    checkpointer.save(1, training.init_state(learning.trained_models(chosen, digits), 0))
     checkpointer.close()
     return run
 
@@ -176,7 +176,7 @@ def test_the_parts_of_the_training_data_do_not_overlap():
 def test_label_noise_keeps_the_truth(digits):
     noisy = open_train(label_noise=0.5)
     assert "clean_label" in noisy.batch(range(2))
-    assert "clean_label" in parts.data_shape(resolved(), noisy).codec.fields
+    assert "clean_label" in shapes.data_shape(resolved(), noisy).codec.fields
     assert "clean_label" not in digits.codec.fields
 
 
@@ -190,17 +190,17 @@ def test_label_noise_keeps_the_truth(digits):
 )
 def test_models_by_name_and_by_role(digits, policy, names, roles):
     chosen = resolved(policy=policy, learner__model="vit_mu_2_1")
-    models = parts.make_models(chosen, digits)
+    models = networks.make_models(chosen, digits)
     assert set(models) == names
     assert models["learner"].name == "vit_mu_2_1"
-    found = parts.role_models(chosen, only(chosen), digits)
+    found = networks.role_models(chosen, only(chosen), digits)
     assert set(found) == roles
     if policy == "hard_learner":
         assert found["online"].name == "vit_mu_2_1"
 
 
 def test_the_trained_reference_has_twice_the_learning_rate(digits):
-    trained = parts.trained_models(resolved(policy="classact_online"), digits)
+    trained = learning.trained_models(resolved(policy="classact_online"), digits)
     assert [item.on_super_batch for item in trained.values()] == [False, False, True]
     rates = {name: item.optimizer.learning_rate for name, item in trained.items()}
     assert rates["reference"] == 2 * rates["learner"] == 2 * rates["online"]
@@ -216,15 +216,15 @@ def test_the_trained_reference_has_twice_the_learning_rate(digits):
 )
 def test_a_model_that_cannot_be_built_is_named(digits, change, match):
     with pytest.raises(config.ConfigError, match=match):
-        parts.make_models(resolved(**change), digits)
+        networks.make_models(resolved(**change), digits)
 
 
 def test_both_towers_compute_as_the_options_say():
     settings = {"task": "contrastive", "train_data": "icon_pairs", "patch_size": 8}
     half = {"dtype": "bfloat16", "remat": True}
     plain, chosen = (resolved(**settings, learner__options=options) for options in ({}, half))
-    shape = parts.data_shape(plain, open_train(**settings))
-    models = [parts.make_models(item, shape)["learner"] for item in (plain, chosen)]
+    shape = shapes.data_shape(plain, open_train(**settings))
+    models = [networks.make_models(item, shape)["learner"] for item in (plain, chosen)]
     variables = models[0].init(jax.random.key(0))
     assert all(array.dtype == np.float32 for array in jax.tree.leaves(models[1].init(jax.random.key(0))))
     rng = np.random.default_rng(0)
@@ -258,9 +258,9 @@ def test_both_towers_compute_as_the_options_say():
 )  # fmt: skip
 def test_devices_share_every_batch_evenly(changes, named):
     chosen = resolved(**changes)
-    parts.check_batches(chosen, 1)
+    learning.check_batches(chosen, 1)
     if named is None:
-        parts.check_batches(chosen, 8)
+        learning.check_batches(chosen, 8)
         return
     with pytest.raises(config.ConfigError, match=named):
-        parts.check_batches(chosen, 8)
+        learning.check_batches(chosen, 8)

@@ -6,9 +6,9 @@ from concurrent import futures
 import numpy as np
 import pytest
 
-from classact.launch.assembly import courier, rpc
-from classact.launch.engines.ports import LoopbackPorts
-from classact.nodes import inference_server, parameters
+from classact import calls
+from classact.launch.assembly import rpc
+from classact.nodes import inference_server
 
 # Longer than any test takes: an answer is not what ends it.
 NEVER = 600.0
@@ -24,20 +24,28 @@ class Learner:
 
 
 @pytest.fixture
-def address():
-    with LoopbackPorts() as ports:
-        yield f"127.0.0.1:{ports()}"
+def address(tmp_path):
+    return f"unix:{tmp_path}/learner"
 
 
 @pytest.fixture
-def served(address):
-    server = courier.Server("learner", port=int(address.split(":")[1]))
+def serve(address):
+    servers = []
+
+    def start(**methods):
+        servers.append(calls.Server(address, methods))
+        servers[-1].start()
+        return address
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def served(serve):
     learner = Learner()
-    for method in ("get_parameters", "get_step"):
-        server.Bind(method, getattr(learner, method))
-    server.Start()
-    yield address
-    server.Stop()
+    return serve(get_parameters=learner.get_parameters, get_step=learner.get_step)
 
 
 @pytest.fixture
@@ -49,7 +57,7 @@ def stop():
 def gone(address, stop):
     """A client of a learner that is gone, in a node that is soon asked to stop."""
     threading.Timer(0.3, stop.set).start()
-    return rpc.LearnerClient(courier.Client(address, call_timeout=NEVER), stop)
+    return rpc.LearnerClient(calls.Client(address, timeout=NEVER), stop)
 
 
 def in_thread(call):
@@ -59,7 +67,7 @@ def in_thread(call):
 
 @pytest.mark.parametrize("run", [lambda call: call(), in_thread], ids=["main thread", "another thread"])
 def test_answers_and_errors_pass(served, run):
-    learner = rpc.LearnerClient(courier.Client(served, call_timeout=30))
+    learner = rpc.LearnerClient(calls.Client(served, timeout=30))
     assert run(lambda: learner.get_parameters(("online",), 6, 1.0)) == (7, False, {"online": b"data"})
     with pytest.raises(rpc.RpcError, match="no step yet"):
         run(learner.get_step)
@@ -73,53 +81,51 @@ def test_a_node_that_is_stopped_waits_for_no_answer(gone):
         gone.get_cursors("digits")
 
 
-def test_a_server_that_comes_back_answers(address, stop):
-    learner = rpc.LearnerClient(courier.Client(address, call_timeout=NEVER), stop)
-    server = courier.Server("learner", port=int(address.split(":")[1]))
-    server.Bind("get_parameters", Learner().get_parameters)
-    timer = threading.Timer(0.5, server.Start)
+def test_a_server_that_comes_back_answers(address, serve, stop):
+    learner = rpc.LearnerClient(calls.Client(address, timeout=NEVER), stop)
+    timer = threading.Timer(0.3, lambda: serve(get_parameters=Learner().get_parameters))
     timer.start()
     assert learner.get_parameters(("online",), 6, 1.0)[0] == 7
     timer.join()
-    server.Stop()
 
 
 def test_calls_time_out(address, stop):
-    learner = rpc.LearnerClient(courier.Client(address, call_timeout=0.5), stop)
+    learner = rpc.LearnerClient(calls.Client(address, timeout=0.3), stop)
     with pytest.raises(rpc.RpcError, match=r"(?i)deadline"):
         learner.get_step()
 
 
 class TestInferenceClient:
-    def serve(self, address, score):
-        server = courier.Server("inference", port=int(address.split(":")[1]))
-        server.Bind("score_bytes", score)
-        server.Start()
-        return server, rpc.InferenceClient(courier.Client(address, call_timeout=30))
+    def test_scores(self, serve):
+        def score(batch):
+            assert batch["image"].shape == (2, 1, 1, 1)
+            return np.array([1.0, 2.0], np.float32), 5
 
-    def test_scores(self, address):
-        def score(request):
-            assert parameters.decode(request)["image"].shape == (2, 1, 1, 1)
-            return parameters.encode(np.array([1.0, 2.0], np.float32)), 5
-
-        server, client = self.serve(address, score)
+        client = rpc.InferenceClient(calls.Client(serve(score_arrays=score), timeout=30))
         found = client(BATCH)
         assert isinstance(found, inference_server.Scores)
+        assert found.values.dtype == np.float32
         assert (found.values.tolist(), found.step) == ([1.0, 2.0], 5)
-        server.Stop()
 
-    def test_a_server_that_is_stopped_cancels(self, address):
-        def score(request):
+    def test_a_server_that_is_stopped_cancels(self, serve):
+        def score(batch):
             raise futures.CancelledError("stopped")
 
-        server, client = self.serve(address, score)
+        client = rpc.InferenceClient(calls.Client(serve(score_arrays=score), timeout=30))
         with pytest.raises(futures.CancelledError):
             client(BATCH)
-        server.Stop()
+
+    def test_another_error_that_names_one_cancels_nothing(self, serve):
+        def score(batch):
+            raise RuntimeError("no CancelledError")
+
+        client = rpc.InferenceClient(calls.Client(serve(score_arrays=score), timeout=30))
+        with pytest.raises(rpc.RpcError, match="no CancelledError"):
+            client(BATCH)
 
     def test_a_server_that_is_gone_does_not_keep_a_node_that_is_stopped(self, address, stop):
         threading.Timer(0.3, stop.set).start()
-        client = rpc.InferenceClient(courier.Client(address, call_timeout=NEVER), stop)
+        client = rpc.InferenceClient(calls.Client(address, timeout=NEVER), stop)
         with pytest.raises(futures.CancelledError):
             client(BATCH)
 
@@ -128,4 +134,4 @@ def test_a_node_uses_its_own_stop_event(monkeypatch, address):
     own = threading.Event()
     own.set()
     monkeypatch.setattr(rpc.lp, "stop_event", lambda: own)
-    assert rpc.LearnerClient(courier.Client(address, call_timeout=NEVER)).get_step() == -1
+    assert rpc.LearnerClient(calls.Client(address, timeout=NEVER)).get_step() == -1

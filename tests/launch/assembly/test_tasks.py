@@ -1,11 +1,11 @@
 import pickle
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
-from classact.launch.assembly.launchpad import lp
+from classact.calls import Keys, exposed, keys
+from classact.launch.assembly.launchpad import address, lp
 from classact.launch.assembly.tasks import (
     endpoints,
     make_tasks,
@@ -15,10 +15,12 @@ from classact.launch.assembly.tasks import (
 from classact.launch.engines.outcome import LaunchError
 from classact.launch.engines.ports import LoopbackPorts, PortsFrom
 from classact.launch.engines.resources import Resources
+from classact.launch.engines.sockets import PrivateSockets
 from classact.launch.engines.task import STOP_STATUS, remove_data_files
 
 
 class Server:
+    @exposed
     def ping(self):
         return "pong"
 
@@ -63,10 +65,9 @@ def test_every_node_becomes_a_placed_task(tmp_path):
         "learner": ["learner0:20000"],
         "inference/icons": ["inference0:20001", "inference1:20002"],
     }
-    interpreter, entry, *arguments = tasks[2].command
-    assert interpreter == sys.executable
-    assert Path(entry).name == "process_entry.py"
-    assert Path(entry).is_file()
+    interpreter, *entry, data, index, notice = tasks[2].command
+    assert (interpreter, entry) == (sys.executable, ["-m", "classact.launch.assembly.run_node"])
+    arguments = [data, index, notice]
     assert arguments == [
         f"--data_file={tmp_path / 'tasks' / 'inference-icons.pkl'}",
         "--lp_task_id=1",
@@ -77,9 +78,11 @@ def test_every_node_becomes_a_placed_task(tmp_path):
     assert all("inference1" in task.env["no_proxy"].split(",") for task in tasks)
 
 
-def test_the_data_file_holds_bound_nodes(tmp_path):
+def test_the_data_file_holds_bound_nodes(tmp_path, monkeypatch):
     tasks = make_tasks(distributed_program(), workdir=tmp_path, place=host_of, ports=PortsFrom(20_000))
 
+    # As in the task's process.
+    monkeypatch.setenv(keys.VARIABLE, tasks[3].env[keys.VARIABLE])
     (function,) = pickle.loads(tasks[3].data_file.read_bytes())
     clients = function()
 
@@ -128,9 +131,45 @@ def test_local_tasks_get_free_ports_of_the_loopback_interface(tmp_path):
     with LoopbackPorts() as ports:
         tasks = make_tasks(distributed_program(), workdir=tmp_path, ports=ports)
 
-    addresses = [address for task in tasks for address in task.addresses]
+    addresses = [found for task in tasks for found in task.addresses]
     assert len(set(addresses)) == 3
-    assert all(address.startswith("127.0.0.1:") for address in addresses)
+    assert all(found.startswith("127.0.0.1:") for found in addresses)
+
+
+def test_local_tasks_get_sockets_and_no_keys(tmp_path):
+    with LoopbackPorts() as ports, PrivateSockets(tmp_path / "sockets") as sockets:
+        tasks = make_tasks(distributed_program(), workdir=tmp_path, ports=ports, sockets=sockets)
+
+    addresses = [found for task in tasks for found in task.addresses]
+    assert len(set(addresses)) == 3
+    assert all(found.startswith(f"unix:{tmp_path}/sockets/") for found in addresses)
+    assert addresses[0].endswith("-learner")
+    assert all(keys.VARIABLE not in task.env for task in tasks)
+    assert not (tmp_path / "keys.json").exists()
+
+
+def test_what_cannot_have_a_socket_gets_a_port(tmp_path):
+    program = lp.Program("replay")
+    node = lp.PyNode(nothing)
+    node.allocate_address(address.Address("reverb"))
+    program.add_node(node, label="replay")
+    with LoopbackPorts() as ports, PrivateSockets(tmp_path / "sockets") as sockets:
+        (task,) = make_tasks(program, workdir=tmp_path, ports=ports, sockets=sockets)
+    assert task.addresses[0].startswith("127.0.0.1:")
+    assert keys.VARIABLE not in task.env
+
+
+def test_calls_between_hosts_have_new_keys_for_this_user_alone(tmp_path):
+    tasks = make_tasks(distributed_program(), workdir=tmp_path, ports=PortsFrom(20_000))
+    path = tmp_path / "keys.json"
+    assert {task.env[keys.VARIABLE] for task in tasks} == {str(path)}
+    assert path.stat().st_mode & 0o777 == 0o600
+    first = Keys.load(path)
+    remove_data_files(tasks)
+    assert not path.exists()
+
+    make_tasks(distributed_program(), workdir=tmp_path, ports=PortsFrom(20_000))
+    assert Keys.load(path) != first
 
 
 def test_resources_reach_the_tasks_of_their_label(tmp_path, monkeypatch):
@@ -151,6 +190,21 @@ def test_resources_reach_the_tasks_of_their_label(tmp_path, monkeypatch):
     assert learner["JAX_PLATFORMS"] == "cpu"
     assert "NPROC" not in learner
     assert (learner["TF_CPP_MIN_LOG_LEVEL"], inference["TF_CPP_MIN_LOG_LEVEL"]) == ("0", "2")
+
+
+def test_a_nodes_own_environment_wins(tmp_path):
+    tasks = make_tasks(
+        distributed_program(),
+        workdir=tmp_path,
+        ports=PortsFrom(20_000),
+        resources={"": Resources(threads=2, cuda_visible_devices="")},
+        own_environment=lambda label, index: (
+            {"CUDA_VISIBLE_DEVICES": str(index)} if label == "inference/icons" else {}
+        ),
+    )
+    visible = {task.name: (task.env["CUDA_VISIBLE_DEVICES"], task.env["NPROC"]) for task in tasks}
+    assert visible["learner"] == ("", "2")
+    assert [visible[f"inference-icons-{index}"] for index in (0, 1)] == [("0", "2"), ("1", "2")]
 
 
 def test_resources_for_no_label_are_refused(tmp_path):

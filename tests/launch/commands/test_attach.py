@@ -8,6 +8,7 @@ import threading
 import jax
 import pytest
 
+from classact import calls
 from classact.data.source import DataError
 from classact.experiments import base
 from classact.experiments.config import ConfigError, EvaluatorConfig
@@ -129,9 +130,18 @@ def test_a_learner_that_is_gone_without_a_result_is_an_error(workdir, monkeypatc
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     (workdir / "endpoints.json").write_text(json.dumps({"learner": [f"127.0.0.1:{port}"]}))
+    calls.Keys.make().save(workdir / "keys.json")
     attached = attach.prepare(workdir, "new", ACCURACY, every=0)
     with pytest.raises(attach.AttachError, match="did not answer"):
         attach.evaluate(attached, threading.Event(), report=lambda line: None)
+
+
+def test_keys_that_others_may_read_are_refused(workdir):
+    (workdir / "endpoints.json").write_text('{"learner": ["far:1"]}')
+    calls.Keys.make().save(workdir / "keys.json")
+    (workdir / "keys.json").chmod(0o644)
+    with pytest.raises(attach.AttachError, match=r"keys.json is open to others: chmod 600"):
+        attach.Learner(workdir, threading.Event()).get_step()
 
 
 def test_a_clock_is_asked_of_a_learner_that_came_back_at_another_address(workdir, monkeypatch):
@@ -145,7 +155,8 @@ def test_a_clock_is_asked_of_a_learner_that_came_back_at_another_address(workdir
             return f"{data_set} {shard}"
 
     monkeypatch.setattr(rpc, "LearnerClient", Client)
-    monkeypatch.setattr(attach.courier, "Client", lambda address, call_timeout: address)
+    monkeypatch.setattr(calls, "Client", lambda address, keys, timeout: address)
+    calls.Keys.make().save(workdir / "keys.json")
     learner = attach.Learner(workdir, threading.Event())
     (workdir / "endpoints.json").write_text('{"learner": ["gone:1"]}')
     with pytest.raises(rpc.RpcError):

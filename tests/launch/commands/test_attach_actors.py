@@ -12,7 +12,7 @@ import pytest
 from classact.data import stream
 from classact.experiments import base
 from classact.experiments.resolution import resolve
-from classact.launch.assembly import parts
+from classact.launch.assembly.parts import shapes, sources
 from classact.launch.commands import attach, attach_actors
 from classact.launch.commands.attach import AttachError
 
@@ -25,7 +25,7 @@ def write_run(workdir, **changes):
     config = resolve(fields)
     data = {}
     for name, own in config.data_sets.items():
-        data[name] = parts.data_shape(config, parts.open_train_source(config, own)).described()
+        data[name] = shapes.data_shape(config, sources.open_train_source(config, own)).described()
     started = {"host": platform.node(), "directory": os.getcwd(), "data": data}
     written = {**config.to_dict(), "launch": "processes", "started": started}
     (workdir / "config.json").write_text(json.dumps(written))
@@ -72,7 +72,7 @@ def test_the_run_loops_of_a_call_split_epochs_of_their_own(workdir):
     readers = [reader for index in range(2) for reader in joining.readers(index)]
     assert len({reader.name for reader in readers}) == len(readers) == joining.num_readers == 4
     config = joining.build.config
-    source = parts.open_train_source(config, config.data_sets["digits"])
+    source = sources.open_train_source(config, config.data_sets["digits"])
 
     def epoch(reader):
         made = stream.IIDStream(source, 1, reader.seed, reader.reader, reader.num_readers)

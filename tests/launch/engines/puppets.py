@@ -19,6 +19,8 @@ import threading
 import weakref
 from pathlib import Path
 
+from classact.calls import exposed
+
 SECONDS = 30.0
 LAUNCHED = ("learner", "run_loop-icons")
 
@@ -111,9 +113,11 @@ COMMANDS = {
 class Doubler:
     """A node that others call."""
 
+    @exposed
     def double(self, number):
         return 2 * number
 
+    @exposed
     def pid(self):
         return os.getpid()
 

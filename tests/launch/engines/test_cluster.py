@@ -39,3 +39,10 @@ def test_a_node_without_gpus_of_its_own_sees_none():
     )
     assert inference["NPROC"] == "2"
     assert (inference["JAX_PLATFORMS"], inference["CUDA_VISIBLE_DEVICES"]) == ("cpu", "")
+
+
+def test_a_node_with_a_share_of_a_gpu_keeps_to_its_share_of_the_memory():
+    inference = resources_of_kinds(cluster(inference={"gpus": 0.5}), GROUPS)["inference"].environment()
+    assert inference["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.450"
+    # The engine has said which one it is.
+    assert "CUDA_VISIBLE_DEVICES" not in inference

@@ -25,6 +25,15 @@ def test_the_learner_gets_the_accelerator_and_the_others_leave_it_alone():
     assert names(place(needs, hosts)) == {("replay/icons", 0): "cpu", ("learner", 0): "gpu"}
 
 
+def test_shares_of_an_accelerator_go_where_one_has_room():
+    needs = {("inference/icons", index): Needs(gpus=0.6) for index in range(3)}
+    hosts = [host("a", cpus=9, gpus=2), host("b", cpus=8, gpus=1)]
+    assert sorted(names(place(needs, hosts)).values()) == ["a", "a", "b"]
+    # 1.8 of 2 are asked for, but no two of them fit one.
+    with pytest.raises(LaunchError, match=r"no host has room for inference/icons 2, .* 0\.6 GPUs"):
+        place(needs, hosts[:1])
+
+
 def test_hosts_with_accelerators_take_what_fits_nowhere_else():
     placed = place({("replay/icons", 0): Needs(cpus=3)}, [host("gpu", cpus=4, gpus=1), host("cpu", cpus=2)])
     assert names(placed) == {("replay/icons", 0): "gpu"}

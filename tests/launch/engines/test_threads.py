@@ -1,26 +1,34 @@
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from classact.calls import exposed
 from classact.launch.assembly.in_threads import make_threads
 from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly.replay_node import ReplayNode
 from classact.launch.assembly.tasks import endpoints, task_names
 from classact.launch.engines.outcome import LaunchError
 from classact.launch.engines.ports import LoopbackPorts
+from classact.launch.engines.sockets import PrivateSockets
 from classact.launch.engines.terms import Patience, Terms
 from classact.launch.engines.threads import run_threads
 from classact.nodes import errors
+from classact.replay import server_calls
+from classact.replay.config import TableConfig
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM)
 NO_GRACE = Patience(crash_grace=0)
 
 
 class Adder:
+    @exposed
     def add(self, number):
         return number + 1
 
@@ -47,8 +55,8 @@ def program_of(**functions):
 def run(program, until=("learner",), **terms):
     """Runs a program's nodes as threads."""
     labels = {name: label for (label, _), name in task_names(program).items()}
-    with LoopbackPorts() as ports:
-        return run_threads(make_threads(program, ports), labels, Terms(until, **terms))
+    with LoopbackPorts() as ports, PrivateSockets() as sockets:
+        return run_threads(make_threads(program, ports, sockets), labels, Terms(until, **terms))
 
 
 def until_event(event):
@@ -71,7 +79,30 @@ def test_nodes_reach_each_other():
     assert outcome.cpu_seconds > 0
     ((label, (address,)),) = started[0].items()
     assert label == "inference/icons"
-    assert address.startswith("127.0.0.1:")
+    assert address.startswith("unix:")
+    assert not Path(address.removeprefix("unix:")).parent.exists()
+
+
+def test_replay_serves_other_nodes(tmp_path):
+    seen = []
+
+    def learner(address):
+        calls = server_calls.ServerCalls(address)
+        deadline = time.monotonic() + 30
+        while not seen:
+            with contextlib.suppress(server_calls.ReplayError):
+                seen.append(sorted(calls.tables()))
+            assert time.monotonic() < deadline
+
+    program = lp.Program("replay")
+    tables = TableConfig(batch_size=4, samples_per_insert=0.5, capacity=64, super_batch=8)
+    replay = program.add_node(ReplayNode(tables, 100, tmp_path), label="replay/icons")
+    program.add_node(lp.PyNode(learner, replay), label="learner")
+
+    outcome = run(program)
+
+    assert outcome.status == "completed", outcome.traceback
+    assert seen == [["examples", "stream"]]
 
 
 def test_a_crash_ends_the_run_with_its_traceback(capsys):

@@ -1,0 +1,274 @@
+"""Answers calls: a thread that receives and sends, and workers that run the methods.
+
+A method may wait inside (a long poll): it holds a worker, and others are made up to a limit.
+All threads are daemons, so a method that hangs keeps no process alive. What waits is bounded,
+in calls and in bytes; who calls beyond that is told so at once.
+"""
+
+import collections
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import zmq
+
+from classact.calls import addresses, protocol, wire
+from classact.calls import keys as keys_lib
+from classact.calls.gate import Gate
+
+# Answers that may wait for one caller, who has one call under way on a connection.
+_UNSENT_ANSWERS = 16
+# How long answers that are on their way may take when a server stops.
+_LINGER_SECONDS = 1.0
+# Of a traceback; its end says most.
+_TRACEBACK_CHARACTERS = 8_000
+
+
+class _Request(NamedTuple):
+    caller: bytes
+    number: bytes
+    frames: Sequence[Any]
+    size: int
+    came: float
+
+
+class Server:
+    """Serves methods at an address from `start` to `stop`."""
+
+    def __init__(
+        self,
+        address: str,
+        methods: Mapping[str, Callable[..., Any]],
+        keys: keys_lib.Keys | None = None,
+        *,
+        open_to_all: bool = False,
+        threads: int = 16,
+        max_waiting: int = 1024,
+        max_bytes: int = 2**30,
+    ) -> None:
+        """Prepares a server; nothing listens yet.
+
+        Args:
+            address: "unix:/path", in a folder that is this user's alone, or "host:port".
+            methods: what may be called, by name; called in several threads at once.
+            keys: whoever calls over TCP must have them.
+            open_to_all: answers over TCP without keys; for measurements alone.
+            threads: how many methods may run at once.
+            max_waiting: how many calls may wait for a thread besides.
+            max_bytes: how large all arguments of calls that wait or run may be together.
+
+        Raises:
+            ValueError: for a bad address, or one of TCP without keys.
+        """
+        self._endpoints = addresses.to_bind(address)
+        self.address = address
+        self._over_tcp = addresses.unix_path(address) is None
+        if self._over_tcp and keys is None and not open_to_all:
+            raise ValueError(f"a server at {address} needs keys: whoever reaches a port could call it")
+        self._keys = keys if self._over_tcp else None
+        self._methods = dict(methods)
+        self._max_threads = threads
+        self._max_calls = threads + max_waiting
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._unfinished = self._bytes = self._workers = 0
+        self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+        self._answers: collections.deque[list[Any]] = collections.deque()
+        self._stopping = threading.Event()
+        self._stop_by = 0.0
+        self._gate: Gate | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def refused(self) -> int:
+        """How many tries to connect without the keys were refused."""
+        return self._gate.refused if self._gate is not None else 0
+
+    def start(self) -> None:
+        """Listens and answers from now on.
+
+        Raises:
+            OSError: if the address cannot be had, or something answers there already.
+        """
+        if not self._over_tcp and addresses.answers(self.address):
+            # Its socket would be taken from under it.
+            raise OSError(f"something already listens at {self.address}")
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        try:
+            self._socket.linger = int(1000 * _LINGER_SECONDS)
+            # An answer for a caller that reads none is dropped, and kept for nobody.
+            self._socket.sndhwm = self._socket.rcvhwm = _UNSENT_ANSWERS
+            self._socket.router_mandatory = True
+            self._socket.ipv6 = self._over_tcp
+            if self._over_tcp:
+                protocol.notice_lost_hosts(self._socket)
+            if self._keys is not None:
+                self._gate = Gate(self._context, self._socket, self._keys, self.address)
+            self._bind()
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread = threading.Thread(target=self._serve, name=f"calls at {self.address}", daemon=True)
+        self._thread.start()
+
+    def _bind(self) -> None:
+        for endpoint in self._endpoints:
+            try:
+                self._socket.bind(endpoint)
+            except zmq.ZMQError as error:
+                failure = OSError(error.errno, f"cannot listen at {endpoint}: {error.strerror}")
+                if error.errno != zmq.EADDRNOTAVAIL and error.errno != zmq.ENODEV:
+                    break
+            else:
+                path = addresses.unix_path(self.address)
+                if path is not None:
+                    os.chmod(path, 0o600)
+                return
+        raise failure
+
+    def stop(self, grace: float = 1.0) -> None:
+        """Ends the server: calls under way may end within `grace` seconds; blocks a second longer at most.
+
+        Safe to call twice, and before `start`.
+        """
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._stop_by = time.monotonic() + grace
+        self._stopping.set()
+        self._wake_up()
+        thread.join(grace + 2 * _LINGER_SECONDS)
+
+    def _wake_up(self) -> None:
+        # Closed: what is left was to be answered too late.
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._wake, 1)
+
+    def _serve(self) -> None:
+        """The thread that receives and sends: the sockets are its own."""
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._wake, zmq.POLLIN)
+        for socket in self._gate.sockets if self._gate is not None else ():
+            poller.register(socket, zmq.POLLIN)
+        while not self._is_over():
+            wait = None if not self._stopping.is_set() else 1000 * max(0.0, self._stop_by - time.monotonic())
+            ready = dict(poller.poll(wait))
+            try:
+                if self._wake in ready:
+                    os.eventfd_read(self._wake)
+                    self._send_answers()
+                if self._socket in ready:
+                    self._receive()
+                if self._gate is not None:
+                    self._gate.attend(ready)
+            # Whatever somebody sent, the others are answered.
+            except Exception:
+                logging.exception("calls at %s: an error in what receives them", self.address)
+        self._send_answers()
+        with self._lock:
+            wake, self._wake = self._wake, -1
+        os.close(wake)
+        if self._gate is not None:
+            self._gate.close()
+        self._socket.close()
+        # Blocks while answers are on their way, for as long as they may linger.
+        self._context.term()
+
+    def _is_over(self) -> bool:
+        if not self._stopping.is_set():
+            return False
+        with self._lock:
+            return not self._unfinished or time.monotonic() >= self._stop_by
+
+    def _receive(self) -> None:
+        for _ in range(64):  # Then answers have their turn.
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            self._accept(frames)
+
+    def _accept(self, frames: Sequence[Any]) -> None:
+        if len(frames) < 3 or len(frames[1].buffer) != protocol.NUMBER_BYTES:
+            return  # Not of ours; there is nothing that could be answered.
+        caller, number, rest = frames[0].bytes, frames[1].bytes, frames[2:]
+        request = _Request(caller, number, rest, wire.size(rest), time.monotonic())
+        with self._lock:
+            refusal = self._no_room(request.size)
+            if not refusal:
+                self._unfinished += 1
+                self._bytes += request.size
+                more = self._unfinished > self._workers and self._workers < self._max_threads
+                self._workers += more
+        if refusal:
+            self._send([caller, number, *wire.encode([protocol.BUSY, refusal])])
+            return
+        self._requests.put(request)
+        if more:
+            threading.Thread(target=self._work, name=f"worker at {self.address}", daemon=True).start()
+
+    def _no_room(self, size: int) -> str:
+        """Why a call cannot be taken; "" if it can."""
+        if self._stopping.is_set():
+            return "the server is stopping"
+        if self._unfinished >= self._max_calls:
+            return f"{self._unfinished} calls wait or run already, the limit"
+        if self._bytes + size > self._max_bytes:
+            return f"{self._bytes} bytes of calls wait or run already; with {size} more they pass {self._max_bytes}"
+        return ""
+
+    def _send_answers(self) -> None:
+        while self._answers:
+            self._send(self._answers.popleft())
+
+    def _send(self, frames: list[Any]) -> None:
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError as error:
+            # It has gone, or does not read: it asks again if it wants to know.
+            logging.debug("calls at %s: an answer was not sent: %s", self.address, error)
+
+    def _work(self) -> None:
+        while True:
+            request = self._requests.get()
+            try:
+                answer = self._answer(request)
+                if answer is not None:
+                    self._answers.append([request.caller, request.number, *answer])
+            finally:
+                with self._lock:
+                    self._unfinished -= 1
+                    self._bytes -= request.size
+                    self._wake_up()
+            # The next one may be long in coming.
+            del request, answer
+
+    def _answer(self, request: _Request) -> list[wire.Buffer] | None:
+        """Runs a call; None if its caller has given it up meanwhile."""
+        try:
+            method, arguments, named, seconds = protocol.read_call(request.frames)
+        except wire.WireError as error:
+            return wire.encode([protocol.MALFORMED, str(error)])
+        if time.monotonic() - request.came > seconds:
+            return None
+        function = self._methods.get(method)
+        if function is None:
+            known = ", ".join(sorted(self._methods)) or "nothing"
+            return wire.encode([protocol.UNKNOWN, f"{method[:80]!r} cannot be called here; there is {known}"])
+        try:
+            return wire.encode([protocol.ANSWER, function(*arguments, **named)])
+        # Whatever it raises is its caller's to know; a worker outlives it.
+        except BaseException as error:
+            said = traceback.format_exc()[-_TRACEBACK_CHARACTERS:]
+            # Text that came from outside may hold what is no Unicode.
+            said = said.encode(errors="backslashreplace").decode()
+            return wire.encode([protocol.FAILED, type(error).__name__, said])

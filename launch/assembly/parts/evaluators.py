@@ -1,0 +1,122 @@
+"""What each kind of evaluator measures."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from classact.data import classes, prompts, source
+from classact.experiments.config import EvaluatorConfig, ExperimentConfig
+from classact.launch.assembly.parts import learning, networks, shapes, sources
+from classact.launch.assembly.parts.first_lines import FirstLines, describe_source
+from classact.nodes import evaluator, retrieval, zero_shot
+
+# Beside an evaluator's figures, 1 where they are of data that the run trains on.
+TRAINING_DATA = "on_training_data"
+
+
+def make_measure(
+    config: ExperimentConfig,
+    own: EvaluatorConfig,
+    data: shapes.DataShape,
+    said: FirstLines | None = None,
+    held: np.ndarray | None = None,
+    on_training_data: bool = False,
+) -> evaluator.Measure:
+    """Builds what an evaluator computes from the learner's variables.
+
+    Args:
+        config: the resolved configuration.
+        own: the evaluator's kind and data.
+        data: what the models are built for. "accuracy" maps labels to its classes, of
+            which the evaluator's data may lack some.
+        said: is told what was found of the evaluator's data, and where classes are lacking or
+            only numbers can be compared; None: nobody is.
+        held: see `sources.open_eval_source`.
+        on_training_data: whether its data are trained on; then `TRAINING_DATA` says so
+            with each of its figures.
+
+    Returns:
+        A function of variables. "accuracy" gives `top1` and `loss`, "retrieval"
+        `i2t_r1` and the other recalls, "zero_shot" `zero_shot_top1`.
+
+    Raises:
+        source.DataError: if the data cannot be opened, its images have another shape, or
+            it has classes that the models do not know.
+    """
+    opened = sources.open_eval_source(config, own, held)
+    if said is not None:
+        trained_on = any(own.data == each.train_data for each in config.data_sets.values())
+        for line in describe_source(opened, "measures on"):
+            # What is left out of both is said once.
+            if not (trained_on and line in said.lines()):
+                said.say(line)
+    measure = _of_kind(config, own, data, opened, said)
+    return (lambda variables: {**measure(variables), TRAINING_DATA: 1.0}) if on_training_data else measure
+
+
+def in_run(config: ExperimentConfig, name: str, data: Mapping[str, shapes.DataShape]) -> evaluator.Measure:
+    """Builds what one of a run's own evaluators computes.
+
+    Args:
+        config: the resolved configuration.
+        name: of the evaluator.
+        data: shapes of all data sets of the run.
+
+    Raises:
+        source.DataError: as `make_measure`.
+    """
+    own = config.evaluation.evaluators[name]
+    held = [data[other].held_out for other in data if config.data_sets[other].train_data == own.data]
+    trained_on = any(name in shape.measured_by for shape in data.values())
+    return make_measure(config, own, next(iter(data.values())), None, next(iter(held), None), trained_on)
+
+
+def _of_kind(
+    config: ExperimentConfig,
+    own: EvaluatorConfig,
+    data: shapes.DataShape,
+    opened: source.Source,
+    said: FirstLines | None,
+) -> evaluator.Measure:
+    if opened.image_shape != data.image_shape:
+        raise source.DataError(
+            f"{opened.name} (evaluation): images of shape {opened.image_shape}, "
+            f"expected {data.image_shape} as in {data.name} (training)"
+        )
+    size = config.evaluation.batch_size
+    if own.kind == "accuracy":
+        whose = data.classes_of or data.name
+        remark = classes.remark(classes.of_source(opened), data.classes, opened.name, whose)
+        if remark and said is not None:
+            said.say(remark)
+        opened = classes.in_order_of(opened, data.classes, whose)
+    model = networks.make_models(config, data)["learner"]
+    batches = evaluator.whole_data_set(opened, size)
+    if own.kind == "accuracy":
+        return evaluator.classification_accuracy(model, learning.make_task(config), batches)
+    if own.kind == "retrieval":
+        assert opened.image_of is not None  # It is captioned.
+        if said is not None and len(np.unique(opened.image_of)) == 1:
+            said.warn(f"{opened.name}: retrieval among the captions of one image is always right")
+        return retrieval.retrieval(model, _numbered(batches, opened), opened.image_of, size)
+    assert opened.class_names is not None  # Checked when it was opened.
+    encode = sources.make_tokenizer(config).encode
+    templates = prompts.templates(own.templates)
+    try:
+        return zero_shot.zero_shot(model, encode, opened.class_names, templates, batches, size)
+    except ValueError as error:
+        raise source.DataError(f"{opened.name}: {error}") from None
+
+
+def _numbered(
+    batches: Callable[[], Iterator[Mapping[str, np.ndarray]]], opened: source.Source
+) -> Callable[[], Iterator[Mapping[str, np.ndarray]]]:
+    """Numbers the examples within the source: the ids of a part of one are those of the whole."""
+    ids = opened.ids(np.arange(opened.num_examples))
+    order = np.argsort(ids)
+
+    def numbered() -> Iterator[Mapping[str, np.ndarray]]:
+        for batch in batches():
+            yield {**batch, "id": order[np.searchsorted(ids, batch["id"], sorter=order)]}
+
+    return numbered

@@ -1,0 +1,113 @@
+"""Traces a run's models and policies once, with the real shapes, before anything starts.
+
+Nothing is computed. A mistake in a user's own code shows in a second here, as one
+line that names it; in the nodes it would show after half a minute, and in one of them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from classact import user_code
+from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
+from classact.launch.assembly.parts import learning, networks, shapes
+from classact.models import registry
+from classact.nodes import scoring
+from classact.nodes.inference_server import scoring_fields
+from classact.replay import records
+from classact.selection import policies
+
+
+def check_models(config: ExperimentConfig, data: shapes.DataShape) -> None:
+    """Traces the forward pass of each model of a user's own, as in training and as in scoring.
+
+    Raises:
+        ConfigError: naming the model and what is wrong, with the line in the user's file.
+    """
+    batch = _batch(data, config.batch_size)
+    for name, model in networks.make_models(config, data).items():
+        role = "learner" if name == "learner" else "scorer"
+        own = getattr(config, role).model
+        if not user_code.is_name(own):
+            continue
+        field = f"{role}.model={own!r}"
+        with user_code.reported_as(ConfigError, field):
+            variables = _variables(model)
+            for train in (True, False):
+                outputs, _ = jax.eval_shape(_forward(model, train), variables, batch)
+                _check_outputs(field, outputs, config, data)
+
+
+def _forward(model: registry.Model, train: bool) -> Any:
+    def forward(variables: Any, batch: Mapping[str, Any]) -> Any:
+        return model.apply(variables, batch, train=train, rng=jax.random.key(0))
+
+    return forward
+
+
+def _check_outputs(
+    field: str, outputs: Mapping[str, Any], config: ExperimentConfig, data: shapes.DataShape
+) -> None:
+    if config.task == "contrastive":
+        expected = {"image_embedding": config.contrastive.embedding_size}
+    else:
+        expected = {"logits": data.num_classes}
+    for name, width in expected.items():
+        found = outputs.get(name)
+        if found is None or found.shape != (config.batch_size, width):
+            gave = "nothing" if found is None else _described(found)
+            raise ConfigError(f"{field}: {name!r} is {gave}, expected float32[{config.batch_size}, {width}]")
+
+
+def check_scores(config: ExperimentConfig, data_set: DataSetConfig, data: shapes.DataShape) -> None:
+    """Traces a data set's policy.
+
+    Raises:
+        ConfigError: naming the policy and what is wrong, with the line in the user's file.
+    """
+    policy = policies.get(data_set.policy)
+    if not policy.scores:
+        return
+    models = networks.role_models(config, data_set, data)
+    score = scoring.make_scorer(policy, learning.make_task(config), models)
+    size = data_set.inference.batch_size
+    # As an inference server pads it.
+    batch = {**_batch(data, size), "valid": jax.ShapeDtypeStruct((size,), np.dtype(bool))}
+    field = f"policy={data_set.policy!r}"
+    try:
+        found = jax.eval_shape(score, {role: _variables(model) for role, model in models.items()}, batch)
+    # Of a user's function, which may fail in any way.
+    except Exception as error:
+        said = user_code.blamed(error, of_the_machine=True)
+        if said is None:
+            raise
+        # JAX's name for it, and it says so at length.
+        numpy = "Tracer" in type(error).__name__
+        hint = "; a score is traced by JAX: use jax.numpy in place of numpy, if and float()" if numpy else ""
+        raise ConfigError(f"{field}: {said}{hint}") from error
+    if getattr(found, "shape", None) != (size,) or not np.issubdtype(found.dtype, np.floating):
+        raise ConfigError(
+            f"{field}: its score is {_described(found)}, expected float32[{size}], one number an example"
+        )
+
+
+def _variables(model: registry.Model) -> Any:
+    return jax.eval_shape(lambda: model.init(jax.random.key(0)))
+
+
+def _batch(data: shapes.DataShape, size: int) -> dict[str, Any]:
+    """What models and losses read of a batch, as shapes."""
+    example = scoring_fields(data.codec.unpack(np.zeros((1, data.codec.num_bytes), np.uint8)))
+    added = {name for name, _ in records.SCORE_FIELDS}
+    return {
+        name: jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype)
+        for name, array in example.items()
+        if name not in added
+    }
+
+
+def _described(found: Any) -> str:
+    shape = getattr(found, "shape", None)
+    return f"{found.dtype}{list(shape)}" if shape is not None else f"a {type(found).__name__}"

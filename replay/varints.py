@@ -1,0 +1,35 @@
+"""Variable-length integers of the protocol buffers' wire format."""
+
+import numpy as np
+
+_LOW, _MORE = 0x7F, 0x80
+KEY_BYTES = 10
+LENGTH_BYTES = 5
+
+
+def varint(value: int) -> bytes:
+    """The shortest encoding of a number of at least 0."""
+    out = bytearray()
+    while value > _LOW:
+        out.append(value & _LOW | _MORE)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def fixed_width(values: np.ndarray, width: int) -> np.ndarray:
+    """Encodes numbers with the same number of bytes each: the high ones may be empty.
+
+    Parsers take these for what they are, so that a template can leave room for them.
+
+    Args:
+        values: uint64[...], below 2 ** (7 · width).
+        width: bytes of each, 10 at most.
+
+    Returns:
+        uint8[..., width].
+    """
+    shifts = np.arange(0, 7 * width, 7, dtype=np.uint64)
+    found = ((values[..., None] >> shifts) & np.uint64(_LOW)).astype(np.uint8)
+    found[..., :-1] |= _MORE
+    return found

@@ -1,0 +1,103 @@
+"""Sizes and labels that no useful run can come of."""
+
+import numpy as np
+import pytest
+
+from classact.data.source import ArraySource
+from classact.experiments import base, resolution
+from classact.experiments.config import ConfigError
+from classact.launch.assembly.parts import data_checks
+from classact.launch.assembly.parts.first_lines import FirstLines
+
+
+def source(labels, classes, names=None):
+    return ArraySource("mine", np.zeros((len(labels), 1, 1, 1), np.uint8), np.asarray(labels), classes, names)
+
+
+def said_of_labels(*arguments):
+    said = FirstLines()
+    data_checks.check_labels(source(*arguments), said)
+    return list(said.lines())
+
+
+def test_labels_that_all_occur_are_not_spoken_of():
+    assert said_of_labels([0, 1, 2], 3) == []
+
+
+def test_missing_classes_are_named():
+    (line,) = said_of_labels([0, 2], 4, ["ant", "bee", "cow", "dog"])
+    assert line.startswith(
+        "warning: mine: 2 of 4 classes have no example to train on, and the model will not"
+    )
+    assert line.endswith("learn them: 'bee', 'dog'")
+    (line,) = said_of_labels([0, 19], 20)
+    assert line.endswith("learn them: 1, 2, 3, 4, 5, …")
+
+
+def test_one_missing_class_is_spoken_of_as_one():
+    (line,) = said_of_labels([0, 2, 2], 3)
+    assert line.endswith("1 of 3 classes has no example to train on, and the model will not learn it: 1")
+
+
+def test_labels_that_begin_at_1_are_named_only_if_they_have_names():
+    assert "so class 0 never occurs" in said_of_labels([1, 2], 3)[0]
+    assert "so class 0, 'ant', never occurs" in said_of_labels([1, 2], 3, ["ant", "bee", "cow"])[0]
+
+
+@pytest.mark.parametrize(("labels", "classes", "only"), [([0, 0], 1, "0"), ([2, 2], 3, "2")])
+def test_one_class_is_refused(labels, classes, only):
+    with pytest.raises(ConfigError, match=f"of one class, {only}: there is nothing to learn"):
+        said_of_labels(labels, classes)
+
+
+def data_set(**changes):
+    config = base.get_config()
+    config.update_from_flattened_dict({"policy": "hard_learner", "train_data": "digits", **changes})
+    return resolution.resolve(config.to_dict()).data_sets["digits"]
+
+
+def check(own, record_bytes=1000, memory=None, nodes=True):
+    said = FirstLines()
+    train = source(np.arange(100) % 2, 2)
+    data_checks.check_sizes("digits", own, train, record_bytes, said, nodes=nodes, memory=memory)
+    return list(said.lines())
+
+
+def test_memory_is_that_of_run_loops_logits_and_replay():
+    own = data_set(batch_size=50)
+    # 100 examples of 1,000 bytes: two run loops with two copies each, two logits, 400 in the replay.
+    needed = 4 * 100_000 + 100 * 2 * 4 + 400_000
+    check(own, memory=needed)
+    with pytest.raises(ConfigError, match="batch_size=50 of digits: needs more memory"):
+        check(own, memory=needed - 1)
+    # One loop, and no replay.
+    check(own, memory=100_000 + 800, nodes=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"filter_ratio": 0.99}, "filter_ratio=0.99 "),
+        ({"replay.capacity": 10_000}, "replay.capacity=10000 "),
+        ({"batch_size": 1000}, "batch_size=1000 "),
+    ],
+)
+def test_the_field_that_asks_for_it_is_named(changes, field):
+    with pytest.raises(ConfigError, match=field):
+        check(data_set(**changes), memory=1000)
+
+
+def test_a_larger_super_batch_is_warned_of():
+    assert check(data_set(batch_size=50)) == []
+    (line,) = check(data_set(batch_size=150))
+    assert "of 300 is larger than its 100 examples: each comes about 3.0 times" in line
+
+
+def test_a_contrastive_part_of_a_batch_has_two_pairs():
+    config = base.get_config()
+    changes = {"task": "contrastive", "train_data": "icon_pairs", "policy": "uniform", "batch_size": 4}
+    config.update_from_flattened_dict({**changes, "gradient_accumulation": 2})
+    resolution.resolve(config.to_dict())
+    config.gradient_accumulation = 4
+    with pytest.raises(ConfigError, match=r"batch_size=4: .* two pairs .* in each of the 4 parts"):
+        resolution.resolve(config.to_dict())

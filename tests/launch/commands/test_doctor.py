@@ -1,0 +1,66 @@
+import os
+import sys
+
+import pytest
+
+from classact import environments
+from classact.launch.commands import cli, doctor
+
+pytestmark = pytest.mark.usefixtures("clean_flags")
+
+
+def test_all_is_looked_at_and_a_run_can_work(capsys):
+    assert cli.main(["classact", "doctor"]) == 0
+    said = capsys.readouterr().out
+    for words in (
+        "jax ",
+        "dm-reverb 0",
+        "dm-launchpad 0",
+        "cpu",
+        "slurm",
+        "ray",
+        "--isolate",
+        "disk",
+        "CPUs",
+    ):
+        assert words in said
+    assert str(environments.replay_python()) in said
+    assert "BAD" not in said and said.endswith("can work.\n")
+
+
+def test_what_is_missing_fails_and_is_said_with_what_to_do(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv(environments.FOLDER_VARIABLE, str(tmp_path))
+    for part in (environments.LAUNCHPAD, environments.REPLAY):
+        monkeypatch.delenv(part.variable, raising=False)
+    monkeypatch.setattr(doctor, "examine", lambda: [*doctor.replay_server(), *doctor.launchpad()])
+    assert cli.main(["classact", "doctor"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("BAD") == 3 and said.count("→ classact setup") == 2
+    assert said.endswith("cannot work: see BAD above.\n")
+
+
+def test_a_python_without_reverb_is_found_out(monkeypatch):
+    monkeypatch.setenv(environments.REPLAY.variable, sys.executable)
+    there, versions, fails = doctor.replay_server()
+    assert there.good is False and "dm-reverb MISSING" in versions.text
+    assert fails.good is False and "No module named 'reverb'" in fails.text
+
+
+def test_a_platform_that_is_not_there_is_said_with_what_to_do(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    (finding,) = doctor.devices()
+    assert finding.good is False and "JAX_PLATFORMS" in finding.advice
+
+
+def test_a_folder_in_which_no_socket_can_be_is_found_out(monkeypatch, tmp_path):
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    monkeypatch.setattr(doctor.tempfile, "tempdir", str(long))
+    finding = next(iter(doctor.network()))
+    assert finding.good is False and "TMPDIR" in finding.advice
+
+
+def test_a_cluster_whose_commands_are_not_here_is_no_fault(monkeypatch):
+    monkeypatch.setenv("PATH", os.path.dirname(sys.executable))
+    findings = {finding.text.partition(":")[0]: finding for finding in doctor.launches()}
+    assert findings["slurm"].good is None and "sbatch" in findings["slurm"].text

@@ -1,0 +1,79 @@
+import os
+import pathlib
+
+import pytest
+
+from classact import environments
+from classact.environments import LAUNCHPAD, REPLAY, EnvironmentMissingError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for variable in (LAUNCHPAD.variable, REPLAY.variable):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(environments.FOLDER_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+def make(folder):
+    (folder / "replay" / "bin").mkdir(parents=True)
+    (folder / "replay" / "bin" / "python").symlink_to("/bin/true")
+
+
+def test_a_part_that_was_made_is_found(folder):
+    make(folder)
+    environments.mark_whole(REPLAY, folder)
+    assert environments.replay_python() == folder / "replay" / "bin" / "python"
+
+
+def test_what_is_missing_is_said_with_the_command_that_makes_it(folder):
+    with pytest.raises(EnvironmentMissingError, match=rf"nothing is at {folder}/launchpad.*`classact setup`"):
+        environments.launchpad_folder()
+
+
+def test_a_part_that_was_not_made_to_its_end_is_none(folder):
+    make(folder)
+    with pytest.raises(EnvironmentMissingError, match="unfinished or of another version"):
+        environments.replay_python()
+
+
+def test_a_part_of_another_version_is_none(folder):
+    make(folder)
+    environments.mark_whole(REPLAY, folder)
+    mark = next((folder / "replay").glob(".*"))
+    mark.write_text(mark.read_text()[::-1])
+    with pytest.raises(EnvironmentMissingError, match="unfinished or of another version"):
+        environments.replay_python()
+
+
+def test_a_part_whose_python_was_removed_is_none(folder):
+    make(folder)
+    environments.mark_whole(REPLAY, folder)
+    python = folder / "replay" / "bin" / "python"
+    python.unlink()
+    python.symlink_to(folder / "removed")
+    with pytest.raises(EnvironmentMissingError):
+        environments.replay_python()
+
+
+def test_a_variable_names_another_place(folder, monkeypatch):
+    monkeypatch.setenv(REPLAY.variable, "/bin/true")
+    assert environments.replay_python() == pathlib.Path("/bin/true")
+    monkeypatch.setenv(REPLAY.variable, str(folder / "none"))
+    with pytest.raises(EnvironmentMissingError, match=REPLAY.variable):
+        environments.replay_python()
+
+
+def test_where_nobody_may_write_the_users_own_folder_is_next(folder, monkeypatch):
+    monkeypatch.delenv(environments.FOLDER_VARIABLE)
+    monkeypatch.setenv("XDG_DATA_HOME", str(folder))
+    assert environments.folders()[1] == folder / "classact"
+    make(folder / "classact")
+    environments.mark_whole(REPLAY, folder / "classact")
+    monkeypatch.setattr(environments.sys, "prefix", str(folder / "system"))
+    assert environments.replay_python() == folder / "classact" / "replay" / "bin" / "python"
+
+
+def test_the_two_are_here():
+    assert os.access(environments.replay_python(), os.X_OK)
+    assert (environments.launchpad_folder() / "launchpad" / "__init__.py").is_file()

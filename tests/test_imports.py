@@ -1,0 +1,34 @@
+"""That every module of the package imports, on whichever Python this is."""
+
+import pathlib
+import subprocess
+import sys
+
+import classact
+
+ROOT = pathlib.Path(classact.__file__).parent
+FOLDERS = [
+    path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name not in ("tests", "benchmarks")
+]
+# These run on the replay server's Python, where Reverb is; tests of the replay run them.
+SERVER = ("classact.replay.tables",)
+
+_IMPORT = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+
+
+def modules():
+    at_the_root = [file for file in ROOT.glob("*.py") if file.name != "setup.py"]
+    for file in [*at_the_root, *(file for folder in FOLDERS for file in folder.rglob("*.py"))]:
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(["classact", *parts]).removesuffix(".__init__")
+
+
+def test_every_module_imports_without_a_deprecation_of_ours():
+    names = [name for name in modules() if name not in SERVER]
+    assert "classact.launch.program" in names and "classact.launch.commands.setup" in names
+    # Of our own names alone: what others import is their affair.
+    warnings = [f"-Werror::DeprecationWarning:{name}" for name in names]
+    done = subprocess.run(
+        [sys.executable, *warnings, "-c", _IMPORT, *names], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
