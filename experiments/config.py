@@ -228,9 +228,13 @@ class ExperimentConfig(DataSetConfig):
         for name in ("learning_rate", "no_data_seconds", "stop_notice_seconds"):
             value = getattr(self, name)
             require(math.isfinite(value) and value > 0, name, value, "a finite number above 0")
-        for name in ("weight_decay", "clip_norm", "hung_seconds"):
+        for name in ("weight_decay", "clip_norm"):
             value = getattr(self, name)
             require(math.isfinite(value) and value >= 0, name, value, "a finite number of at least 0")
+        value = self.hung_seconds
+        # A node says once a second that it is there.
+        accepted = "0 (never), or a finite number of at least 5"
+        require(value == 0 or (math.isfinite(value) and value >= 5), "hung_seconds", value, accepted)
         value = self.label_smoothing
         require(0 <= value < 1, "label_smoothing", value, "at least 0 and below 1")
         value = self.eval_share

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from classact.nodes import activity, opening
 from classact.nodes import mesh as mesh_lib
-from classact.nodes import opening
 from classact.nodes.errors import NoDataError
 from classact.nodes.inference_server import scoring_fields
 
@@ -279,9 +279,10 @@ class Batches:
         silence = _Silence(key[0], self._no_data_seconds, self._opening_seconds)
         while not (self._stop.is_set() if deadline is None else time.monotonic() > deadline):
             try:
-                sampled = dataset.next(
-                    _POLL_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
-                )
+                with activity.waiting(f"a batch of {key[0]}"):
+                    sampled = dataset.next(
+                        _POLL_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
+                    )
             except TimeoutError as error:
                 silence.goes_on(error)
             else:

@@ -7,13 +7,15 @@ leaves a temporary directory; this one avoids all three.
 
 import os
 import pathlib
+import threading
 
 from classact import environments
 from classact.launch.assembly.launchpad import address as lp_address
 from classact.launch.assembly.launchpad import base, lp
 from classact.launch.engines.ports import check_closed
 from classact.launch.engines.task import TASK_VARIABLE
-from classact.replay import server_process, tables
+from classact.nodes import activity
+from classact.replay import alive, server_process, tables
 from classact.replay.config import TableConfig
 
 
@@ -65,4 +67,8 @@ class ReplayNode(lp.PyNode):
         made = tables.make_tables(self._tables, self._record_bytes)
         spec = server_process.ServerSpec(made, port, self._folder)
         command = server_process.command(spec, environments.replay_python())
-        server_process.ServerProcess(command).run(lp.stop_event())
+        server = server_process.ServerProcess(command)
+        # One that hangs does not end: the heartbeat of this process then says that it does not get on.
+        attend = ("tables", alive.Alive(address, server.pid), lp.stop_event())
+        threading.Thread(target=activity.attend, args=attend, name="attend", daemon=True).start()
+        server.run(lp.stop_event())

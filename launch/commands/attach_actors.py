@@ -245,6 +245,7 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
             for task in made:
                 report(f"{task.name} starts; its log: {task.log_path}")
 
+        config = joining.build.config
         terms = Terms(
             joining.labels,
             Patience(stop_notice=config.stop_notice_seconds),
