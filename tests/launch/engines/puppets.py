@@ -42,6 +42,15 @@ def act(port, name, server=None):
             stage.sendall(f"{reply}\n".encode())
 
 
+def _loop(server):
+    """A function of a user's that never returns."""
+    from classact.nodes import activity
+
+    with activity.part("learner"):
+        while True:
+            pass
+
+
 def _call(server, number):
     return server.double(int(number))
 
@@ -100,6 +109,7 @@ COMMANDS = {
     "crash": _crash,
     "fatal": _fatal,
     "wait": _wait,
+    "loop": _loop,
     "last_words": _last_words,
     "stopped": _stopped,
     "stop": _stop,
@@ -244,6 +254,7 @@ def job_of(program, workdir, **changes):
         until=["learner"],
         on_start=lambda endpoints: None,
         command_module="none",
+        own_environment=lambda label, index: {},
     )
 
 
