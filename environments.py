@@ -7,6 +7,7 @@ write there, into the user's own folder; environment variables name other places
 import dataclasses
 import functools
 import hashlib
+import importlib.metadata
 import os
 import pathlib
 import sys
@@ -83,6 +84,22 @@ def folders() -> list[pathlib.Path]:
         return [pathlib.Path(named).absolute()]
     data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return [pathlib.Path(sys.prefix) / "classact", pathlib.Path(data) / "classact"]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Launchpad, Reverb and TensorFlow, as far as they are here; nothing is started."""
+    found = {}
+    for part, names in ((LAUNCHPAD, ("dm-launchpad",)), (REPLAY, ("dm-reverb", "tensorflow-cpu"))):
+        try:
+            use = _found(part)
+        except EnvironmentMissingError:
+            continue
+        # Of a Python, where its packages are.
+        paths = [use] if part is LAUNCHPAD else [*use.parent.parent.glob("lib/python3*/site-packages")]
+        for name in names:
+            for package in importlib.metadata.distributions(name=name, path=[*map(str, paths)]):
+                found[name] = package.version
+    return found
 
 
 def is_whole(part: Part, folder: pathlib.Path) -> bool:

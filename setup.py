@@ -13,29 +13,30 @@ _PACKAGES = [
     for name in (folder, *(f"{folder}.{inner}" for inner in setuptools.find_packages(folder)))
 ]
 
-# Lower bounds are the oldest versions tried; requirements.lock has the newest.
+# Lower bounds are the oldest versions tried, requirements.lock has the newest. What computes or
+# speaks a protocol has an upper bound too, the next series: there things are renamed and removed.
 _REQUIRES = [
     "absl-py>=2.3",
     "cloudpickle>=3.1",
-    "cramjam>=2.11",
-    "dm-haiku>=0.0.16",
-    "flax>=0.12.0",
-    "grpcio>=1.76",
-    "jax>=0.9.0",
-    "matplotlib>=3.10",
+    "cramjam>=2.11,<3",
+    "dm-haiku>=0.0.16,<0.1",
+    "flax>=0.12.0,<0.13",
+    "grpcio>=1.76,<2",
+    "jax>=0.9.0,<0.13",
+    "matplotlib>=3.10,<4",
     "ml_collections>=1.1.0",
-    "msgpack>=1.1",
-    "numpy>=2.1",
-    "optax>=0.2.6",
-    "orbax-checkpoint>=0.11.30",
-    "pillow>=12.0",
-    "protobuf>=6.33",
+    "msgpack>=1.1,<2",
+    "numpy>=2.1,<3",
+    "optax>=0.2.6,<0.3",
+    "orbax-checkpoint>=0.11.30,<0.13",
+    "pillow>=12.0,<14",
+    "protobuf>=6.33,<8",
     "psutil>=7.1",
-    "pyzmq>=27.1",
+    "pyzmq>=27.1,<28",
     "rich>=14.0",
-    "scikit-learn>=1.7",
+    "scikit-learn>=1.7,<2",
     "tensorboardX>=2.6",
-    "tokenizers>=0.22",
+    "tokenizers>=0.22,<0.24",
     # Makes the two environments beside this one; see launch/commands/setup.py.
     "uv>=0.9",
     # Of Launchpad's files, which are no package here; see launch/assembly/launchpad.py.
@@ -46,7 +47,7 @@ _REQUIRES = [
 ]
 
 # Rasterises SVG, for `classact data icons` alone.
-_ICONS = ["resvg-py>=0.2"]
+_ICONS = ["resvg-py>=0.2,<0.6"]
 
 setuptools.setup(
     name="classact",
@@ -70,7 +71,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         "icons": _ICONS,
         # With its dashboard, which also takes jobs.
-        "ray": ["ray[default]>=2.50"],
+        "ray": ["ray[default]>=2.50,<3"],
         "dev": [
             *_ICONS,
             "hypothesis",
@@ -79,7 +80,7 @@ setuptools.setup(
             "pytest",
             "pytest-timeout",
             "pytest-xdist",
-            "ray",
+            "ray>=2.50,<3",
             "ruff",
         ],
     },

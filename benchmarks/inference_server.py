@@ -109,7 +109,7 @@ class _Setting:
         from classact.experiments.configs import demo
         from classact.launch.assembly.parts import learning, networks, shapes, sources
         from classact.nodes import scoring
-        from classact.nodes.inference_server import scoring_fields
+        from classact.nodes.scoring import scoring_fields
         from classact.selection import policies
 
         fields = demo.get_config("classact")

@@ -90,9 +90,22 @@ class Client:
             answer = connection.ask(number, frames, deadline, stop, f"{method} of {self.address}")
         return _value(answer, method)
 
+    def greets(self, timeout: float, stop: threading.Event | None = None) -> bool:
+        """Whether the server is there, and takes this caller; blocks for `timeout` seconds at most.
+
+        A server's socket may take a connection although its process is stopped: that is no greeting.
+        """
+        connection = Connection(self._endpoint, self._keys)
+        try:
+            return connection.wait_for_greeting(time.monotonic() + timeout, stop)
+        except errors.RefusedError:
+            return False
+        finally:
+            connection.close()
+
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Connection]:
-        """One that nobody else uses; closed after anything but an answer, so that nothing late comes of it."""
+        """One that nobody else uses; closed after anything but an answer: nothing late comes of it."""
         if os.getpid() != self._process:
             # Those of the process that this one was forked from are its own.
             self._idle, self._process = [], os.getpid()

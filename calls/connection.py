@@ -36,7 +36,7 @@ class Connection:
             endpoint: of `addresses.to_connect`.
             keys: shown to the server, which must have them too; None: none are asked for.
         """
-        context = zmq.Context.instance()
+        context: Any = zmq.Context.instance()
         self._socket = context.socket(zmq.DEALER)
         self._socket.linger = 0
         # Nothing waits in the socket for a server that is gone: the call does, here.
@@ -99,6 +99,16 @@ class Connection:
             answer = self._receive(number) if mine else None
             if answer is not None:
                 return answer
+
+    def wait_for_greeting(self, deadline: float, stop: threading.Event | None) -> bool:
+        """Whether the server greets before the deadline, or before `stop`; RefusedError as `ask`."""
+        while not self._greetings:
+            left = deadline - time.monotonic()
+            if left <= 0 or (stop is not None and stop.is_set()):
+                return False
+            if self._monitor.poll(1 + int(1000 * min(left, _POLL_SECONDS))):
+                self._hear("a greeting")
+        return True
 
     def close(self) -> None:
         """Closes it; what is under way is forgotten."""

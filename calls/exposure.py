@@ -1,13 +1,12 @@
 """Which methods of an object others may call: those that its class names, and no others."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
 _MARK = "_exposed_to_calls"
 
 
-def exposed(method: _Method) -> _Method:
+def exposed[Method: Callable[..., Any]](method: Method) -> Method:
     """Marks a method as one that other processes may call.
 
     It runs in a thread of the server's, several at once; a call may come twice (see `Client`).

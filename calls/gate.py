@@ -11,7 +11,12 @@ from zmq.utils.monitor import recv_monitor_message
 
 from classact.calls import keys as keys_lib
 
-_REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+# The last one is also of those who hang up first: a caller without keys, or a scan of ports.
+_REFUSED = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
 # Between two lines about refused callers, who may try many times a second.
 _LOG_SECONDS = 60.0
 
@@ -65,7 +70,8 @@ class Gate:
         version, number, _, host, _, mechanism, *shown = self._asked.recv_multipart()
         known = mechanism == b"CURVE" and len(shown) == 1 and keys_lib.is_caller(shown[0], self._keys)
         if not known:
-            self._last_from = f" from {host.decode(errors='replace')}"
+            # Addresses of IPv4 come in IPv6's way of writing them.
+            self._last_from = f" from {host.decode(errors='replace').removeprefix('::ffff:')}"
         status = (b"200", b"OK") if known else (b"400", b"unknown key")
         with contextlib.suppress(zmq.ZMQError):
             self._asked.send_multipart([version, number, *status, b"", b""])

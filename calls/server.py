@@ -7,6 +7,7 @@ in calls and in bytes; who calls beyond that is told so at once.
 
 import collections
 import contextlib
+import errno
 import logging
 import os
 import queue
@@ -80,6 +81,7 @@ class Server:
         self._unfinished = self._bytes = self._workers = 0
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         self._answers: collections.deque[list[Any]] = collections.deque()
+        self._wake = -1
         self._stopping = threading.Event()
         self._stop_by = 0.0
         self._gate: Gate | None = None
@@ -120,12 +122,14 @@ class Server:
         self._thread.start()
 
     def _bind(self) -> None:
+        failure = OSError(errno.EADDRNOTAVAIL, "nowhere to listen")
         for endpoint in self._endpoints:
             try:
                 self._socket.bind(endpoint)
             except zmq.ZMQError as error:
                 failure = OSError(error.errno, f"cannot listen at {endpoint}: {error.strerror}")
-                if error.errno != zmq.EADDRNOTAVAIL and error.errno != zmq.ENODEV:
+                # Not there: the next one may do.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV):
                     break
             else:
                 path = addresses.unix_path(self.address)
@@ -143,13 +147,14 @@ class Server:
         if thread is None:
             return
         self._stop_by = time.monotonic() + grace
-        self._stopping.set()
-        self._wake_up()
+        with self._lock:
+            self._stopping.set()
+            self._wake_up()
         thread.join(grace + 2 * _LINGER_SECONDS)
 
     def _wake_up(self) -> None:
-        # Closed: what is left was to be answered too late.
-        with contextlib.suppress(OSError):
+        """Lets the thread look again; the caller holds the lock."""
+        if self._wake >= 0:  # Else it has ended, and what is left comes too late.
             os.eventfd_write(self._wake, 1)
 
     def _serve(self) -> None:
@@ -160,7 +165,7 @@ class Server:
         for socket in self._gate.sockets if self._gate is not None else ():
             poller.register(socket, zmq.POLLIN)
         while not self._is_over():
-            wait = None if not self._stopping.is_set() else 1000 * max(0.0, self._stop_by - time.monotonic())
+            wait = int(1000 * max(0.0, self._stop_by - time.monotonic())) if self._stopping.is_set() else None
             ready = dict(poller.poll(wait))
             try:
                 if self._wake in ready:
@@ -174,11 +179,18 @@ class Server:
             except Exception:
                 logging.exception("calls at %s: an error in what receives them", self.address)
         self._send_answers()
+        self._close()
+
+    def _close(self) -> None:
         with self._lock:
             wake, self._wake = self._wake, -1
         os.close(wake)
         if self._gate is not None:
             self._gate.close()
+        path = addresses.unix_path(self.address)
+        if path is not None:
+            with contextlib.suppress(FileNotFoundError):  # Its folder may have been removed.
+                os.unlink(path)
         self._socket.close()
         # Blocks while answers are on their way, for as long as they may linger.
         self._context.term()
@@ -223,7 +235,10 @@ class Server:
         if self._unfinished >= self._max_calls:
             return f"{self._unfinished} calls wait or run already, the limit"
         if self._bytes + size > self._max_bytes:
-            return f"{self._bytes} bytes of calls wait or run already; with {size} more they pass {self._max_bytes}"
+            return (
+                f"{self._bytes} bytes of calls wait or run already; "
+                f"with {size} more they pass {self._max_bytes}"
+            )
         return ""
 
     def _send_answers(self) -> None:

@@ -138,7 +138,9 @@ def from_network(name: str, image_shape: tuple[int, int, int], network: Network)
 
     @hk.transform_with_state
     def transformed(pixels: jax.Array, train: bool) -> registry.Outputs:
-        return _with_embedding(network, images.scale(pixels), train)
+        # Haiku's moving averages raise a float to an integer count: they cannot be run with strict promotion.
+        with jax.numpy_dtype_promotion("standard"):
+            return _with_embedding(network, images.scale(pixels), train)
 
     def init(key: jax.Array) -> registry.Variables:
         params, state = transformed.init(key, jnp.zeros((1, *image_shape), jnp.uint8), True)

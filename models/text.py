@@ -59,18 +59,18 @@ class TextTransformer(nn.Module):
             name="tokens",
         )
         positions = self.param("positions", nn.initializers.normal(0.01), (length, width))
-        x = embed(text) + positions.astype(self.dtype)
+        x = embed(text) + positions[None].astype(self.dtype)
         end = jnp.argmax(text == self.end_id, axis=1)
         place = jnp.arange(length)
         if self.causal:
-            mask = jnp.broadcast_to(place[:, None] >= place, (1, 1, length, length))
+            mask = jnp.broadcast_to(place[:, None] >= place[None, :], (1, 1, length, length))
         else:
-            mask = (place <= end[:, None])[:, None, None, :]
+            mask = (place[None, :] <= end[:, None])[:, None, None, :]
         block = nn.remat(transformer.Block) if self.remat else transformer.Block
         for i in range(self.size.depth):
             x = block(self.size.mlp, self.size.heads, self.dtype, name=f"block_{i}")(x, mask)
         x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
-        x = nn.LayerNorm(dtype=jnp.float32, name="norm")(x)
+        x = transformer.layer_norm(x, jnp.float32, "norm")
         projection_init = nn.initializers.normal(width**-0.5)
         return nn.Dense(self.features, use_bias=False, kernel_init=projection_init, name="projection")(x)
 

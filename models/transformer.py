@@ -6,7 +6,7 @@ Pre-norm blocks as in Dosovitskiy et al., "An Image is Worth 16x16 Words" (2021)
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -67,6 +67,13 @@ def _flat_dot(x: jax.Array, kernel: jax.Array, *unused: Any, **settings: Any) ->
     return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
+def layer_norm(x: jax.Array, dtype: Any, name: str) -> jax.Array:
+    """LayerNorm with statistics in float32 and a result in `dtype`; called in a module, as its `name`."""
+    # Flax subtracts float32 means from bfloat16: it cannot be run with strict promotion.
+    with jax.numpy_dtype_promotion("standard"):
+        return cast(jax.Array, nn.LayerNorm(dtype=dtype, name=name)(x))
+
+
 Dense = functools.partial(nn.Dense, dot_general=_flat_dot)
 
 
@@ -107,8 +114,8 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Maps tokens [B, N, D] to [B, N, D]; `mask` as for `Attention`."""
         dense = functools.partial(Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
-        y = nn.LayerNorm(dtype=self.dtype, name="norm_attention")(x)
+        y = layer_norm(x, self.dtype, "norm_attention")
         x = x + Attention(self.heads, self.dtype, name="attention")(y, mask)
-        y = nn.LayerNorm(dtype=self.dtype, name="norm_mlp")(x)
+        y = layer_norm(x, self.dtype, "norm_mlp")
         y = dense(self.mlp, name="mlp_in")(y)
         return x + dense(x.shape[-1], name="mlp_out")(nn.gelu(y))

@@ -55,9 +55,9 @@ class ViT(nn.Module):
             x = block(self.size.mlp, self.size.heads, self.dtype, name=f"block_{i}")(x)
         if self.pool == "cls":
             # LayerNorm is per token: there is no need to normalise the tokens that nobody reads.
-            x = nn.LayerNorm(dtype=jnp.float32, name="norm")(x[:, 0])
+            x = transformer.layer_norm(x[:, 0], jnp.float32, "norm")
         else:
-            x = nn.LayerNorm(dtype=jnp.float32, name="norm")(x).mean(axis=1)
+            x = transformer.layer_norm(x, jnp.float32, "norm").mean(axis=1)
         # Small, so that the first losses are close to log K.
         head = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(stddev=0.02), name="head")
         return {"logits": head(x), "embedding": x}

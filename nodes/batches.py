@@ -14,7 +14,7 @@ import numpy as np
 from classact.nodes import activity, opening
 from classact.nodes import mesh as mesh_lib
 from classact.nodes.errors import NoDataError
-from classact.nodes.inference_server import scoring_fields
+from classact.nodes.scoring import scoring_fields
 
 # Longest single wait for a batch, between two looks at the stop signal.
 _POLL_SECONDS = 1.0

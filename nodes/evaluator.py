@@ -132,7 +132,7 @@ def classification_accuracy(
     ) -> tuple[jax.Array, jax.Array]:
         outputs, _ = model.apply(variables, batch, train=False)
         correct = outputs["logits"].argmax(-1) == batch["label"]
-        return jnp.sum(correct * weight), jnp.sum(task.act_loss(outputs, batch) * weight)
+        return jnp.sum(weight, where=correct), jnp.sum(task.act_loss(outputs, batch) * weight)
 
     def measure(variables: Variables) -> dict[str, float]:
         variables = jax.device_put(variables)

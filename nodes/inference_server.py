@@ -254,10 +254,4 @@ class _Statistics:
         return result
 
 
-# The names of arrays that a score may need; the rest of a batch stays with the run loop.
-def scoring_fields(batch: Batch) -> dict[str, np.ndarray]:
-    """The part of a batch that is sent for scoring: what models and losses read."""
-    return {name: array for name, array in batch.items() if name not in ("id", "clean_label", "corrupted")}
-
-
 ScoreFn = Callable[[Batch], Scores]

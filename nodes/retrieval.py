@@ -234,8 +234,9 @@ def _add_wrong(
     """Adds to the ranks int32[B] the wrong candidates of one block that reach the query's floor."""
     # An accelerator's default is a product of fewer bits, which makes ties.
     similarity = jnp.matmul(images, texts.T, precision=jax.lax.Precision.HIGHEST)
-    wrong = (image_index[:, None] != image_of) & (image_index[:, None] != _PADDING) & (image_of != _PADDING)
+    rows, columns = image_index[:, None], image_of[None, :]
+    wrong = (rows != columns) & (rows != _PADDING) & (columns != _PADDING)
     return (
         image_ranks + jnp.sum(wrong & (similarity >= image_floor[:, None]), axis=1, dtype=jnp.int32),
-        text_ranks + jnp.sum(wrong & (similarity >= text_floor), axis=0, dtype=jnp.int32),
+        text_ranks + jnp.sum(wrong & (similarity >= text_floor[None, :]), axis=0, dtype=jnp.int32),
     )

@@ -12,7 +12,8 @@ import numpy as np
 from classact.nodes import activity, divergence
 from classact.nodes import metrics as metrics_lib
 from classact.nodes.extremes import Extremes
-from classact.nodes.inference_server import Scores, scoring_fields
+from classact.nodes.inference_server import Scores
+from classact.nodes.scoring import scoring_fields
 from classact.selection import race
 
 Batch = Mapping[str, np.ndarray]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from classact.models import registry
 from classact.selection import losses, policies
@@ -47,3 +48,9 @@ def make_scorer(
 def published_name(policy: policies.Policy, role: str) -> str:
     """The name under which the learner publishes the model of a role."""
     return "learner" if role == "online" and policy.online == "learner" else role
+
+
+# The names of arrays that a score may need; the rest of a batch stays with the run loop.
+def scoring_fields(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The part of a batch that is sent for scoring: what models and losses read."""
+    return {name: array for name, array in batch.items() if name not in ("id", "clean_label", "corrupted")}

@@ -17,7 +17,7 @@ import numpy as np
 from classact.models import registry
 from classact.nodes import divergence, scoring, training
 from classact.nodes.errors import DivergedError
-from classact.nodes.inference_server import scoring_fields
+from classact.nodes.scoring import scoring_fields
 from classact.selection import losses, policies, race
 
 Batch = dict[str, np.ndarray]

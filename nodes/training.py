@@ -256,7 +256,9 @@ def make_update(
     ) -> tuple[ModelState, jax.Array, dict[str, Metrics]]:
         compute = differentiate if accumulation == 1 else accumulate
         gradients, state, (loss, found) = compute(trained[name], current.params, current.state, batches, rng)
-        changes, opt_state = optimizers[name].update(gradients, current.opt_state, current.params)
+        # Optax raises a float to an integer count: it cannot be run with strict promotion.
+        with jax.numpy_dtype_promotion("standard"):
+            changes, opt_state = optimizers[name].update(gradients, current.opt_state, current.params)
         params = trained[name].model.project(optax.apply_updates(current.params, changes))
         return ModelState(params, state, opt_state), loss, found
 

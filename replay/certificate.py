@@ -16,6 +16,8 @@ import functools
 import hashlib
 import hmac
 
+from classact.calls import keys
+
 NAME = "replay.classact"
 """Whom the certificate is for; clients ask for this name whatever the host is called."""
 
@@ -70,6 +72,18 @@ def identity(secret: bytes) -> Identity:
         _integer(1), _tagged(0x04, _bytes32(private)), _tagged(0xA0, _P256), _tagged(0xA1, _bits(point))
     )
     return Identity(_pem("CERTIFICATE", certificate), _pem("EC PRIVATE KEY", key))
+
+
+def of_this_process() -> Identity:
+    """The identity of the run whose keys this process has, see `calls.keys`.
+
+    Raises:
+        OSError, ValueError: if the keys cannot be read, or it was told of none.
+    """
+    found = keys.of_this_process()
+    if found is None:
+        raise ValueError(f"{keys.VARIABLE} is not set: it names the file with the run's keys")
+    return identity(found.server_secret.encode())
 
 
 def _certificate(private: int, point: bytes) -> bytes:

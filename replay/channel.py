@@ -4,7 +4,7 @@ from typing import Any
 
 import grpc
 
-from classact.replay import protocol
+from classact.replay import certificate, protocol
 
 # What the server or the network did: another try may cure it.
 Unanswered = grpc.RpcError
@@ -29,11 +29,23 @@ _OPTIONS: list[tuple[str, Any]] = [
 def connect(address: str, options: list[tuple[str, Any]] | None = None) -> grpc.Channel:
     """Returns a channel to "host:port" or "unix:/path"; connects when it is used, and again whenever needed.
 
+    Over TCP it shows the key of this process's run, and talks to a server that has it too.
+
     Args:
         address: of the server.
         options: further ones of gRPC.
+
+    Raises:
+        OSError, ValueError: over TCP, if the key cannot be read or this process was told of none.
     """
-    return grpc.insecure_channel(address, options=_OPTIONS + (options or []))
+    options = _OPTIONS + (options or [])
+    if address.startswith("unix:"):
+        return grpc.insecure_channel(address, options)
+    mine = certificate.of_this_process()
+    shown = grpc.ssl_channel_credentials(mine.certificate, mine.key, mine.certificate)
+    return grpc.secure_channel(
+        address, shown, [*options, ("grpc.ssl_target_name_override", certificate.NAME)]
+    )
 
 
 def stream(channel: grpc.Channel, method: str) -> Any:

@@ -37,12 +37,12 @@ class ServerSpec:
 
     Attributes:
         tables: of the shard.
-        port: where it listens, on all interfaces: Reverb cannot be told another address.
+        socket: path of the Unix socket at which it listens, at most 107 bytes; see `unix_listener`.
         folder: where the tables are saved and found again, see `folders`.
     """
 
     tables: Sequence[Table]
-    port: int
+    socket: pathlib.Path
     folder: pathlib.Path
 
 
@@ -60,7 +60,7 @@ def command(spec: ServerSpec, python: pathlib.Path) -> list[str]:
     newest = max(folders.steps(spec.folder), default=None)
     argument = {
         "tables": [table.for_server() for table in spec.tables],
-        "port": spec.port,
+        "socket": str(spec.socket),
         "written": str(spec.folder / folders.NEW),
         "loaded": None if newest is None else str(spec.folder / str(newest)),
         "parent": os.getpid(),

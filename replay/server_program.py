@@ -33,8 +33,12 @@ def main(argument: str) -> None:
     reverb = _load_reverb()
     server = reverb.Server(
         [_table(reverb, table) for table in asked["tables"]],
-        asked["port"],
+        0,
         reverb.create_default_checkpointer(asked["written"], "", asked["loaded"]),
+    )
+    # Reverb takes a port and nothing else, and would serve there whoever comes.
+    _module("unix_listener", pathlib.Path(__file__).with_name("unix_listener.py")).move(
+        pathlib.Path(asked["socket"])
     )
     _serve_until_asked(server)
 
@@ -76,9 +80,14 @@ def _load_reverb() -> Any:
     import numpy  # noqa: F401
 
     ctypes.CDLL(str(_folder_of("tensorflow") / "libtensorflow_framework.so.2"))
-    found = importlib.util.spec_from_file_location("libpybind", _folder_of("reverb") / "libpybind.so")
+    return _module("libpybind", _folder_of("reverb") / "libpybind.so")
+
+
+def _module(name: str, path: pathlib.Path) -> Any:
+    """Loads one file as a module, and nothing around it."""
+    found = importlib.util.spec_from_file_location(name, path)
     if found is None or found.loader is None:
-        raise ImportError("Reverb's libpybind.so cannot be loaded")
+        raise ImportError(f"{path} cannot be loaded")
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module

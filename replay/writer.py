@@ -223,7 +223,7 @@ class ReplayWriter:
             sent.wanted &= np.array([key in left for key in sent.items]).reshape(sent.wanted.shape)
         after = sum(np.count_nonzero(sent.wanted) for sent in self._sent)
         self._sent = collections.deque(sent for sent in self._sent if sent.wanted.any())
-        return after < before
+        return bool(after < before)
 
 
 def _checked(priorities: np.ndarray) -> np.ndarray:

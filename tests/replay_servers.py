@@ -5,16 +5,15 @@ import pathlib
 import tempfile
 
 from classact import environments
-from classact.launch.engines import ports
 from classact.replay import server_process, tables
 
 
 class Server:
     """The tables of a data set at an address; it can die and come back."""
 
-    def __init__(self, config, record_bytes, port, folder, python=None):
-        self.spec = server_process.ServerSpec(tables.make_tables(config, record_bytes), port, folder)
-        self.address = f"{ports.LOOPBACK}:{port}"
+    def __init__(self, config, record_bytes, socket, folder, python=None):
+        self.spec = server_process.ServerSpec(tables.make_tables(config, record_bytes), socket, folder)
+        self.address = f"unix:{socket}"
         self._python = python or environments.replay_python()
         self.start()
 
@@ -26,8 +25,10 @@ class Server:
 @contextlib.contextmanager
 def serving(config, record_bytes, folder=None, python=None):
     """Yields a `Server` that serves until the block ends."""
-    with ports.LoopbackPorts() as free, tempfile.TemporaryDirectory() as made:
-        server = Server(config, record_bytes, free(), pathlib.Path(folder or made), python)
+    with tempfile.TemporaryDirectory() as made:
+        server = Server(
+            config, record_bytes, pathlib.Path(made) / "replay.sock", pathlib.Path(folder or made), python
+        )
         try:
             yield server
         finally:

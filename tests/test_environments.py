@@ -77,3 +77,14 @@ def test_where_nobody_may_write_the_users_own_folder_is_next(folder, monkeypatch
 def test_the_two_are_here():
     assert os.access(environments.replay_python(), os.X_OK)
     assert (environments.launchpad_folder() / "launchpad" / "__init__.py").is_file()
+
+
+def test_versions_are_those_that_the_locks_pin():
+    found = environments.versions()
+    assert sorted(found) == ["dm-launchpad", "dm-reverb", "tensorflow-cpu"]
+    locks = LAUNCHPAD.lock_file.read_text() + REPLAY.lock_file.read_text()
+    assert all(f"{name}=={version} " in locks for name, version in found.items())
+
+
+def test_of_what_is_not_here_there_is_no_version(folder):
+    assert environments.versions() == {}

@@ -5,13 +5,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from classact.calls import addresses
 from classact.launch.assembly import factories
 from classact.launch.assembly.launchpad import lp
 from classact.launch.commands import attach
 from classact.selection import policies
 
 _POLL_SECONDS = 1.0
+_GREETING_SECONDS = 2.0
 # How long a failed actor waits for the run's result while the learner is there. A
 # server that it used may be gone because the run ends, and the result comes last.
 _END_SECONDS = 30.0
@@ -64,7 +64,7 @@ class Experiment:
 
         Blocks for two seconds at most.
         """
-        self._answers = addresses.answers(self._learner)
+        self._answers = attach.greets(self._workdir, self._learner, _GREETING_SECONDS)
         now = time.monotonic()
         if self._answers:
             self._answered = now

@@ -5,22 +5,26 @@ program is built, its server is never stopped, and without a checkpointer it
 leaves a temporary directory; this one avoids all three.
 """
 
-import os
+import contextlib
 import pathlib
+import tempfile
 import threading
+from collections.abc import Iterator
 
 from classact import environments
+from classact.calls.addresses import UNIX, unix_path
 from classact.launch.assembly.launchpad import address as lp_address
 from classact.launch.assembly.launchpad import base, lp
-from classact.launch.engines.ports import check_closed
-from classact.launch.engines.task import TASK_VARIABLE
 from classact.nodes import activity
-from classact.replay import alive, server_process, tables
+from classact.replay import alive, certificate, gate, server_process, tables
 from classact.replay.config import TableConfig
+
+# Launchpad's name for the address of a replay's server.
+ADDRESS = "reverb"
 
 
 class AddressHandle(base.Handle[str]):
-    """Dereferences to the server's `host:port`."""
+    """Dereferences to the server's address."""
 
     def __init__(self, address: lp_address.Address) -> None:
         self._address = address
@@ -45,7 +49,7 @@ class ReplayNode(lp.PyNode):
         self._tables = tables
         self._record_bytes = record_bytes
         self._folder = folder
-        self._address = lp_address.Address("reverb")
+        self._address = lp_address.Address(ADDRESS)
         self.allocate_address(self._address)
 
     def create_handle(self) -> AddressHandle:
@@ -56,19 +60,29 @@ class ReplayNode(lp.PyNode):
         """Serves until the program's stop event.
 
         Raises:
-            PortTakenError: if something else has the port.
+            OSError: if something else has the port.
             EnvironmentMissingError: if there is no Python with Reverb.
             ReplayServerError: if the server ends by itself; says what it said last.
         """
-        address = self._address.resolve()
-        port = lp_address.get_port_from_address(address)
-        # The launcher looked a while ago: Reverb would share the port and say nothing.
-        check_closed([(os.environ.get(TASK_VARIABLE, "replay"), address)])
         made = tables.make_tables(self._tables, self._record_bytes)
-        spec = server_process.ServerSpec(made, port, self._folder)
-        command = server_process.command(spec, environments.replay_python())
-        server = server_process.ServerProcess(command)
-        # One that hangs does not end: the heartbeat of this process then says that it does not get on.
-        attend = ("tables", alive.Alive(address, server.pid), lp.stop_event())
-        threading.Thread(target=activity.attend, args=attend, name="attend", daemon=True).start()
-        server.run(lp.stop_event())
+        with _socket_behind(self._address.resolve()) as socket:
+            spec = server_process.ServerSpec(made, socket, self._folder)
+            command = server_process.command(spec, environments.replay_python())
+            server = server_process.ServerProcess(command)
+            # One that hangs does not end: this process's heartbeat then says that it does not get on.
+            attend = ("tables", alive.Alive(f"{UNIX}{socket}", server.pid), lp.stop_event())
+            threading.Thread(target=activity.attend, args=attend, name="attend", daemon=True).start()
+            server.run(lp.stop_event())
+
+
+@contextlib.contextmanager
+def _socket_behind(address: str) -> Iterator[pathlib.Path]:
+    """Where the server is to listen, to be reached at an address: over TCP with the run's key alone."""
+    path = unix_path(address)
+    if path is not None:
+        yield pathlib.Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="classact-") as folder:  # This user's alone.
+        socket = pathlib.Path(folder) / "replay"
+        with contextlib.closing(gate.Gate(address, socket, certificate.of_this_process())):
+            yield socket

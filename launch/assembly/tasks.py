@@ -17,6 +17,7 @@ from pathlib import Path
 
 from classact.calls import keys as keys_lib
 from classact.calls.addresses import unix_path
+from classact.launch.assembly import replay_node
 from classact.launch.assembly.launchpad import lp, serialization
 from classact.launch.engines.entry import Entry
 from classact.launch.engines.folders import make_private
@@ -27,8 +28,8 @@ from classact.launch.engines.task import STOP_STATUS, Task, remove_files
 
 # Launchpad's name for the address of a `CourierNode`.
 _CALLS = "courier"
-# What serves at addresses of these names can listen on a Unix socket.
-_SERVE_ON_SOCKETS = frozenset({_CALLS})
+# What serves at addresses of these names listens on a Unix socket, or over TCP asks for keys.
+_SERVE_ON_SOCKETS = frozenset({_CALLS, replay_node.ADDRESS})
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
@@ -211,7 +212,7 @@ def _write_keys(program: lp.Program, workdir: Path) -> dict[str, str]:
         address.resolve()
         for _, node in _nodes(program)
         for address in node.addresses
-        if address.name == _CALLS
+        if address.name in _SERVE_ON_SOCKETS
     ]
     if all(unix_path(address) is not None for address in called):
         return {}

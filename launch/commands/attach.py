@@ -260,6 +260,18 @@ class Learner:
         return client
 
 
+def greets(workdir: pathlib.Path, address: str, timeout: float) -> bool:
+    """Whether a node of a run is there, at its address; blocks for `timeout` seconds at most.
+
+    Raises:
+        AttachError: if the run's keys cannot be used.
+    """
+    try:
+        return calls.Client(address, _keys(workdir, address)).greets(timeout)
+    except OSError:  # The keys go with the run.
+        return False
+
+
 def _keys(workdir: pathlib.Path, address: str) -> calls.Keys | None:
     try:
         return keys.for_address(address, workdir)

@@ -5,7 +5,6 @@ import dataclasses
 import importlib.metadata
 import json
 import os
-import pathlib
 import platform
 import shutil
 import socket
@@ -19,8 +18,9 @@ import psutil
 import uv
 
 from classact import environments
+from classact.launch.assembly import gpu_advice
 from classact.launch.commands import arguments, isolation
-from classact.launch.engines import ports
+from classact.launch.engines import ports, sockets
 from classact.launch.engines.outcome import LaunchError
 
 USAGE = """\
@@ -56,7 +56,6 @@ import json, jax
 print(json.dumps([[device.platform, device.device_kind] for device in jax.local_devices()]))
 """
 _LAUNCHPAD = "from classact.launch.assembly.launchpad import lp; lp.Program('doctor')"
-_GPUS = ("nvidia-smi", "--query-gpu=index,name,memory.total", "--format=csv,noheader")
 _SLURM = ("sbatch", "srun", "scontrol", "squeue", "scancel")
 _LEAST_MEMORY_GB, _LEAST_DISK_GB = 4, 2
 
@@ -182,29 +181,24 @@ def devices() -> Iterator[Finding]:
     for platform_name, kind in dict.fromkeys(kinds):
         count = kinds.count((platform_name, kind))
         yield Finding(group, True, f"JAX computes on {count} × {platform_name} ({kind})")
-    if shutil.which(_GPUS[0]) is None:
-        yield Finding(group, None, "no nvidia-smi: there is no NVIDIA GPU, or no driver for it")
-        return
-    gpus = _answer(_GPUS)
-    yield Finding(group, None, f"nvidia-smi: {'; '.join(gpus.said) or gpus.error}")
-    if gpus.said and not gpus.error and not any(name in ("gpu", "cuda") for name, _ in kinds):
-        advice = "pip install 'classact[cuda]', and leave JAX_PLATFORMS unset"
-        yield Finding(group, None, "JAX does not use these GPUs", advice)
+    for line in gpu_advice.lines():
+        yield Finding(group, None, line)
 
 
 def network() -> Iterator[Finding]:
     """Unix sockets, ports, and whether `--isolate` works."""
     group = "ports and sockets"
     try:
-        with tempfile.TemporaryDirectory(prefix="classact-") as folder, socket.socket(socket.AF_UNIX) as own:
-            own.bind(str(pathlib.Path(folder) / "socket"))
-        yield Finding(group, True, f"Unix sockets can be made in {pathlib.Path(folder).parent}")
-    except OSError as error:
-        advice = "name another, short folder by TMPDIR"
-        yield Finding(group, False, f"no Unix socket in {tempfile.gettempdir()}: {error}", advice)
+        with sockets.PrivateSockets() as addresses, socket.socket(socket.AF_UNIX) as own:
+            address = addresses("doctor").removeprefix("unix:")
+            own.bind(address)
+        yield Finding(group, True, f"Unix sockets in a private folder, such as {address}")
+    except (LaunchError, OSError) as error:
+        advice = "name another, short folder for temporary files by TMPDIR"
+        yield Finding(group, False, f"no Unix socket can be made: {error}", advice)
     try:
         port = ports.free_ports(1)[0]
-        yield Finding(group, True, f"free ports on {ports.LOOPBACK}, such as {port}")
+        yield Finding(group, True, f"free ports for launches over several hosts, such as {port}")
     except LaunchError as error:
         yield Finding(group, False, str(error))
     tried = _answer([sys.executable, "-I", "-S", isolation.__file__, "/bin/true"])

@@ -9,6 +9,7 @@ import platform
 import subprocess
 from typing import Any
 
+from classact import environments
 from classact.experiments import curves, ledger
 from classact.launch.assembly.parts import networks
 from classact.launch.commands import isolation
@@ -127,6 +128,7 @@ def _provenance(engine: str, prepared: Prepared) -> dict[str, Any]:
         "git_commit": commit,
         "versions": {
             "python": platform.python_version(),
+            **environments.versions(),
             **{n: importlib.metadata.version(n) for n in _VERSIONS},
         },
         # What those who join the run later must find the same; see `attach_actors`.

@@ -50,10 +50,8 @@ def main(argv: Sequence[str]) -> int:
     arguments.parse_all(argv)
     if python.value:
         _check_python(python.value)
-    if folder.value:
-        os.environ[environments.FOLDER_VARIABLE] = folder.value
     try:
-        place = set_up(python.value)
+        place = set_up(python.value, folder.value)
     except SetupError as error:
         terminal.complain(str(error))
         return 1
@@ -63,11 +61,12 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def set_up(python: str | None = None) -> pathlib.Path:
+def set_up(python: str | None = None, folder: str | None = None) -> pathlib.Path:
     """Makes what is missing; waits while another process does.
 
     Args:
         python: name or path of the Python for the replay's server; None: the best that is found.
+        folder: where to put them; None: the first of `environments.folders` that can be written.
 
     Returns:
         The folder that has both parts.
@@ -75,22 +74,22 @@ def set_up(python: str | None = None) -> pathlib.Path:
     Raises:
         SetupError: if that cannot be done.
     """
-    parts = (environments.LAUNCHPAD, environments.REPLAY)
-    for folder in environments.folders():
-        if all(environments.is_whole(part, folder) for part in parts):
-            return folder
+    places = [pathlib.Path(folder).absolute()] if folder else environments.folders()
+    for place in places:
+        if all(environments.is_whole(part, place) for part in (environments.LAUNCHPAD, environments.REPLAY)):
+            return place
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise SetupError(
             f"the replay's server runs on Linux on x86-64, this is {sys.platform} on {platform.machine()}"
         )
-    folder = _writable(environments.folders())
-    with _only_one(folder) as lock:
+    place = _writable(places)
+    with _only_one(place) as lock:
         # Another may have made them meanwhile.
-        if not environments.is_whole(environments.LAUNCHPAD, folder):
-            _unpack_launchpad(folder, lock)
-        if not environments.is_whole(environments.REPLAY, folder):
-            _make_replay(folder, python, lock)
-    return folder
+        if not environments.is_whole(environments.LAUNCHPAD, place):
+            _unpack_launchpad(place, lock)
+        if not environments.is_whole(environments.REPLAY, place):
+            _make_replay(place, python, lock)
+    return place
 
 
 def _unpack_launchpad(folder: pathlib.Path, lock: int) -> None:

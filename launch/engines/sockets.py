@@ -50,7 +50,8 @@ class PrivateSockets:
     def __call__(self, name: str) -> str:
         """Returns an address for a server, named in part by `name`; nothing is there yet."""
         self._given += 1
-        readable = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{self._given}-{name}")[:_LONGEST_NAME]
+        room = addresses.LONGEST_PATH - len(os.fsencode(self._folder)) - 1
+        readable = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{self._given}-{name}")[: min(room, _LONGEST_NAME)]
         return f"{addresses.UNIX}{self._folder / readable}"
 
     def close(self) -> None:

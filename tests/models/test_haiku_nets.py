@@ -46,7 +46,7 @@ def test_running_statistics_start_neutral_and_move_to_the_batch(small):
         "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    features = np.asarray(features) + variables["params"]["conv2_d"]["b"]
+    features = np.asarray(features) + np.asarray(variables["params"]["conv2_d"]["b"])
     for kind, expected in (("mean", features.mean((0, 1, 2))), ("var", features.var((0, 1, 2)))):
         # Haiku corrects its averages for their start: after one batch, they are that batch's.
         np.testing.assert_allclose(
@@ -73,7 +73,9 @@ def test_the_embedding_is_what_the_head_is_given(small):
     outputs, _ = apply(variables, batch(), train=False)
     head = variables["params"]["logits"]
     assert outputs["embedding"].shape == (6, 4)
-    np.testing.assert_allclose(outputs["logits"], outputs["embedding"] @ head["w"] + head["b"], atol=1e-5)
+    np.testing.assert_allclose(
+        outputs["logits"], outputs["embedding"] @ head["w"] + head["b"][None], atol=1e-5
+    )
 
 
 def test_scores_of_a_deep_net_before_the_first_update_are_finite():
@@ -101,9 +103,11 @@ def test_the_mlp_is_two_products_with_a_relu_between():
     outputs, state = model.apply(variables, batch(), train=True)
     first, second = variables["params"].values()
     pixels = batch()["image"].reshape(6, -1) / 127.5 - 1
-    hidden = np.maximum(pixels @ np.asarray(first["w"]) + first["b"], 0)
+    hidden = np.maximum(pixels @ np.asarray(first["w"]) + np.asarray(first["b"]), 0)
     np.testing.assert_allclose(outputs["embedding"], hidden, atol=1e-5)
-    np.testing.assert_allclose(outputs["logits"], hidden @ np.asarray(second["w"]) + second["b"], atol=1e-5)
+    np.testing.assert_allclose(
+        outputs["logits"], hidden @ np.asarray(second["w"]) + np.asarray(second["b"]), atol=1e-5
+    )
     assert state == {}
 
 

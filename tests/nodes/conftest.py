@@ -21,7 +21,7 @@ def linear(name="linear"):
 
     def apply(variables, batch, *, train, rng=None):
         pixels = batch["image"].reshape(batch["image"].shape[0], -1).astype(jnp.float32) / 255.0
-        logits = pixels @ variables["params"]["w"] + variables["params"]["b"]
+        logits = pixels @ variables["params"]["w"] + variables["params"]["b"][None]
         return {"logits": logits, "embedding": pixels}, variables["state"]
 
     return registry.Model(name, init, apply)

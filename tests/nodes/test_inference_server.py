@@ -211,11 +211,6 @@ def test_metrics_show_how_full_the_batches_were(make_server, tmp_path, read_metr
         assert line["inference/parameter_age_seconds"] == 0
 
 
-def test_only_what_is_read_for_scoring_is_sent():
-    batch = {"id": 1, "image": 2, "label": 3, "clean_label": 4, "text": 5}
-    assert inference_server.scoring_fields(batch) == {"image": 2, "label": 3, "text": 5}
-
-
 class Loop:
     """A run loop that fails, or lives until the stop signal."""
 

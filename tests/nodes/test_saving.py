@@ -173,7 +173,7 @@ def test_a_super_batch_goes_on_with_its_window(tmp_path, linear_model):
 def test_a_checkpoint_without_its_tables_is_still_one(tmp_path, linear_model, caplog):
     session = Session(tmp_path, linear_model, 1)
     session.train(3)
-    session._server.stop()
+    session._server.close()
     session.save()
     session.kill()
     assert "checkpoint 3 goes without tables" in caplog.text

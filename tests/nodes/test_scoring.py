@@ -59,3 +59,8 @@ def test_a_policy_may_use_all_that_a_model_returns(linear_model):
 )
 def test_the_name_under_which_a_role_is_published(name, role, published):
     assert scoring.published_name(policies.get(name), role) == published
+
+
+def test_only_what_is_read_for_scoring_is_sent():
+    batch = {"id": 1, "image": 2, "label": 3, "clean_label": 4, "text": 5}
+    assert scoring.scoring_fields(batch) == {"image": 2, "label": 3, "text": 5}

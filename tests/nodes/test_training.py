@@ -30,7 +30,7 @@ def config(**fields):
 def loss_of(params, data):
     """Eq. 8 with smoothing 0.1, in a form of its own."""
     pixels = data["image"].reshape(len(data["label"]), -1) / 255.0
-    logits = pixels @ params["w"] + params["b"]
+    logits = pixels @ params["w"] + params["b"][None]
     targets = np.full((len(data["label"]), 3), 0.1 / 3)
     targets[np.arange(len(targets)), data["label"]] += 0.9
     return -(targets * jax.nn.log_softmax(logits)).sum(-1).mean()
@@ -71,7 +71,7 @@ def test_an_update_is_one_adamw_step(linear_model, clip):
     assert_close(state.models["learner"].params, expected_params(params, data, 0.1, clip=clip or None))
     assert int(state.step) == 1
     assert float(metrics["train/loss"]) == pytest.approx(float(loss_of(params, data)), rel=1e-5)
-    logits = (data["image"].reshape(6, -1) / 255.0) @ params["w"] + params["b"]
+    logits = (data["image"].reshape(6, -1) / 255.0) @ params["w"] + params["b"][None]
     assert float(metrics["train/top1"]) == pytest.approx(np.mean(logits.argmax(-1) == data["label"]))
 
 
@@ -167,11 +167,11 @@ def batch_norm():
         return {"params": params, "state": {"mean": jnp.zeros(4)}}
 
     def apply(variables, data, *, train, rng=None):
-        pixels = data["image"].reshape(data["image"].shape[0], -1) / 255.0
+        pixels = data["image"].reshape(data["image"].shape[0], -1).astype(jnp.float32) / 255.0
         mean = pixels.mean(0) if train else variables["state"]["mean"]
         state = {"mean": 0.9 * variables["state"]["mean"] + 0.1 * mean} if train else variables["state"]
-        noise = jax.random.normal(rng, (3,)) if train else 0.0
-        logits = (pixels - mean) @ variables["params"]["w"] + variables["params"]["b"] + noise
+        noise = jax.random.normal(rng, (3,)) if train else jnp.zeros(3)
+        logits = (pixels - mean[None]) @ variables["params"]["w"] + (variables["params"]["b"] + noise)[None]
         return {"logits": logits, "embedding": pixels}, state
 
     return registry.Model("batch_norm", init, apply)
@@ -214,7 +214,9 @@ def test_a_micro_batch_has_its_own_negatives():
     pairs = {name: rng.normal(size=(4, 2)).astype(np.float32) for name in ("image", "text")}
 
     def apply(variables, data, *, train, rng=None):
-        outputs = {f"{name}_embedding": data[name] * variables["params"]["w"] for name in ("image", "text")}
+        outputs = {
+            f"{name}_embedding": data[name] * variables["params"]["w"][None] for name in ("image", "text")
+        }
         return {**outputs, "scale": jnp.float32(1.0), "bias": jnp.float32(0.0)}, variables["state"]
 
     model = registry.Model("pairs", lambda key: {"params": {"w": jnp.ones(2)}, "state": {}}, apply)
@@ -225,7 +227,9 @@ def test_a_micro_batch_has_its_own_negatives():
     )
     # Every second example goes together.
     expected = [
-        task.learn_loss({**apply({"params": {"w": 1.0}, "state": {}}, part, train=True)[0]}, part)
+        task.learn_loss(
+            {**apply({"params": {"w": np.ones(2, np.float32)}, "state": {}}, part, train=True)[0]}, part
+        )
         for part in ({name: array[first::2] for name, array in pairs.items()} for first in range(2))
     ]
     assert float(metrics["train/loss"]) == pytest.approx(float(np.mean(expected)), rel=1e-5)

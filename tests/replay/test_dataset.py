@@ -135,9 +135,11 @@ def test_stop_ends_the_reader(make_replay, monkeypatch):
     assert time.monotonic() - started < 5
 
 
-def test_statistics_of_a_server_that_does_not_answer_are_no_error_of_grpc(monkeypatch):
+def test_statistics_of_a_server_that_does_not_answer_are_no_error_of_grpc(monkeypatch, tmp_path):
     monkeypatch.setattr(dataset, "_STATISTICS_SECONDS", 1)
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        asked = dataset.TableStatistics([f"127.0.0.1:{mute.getsockname()[1]}"], EXAMPLES_TABLE)
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(tmp_path / "mute"))
+        mute.listen()
+        asked = dataset.TableStatistics([f"unix:{tmp_path}/mute"], EXAMPLES_TABLE)
         with pytest.raises(RuntimeError, match="did not answer: DEADLINE_EXCEEDED"):
             asked()

@@ -15,7 +15,7 @@ from classact.experiments.config import ConfigError, DataSetConfig, ExperimentCo
 from classact.launch.assembly.parts import learning, networks, shapes
 from classact.models import registry
 from classact.nodes import scoring
-from classact.nodes.inference_server import scoring_fields
+from classact.nodes.scoring import scoring_fields
 from classact.replay import records
 from classact.selection import policies
 

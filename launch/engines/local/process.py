@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ class LocalProcess:
         self._signal(os.killpg, signal.SIGKILL)
 
     def resident_bytes(self) -> int:
-        """Returns the resident size now, and keeps the largest one seen."""
+        """Returns the resident size now, with that of its children, and keeps the largest one seen."""
         now, largest = _resident_bytes(self._popen.pid)
         self._peak_bytes = max(self._peak_bytes, largest)
         return now
@@ -195,18 +195,29 @@ def _refusal(said: str, folder: Path) -> str:
 
 
 def _resident_bytes(pid: int) -> tuple[int, int]:
-    """Returns a process's resident size and its peak; zeros if it is gone.
+    """Returns the resident size of a process and its descendants, and the sum of their peaks; zeros if gone.
 
     Not the `ru_maxrss` of wait4: a new process starts with its parent's.
     """
     now = largest = 0
-    with (
-        contextlib.suppress(OSError),
-        open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status,
-    ):
-        for line in status:
-            if line.startswith("VmRSS:"):
-                now = int(line.split()[1]) * 1024
-            elif line.startswith("VmHWM:"):
-                largest = int(line.split()[1]) * 1024
+    for each in _family(pid):
+        with (
+            contextlib.suppress(OSError),
+            open(f"/proc/{each}/status", encoding="ascii", errors="replace") as status,
+        ):
+            for line in status:
+                if line.startswith("VmRSS:"):
+                    now += int(line.split()[1]) * 1024
+                elif line.startswith("VmHWM:"):
+                    largest += int(line.split()[1]) * 1024
     return now, largest
+
+
+def _family(pid: int) -> Iterator[int]:
+    """A process and its descendants: a replay's server is its node's child."""
+    yield pid
+    # Each thread has the children that it started.
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in children.read_text().split():
+                yield from _family(int(child))

@@ -1,11 +1,11 @@
 """An actor that joined ends with its experiment, and fails only while that goes on."""
 
-import socket
 import threading
 import time
 
 import pytest
 
+from classact import calls
 from classact.launch.assembly import joined_actor
 from classact.launch.commands import attach
 
@@ -13,10 +13,12 @@ SOON = 20.0
 
 
 @pytest.fixture
-def learner():
-    """A port on which something listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server
+def learner(tmp_path):
+    """A server that others may call."""
+    server = calls.Server(f"unix:{tmp_path}/learner", {})
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture
@@ -25,8 +27,7 @@ def stop():
 
 
 def actor(workdir, learner, stop, run):
-    address = f"127.0.0.1:{learner.getsockname()[1]}"
-    return joined_actor.JoinedActor(run, joined_actor.Experiment(workdir, address), stop)
+    return joined_actor.JoinedActor(run, joined_actor.Experiment(workdir, learner.address), stop)
 
 
 def timed(function):
@@ -49,14 +50,14 @@ def test_it_ends_when_the_run_has_a_result(tmp_path, learner, stop):
 def test_it_ends_when_the_learner_is_gone_for_long(tmp_path, learner, stop, monkeypatch):
     monkeypatch.setattr(attach, "SILENT_SECONDS", 2.0)
     made = actor(tmp_path, learner, stop, stop.wait)
-    learner.close()
+    learner.stop()
     assert 2.0 < timed(made.run) < SOON
     assert not (tmp_path / "result.json").exists()
 
 
 def test_a_learner_that_is_back_in_time_is_not_gone(tmp_path, learner, monkeypatch):
     monkeypatch.setattr(attach, "SILENT_SECONDS", 1.0)
-    experiment = joined_actor.Experiment(tmp_path, f"127.0.0.1:{learner.getsockname()[1]}")
+    experiment = joined_actor.Experiment(tmp_path, learner.address)
     threading.Event().wait(1.2)
     assert not experiment.is_over()
 
@@ -82,5 +83,5 @@ def test_a_failure_after_the_learners_is_none(tmp_path, learner, stop, monkeypat
     monkeypatch.setattr(joined_actor, "_END_SECONDS", 0.5)
     monkeypatch.setattr(attach, "SILENT_SECONDS", 3.0)
     made = actor(tmp_path, learner, stop, fail)
-    learner.close()
+    learner.stop()
     assert timed(made.run) > 2.5

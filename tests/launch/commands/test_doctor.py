@@ -5,6 +5,7 @@ import pytest
 
 from classact import environments
 from classact.launch.commands import cli, doctor
+from classact.launch.engines import sockets
 
 pytestmark = pytest.mark.usefixtures("clean_flags")
 
@@ -48,14 +49,17 @@ def test_a_python_without_reverb_is_found_out(monkeypatch):
 
 def test_a_platform_that_is_not_there_is_said_with_what_to_do(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
-    (finding,) = doctor.devices()
+    finding = next(iter(doctor.devices()))
     assert finding.good is False and "JAX_PLATFORMS" in finding.advice
 
 
-def test_a_folder_in_which_no_socket_can_be_is_found_out(monkeypatch, tmp_path):
-    long = tmp_path / ("long" * 30)
-    long.mkdir()
-    monkeypatch.setattr(doctor.tempfile, "tempdir", str(long))
+def test_a_folder_that_is_open_to_others_is_found_out(monkeypatch, tmp_path_factory):
+    # A long one would be passed over.
+    tmp_path = tmp_path_factory.mktemp("t")
+    monkeypatch.setattr(sockets.tempfile, "tempdir", str(tmp_path))
+    assert next(iter(doctor.network())).good is True
+    (folder,) = tmp_path.iterdir()
+    folder.chmod(0o777)
     finding = next(iter(doctor.network()))
     assert finding.good is False and "TMPDIR" in finding.advice
 
