@@ -31,6 +31,10 @@ STOP_SIGNAL_VARIABLE = "CLASSACT_STOP_SIGNAL"
 """Names the signal that asks a task to stop where SIGTERM must not, see `entry.Entry`."""
 
 
+DOING = ".doing"
+"""Suffix of the file beside a task's log that holds what the task has last said of itself."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """One node of the program, ready to start.

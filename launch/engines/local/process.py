@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from classact.launch.engines.events import Crash, Ended
 from classact.launch.engines.outcome import TaskEnd
 from classact.launch.engines.task import (
     DIVERGED_STATUS,
+    DOING,
     FATAL_STATUS,
     NO_DATA_STATUS,
     STOP_SIGNAL_VARIABLE,
@@ -36,6 +38,8 @@ _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _TRIED_BYTES = 2**16
 # For a process that hangs to print where, before it is killed; one that is stopped never does.
 _PRINT_SECONDS = 2.0
+# Between two times that what a task says of itself is written down.
+_NOTE_SECONDS = 10.0
 _GUARD = Path(__file__).with_name("guard.py")
 
 
@@ -115,7 +119,8 @@ class LocalProcess:
 
     def _hear(self, listener: heartbeat.Listener) -> None:
         """Ends the process when it hangs; its `_wait` then tells."""
-        with contextlib.closing(listener):
+        note = _Note(self._task.log_path.with_suffix(DOING))
+        with contextlib.closing(listener), contextlib.closing(note):
             while (why := listener.listen()) is not None:
                 if why and not self._killed:
                     self._hung = why
@@ -124,6 +129,7 @@ class LocalProcess:
                     self._over.wait(_PRINT_SECONDS)
                     self._signal(os.killpg, signal.SIGKILL)
                     return
+                note.write(listener.doing)
 
     def _wait(self, events: queue.SimpleQueue[Any]) -> None:
         pid = self._popen.pid
@@ -179,6 +185,27 @@ class LocalProcess:
             if not self._reaped:
                 with contextlib.suppress(ProcessLookupError):
                     send(self._popen.pid, number)
+
+
+class _Note:
+    """A file with what a task has last said of itself, for `classact status`; it may be missing or old."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._next = 0.0
+
+    def write(self, text: str) -> None:
+        """Writes it, if the last time is long enough ago."""
+        if text and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _NOTE_SECONDS
+            # Where it cannot be written, others will say so.
+            with contextlib.suppress(OSError):
+                self._path.write_text(text + "\n")
+
+    def close(self) -> None:
+        """Removes it."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def _refusal(said: str, folder: Path) -> str:
