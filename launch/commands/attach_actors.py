@@ -162,13 +162,16 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
     joined_learner.check_keys(joining.workdir, (joining.learner, *joining.replays))
     with ports.LoopbackPorts() as free_ports:
         own = _devices(joining, report)
-        made = tasks.make_tasks(
-            actors_program.build_program(joining),
-            workdir=joining.workdir,
-            ports=free_ports,
-            resources={label: _resources(joining, label) for label in joining.labels},
-            own_environment=lambda label, index: own.get(label, {}),
-        )
+        made = [
+            dataclasses.replace(task, hung_seconds=joining.run.config.hung_seconds)
+            for task in tasks.make_tasks(
+                actors_program.build_program(joining),
+                workdir=joining.workdir,
+                ports=free_ports,
+                resources={label: _resources(joining, label) for label in joining.labels},
+                own_environment=lambda label, index: own.get(label, {}),
+            )
+        ]
 
         def say_what_has_started() -> None:
             for task in made:
