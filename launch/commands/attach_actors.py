@@ -6,6 +6,7 @@ not know them: they write into its tables as its own do, and the rate limiter
 keeps the ratio of samples to inserts whoever writes.
 """
 
+import dataclasses
 import json
 import pathlib
 import platform
