@@ -26,7 +26,7 @@ class Learner:
 
     def get_parameters(
         self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
-    ) -> tuple[int, bool, dict[str, bytes]] | None:
+    ) -> tuple[int, bool, dict[str, memoryview]] | None:
         """See `Learner.get_parameters`; asks again for two minutes where nobody answers.
 
         Raises:
@@ -95,6 +95,19 @@ def greets(workdir: pathlib.Path, address: str, timeout: float) -> bool:
         return calls.Client(address, _keys(workdir, address)).greets(timeout)
     except OSError:  # The keys go with the run.
         return False
+
+
+def check_keys(workdir: pathlib.Path, addresses: Sequence[str]) -> None:
+    """Checks that what serves at some addresses of a run can be called from here.
+
+    Raises:
+        joined_run.AttachError: if it takes keys that this user cannot read.
+    """
+    try:
+        for address in addresses:
+            _keys(workdir, address)
+    except OSError as error:
+        raise joined_run.AttachError(f"{workdir}: the run's keys cannot be used: {error}") from None
 
 
 def _keys(workdir: pathlib.Path, address: str) -> calls.Keys | None:

@@ -104,6 +104,7 @@ def make_run_loop(
             run.data[data_set].codec,
             run.table_config(data_set).table_names,
             stop,
+            compression=own.replay.compression,
         ),
         own.temperature,
         stop,

@@ -6,6 +6,7 @@ not know them: they write into its tables as its own do, and the rate limiter
 keeps the ratio of samples to inserts whoever writes.
 """
 
+import dataclasses
 import json
 import pathlib
 import platform
@@ -16,11 +17,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from classact.calls import addresses
+from classact.calls import addresses, keys
 from classact.data.classes import Classes
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import actors_program, joined_devices, joined_run, tasks
+from classact.launch.assembly import actors_program, joined_devices, joined_learner, joined_run, tasks
 from classact.launch.assembly.actors_program import JoiningActors
 from classact.launch.assembly.joined_run import AttachError
 from classact.launch.assembly.parts import class_meaning, identity, networks, references, shapes, sources
@@ -153,20 +154,25 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
 
     Raises:
         AttachError: if the run has no result although one of its servers cannot be
-            reached for two minutes: any at the beginning, the learner later.
+            reached for two minutes: any at the beginning, the learner later; or if this user
+            cannot read its keys.
     """
     for address in (joining.learner, *joining.replays):
         if not _wait_for(address, joining.workdir, stop):
             return Outcome("interrupted" if stop.is_set() else "completed")
+    joined_learner.check_keys(joining.workdir, (joining.learner, *joining.replays))
     with ports.LoopbackPorts() as free_ports:
         own = _devices(joining, report)
-        made = tasks.make_tasks(
-            actors_program.build_program(joining),
-            workdir=joining.workdir,
-            ports=free_ports,
-            resources={label: _resources(joining, label) for label in joining.labels},
-            own_environment=lambda label, index: own.get(label, {}),
-        )
+        made = [
+            dataclasses.replace(task, hung_seconds=joining.run.config.hung_seconds)
+            for task in tasks.make_tasks(
+                actors_program.build_program(joining),
+                workdir=joining.workdir,
+                ports=free_ports,
+                resources={label: _resources(joining, label) for label in joining.labels},
+                own_environment=lambda label, index: own.get(label, {}),
+            )
+        ]
 
         def say_what_has_started() -> None:
             for task in made:
@@ -186,10 +192,13 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
 
 
 def _resources(joining: JoiningActors, label: str) -> resources.Resources:
-    """As the experiment's own actors; besides, gRPC must reach its hosts without a proxy."""
+    """As the experiment's own actors; they need its keys, and gRPC must reach its hosts without a proxy."""
     hosts = [host for address in (joining.learner, *joining.replays) if (host := _host(address))]
+    env = resources.proxy_exceptions(hosts)
+    if hosts:
+        env[keys.VARIABLE] = str(joining.workdir / keys.FILE_NAME)
     threads = getattr(joining.run.config.threads, label.split("/")[0])
-    return resources.Resources(threads=threads or None, env=resources.proxy_exceptions(hosts))
+    return resources.Resources(threads=threads or None, env=env)
 
 
 def _devices(joining: JoiningActors, report: Callable[[str], None]) -> Mapping[str, Mapping[str, str]]:

@@ -15,6 +15,7 @@ from classact.experiments.config import ConfigError, EvaluatorConfig
 from classact.experiments.resolution import resolve
 from classact.launch.assembly import joined_learner, joined_run, rpc
 from classact.launch.commands import attach
+from classact.launch.engines.ports import LoopbackPorts
 from classact.nodes import checkpoints, parameters
 
 ACCURACY = EvaluatorConfig("accuracy", "")
@@ -134,6 +135,25 @@ def test_a_learner_that_is_gone_without_a_result_is_an_error(workdir, monkeypatc
     attached = attach.prepare(workdir, "new", ACCURACY, every=0)
     with pytest.raises(joined_run.AttachError, match="did not answer"):
         attach.evaluate(attached, threading.Event(), report=lambda line: None)
+
+
+def test_a_learner_on_another_host_is_asked_with_the_runs_keys(workdir):
+    keys = calls.Keys.make()
+    with LoopbackPorts() as ports:
+        server = calls.Server(f"127.0.0.1:{ports()}", {"get_step": lambda: 7}, keys)
+        server.start()
+        (workdir / "endpoints.json").write_text(json.dumps({"learner": [server.address]}))
+        keys.save(workdir / "keys.json")
+        assert attach.Learner(workdir, threading.Event()).get_step() == 7
+        assert attach.greets(workdir, server.address, 10.0)
+        calls.Keys.make().save(workdir / "keys.json")
+        assert not attach.greets(workdir, server.address, 10.0)
+        server.stop()
+    attach.check_keys(workdir, ["far:1"])
+    (workdir / "keys.json").unlink()
+    attach.check_keys(workdir, ["unix:/here"])
+    with pytest.raises(attach.AttachError, match=r"keys cannot be used: .*keys\.json"):
+        attach.check_keys(workdir, ["unix:/here", "far:1"])
 
 
 def test_keys_that_others_may_read_are_refused(workdir):

@@ -112,7 +112,7 @@ def test_all_actors_of_a_call_take_turns_over_the_replay_servers_from_the_same_o
     [
         (lambda run: run.update(launch="synchronous"), "synchronous run is one loop"),
         (lambda run: run.pop("started"), "of another version"),
-        (lambda run: run["started"].update(host="far"), "loopback interface of far"),
+        (lambda run: run["started"].update(host="far"), "can be called on far alone"),
         (lambda run: run["started"]["data"]["digits"].update(num_examples=7), "num_examples is .*, there 7"),
         (
             lambda run: run["started"]["data"]["digits"]["record"].update(image="uint8[5, 5, 1]"),
@@ -133,6 +133,7 @@ def test_a_run_on_other_hosts_is_joined_from_anywhere(workdir):
     env = attach_actors._resources(joining, joining.labels[0]).environment()
     assert {"far", "farther"} <= set(env["no_proxy"].split(","))
     assert env["NPROC"] == "1"
+    assert env["CLASSACT_KEYS"] == str(workdir / "keys.json")
 
 
 def test_a_reference_that_is_not_here_says_where_the_run_was_started(workdir):
@@ -206,6 +207,13 @@ class TestWaitingForServers:
         with pytest.raises(AttachError, match=f"nothing answered at {closed.learner}"):
             attach_actors.run(closed, threading.Event(), print)
         assert not (closed.workdir / "logs").exists()
+
+    def test_without_the_runs_keys(self, workdir):
+        with socket.create_server(("127.0.0.1", 0)) as somebody:
+            address = f"127.0.0.1:{somebody.getsockname()[1]}"
+            write_endpoints(workdir, address, [address])
+            with pytest.raises(AttachError, match=r"keys cannot be used: .*keys\.json"):
+                attach_actors.run(attach_actors.prepare(workdir, "", 1), threading.Event(), print)
 
     def test_stopped_meanwhile(self, closed):
         stop = threading.Event()
