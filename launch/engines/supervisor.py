@@ -13,7 +13,7 @@ import dataclasses
 import queue
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping
 
 from classact.launch.engines.events import Asked, Crash, Ended, Event
 from classact.launch.engines.interrupts import Interrupt, Interrupts, interrupts_to
@@ -26,6 +26,7 @@ from classact.nodes.errors import unwritable
 _TICK_SECONDS = 1.0
 # Of what a task said last, in a line for the user.
 _LAST_WORDS = 200
+_HOUR = 3600.0
 
 
 class Tasks(abc.ABC):
@@ -84,8 +85,7 @@ class Supervisor:
     def __init__(
         self,
         tasks: Tasks,
-        names: Sequence[str],
-        awaited: Collection[str],
+        labels: Mapping[str, str],
         terms: Terms,
         events: queue.SimpleQueue[Event],
         clock: Callable[[], float] = time.monotonic,
@@ -94,17 +94,19 @@ class Supervisor:
 
         Args:
           tasks: starts, stops and ends them.
-          names: of all tasks, in the order in which they are started.
-          awaited: names of those whose success is the run's.
+          labels: of all tasks by their names, in the order in which they are started.
           terms: how they are run.
           events: its queue; signals to this process are put there too.
           clock: gives the time in seconds; what `events.get` waits must pass on it.
+
+        Raises:
+          LaunchError: if a label of `terms.until` is no task's.
         """
         self.events = events
         self.running: set[str] = set()
         self._tasks = tasks
-        self._names = names
-        self._awaited = set(awaited)
+        self._labels = labels
+        self._awaited = terms.awaited(labels)
         self._terms = terms
         self._clock = clock
         self._plan = RestartPlan(terms.restarts, clock)
@@ -123,6 +125,9 @@ class Supervisor:
         self._grace_end: float | None = None
         self._verdict: Outcome | None = None
         self._asked_on_host = False
+        # Asked to stop so that they are started again; and when that was tried, by what was lacking.
+        self._renewed: set[str] = set()
+        self._tried: dict[str, float] = {}
 
     def run(self) -> Outcome:
         """Starts all tasks and watches over them until they are over; nothing is left then.
@@ -134,7 +139,7 @@ class Supervisor:
           OSError, LaunchError: if a task cannot be started.
         """
         try:
-            for name in self._names:
+            for name in self._labels:
                 self._tasks.start(name)
                 self._begun(name)
             self._terms.on_start()
@@ -232,6 +237,9 @@ class Supervisor:
             self._on_asked(ended.name, ended.signal)
         elif ended.stops_run:
             self._stop(self._crash or Outcome("completed"))
+        elif ended.name in self._renewed:
+            self._renewed.discard(ended.name)
+            self._on_crash(ended.name, ended.crash or Crash(f"task {ended.name} was asked to stop", ""))
         elif ended.crash is not None:
             self._on_crash(ended.name, ended.crash)
         elif ended.name in self._awaited:
@@ -242,6 +250,10 @@ class Supervisor:
                 self._stop(Outcome("completed", message=late))
 
     def _on_crash(self, name: str, crash: Crash) -> None:
+        if crash.lacks and not self._lacks_again(crash.lacks):
+            self._renew(crash.lacks)
+        elif crash.lacks:
+            crash = dataclasses.replace(crash, fatal=True)
         if self._crash is None and not self._starts_again(name, crash):
             before = self._plan.within_hour(name)
             times = "once" if before == 1 else f"{before} times"
@@ -253,6 +265,21 @@ class Supervisor:
             self._plan.cancel()
         if self._crash is not None and name in self._awaited:
             self._stop(self._crash)
+
+    def _lacks_again(self, what: str) -> bool:
+        """Whether all that should deliver something was started again within the hour, in vain."""
+        tried = self._tried.get(what)
+        return tried is not None and self._clock() - tried < _HOUR
+
+    def _renew(self, what: str) -> None:
+        """Asks all tasks that should deliver something to stop, to start them again."""
+        self._tried[what] = self._clock()
+        late = {name for name in self.running if self._labels[name].partition("/")[2] == what}
+        late -= self._awaited | self._renewed
+        if late and self._terms.restarts.per_hour and self._crash is None:
+            _say(f"{', '.join(sorted(late))} deliver nothing, and are started again")
+            self._renewed |= late
+            self._tasks.stop(late, self._terms.patience.stop_notice)
 
     def _starts_again(self, name: str, crash: Crash) -> bool:
         """Plans another start, and says so, if a task that crashed is to have one."""

@@ -25,7 +25,7 @@ def jax_says(monkeypatch):
             asked.append(command)
             return subprocess.CompletedProcess(command, status, said, complaint)
 
-        monkeypatch.setattr(devices.subprocess, "run", run)
+        monkeypatch.setattr(devices.jax_devices.subprocess, "run", run)
         return asked
 
     return answer
@@ -82,7 +82,7 @@ def machine(monkeypatch):
             said = f"{jax} {len(visible)}" if visible else "cpu 1"
             return subprocess.CompletedProcess(command, 0, said, "")
 
-        monkeypatch.setattr(devices.subprocess, "run", run)
+        monkeypatch.setattr(devices.jax_devices.subprocess, "run", run)
 
     return make
 
