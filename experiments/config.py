@@ -10,6 +10,7 @@ from classact.data import seeds
 from classact.experiments.checks import ConfigError as ConfigError
 from classact.experiments.checks import require
 from classact.experiments.machines import ClusterConfig, MeshConfig, ResourcesConfig, ThreadsConfig
+from classact.replay.config import COMPRESSIONS
 
 TRAIN_SPLITS = ("all", "held_out", "rest")
 TASKS = ("classification", "contrastive")
@@ -53,9 +54,12 @@ class ReplayConfig:
 
     capacity: int
     shards: int = 1
+    compression: str = "auto"
 
     def __post_init__(self) -> None:
         require(self.shards >= 1, "replay.shards", self.shards, "at least 1")
+        known = self.compression in COMPRESSIONS
+        require(known, "replay.compression", self.compression, " or ".join(COMPRESSIONS))
 
 
 @dataclasses.dataclass(frozen=True)

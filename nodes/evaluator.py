@@ -106,7 +106,7 @@ class Evaluator:
                     self._learner.report_evaluation(self._name, step)
                 return
 
-    def _ask(self, newer_than: int) -> tuple[int, bool, dict[str, bytes]] | None:
+    def _ask(self, newer_than: int) -> tuple[int, bool, dict[str, memoryview]] | None:
         with activity.waiting("the learner's parameters"):
             return self._learner.get_parameters(("learner",), newer_than, self._poll_seconds)
 

@@ -111,7 +111,7 @@ class Learner:
     @exposed
     def get_parameters(
         self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
-    ) -> tuple[int, bool, dict[str, bytes]] | None:
+    ) -> tuple[int, bool, dict[str, memoryview]] | None:
         """RPC: parameters newer than a step; blocks up to `timeout` seconds.
 
         `follow`: whether the client will want all later ones too; see `ParameterStore.get`.

@@ -142,8 +142,8 @@ def _print_blame(error: BaseException) -> None:
 def _leave_as(ended: list[int]) -> None:
     """Ends the process with the status of a node that has ended; does nothing without one.
 
-    When the interpreter takes itself apart, a thread of C++ that comes back to it (Courier's,
-    XLA's, Reverb's) aborts the process: one of some twenty evaluators ended so.
+    When the interpreter takes itself apart, a thread of C++ that comes back to it (gRPC's,
+    XLA's) aborts the process: one of some twenty evaluators ended so while Courier's were there too.
     """
     if ended:
         for stream in (sys.stdout, sys.stderr):

@@ -93,7 +93,7 @@ class Task:
 def remove_data_files(tasks: Sequence[Task]) -> None:
     """Deletes the serialised nodes, their folder if nothing else is in it, and the keys of their servers."""
     remove_files({task.data_file for task in tasks})
-    for path in {task.env[keys.VARIABLE] for task in tasks if keys.VARIABLE in task.env}:
+    for path in {task.env[keys.VARIABLE] for task in tasks if task.addresses and keys.VARIABLE in task.env}:
         Path(path).unlink(missing_ok=True)
 
 

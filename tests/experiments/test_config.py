@@ -60,6 +60,7 @@ def fields(**changes):
         ("replay__capacity", -5),
         ("replay__capacity", 100),
         ("replay__shards", 0),
+        ("replay__compression", "zip"),
         ("replay__shards", 2),
         ("inference__servers", 0),
         ("inference__run_loops", -1),
