@@ -12,7 +12,8 @@ another one, until the kind was killed `--deaths` times. Printed are, by kind,
   no process left over;
 - seconds from a death until the process that replaced it does its work, the supervisor's
   pause after quick deaths included: a learner has made an update, a server serves its
-  port, a run loop is connected to the replay and an evaluator to the learner;
+  address, the replay has as many connections again as before a run loop's death, and the
+  learner as before an evaluator's;
 - updates made again because the learner went back to a checkpoint;
 - examples trained on twice, undone updates left out. A run takes less than half of an epoch,
   so that a run loop that goes on while the other one is dead begins no second one: without
@@ -48,7 +49,7 @@ sys.path.insert(0, str(training_runs.ROOT / "tests" / "launch" / "engines"))
 import slurm_cluster
 
 _KINDS = "learner,inference,run_loop,replay,evaluator"
-# What a node of these kinds is connected to when it works.
+# What a node of these kinds is connected to while it works.
 _SERVER = {"run_loop": "replay-icons", "evaluator": "learner"}
 _START_SECONDS = 200.0
 _BEGIN_SECONDS = 20.0
@@ -114,7 +115,7 @@ class _Deaths:
                 return
             victims = self._victims()
             node = self._rng.choice(sorted(victims))
-            before = self._learned()
+            before = self._sign()
             died = time.monotonic()
             live_runs.kill(victims[node])
             seen.deaths += 1
@@ -133,16 +134,22 @@ class _Deaths:
     def _wait(self, condition, seconds: float, what: str) -> None:
         training_runs.wait_until(lambda: self._training.has_ended or condition(), seconds, what)
 
-    def _learned(self) -> int:
-        """Size of the learner's record, to which each update adds a line."""
+    def _sign(self) -> int:
+        """What shows that a node works: updates of a learner, connections of a node that is no server."""
+        if self._kind in _SERVER:
+            return live_runs.connections(self._run, _SERVER[self._kind])
         path = self._run / "trained_examples.jsonl"
+        # Each update adds a line.
         return path.stat().st_size if path.exists() else 0
 
     def _works(self, node: str, before: int) -> bool:
-        if node == "learner":
-            return self._learned() > before
+        """Whether the process that replaced a node works; `before`: the sign when the node was killed."""
+        if node not in live_runs.nodes_of(self._run):
+            return False
+        if self._kind == "learner":
+            return self._sign() > before
         if self._kind in _SERVER:
-            return live_runs.is_connected(self._run, node, _SERVER[self._kind])
+            return self._sign() >= before
         return live_runs.serves(self._run, node)
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +11,11 @@ import numpy as np
 import psutil
 import training_runs
 
+from classact.calls import addresses
+
 _REAP_SECONDS = 20.0
-_CONNECT_SECONDS = 1.0
+# A socket's state in /proc/net/unix.
+_CONNECTED = "03"
 
 
 def nodes_of(run: pathlib.Path) -> dict[str, psutil.Process]:
@@ -45,33 +47,28 @@ def kill(process: psutil.Process) -> None:
 
 def serves(run: pathlib.Path, node: str) -> bool:
     """Whether something listens at a node's address."""
-    host, port = _address(run, node)
-    with socket.socket() as probe:
-        probe.settimeout(_CONNECT_SECONDS)
-        return probe.connect_ex((host, port)) == 0
+    return addresses.answers(_address(run, node))
 
 
-def is_connected(run: pathlib.Path, node: str, server: str) -> bool:
-    """Whether a node's process has a connection to another node's address."""
-    process = nodes_of(run).get(node)
-    if process is None:
-        return False
-    _, port = _address(run, server)
-    try:
-        connections = process.connections(kind="tcp")
-    except psutil.NoSuchProcess:
-        return False
-    return any(
-        connection.raddr and connection.raddr.port == port and connection.status == psutil.CONN_ESTABLISHED
-        for connection in connections
+def connections(run: pathlib.Path, node: str) -> int:
+    """How many connections there are to a node's address, on this machine."""
+    address = _address(run, node)
+    path = addresses.unix_path(address)
+    if path is not None:
+        # Those that were accepted have the server's path, in the last field.
+        sockets = [line.split() for line in pathlib.Path("/proc/net/unix").read_text().splitlines()]
+        return sum(fields[5] == _CONNECTED and fields[-1] == path for fields in sockets)
+    _, port = addresses.host_and_port(address)
+    return sum(
+        connection.laddr.port == port and connection.status == psutil.CONN_ESTABLISHED
+        for connection in psutil.net_connections(kind="tcp")
     )
 
 
-def _address(run: pathlib.Path, node: str) -> tuple[str, int]:
+def _address(run: pathlib.Path, node: str) -> str:
     endpoints = json.loads((run / "endpoints.json").read_text())
     kind, _, rest = node.partition("-")
-    host, port = endpoints[f"{kind}/{rest}" if rest else kind][0].rsplit(":", 1)
-    return host, int(port)
+    return endpoints[f"{kind}/{rest}" if rest else kind][0]
 
 
 def metrics_of(run: pathlib.Path, node: str) -> list[dict[str, Any]]:

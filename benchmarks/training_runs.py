@@ -231,14 +231,20 @@ class Training:
                 name = self._name(process)
                 with process.oneshot():
                     times = process.cpu_times()
-                    cpu[name] = times.user + times.system
-                    resident[name] = process.memory_info().rss
+                    cpu[name] = cpu.get(name, 0.0) + times.user + times.system
+                    resident[name] = resident.get(name, 0) + process.memory_info().rss
         return Sample(step, now, cpu, resident)
 
     def _name(self, process: psutil.Process) -> str:
         if process.pid not in self._names:
-            self._names[process.pid] = LAUNCHER if process == self._root else node_name(process.cmdline())
+            self._names[process.pid] = LAUNCHER if process == self._root else self._new_name(process)
         return self._names[process.pid]
+
+    def _new_name(self, process: psutil.Process) -> str:
+        name = node_name(process.cmdline())
+        parent = self._names.get(process.ppid(), LAUNCHER)
+        # What a node itself has started: a replay server.
+        return f"{parent}'s child" if name == "other" and parent != LAUNCHER else name
 
 
 def train(

@@ -213,6 +213,7 @@ class ExperimentConfig(DataSetConfig):
     resources: ResourcesConfig = dataclasses.field(default_factory=ResourcesConfig)
     restarts_per_hour: int = 10
     stop_notice_seconds: float = 8.0
+    hung_seconds: float = 120.0
     # Runs that were made before there was one held nothing out.
     eval_share: float = 0.0
 
@@ -234,6 +235,10 @@ class ExperimentConfig(DataSetConfig):
         for name in ("weight_decay", "clip_norm"):
             value = getattr(self, name)
             require(math.isfinite(value) and value >= 0, name, value, "a finite number of at least 0")
+        value = self.hung_seconds
+        # A node says once a second that it is there.
+        accepted = "0 (never), or a finite number of at least 5"
+        require(value == 0 or (math.isfinite(value) and value >= 5), "hung_seconds", value, accepted)
         value = self.label_smoothing
         require(0 <= value < 1, "label_smoothing", value, "at least 0 and below 1")
         value = self.eval_share

@@ -1,20 +1,20 @@
 """What tests of several folders share."""
 
-import atexit
 import os
-import shutil
+import pathlib
 import sys
-import tempfile
 
 import hypothesis
 import pytest
 from absl import flags
 
-# Whole programs compile the same models again and again. JAX reads these when it is imported.
+# Whole programs compile the same models again and again: they, and later sessions, share what is compiled.
+# JAX reads these when it is imported. With a largest size it locks the folder, so that nobody reads what
+# another one has half written; what a killed process leaves incomplete is compiled anew.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="classact-tests-xla-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(sys.prefix, "compiled-in-tests"))
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(500_000_000)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # And they compile for longer than they run: hardly optimised, that takes a third of it. They compute the
 # same; `.ci/run` trains as users do.
 _QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"

@@ -73,9 +73,8 @@ def test_the_embedding_is_what_the_head_is_given(small):
     outputs, _ = apply(variables, batch(), train=False)
     head = variables["params"]["logits"]
     assert outputs["embedding"].shape == (6, 4)
-    np.testing.assert_allclose(
-        outputs["logits"], outputs["embedding"] @ head["w"] + head["b"][None], atol=1e-5
-    )
+    logits = outputs["embedding"] @ head["w"] + head["b"][None]
+    np.testing.assert_allclose(outputs["logits"], logits, atol=1e-5)
 
 
 def test_scores_of_a_deep_net_before_the_first_update_are_finite():
@@ -105,9 +104,8 @@ def test_the_mlp_is_two_products_with_a_relu_between():
     pixels = batch()["image"].reshape(6, -1) / 127.5 - 1
     hidden = np.maximum(pixels @ np.asarray(first["w"]) + np.asarray(first["b"]), 0)
     np.testing.assert_allclose(outputs["embedding"], hidden, atol=1e-5)
-    np.testing.assert_allclose(
-        outputs["logits"], hidden @ np.asarray(second["w"]) + np.asarray(second["b"]), atol=1e-5
-    )
+    logits = hidden @ np.asarray(second["w"]) + np.asarray(second["b"])
+    np.testing.assert_allclose(outputs["logits"], logits, atol=1e-5)
     assert state == {}
 
 

@@ -43,7 +43,8 @@ def expected_params(params, data, learning_rate, updates=1, clip=None):
     optimizer = optax.chain(optax.clip_by_global_norm(clip), adamw) if clip else adamw
     state = optimizer.init(params)
     for _ in range(updates):
-        change, state = optimizer.update(jax.grad(loss_of)(params, data), state, params)
+        with jax.numpy_dtype_promotion("standard"):
+            change, state = optimizer.update(jax.grad(loss_of)(params, data), state, params)
         params = optax.apply_updates(params, change)
     return params
 
@@ -214,9 +215,8 @@ def test_a_micro_batch_has_its_own_negatives():
     pairs = {name: rng.normal(size=(4, 2)).astype(np.float32) for name in ("image", "text")}
 
     def apply(variables, data, *, train, rng=None):
-        outputs = {
-            f"{name}_embedding": data[name] * variables["params"]["w"][None] for name in ("image", "text")
-        }
+        weights = variables["params"]["w"][None]
+        outputs = {f"{name}_embedding": data[name] * weights for name in ("image", "text")}
         return {**outputs, "scale": jnp.float32(1.0), "bias": jnp.float32(0.0)}, variables["state"]
 
     model = registry.Model("pairs", lambda key: {"params": {"w": jnp.ones(2)}, "state": {}}, apply)
@@ -226,10 +226,9 @@ def test_a_micro_batch_has_its_own_negatives():
         training.init_state(trained, 0), {"digits": pairs}, {}
     )
     # Every second example goes together.
+    variables = {"params": {"w": np.ones(2, np.float32)}, "state": {}}
     expected = [
-        task.learn_loss(
-            {**apply({"params": {"w": np.ones(2, np.float32)}, "state": {}}, part, train=True)[0]}, part
-        )
+        task.learn_loss({**apply(variables, part, train=True)[0]}, part)
         for part in ({name: array[first::2] for name, array in pairs.items()} for first in range(2))
     ]
     assert float(metrics["train/loss"]) == pytest.approx(float(np.mean(expected)), rel=1e-5)
