@@ -26,7 +26,8 @@ env: .venv/installed
 		.venv/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv/lock; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null || { \
 		for version in $(VERSIONS); do found=$$($(FIRST_UV) python find --quiet --system --no-python-downloads $$version) && break; done; \
-		$(FIRST_UV) venv --quiet --allow-existing --python "$${found:-3.13}" .venv; }
+		$(FIRST_UV) venv --quiet --allow-existing --python "$${found:-3.13}" .venv || \
+		{ echo "make env: no Python $(VERSIONS) is on PATH, and none could be fetched: install one" >&2; exit 1; }; }
 	$(FIRST_UV) pip install --quiet --compile-bytecode --python $(PYTHON) --require-hashes -r requirements.lock
 	$(FIRST_UV) pip install --quiet --python $(PYTHON) --no-deps --editable .
 	.venv/bin/classact setup

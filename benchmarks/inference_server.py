@@ -30,6 +30,7 @@ from typing import Any
 
 import figures
 import numpy as np
+import replay_client
 import replay_server
 from figures import Figure
 
@@ -187,18 +188,17 @@ class _Setting:
     def replay(self) -> Iterator[Callable[[threading.Event, int], Any]]:
         """A Reverb server and its reader in other processes; gives writers to it."""
         from classact.replay import config as table_config
-        from classact.replay import writer
+        from classact.replay import tables, writer
 
         config, codec = self._config, self._data.codec
-        tables = table_config.TableConfig(
-            config.batch_size, 1.0 - config.filter_ratio, config.replay.capacity
-        )
-
-        with (
-            replay_server.serving({table_config.EXAMPLES_TABLE: (tables, codec.num_bytes)}) as served,
-            replay_server.reading([served.address], {table_config.EXAMPLES_TABLE: codec}, tables.batch_size),
-        ):
-            yield lambda stop, index: writer.ReplayWriter(served.address, codec, tables.table_names, stop)
+        own = table_config.TableConfig(config.batch_size, 1.0 - config.filter_ratio, config.replay.capacity)
+        with replay_server.serving(tables.make_tables(own, codec.num_bytes)) as served:
+            side = self._data.image_shape[0]
+            load = replay_client.Load(
+                [served.address], table_config.EXAMPLES_TABLE, side, batch_size=own.batch_size
+            )
+            with replay_server.running(replay_server.client("read", load)):
+                yield lambda stop, index: writer.ReplayWriter(served.address, codec, own.table_names, stop)
 
 
 def parser() -> argparse.ArgumentParser:

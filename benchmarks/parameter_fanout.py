@@ -1,18 +1,20 @@
 """What it costs a learner to give its parameters to many inference servers.
 
-One process is the learner's end: a `ParameterStore` behind Courier, to which a scorer's
+One process is the learner's end: a `ParameterStore` behind a server of calls, to which a scorer's
 parameters are offered at a fixed rate (`--updates` a second), as after each update. 1, 2,
 4 and 8 client processes follow them as inference servers do, but leave the bytes as they
 are. Printed are, for each number of clients: versions that a client gets a second,
 what leaves the learner's process a second, and its CPU time for that.
 
-Command:
-    python benchmarks/parameter_fanout.py
+Commands:
+    python benchmarks/parameter_fanout.py           over a Unix socket, as on one machine
+    python benchmarks/parameter_fanout.py --tcp     over TCP with keys, as between hosts
 """
 
 import argparse
 import contextlib
 import multiprocessing
+import tempfile
 import time
 from multiprocessing.connection import Connection
 from typing import Any
@@ -24,6 +26,7 @@ import replay_server
 import training_runs
 from figures import Figure
 
+from classact import calls
 from classact.launch.engines import ports
 
 _CLIENTS = (1, 2, 4, 8)
@@ -35,12 +38,17 @@ def measure(options: argparse.Namespace) -> list[Figure]:
     megabytes, seconds = (1.0, 2.0) if options.quick else (options.megabytes, options.seconds)
     for clients in _CLIENTS:
         counts = [multiprocessing.get_context("spawn").Value("L", 0) for _ in range(clients)]
-        with ports.LoopbackPorts() as free, contextlib.ExitStack() as running:
-            address = f"{ports.LOOPBACK}:{free()}"
-            offers = (address, megabytes, options.updates)
+        with (
+            ports.LoopbackPorts() as free,
+            tempfile.TemporaryDirectory() as folder,
+            contextlib.ExitStack() as running,
+        ):
+            address = f"{ports.LOOPBACK}:{free()}" if options.tcp else f"unix:{folder}/learner"
+            keys = calls.Keys.make() if options.tcp else None
+            offers = (address, keys, megabytes, options.updates)
             server = psutil.Process(running.enter_context(replay_server.process_of(_offer, *offers)))
             for count in counts:
-                running.enter_context(replay_server.process_of(_follow, address, count))
+                running.enter_context(replay_server.process_of(_follow, address, keys, count))
             training_runs.sleep_until(time.monotonic() + seconds / 2)
             found += _figures(server, counts, megabytes, seconds)
             print(figures.format_table(found), flush=True)
@@ -65,9 +73,8 @@ def _cpu(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _offer(link: Connection, address: str, megabytes: float, updates: float) -> None:
+def _offer(link: Connection, address: str, keys: calls.Keys | None, megabytes: float, updates: float) -> None:
     """Serves parameters of that size, a new version so often a second."""
-    from classact.launch.assembly import courier
     from classact.nodes import parameters
 
     store = parameters.ParameterStore()
@@ -78,10 +85,9 @@ def _offer(link: Connection, address: str, megabytes: float, updates: float) -> 
         return None if found is None else (found.step, found.finished, dict(found.payload))
 
     store.offer(0, {"online": weights})
-    server = courier.Server("learner", port=int(address.rsplit(":", 1)[1]), thread_pool_size=32)
-    server.Bind("get_parameters", get_parameters)
-    server.Bind("get_step", lambda: store.step)
-    server.Start()
+    methods = {"get_parameters": get_parameters, "get_step": lambda: store.step}
+    server = calls.Server(address, methods, keys, threads=32)
+    server.start()
     link.send("ready")
     step = 0
     # Closed, or written to, by who measures: the end.
@@ -89,13 +95,14 @@ def _offer(link: Connection, address: str, megabytes: float, updates: float) -> 
         step += 1
         store.offer(step, {"online": weights})
     store.close()
+    server.stop()
 
 
-def _follow(link: Connection, address: str, count: Any) -> None:
+def _follow(link: Connection, address: str, keys: calls.Keys | None, count: Any) -> None:
     """Asks for each new version and counts them."""
-    from classact.launch.assembly import courier, rpc
+    from classact.launch.assembly import rpc
 
-    learner = rpc.LearnerClient(courier.Client(address, call_timeout=30))
+    learner = rpc.LearnerClient(calls.Client(address, keys, timeout=30.0))
     step = -1
     link.send("ready")
     while not link.poll(0):
@@ -111,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
     # Two ViT-Ti: the online model alone moves if the reference is fixed.
     made.add_argument("--megabytes", type=float, default=23.0, help="of parameters; a ViT-Ti has 23")
     made.add_argument("--updates", type=float, default=5.0, help="versions that are offered a second")
+    made.add_argument("--tcp", action="store_true", help="over TCP, encrypted")
     made.add_argument("--seconds", type=float, default=15.0, help="length of each measurement")
     return made
 

@@ -1,20 +1,20 @@
-"""Replay insert and sample, in items and bytes per second, against bare Reverb.
+"""Replay insert and sample, in items per second and CPU, side by side with Reverb's own C++ client.
 
 One process writes, another holds the server, and a third takes what the rate
-limiter gives it: every second item, with the demo's filter ratio. Three pairs of
-writer and reader move the same images, of 3 KB (32 × 32) and of 150 KB (224 × 224):
+limiter gives it: every second item, with the demo's filter ratio. Two pairs of
+writer and reader move records of 3 KB (32 × 32) and of 150 KB (224 × 224), in turns:
 
-- classact: `ReplayWriter` and `ReplayDataset`, packing and unpacking included;
-- bare, records: Reverb's own trajectory writer and dataset, for records that lie
-  packed already: the least that Reverb can be asked to do for this;
-- bare, columns: the same with a column per field, as one would write it first.
+- classact: `ReplayWriter` and `ReplayDataset`, packing, priorities and unpacking included;
+- C++: Reverb's own writer and data set for records that lie packed already
+  (`reverb_client.py`), under the server's Python.
 
-Then the first pair with 1, 2 and 4 shards, each a server process: four writers in one
-process, spread over the shards, and one reader of all. The batch, 256, and the capacity
-are of all shards together, as in a run, so only the number of servers differs.
+Then the delay from the beginning of an insertion to the reader, one example at a time; what
+compression costs and saves on icons, photographs and random bytes; and the first pair with 1, 2 and
+4 shards, each a server process: four writers in one process, spread over the shards, and one
+reader of all. The batch, 256, and the capacity are of all shards together, as in a run, so
+only the number of servers differs.
 
-The counts are the servers' own, so what is still under way does not count. The
-images are random bytes: Reverb compresses, and these cannot be.
+The counts are the servers' own, so what is still under way does not count.
 
 Command:
     python benchmarks/replay_throughput.py
@@ -23,34 +23,37 @@ Command:
 import argparse
 import collections
 import contextlib
-import dataclasses
-import functools
 import itertools
+import json
+import pathlib
 import statistics
-import threading
+import subprocess
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import figures
 import numpy as np
 import psutil
+import replay_client
 import replay_server
 from figures import Figure
 
-from classact.replay.config import TableConfig
+from classact import environments
+from classact.replay import server_calls, tables
 
-_OURS, _RECORDS, _COLUMNS = "classact", "bare, records", "bare, columns"
-_SHAPES = {"3 KB": (32, 32, 3), "150 KB": (224, 224, 3)}
-_TABLES = TableConfig(batch_size=64, samples_per_insert=0.5, capacity=1024)
-_WRITTEN_AT_ONCE = 128
+_OURS, _THEIRS = "classact", "C++"
+_SIDES = {"3 KB": 32, "150 KB": 224}
+_WRITERS = (1, 4)
+_BATCH, _CAPACITY = 64, 1024
 _SHARDS = (1, 2, 4)
-_ALL_SHARDS = TableConfig(batch_size=256, samples_per_insert=0.5, capacity=2048)
+_ALL_SHARDS = 256, 2048
 _SHARD_WRITERS = 4
-# The same for the bare writers as `ReplayWriter` has.
-_PENDING = 24
-
-Batch = dict[str, np.ndarray]
+_TARGET = 0.8
+_COMPRESSED = (("icons", 32), ("photographs", 32), ("photographs", 224), ("random", 32), ("random", 224))
+_TABLE = "examples"
+_START_SECONDS = 60.0
+_DELAY_SECONDS = 300.0
 
 
 class _Rate(NamedTuple):
@@ -65,221 +68,157 @@ class _Rate(NamedTuple):
 
 def measure(options: argparse.Namespace) -> list[Figure]:
     """Measures; see the module's docstring."""
-    from classact.replay import records
-
     seconds, rounds = (1.0, 1) if options.quick else (options.seconds, options.rounds)
-    batches = {size: [_random_batch(shape, seed) for seed in range(4)] for size, shape in _SHAPES.items()}
-    codecs = {size: records.RecordCodec(_unscored(some[0])) for size, some in batches.items()}
-    found = _measure_pairs(batches, codecs, seconds, rounds)
-    return found + _measure_shards(batches, codecs, seconds, rounds)
+    parts = {
+        "clients": lambda: _clients(seconds, rounds),
+        "delays": _delays,
+        "compression": lambda: _compression(seconds, rounds),
+        "shards": lambda: _shards(seconds, rounds),
+    }
+    return [figure for name in options.parts or parts for figure in parts[name]()]
 
 
-def _measure_pairs(
-    batches: Mapping[str, list[Batch]], codecs: Mapping[str, Any], seconds: float, rounds: int
-) -> list[Figure]:
-    tables: dict[str, tuple[TableConfig, replay_server.Schema]] = {}
-    for size, codec in codecs.items():
-        example = {name: array[0] for name, array in batches[size][0].items()}
-        tables |= {f"{kind} {size}": (_TABLES, codec.num_bytes) for kind in (_OURS, _RECORDS)}
-        tables[f"{_COLUMNS} {size}"] = (_TABLES, example)
-    rates: dict[tuple[str, str], list[_Rate]] = collections.defaultdict(list)
-    with replay_server.serving(tables) as served:
-        for _, kind in itertools.product(range(rounds), (_OURS, _RECORDS, _COLUMNS)):
-            read = {f"{kind} {size}": codecs[size] if kind == _OURS else None for size in _SHAPES}
-            with replay_server.reading([served.address], read, _TABLES.batch_size) as reader:
-                for size in _SHAPES:
-                    table = f"{kind} {size}"
-                    writes = _writer(kind, served.address, table, batches[size], codecs[size])
-                    write_for = functools.partial(_write_for, writes)
-                    rates[size, kind].append(_rate([served], reader, table, write_for, seconds))
+def _table(side: int, batch_size: int = _BATCH, capacity: int = _CAPACITY) -> tables.Table:
+    """As `make_tables` makes it for a filter ratio of a half."""
+    size = replay_client.Load([], _TABLE, side).codec.num_bytes
+    return tables.Table(_TABLE, size, True, capacity, 0.5, capacity // 2, 2.0 * batch_size)
+
+
+def _clients(seconds: float, rounds: int) -> list[Figure]:
+    rates: dict[tuple[str, int, str], list[_Rate]] = collections.defaultdict(list)
+    for _, size, writers, kind in itertools.product(range(rounds), _SIDES, _WRITERS, (_OURS, _THEIRS)):
+        with replay_server.serving([_table(_SIDES[size])]) as served:
+            load = replay_client.Load([served.address], _TABLE, _SIDES[size], writers=writers)
+            command = replay_server.client if kind == _OURS else _their_command
+            found = _rate([served], command("read", load), command("write", load), seconds)
+            rates[size, writers, kind].append(found)
+    found_figures = []
+    for size, writers in itertools.product(_SIDES, _WRITERS):
+        ours, theirs = (_median(rates[size, writers, kind]) for kind in (_OURS, _THEIRS))
+        name = f"replay, {size}, writers: {writers}"
+        found_figures += [
+            Figure(f"{name}: inserts, classact / C++", ours.inserted / theirs.inserted, "", at_least=_TARGET),
+            Figure("  samples, classact / C++", ours.sampled / theirs.sampled, "", at_least=_TARGET),
+            *_of_rate(_OURS, ours),
+            *_of_rate(_THEIRS, theirs),
+        ]
+    return found_figures
+
+
+def _their_command(role: str, load: replay_client.Load) -> list[str]:
+    number = load.writers if role == "write" else 1 if role == "delay" else load.batch_size
+    script = pathlib.Path(replay_client.__file__).with_name("reverb_client.py")
+    python = environments.replay_python()
+    size = str(load.codec.num_bytes)
+    return [str(python), "-I", str(script), role, load.addresses[0], load.table, size, str(number)]
+
+
+def _of_rate(name: str, rate: _Rate) -> list[Figure]:
+    return [
+        Figure(f"  {name}: inserted", rate.inserted, "items/s"),
+        Figure(f"  {name}: sampled", rate.sampled, "items/s"),
+        Figure(f"  {name}: CPU of the writer", 1e6 * rate.writing, "us/insert"),
+        Figure(f"  {name}: CPU of the server", 1e6 * rate.serving, "us/insert"),
+        Figure(f"  {name}: CPU of the reader", 1e6 * rate.reading, "us/insert"),
+    ]
+
+
+def _delays() -> list[Figure]:
+    """From a writer to a reader that waits, with nothing else under way."""
     found = []
-    for size, shape in _SHAPES.items():
-        found += _figures(
-            size, int(np.prod(shape)), {kind: rates[size, kind] for kind in (_OURS, _RECORDS, _COLUMNS)}
-        )
-    return found
-
-
-def _measure_shards(
-    batches: Mapping[str, list[Batch]], codecs: Mapping[str, Any], seconds: float, rounds: int
-) -> list[Figure]:
-    """Throughput and CPU by the number of shards, in turns."""
-    tables: dict[str, tuple[TableConfig, replay_server.Schema]] = {}
-    for shards, (size, codec) in itertools.product(_SHARDS, codecs.items()):
-        of_shard = dataclasses.replace(
-            _ALL_SHARDS,
-            batch_size=_ALL_SHARDS.batch_size // shards,
-            capacity=_ALL_SHARDS.capacity // shards,
-        )
-        tables[_shard_table(size, shards)] = (of_shard, codec.num_bytes)
-    rates: dict[tuple[str, int], list[_Rate]] = collections.defaultdict(list)
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(replay_server.serving(tables)) for _ in range(max(_SHARDS))]
-        for _, shards in itertools.product(range(rounds), _SHARDS):
-            used = servers[:shards]
-            addresses = [served.address for served in used]
-            read = {_shard_table(size, shards): codec for size, codec in codecs.items()}
-            with replay_server.reading(addresses, read, _ALL_SHARDS.batch_size) as reader:
-                for size, codec in codecs.items():
-                    table = _shard_table(size, shards)
-                    with _shard_writers(addresses, table, batches[size], codec):
-                        rates[size, shards].append(_rate(used, reader, table, time.sleep, seconds))
-    found = []
-    for size, shards in itertools.product(codecs, _SHARDS):
-        rate = _median(rates[size, shards])
+    for size, kind in itertools.product(_SIDES, (_OURS, _THEIRS)):
+        record_bytes = replay_client.Load([], _TABLE, _SIDES[size]).codec.num_bytes
+        queue = tables.Table(_TABLE, record_bytes, False, 64, 1.0, 1, 4.0)
+        with replay_server.serving([queue]) as served:
+            load = replay_client.Load([served.address], _TABLE, _SIDES[size])
+            command = replay_server.client if kind == _OURS else _their_command
+            done = subprocess.run(
+                command("delay", load), stdout=subprocess.PIPE, check=True, timeout=_DELAY_SECONDS
+            )
+        delays = 1e3 * np.array(json.loads(done.stdout))
+        name = f"replay, {size}, {kind}: from the writer to the reader"
         found += [
-            Figure(f"replay, {size}, shards: {shards}: inserted", rate.inserted, "items/s"),
-            Figure("  sampled", rate.sampled, "items/s"),
-            Figure("  CPU of the writers", 1e6 * rate.writing, "us/insert"),
-            Figure("  CPU of the servers", 1e6 * rate.serving, "us/insert"),
-            Figure("  CPU of the reader", 1e6 * rate.reading, "us/insert"),
+            Figure(f"{name}, median", float(np.median(delays)), "ms"),
+            Figure(f"{name}, 99th percentile", float(np.percentile(delays, 99)), "ms"),
         ]
     return found
 
 
-def _shard_table(size: str, shards: int) -> str:
-    return f"{size}, shards: {shards}"
+def _compression(seconds: float, rounds: int) -> list[Figure]:
+    """CPU with and without, and what a record comes to."""
+    rates: dict[tuple[str, int, str], list[_Rate]] = collections.defaultdict(list)
+    kinds = ("none", "snappy")
+    for _, (images, side), kind in itertools.product(range(rounds), _COMPRESSED, kinds):
+        with replay_server.serving([_table(side)]) as served:
+            load = replay_client.Load([served.address], _TABLE, side, images=images, compression=kind)
+            sides = replay_server.client("read", load), replay_server.client("write", load)
+            rates[images, side, kind].append(_rate([served], *sides, seconds))
+    found = []
+    for (images, side), kind in itertools.product(_COMPRESSED, kinds):
+        bytes_of_record = replay_client.compressed_bytes(images, side, kind)
+        found += [
+            Figure(f"replay, {images} of {side}², {kind}: a record", bytes_of_record, "bytes"),
+            *_of_rate(kind, _median(rates[images, side, kind])),
+        ]
+    return found
 
 
-@contextlib.contextmanager
-def _shard_writers(addresses: Sequence[str], table: str, batches: list[Batch], codec: Any) -> Iterator[None]:
-    """Writes to all shards until the block ends."""
-    stop = threading.Event()
-
-    def write(index: int) -> None:
-        writes = _write_classact(addresses[index % len(addresses)], table, batches, codec, stop)
-        while not stop.is_set():
-            next(writes)
-        writes.close()
-
-    threads = [threading.Thread(target=write, args=(index,)) for index in range(_SHARD_WRITERS)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+def _shards(seconds: float, rounds: int) -> list[Figure]:
+    """Throughput and CPU by the number of shards, in turns."""
+    batch_size, capacity = _ALL_SHARDS
+    rates: dict[tuple[str, int], list[_Rate]] = collections.defaultdict(list)
+    for _, size, shards in itertools.product(range(rounds), _SIDES, _SHARDS):
+        table = _table(_SIDES[size], batch_size // shards, capacity // shards)
+        with contextlib.ExitStack() as stack:
+            servers = [stack.enter_context(replay_server.serving([table])) for _ in range(shards)]
+            load = replay_client.Load(
+                [served.address for served in servers],
+                _TABLE,
+                _SIDES[size],
+                writers=_SHARD_WRITERS,
+                batch_size=batch_size,
+            )
+            sides = replay_server.client("read", load), replay_server.client("write", load)
+            rates[size, shards].append(_rate(servers, *sides, seconds))
+    found = []
+    for size, shards in itertools.product(_SIDES, _SHARDS):
+        found += _of_rate(f"replay, {size}, shards: {shards}", _median(rates[size, shards]))
+    return found
 
 
 def _median(rates: Sequence[_Rate]) -> _Rate:
     return _Rate(*map(statistics.median, zip(*rates, strict=True)))
 
 
-def _figures(size: str, image_bytes: int, rates: dict[str, list[_Rate]]) -> list[Figure]:
-    middle = {name: _median(some) for name, some in rates.items()}
-    ours = middle[_OURS]
-    found = [
-        Figure(f"replay, {size}: classact / {name}", ours.inserted / middle[name].inserted)
-        for name in (_RECORDS, _COLUMNS)
-    ]
-    for name, rate in middle.items():
-        moved = (rate.inserted + rate.sampled) * image_bytes
-        found += [
-            Figure(f"  {name}: inserted", rate.inserted, "items/s"),
-            Figure(f"  {name}: sampled", rate.sampled, "items/s"),
-            Figure(f"  {name}: both", moved / 1e6, "MB/s"),
-            Figure(
-                f"  {name}: CPU of all three",
-                1e6 * (rate.writing + rate.serving + rate.reading),
-                "us/insert",
-            ),
-        ]
-    return found
-
-
 def _rate(
-    servers: Sequence[replay_server.Served],
-    reader: int,
-    table: str,
-    write_for: Callable[[float], None],
-    seconds: float,
+    servers: Sequence[replay_server.Served], reader: list[str], writer: list[str], seconds: float
 ) -> _Rate:
-    """Looks at the servers' counts and at all processes' CPU before and after `write_for`."""
-    import reverb
-
-    clients = [reverb.Client(served.address) for served in servers]
+    """Looks at the servers' counts and at all processes' CPU before and after a window."""
+    calls = [server_calls.ServerCalls(served.address) for served in servers]
 
     def cpu(*pids: int) -> float:
         times = [psutil.Process(pid).cpu_times() for pid in pids]
         return sum(spent.user + spent.system for spent in times)
 
-    def read() -> np.ndarray:
-        infos = [client.server_info(timeout=10)[table].rate_limiter_info for client in clients]
-        inserted = sum(info.insert_stats.completed for info in infos)
-        sampled = sum(info.sample_stats.completed for info in infos)
-        serving = cpu(*(served.pid for served in servers))
-        return np.array(
-            [time.monotonic(), inserted, sampled, time.process_time(), serving, cpu(reader)], np.float64
-        )
+    with replay_server.running(reader) as reads, replay_server.running(writer) as writes:
 
-    # To get under way, the table must be half full.
-    write_for(seconds / 2)
-    before = read()
-    write_for(seconds)
-    elapsed, inserted, sampled, *spent = (read() - before).tolist()
+        def look() -> np.ndarray:
+            limiters = [each.tables()[_TABLE].limiter for each in calls]
+            inserted = sum(limiter.inserts.completed for limiter in limiters)
+            sampled = sum(limiter.samples.completed for limiter in limiters)
+            serving = cpu(*(served.pid for served in servers))
+            return np.array([time.monotonic(), inserted, sampled, cpu(writes), serving, cpu(reads)])
+
+        # To get under way: a table must be half full, and clients connect.
+        until = time.monotonic() + _START_SECONDS
+        while look()[2] < 1000 and time.monotonic() < until:
+            time.sleep(0.1)
+        before = look()
+        time.sleep(seconds)
+        elapsed, inserted, sampled, *spent = (look() - before).tolist()
+    for each in calls:
+        each.close()
     return _Rate(inserted / elapsed, sampled / elapsed, *(seconds / inserted for seconds in spent))
-
-
-def _write_for(writes: Iterator[None], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        next(writes)
-
-
-def _writer(kind: str, address: str, table: str, batches: list[Batch], codec: Any) -> Iterator[None]:
-    """Writes batch after batch, one a step."""
-    if kind == _OURS:
-        return _write_classact(address, table, batches, codec, threading.Event())
-    if kind == _RECORDS:
-        return _write_bare(address, table, [list(codec.pack(b)) for b in batches], lambda made: made[-1])
-    rows = [[{k: a[i] for k, a in batch.items()} for i in range(_WRITTEN_AT_ONCE)] for batch in batches]
-    return _write_bare(address, table, rows, lambda made: {name: column[-1] for name, column in made.items()})
-
-
-def _write_classact(
-    address: str, table: str, batches: list[Batch], codec: Any, stop: threading.Event
-) -> Generator[None, None, None]:
-    from classact.replay import writer as writer_lib
-    from classact.selection import race
-
-    clock, weights, rng = race.Clock((0.0,)), np.zeros(_WRITTEN_AT_ONCE), np.random.default_rng(0)
-    keep = np.ones(_WRITTEN_AT_ONCE, bool)
-    with contextlib.closing(writer_lib.ReplayWriter(address, codec, (table,), stop)) as writer:
-        for batch in itertools.cycle(batches):
-            writer.write(batch, lambda rows: clock.keys(weights[rows], rng), keep)
-            yield
-
-
-def _write_bare(
-    address: str, table: str, batches: list[list[Any]], newest: Callable[[Any], Any]
-) -> Iterator[None]:
-    import reverb
-
-    writer = reverb.Client(address).trajectory_writer(num_keep_alive_refs=1)
-    for steps in itertools.cycle(batches):
-        for start in range(0, len(steps), _PENDING):
-            for step in steps[start : start + _PENDING]:
-                writer.append(step)
-                writer.create_item(table, 1.0, newest(writer.history))
-            writer.flush(_PENDING)
-        yield
-
-
-def _unscored(batch: Batch) -> Batch:
-    return {name: array for name, array in batch.items() if name not in ("score", "scored_step")}
-
-
-def _random_batch(shape: tuple[int, int, int], seed: int) -> Batch:
-    rng = np.random.default_rng(seed)
-    return {
-        "id": np.arange(_WRITTEN_AT_ONCE),
-        "image": rng.integers(0, 256, (_WRITTEN_AT_ONCE, *shape), np.uint8),
-        "label": np.zeros(_WRITTEN_AT_ONCE, np.int32),
-        "score": np.zeros(_WRITTEN_AT_ONCE, np.float32),
-        "scored_step": np.zeros(_WRITTEN_AT_ONCE, np.int64),
-    }
 
 
 def parser() -> argparse.ArgumentParser:
@@ -287,6 +226,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--seconds", type=float, default=5.0, help="length of a window")
     made.add_argument("--rounds", type=int, default=3, help="windows of each kind, taken in turns")
+    made.add_argument(
+        "--parts", nargs="*", choices=("clients", "delays", "compression", "shards"), help="default: all"
+    )
     return made
 
 

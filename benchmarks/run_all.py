@@ -24,6 +24,7 @@ _BENCHMARKS = {
     "cpu_per_update": True,
     "inference_server": True,
     "replay_throughput": False,
+    "calls": False,
     "memory": True,
 }
 _HERE = pathlib.Path(__file__).resolve().parent

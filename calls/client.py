@@ -80,11 +80,15 @@ class Client:
             StoppedError: if `stop` is set before there is an answer.
             BusyError: if too much waits at the server.
             RefusedError: if it asks for other keys.
-            WireError: if an argument cannot be sent.
+            WireError: if an argument cannot be sent, or all are too large together.
         """
         seconds = self._timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         frames = protocol.call(method, arguments, named or {}, float(seconds))
+        size = wire.size(frames)
+        if size > protocol.MAX_CALL_BYTES:
+            most = protocol.MAX_CALL_BYTES
+            raise wire.WireError(f"{method}: {size} bytes are more than a call carries, {most}")
         number = next(self._numbers).to_bytes(protocol.NUMBER_BYTES, "big")
         with self._connection() as connection:
             answer = connection.ask(number, frames, deadline, stop, f"{method} of {self.address}")

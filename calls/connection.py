@@ -51,6 +51,7 @@ class Connection:
         self._socket.connect(endpoint)
         self._greetings = 0
         self._failed_greetings = 0
+        self._patience = -1
         self._last_trouble = "nobody listens there"
 
     def ask(
@@ -73,32 +74,34 @@ class Connection:
         Raises:
             NoAnswerError, StoppedError, RefusedError: see `Client.call`.
         """
-        sent, stopped = -1, False
+        call = protocol.numbered(number, frames)
+        stopped = False
+        # The usual case: it is there, and answers.
+        sent = self._greetings if self._greetings and self._send(call) else 0
         while True:
-            if self._monitor.get(zmq.EVENTS):
-                self._hear(what)
-            if self._greetings and sent != self._greetings and self._send(number, frames):
-                sent = self._greetings
             now = time.monotonic()
             if stop is not None and not stopped and stop.is_set():
                 # A server that is there still answers.
                 stopped, deadline = True, min(deadline, now + _POLL_SECONDS)
-            left = deadline - now
-            if left <= 0 and stopped:
-                raise errors.StoppedError(f"asked to stop before {what} was answered")
-            if left <= 0:
-                why = "no answer came in time (deadline exceeded)"
-                if not self._greetings:
-                    why = f"deadline exceeded: {self._last_trouble}"
-                raise errors.NoAnswerError(f"{what}: {why}")
-            wanted = zmq.POLLIN if sent == self._greetings else zmq.POLLIN | zmq.POLLOUT
-            wait = min(left, _POLL_SECONDS)
-            # Until a greeting nothing can be sent, whatever the socket says.
-            mine = [(self._socket, wanted)] if self._greetings else []
-            zmq.zmq_poll([*mine, (self._monitor, zmq.POLLIN)], 1 + int(1000 * wait))
-            answer = self._receive(number) if mine else None
+            wait = min(deadline - now, _POLL_SECONDS)
+            answer = self._receive(number, wait) if sent else None
             if answer is not None:
                 return answer
+            if wait <= 0:
+                raise self._no_answer(what, stopped)
+            if not sent:
+                # A greeting, or room for what is to be sent.
+                waited_for = [(self._socket, zmq.POLLOUT)] if self._greetings else []
+                zmq.zmq_poll([*waited_for, (self._monitor, zmq.POLLIN)], 1 + int(1000 * wait))
+            self._hear(what)
+            if sent != self._greetings:
+                sent = self._greetings if self._send(call) else 0
+
+    def _no_answer(self, what: str, stopped: bool) -> errors.CallError:
+        if stopped:
+            return errors.StoppedError(f"asked to stop before {what} was answered")
+        why = "no answer came in time" if self._greetings else self._last_trouble
+        return errors.NoAnswerError(f"{what}: deadline exceeded: {why}")
 
     def wait_for_greeting(self, deadline: float, stop: threading.Event | None) -> bool:
         """Whether the server greets before the deadline, or before `stop`; RefusedError as `ask`."""
@@ -117,23 +120,29 @@ class Connection:
             self._monitor.close(linger=0)
             self._socket.close(linger=0)
 
-    def _send(self, number: bytes, frames: Sequence[wire.Buffer]) -> bool:
+    def _send(self, call: Sequence[wire.Buffer]) -> bool:
         try:
-            self._socket.send_multipart([number, *frames], zmq.NOBLOCK, copy=False)
+            protocol.send(self._socket, call)
         except zmq.Again:
             return False
         return True
 
-    def _receive(self, number: bytes) -> Sequence[Any] | None:
-        """The answer, if it is there; those of calls that were given up are dropped."""
-        while self._socket.get(zmq.EVENTS) & zmq.POLLIN:
-            first, *rest = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            if first.bytes == number and rest:
-                return rest
-        return None
+    def _receive(self, number: bytes, seconds: float) -> Sequence[Any] | None:
+        """The answer, if it comes in time; those of calls that were given up are dropped."""
+        milliseconds = 1 + max(0, int(1000 * seconds))
+        if milliseconds != self._patience:
+            self._socket.rcvtimeo = self._patience = milliseconds
+        try:
+            while True:
+                first = self._socket.recv()
+                rest = protocol.rest_of(self._socket)
+                if first.startswith(number):
+                    return [memoryview(first)[protocol.NUMBER_BYTES :], *rest]
+        except zmq.Again:
+            return None
 
     def _hear(self, what: str) -> None:
-        while self._monitor.get(zmq.EVENTS) & zmq.POLLIN:
+        while protocol.has_come(self._monitor):
             event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
             if event & _READY:
                 self._greetings += 1

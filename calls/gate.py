@@ -3,13 +3,13 @@
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from classact.calls import keys as keys_lib
+from classact.calls import protocol
 
 # The last one is also of those who hang up first: a caller without keys, or a scan of ports.
 _REFUSED = (
@@ -52,16 +52,18 @@ class Gate:
         """What to wait for."""
         return self._asked, self._told
 
-    def attend(self, ready: Mapping[Any, int]) -> None:
-        """Answers and hears what there is."""
-        if self._asked in ready:
+    def attend(self) -> None:
+        """Answers and hears what there is; does not wait."""
+        while protocol.has_come(self._asked):
             self._decide()
-        if self._told in ready:
+        while protocol.has_come(self._told):
             recv_monitor_message(self._told)
             self._refuse()
 
     def close(self) -> None:
-        """Closes its sockets; the guarded one must be closed after it."""
+        """Closes its sockets, and says how many were refused; the guarded one must be closed after it."""
+        if self.refused:
+            logging.warning("calls at %s: refused %d callers in all", self._address, self.refused)
         self._guarded.disable_monitor()
         self._told.close(linger=0)
         self._asked.close(linger=0)

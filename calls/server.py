@@ -5,12 +5,12 @@ All threads are daemons, so a method that hangs keeps no process alive. What wai
 in calls and in bytes; who calls beyond that is told so at once.
 """
 
-import collections
 import contextlib
 import errno
 import logging
 import os
 import queue
+import select
 import threading
 import time
 import traceback
@@ -27,14 +27,16 @@ from classact.calls.gate import Gate
 _UNSENT_ANSWERS = 16
 # How long answers that are on their way may take when a server stops.
 _LINGER_SECONDS = 1.0
+# Keeps an error that comes again and again from filling the log.
+_AFTER_ERROR_SECONDS = 0.1
 # Of a traceback; its end says most.
 _TRACEBACK_CHARACTERS = 8_000
 
 
 class _Request(NamedTuple):
     caller: bytes
-    number: bytes
-    frames: Sequence[Any]
+    head: bytes
+    parts: Sequence[Any]
     size: int
     came: float
 
@@ -51,7 +53,7 @@ class Server:
         open_to_all: bool = False,
         threads: int = 16,
         max_waiting: int = 1024,
-        max_bytes: int = 2**30,
+        max_bytes: int = protocol.MAX_CALL_BYTES,
     ) -> None:
         """Prepares a server; nothing listens yet.
 
@@ -80,7 +82,8 @@ class Server:
         self._lock = threading.Lock()
         self._unfinished = self._bytes = self._workers = 0
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
-        self._answers: collections.deque[list[Any]] = collections.deque()
+        # Of the socket: the thread that receives and the workers that send have it in turns.
+        self._socket_lock = threading.Lock()
         self._wake = -1
         self._stopping = threading.Event()
         self._stop_by = 0.0
@@ -108,6 +111,7 @@ class Server:
             # An answer for a caller that reads none is dropped, and kept for nobody.
             self._socket.sndhwm = self._socket.rcvhwm = _UNSENT_ANSWERS
             self._socket.router_mandatory = True
+            self._socket.maxmsgsize = protocol.MAX_CALL_BYTES
             self._socket.ipv6 = self._over_tcp
             if self._over_tcp:
                 protocol.notice_lost_hosts(self._socket)
@@ -158,27 +162,27 @@ class Server:
             os.eventfd_write(self._wake, 1)
 
     def _serve(self) -> None:
-        """The thread that receives and sends: the sockets are its own."""
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._wake, zmq.POLLIN)
-        for socket in self._gate.sockets if self._gate is not None else ():
-            poller.register(socket, zmq.POLLIN)
+        """The thread that receives.
+
+        It does not wait in ZeroMQ: workers send their answers themselves, under the lock, meanwhile.
+        """
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        for socket in (self._socket, *(self._gate.sockets if self._gate is not None else ())):
+            poll.register(socket.fileno(), select.POLLIN)
         while not self._is_over():
-            wait = int(1000 * max(0.0, self._stop_by - time.monotonic())) if self._stopping.is_set() else None
-            ready = dict(poller.poll(wait))
             try:
-                if self._wake in ready:
-                    os.eventfd_read(self._wake)
-                    self._send_answers()
-                if self._socket in ready:
-                    self._receive()
+                if not self._receive():
+                    left = self._stop_by - time.monotonic()
+                    ready = dict(poll.poll(1000 * max(0.0, left) if self._stopping.is_set() else None))
+                    if self._wake in ready:
+                        os.eventfd_read(self._wake)
                 if self._gate is not None:
-                    self._gate.attend(ready)
+                    self._gate.attend()
             # Whatever somebody sent, the others are answered.
             except Exception:
                 logging.exception("calls at %s: an error in what receives them", self.address)
-        self._send_answers()
+                self._stopping.wait(_AFTER_ERROR_SECONDS)
         self._close()
 
     def _close(self) -> None:
@@ -187,11 +191,12 @@ class Server:
         os.close(wake)
         if self._gate is not None:
             self._gate.close()
-        path = addresses.unix_path(self.address)
-        if path is not None:
-            with contextlib.suppress(FileNotFoundError):  # Its folder may have been removed.
-                os.unlink(path)
-        self._socket.close()
+        with self._socket_lock:
+            path = addresses.unix_path(self.address)
+            if path is not None:
+                with contextlib.suppress(FileNotFoundError):  # Its folder may have been removed.
+                    os.unlink(path)
+            self._socket.close()
         # Blocks while answers are on their way, for as long as they may linger.
         self._context.term()
 
@@ -201,19 +206,18 @@ class Server:
         with self._lock:
             return not self._unfinished or time.monotonic() >= self._stop_by
 
-    def _receive(self) -> None:
-        for _ in range(64):  # Then answers have their turn.
+    def _receive(self) -> bool:
+        """Takes a call, if one has come; whether there may be more."""
+        with self._socket_lock:
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                caller = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
-                return
-            self._accept(frames)
-
-    def _accept(self, frames: Sequence[Any]) -> None:
-        if len(frames) < 3 or len(frames[1].buffer) != protocol.NUMBER_BYTES:
-            return  # Not of ours; there is nothing that could be answered.
-        caller, number, rest = frames[0].bytes, frames[1].bytes, frames[2:]
-        request = _Request(caller, number, rest, wire.size(rest), time.monotonic())
+                return False
+            head = self._socket.recv() if self._socket.get(zmq.RCVMORE) else b""
+            parts = protocol.rest_of(self._socket)
+        if len(head) < protocol.NUMBER_BYTES:
+            return True  # Not of ours; there is nothing that could be answered.
+        request = _Request(caller, head, parts, len(head) + wire.size(parts), time.monotonic())
         with self._lock:
             refusal = self._no_room(request.size)
             if not refusal:
@@ -222,11 +226,12 @@ class Server:
                 more = self._unfinished > self._workers and self._workers < self._max_threads
                 self._workers += more
         if refusal:
-            self._send([caller, number, *wire.encode([protocol.BUSY, refusal])])
-            return
+            self._send(request, wire.encode([protocol.BUSY, refusal]))
+            return True
         self._requests.put(request)
         if more:
             threading.Thread(target=self._work, name=f"worker at {self.address}", daemon=True).start()
+        return True
 
     def _no_room(self, size: int) -> str:
         """Why a call cannot be taken; "" if it can."""
@@ -241,16 +246,22 @@ class Server:
             )
         return ""
 
-    def _send_answers(self) -> None:
-        while self._answers:
-            self._send(self._answers.popleft())
-
-    def _send(self, frames: list[Any]) -> None:
-        try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
-        except zmq.ZMQError as error:
-            # It has gone, or does not read: it asks again if it wants to know.
-            logging.debug("calls at %s: an answer was not sent: %s", self.address, error)
+    def _send(self, request: _Request, answer: Sequence[wire.Buffer]) -> None:
+        """Sends an answer, in any thread."""
+        first = protocol.numbered(request.head[: protocol.NUMBER_BYTES], answer)
+        with self._socket_lock:
+            if self._socket.closed:
+                return  # It comes too late.
+            try:
+                protocol.send(self._socket, [request.caller, *first])
+            except zmq.ZMQError as error:
+                # It has gone, or does not read: it asks again if it wants to know.
+                logging.debug("calls at %s: an answer was not sent: %s", self.address, error)
+            came = protocol.has_come(self._socket)
+        if came:
+            # Sending took the notice of it that the other thread waits for.
+            with self._lock:
+                self._wake_up()
 
     def _work(self) -> None:
         while True:
@@ -258,19 +269,20 @@ class Server:
             try:
                 answer = self._answer(request)
                 if answer is not None:
-                    self._answers.append([request.caller, request.number, *answer])
+                    self._send(request, answer)
             finally:
                 with self._lock:
                     self._unfinished -= 1
                     self._bytes -= request.size
-                    self._wake_up()
+                    if self._stopping.is_set():
+                        self._wake_up()
             # The next one may be long in coming.
             del request, answer
 
     def _answer(self, request: _Request) -> list[wire.Buffer] | None:
         """Runs a call; None if its caller has given it up meanwhile."""
         try:
-            method, arguments, named, seconds = protocol.read_call(request.frames)
+            method, arguments, named, seconds = protocol.read_call(request.head, request.parts)
         except wire.WireError as error:
             return wire.encode([protocol.MALFORMED, str(error)])
         if time.monotonic() - request.came > seconds:

@@ -10,7 +10,8 @@ from classact.data.idx import read_idx
 from classact.data.npz import read_npz
 from classact.data.options import no_argument, positive_option
 from classact.data.registry import register_source
-from classact.data.source import ArraySource, DataError, Source, held_out_split
+from classact.data.source import ArraySource, DataError, Source
+from classact.data.views import held_out_split
 
 FASHION_MNIST_CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",

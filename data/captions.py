@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from classact.data import prompts, seeds
-from classact.data.source import Batch, DataError, Source, SourceView, checked_indices
+from classact.data.source import Batch, DataError, Source, checked_indices
 from classact.data.tokenizer import BaseTokenizer
+from classact.data.views import SourceView
 
 
 class Tokenized(SourceView):

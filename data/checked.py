@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from classact import user_code
-from classact.data.source import Batch, DataError, Source, SourceView
+from classact.data.source import Batch, DataError, Source
+from classact.data.views import SourceView
 
 _TYPES = {"id": "int64", "image": "uint8", "label": "int32", "caption": "object"}
 # Of what was opened, how many examples are read to try it.

@@ -12,7 +12,8 @@ from typing import Any, Optional
 import numpy as np
 
 from classact.data.shown import shown
-from classact.data.source import Batch, DataError, Source, SourceView
+from classact.data.source import Batch, DataError, Source
+from classact.data.views import SourceView
 
 _NAMED = 3
 

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from classact.data.source import Source, SourceView
+from classact.data.source import Source
+from classact.data.views import SourceView
 
 _DIFFER = {
     "files": "names or sizes of its files, or captions, or contents, are others",

@@ -21,7 +21,8 @@ from classact.data.captions import class_text
 from classact.data.embedded_icons import FOLDER, GROUPS, IconSource, read_index, read_names
 from classact.data.options import no_argument
 from classact.data.registry import register_source
-from classact.data.source import Batch, DataError, Source, Subset, checked_indices
+from classact.data.source import Batch, DataError, Source, checked_indices
+from classact.data.views import Subset
 
 CLEAN_SETS = 10
 SUBSETS = ("noisy", "clean")

@@ -3,7 +3,8 @@
 import numpy as np
 
 from classact.data import seeds
-from classact.data.source import Batch, Source, SourceView
+from classact.data.source import Batch, Source
+from classact.data.views import SourceView
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _UNIT = 2.0**-53

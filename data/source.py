@@ -11,7 +11,7 @@ from typing import Optional
 
 import numpy as np
 
-from classact.data import digests, duplicates, seeds
+from classact.data import digests, duplicates
 from classact.data.left_out import LeftOut
 
 # `id: int64[B]`, `image: uint8[B, H, W, C]` and the fields of the task: for
@@ -51,7 +51,8 @@ class Source(abc.ABC):
       first batch meanwhile.
     - **`batch` may block**, for a disk or a network. The run loop that asks waits, and
       nothing else does until the learner has no examples left; after
-      `no_data_seconds` without any it fails.
+      `no_data_seconds` without any it fails. A read that may take longer than
+      `hung_seconds` is announced by `with nodes.activity.waiting("…")`, or it hangs.
     - **Errors.** What is wrong with the data is a `DataError` that names the file and
       the example: the run ends in one line. An `OSError` ends the node, which is
       started again, as a disk or a network may come back. Any other exception ends
@@ -203,135 +204,6 @@ class ArraySource(Source):
         """See `Source.batch`; always as many rows as indices."""
         indices = checked_indices(indices, self.num_examples)
         return {"id": indices, "image": self._images[indices], "label": self._labels[indices]}
-
-
-class SourceView(Source):
-    """A source that shows another one differently; everything is passed through.
-
-    A view with other indices replaces `batch`, `ids`, `caption_at`, `image_of`, `label_of`
-    and `same_images`.
-
-    Args:
-        source: the source to show.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.name = source.name
-        self.num_examples = source.num_examples
-        self.image_shape = source.image_shape
-        self.num_classes = source.num_classes
-        self.class_names = source.class_names
-        self.captioned = source.captioned
-        self.image_of = source.image_of
-        self.label_of = source.label_of
-        self.has_splits = source.has_splits
-
-    @property
-    def digest(self) -> str:
-        """See `Source.digest`; of the whole source behind it."""
-        return self.source.digest
-
-    @property
-    def same_images(self) -> Optional[np.ndarray]:
-        """See `Source.same_images`."""
-        return self.source.same_images
-
-    @property
-    def left_out(self) -> LeftOut:
-        """See `Source.left_out`; of the source behind it."""
-        return self.source.left_out
-
-    def batch(self, indices: np.ndarray) -> Batch:
-        """See `Source.batch`."""
-        return self.source.batch(indices)
-
-    def ids(self, indices: np.ndarray) -> np.ndarray:
-        """See `Source.ids`."""
-        return self.source.ids(indices)
-
-    def caption_at(self, indices: np.ndarray) -> list[str]:
-        """See `Source.caption_at`."""
-        return self.source.caption_at(indices)
-
-    @property
-    def skipped(self) -> int:
-        """See `Source.skipped`; counted by the source behind it."""
-        return self.source.skipped
-
-
-class Subset(SourceView):
-    """Some examples of a source; their ids stay those of the full data set.
-
-    Args:
-        source: the full data set.
-        indices: int64[M], which of its examples, in this subset's order.
-
-    Raises:
-        IndexError: if an index is outside of `source`.
-        DataError: if there are no indices.
-    """
-
-    def __init__(self, source: Source, indices: np.ndarray) -> None:
-        super().__init__(source)
-        self._indices = checked_indices(indices, source.num_examples)
-        if not len(self._indices):
-            raise DataError(f"{source.name}: a subset without examples")
-        self.num_examples = len(self._indices)
-        self.image_of = None if source.image_of is None else source.image_of[self._indices]
-        self.label_of = None if source.label_of is None else source.label_of[self._indices]
-
-    @property
-    def same_images(self) -> Optional[np.ndarray]:
-        """See `Source.same_images`."""
-        same = self.source.same_images
-        return None if same is None else same[self._indices]
-
-    def batch(self, indices: np.ndarray) -> Batch:
-        """See `Source.batch`; the indices count within the subset."""
-        return self.source.batch(self._within(indices))
-
-    def ids(self, indices: np.ndarray) -> np.ndarray:
-        """See `Source.ids`."""
-        return self.source.ids(self._within(indices))
-
-    def caption_at(self, indices: np.ndarray) -> list[str]:
-        """See `Source.caption_at`."""
-        return self.source.caption_at(self._within(indices))
-
-    def _within(self, indices: np.ndarray) -> np.ndarray:
-        return self._indices[checked_indices(indices, self.num_examples)]
-
-
-def held_out_split(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:
-    """Splits a source in two at random, so that RHO's reference sees other data than the learner.
-
-    All captions of an image go to one side.
-
-    Args:
-        source: the source to split.
-        fraction: the share to hold out, in (0, 1); rounded to whole examples, or images with captions.
-        seed: the same seed gives the same split in every process.
-
-    Returns:
-        (rest, held_out), without overlap, together the whole source.
-
-    Raises:
-        ValueError: if the fraction or the seed is out of range, or one side would be empty.
-    """
-    image_of = np.arange(source.num_examples)
-    if source.image_of is not None:
-        image_of = np.unique(source.image_of, return_inverse=True)[1]
-    images = int(image_of.max()) + 1
-    count = round(images * fraction) if 0 < fraction < 1 else 0
-    if not 0 < count < images:
-        raise ValueError(
-            f"fraction={fraction} of the {source.num_examples} examples of {source.name}: expected a number "
-            "between 0 and 1 that leaves at least one example on each side"
-        )
-    order = np.random.default_rng([0x5EED, seeds.checked(seed)]).permutation(images)
-    held_out = np.isin(image_of, order[:count])
-    return Subset(source, np.flatnonzero(~held_out)), Subset(source, np.flatnonzero(held_out))
 
 
 def checked_indices(indices: np.ndarray, num_examples: int) -> np.ndarray:

@@ -171,6 +171,9 @@ def get_config() -> ml_collections.ConfigDict:
                 # has equally many examples of each, by the softmax over what that one holds
                 # (`replay/dataset.py`).
                 "shards": 1,
+                # Whether examples are compressed on the wire and in memory: "auto": where that makes
+                # them smaller by a fifth, as icons are and photographs are not; "none"; "snappy".
+                "compression": "auto",
             },
             # ── Inference servers, which score, and run loops, which read data and ask them.
             "inference": {
@@ -206,13 +209,19 @@ def get_config() -> ml_collections.ConfigDict:
             # Whether to write which examples each update was made from, by their ids, to
             # `trained_examples.jsonl` (of several hosts: the first one's).
             "record_examples": False,
-            # The run fails if the learner gets no batch of a data set for so long, in seconds.
+            # If the learner gets no batch of a data set for so long, in seconds, what should
+            # deliver it is started again, and if that was done within the hour, the run fails.
             # The time that run loops take to open it does not count, up to an hour of it.
             "no_data_seconds": 300.0,
             # ── When something dies or is stopped.
             # How often a node that died is started again within an hour (0: never; nor with
             # `--launch=threads` or `synchronous`, which are one process).
             "restarts_per_hour": 10,
+            # A node that says nothing for so long, in seconds, or does not get on with work that it
+            # has, hangs: it is killed, which is a death as any other. More than the longest update
+            # or evaluation of a batch takes; 0: never. Compiling, opening data, saving a checkpoint
+            # and waiting for others are no hanging. Less than `no_data_seconds`.
+            "hung_seconds": 120.0,
             # Seconds from asking a run to stop to killing what is left. The learner saves its
             # state in it: more for a large model. A second signal does not wait.
             "stop_notice_seconds": 8.0,

@@ -10,6 +10,7 @@ from classact.data import seeds
 from classact.experiments.checks import ConfigError as ConfigError
 from classact.experiments.checks import require
 from classact.experiments.machines import ClusterConfig, MeshConfig, ResourcesConfig, ThreadsConfig
+from classact.replay.config import COMPRESSIONS
 
 TRAIN_SPLITS = ("all", "held_out", "rest")
 TASKS = ("classification", "contrastive")
@@ -53,9 +54,12 @@ class ReplayConfig:
 
     capacity: int
     shards: int = 1
+    compression: str = "auto"
 
     def __post_init__(self) -> None:
         require(self.shards >= 1, "replay.shards", self.shards, "at least 1")
+        known = self.compression in COMPRESSIONS
+        require(known, "replay.compression", self.compression, " or ".join(COMPRESSIONS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +213,7 @@ class ExperimentConfig(DataSetConfig):
     resources: ResourcesConfig = dataclasses.field(default_factory=ResourcesConfig)
     restarts_per_hour: int = 10
     stop_notice_seconds: float = 8.0
+    hung_seconds: float = 120.0
     # Runs that were made before there was one held nothing out.
     eval_share: float = 0.0
 
@@ -230,6 +235,10 @@ class ExperimentConfig(DataSetConfig):
         for name in ("weight_decay", "clip_norm"):
             value = getattr(self, name)
             require(math.isfinite(value) and value >= 0, name, value, "a finite number of at least 0")
+        value = self.hung_seconds
+        # A node says once a second that it is there.
+        accepted = "0 (never), or a finite number of at least 5"
+        require(value == 0 or (math.isfinite(value) and value >= 5), "hung_seconds", value, accepted)
         value = self.label_smoothing
         require(0 <= value < 1, "label_smoothing", value, "at least 0 and below 1")
         value = self.eval_share

@@ -22,7 +22,8 @@ _OF_THE_POLICY = (
 # `started` what was found of the data is compared below.
 _WITHOUT_EFFECT = (
     "seed", "log_every", "checkpoint_every", "record_examples", "no_data_seconds", "restarts_per_hour",
-    "stop_notice_seconds", "threads", "cluster", "resources", "evaluation.batch_size", "started",
+    "hung_seconds", "stop_notice_seconds", "threads", "cluster", "resources", "evaluation.batch_size",
+    "started",
 )  # fmt: skip
 # Groups of a user's own fields: one that is not there has its default.
 _OPTIONAL = ("learner.options",)

@@ -11,11 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classact.experiments.config import DataSetConfig, ExperimentConfig
-from classact.launch.assembly import factories, rpc
+from classact.launch.assembly import rpc
+from classact.launch.assembly.evaluator_node import build_evaluator
+from classact.launch.assembly.inference_node import build_inference
 from classact.launch.assembly.launchpad import address as lp_address
 from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly.learner_node import build_learner
 from classact.launch.assembly.parts.shapes import DataShape
 from classact.launch.assembly.replay_node import AddressHandle, ReplayNode
+from classact.launch.assembly.run_loop_node import build_run_loop
+from classact.launch.assembly.run_spec import RunSpec
 from classact.selection import policies
 
 LEARNER = "learner"
@@ -38,16 +43,16 @@ def build_program(
         `run_loop/<data set>`, `learner` and `evaluator/<name>`.
     """
     workdir = workdir.absolute()
-    build = factories.Factories(config, workdir, data)
+    run = RunSpec(config, workdir, data)
     program = lp.Program("classact")
 
     replays = {}
     for data_set in config.data_sets:
-        tables, record_bytes = build.table_config(data_set), data[data_set].codec.num_bytes
+        tables, record_bytes = run.table_config(data_set), data[data_set].codec.num_bytes
         with program.group(f"replay/{data_set}"):
             replays[data_set] = [
                 program.add_node(ReplayNode(tables, record_bytes, folder))
-                for folder in build.replay_folders(data_set)
+                for folder in run.replay_folders(data_set)
             ]
 
     followers = sum(item.inference.servers for item in config.data_sets.values())
@@ -58,7 +63,8 @@ def build_program(
         coordinator = lp_address.Address("coordinator")
         several = {"coordinator": AddressHandle(coordinator)} if config.mesh.hosts > 1 else {}
         learner_node = lp.CourierNode(
-            build.learner,
+            build_learner,
+            run,
             *replays.values(),
             **several,
             courier_kwargs={"thread_pool_size": _LEARNER_RPC_THREADS + followers},
@@ -69,21 +75,23 @@ def build_program(
         learner.set_client_kwargs(call_timeout=rpc.CALL_SECONDS)
         for host in range(1, config.mesh.hosts):
             program.add_node(
-                lp.PyClassNode(build.learner, *replays.values(), host=host, first_host=learner, **several)
+                lp.PyClassNode(
+                    build_learner, run, *replays.values(), host=host, first_host=learner, **several
+                )
             )
 
     for data_set, own in config.data_sets.items():
-        _add_actors(program, build, data_set, own, learner, replays[data_set])
+        _add_actors(program, run, data_set, own, learner, replays[data_set])
 
     for name in config.evaluation.evaluators:
         with program.group(f"evaluator/{name}"):
-            program.add_node(lp.PyClassNode(build.evaluator, learner, name))
+            program.add_node(lp.PyClassNode(build_evaluator, run, learner, name))
     return program
 
 
 def _add_actors(
     program: lp.Program,
-    build: factories.Factories,
+    run: RunSpec,
     data_set: str,
     own: DataSetConfig,
     learner: Any,
@@ -96,7 +104,7 @@ def _add_actors(
         with program.group(f"inference/{data_set}"):
             for index in range(own.inference.servers):
                 threads = 0 if with_nodes else own.inference.run_loops
-                node = lp.CourierNode(build.inference, data_set, learner, replays, index, threads)
+                node = lp.CourierNode(build_inference, run, data_set, learner, replays, index, threads)
                 server = program.add_node(node)
                 server.set_client_kwargs(call_timeout=rpc.CALL_SECONDS)
                 servers.append(server)
@@ -104,4 +112,6 @@ def _add_actors(
         with program.group(f"run_loop/{data_set}"):
             for index in range(own.inference.servers * own.inference.run_loops):
                 asked = servers[index % len(servers)] if servers else None
-                program.add_node(lp.PyClassNode(build.run_loop, data_set, learner, replays, asked, index))
+                program.add_node(
+                    lp.PyClassNode(build_run_loop, run, data_set, learner, replays, asked, index)
+                )

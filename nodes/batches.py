@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from classact.nodes import activity, opening
 from classact.nodes import mesh as mesh_lib
-from classact.nodes import opening
-from classact.nodes.errors import FatalError
+from classact.nodes.errors import NoDataError
 from classact.nodes.scoring import scoring_fields
 
 # Longest single wait for a batch, between two looks at the stop signal.
@@ -26,10 +26,6 @@ READ_AHEAD = 2
 # Batches of a table whose records are needed when a state is saved: those that were read
 # ahead at the last time, if there was one just before, and those that are read ahead now.
 REMEMBERED = 2 * READ_AHEAD
-
-
-class NoDataError(FatalError):
-    """The replay delivered nothing for too long."""
 
 
 class Sampled(NamedTuple):
@@ -283,9 +279,10 @@ class Batches:
         silence = _Silence(key[0], self._no_data_seconds, self._opening_seconds)
         while not (self._stop.is_set() if deadline is None else time.monotonic() > deadline):
             try:
-                sampled = dataset.next(
-                    _POLL_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
-                )
+                with activity.waiting(f"a batch of {key[0]}"):
+                    sampled = dataset.next(
+                        _POLL_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
+                    )
             except TimeoutError as error:
                 silence.goes_on(error)
             else:
@@ -320,6 +317,7 @@ class _Silence:
         self._seconds += passed
         if self._seconds > self._limit:
             raise NoDataError(
-                f"the replay of {self._data_set} delivered no batch for {self._limit} s ({error}){opens}; "
-                "see the logs of the run loops and inference servers"
+                self._data_set,
+                f"delivered no batch for {self._limit} s ({error}){opens}; "
+                "see the logs of the run loops and inference servers",
             ) from None

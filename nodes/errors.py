@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 _DIVERGED = re.compile(r"^\S*\bDivergedError: diverged at step (?P<step>\d+): (?P<why>.+)", re.MULTILINE)
+_NO_DATA = re.compile(r"^\S*\bNoDataError: (?P<said>the replay of (?P<data_set>\S+) .+)", re.MULTILINE)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # These concern files only if one is named: a socket can refuse as well.
 _NO_RIGHT = (errno.EACCES, errno.EPERM)
@@ -34,6 +35,31 @@ class DivergedError(FatalError):
         """The last one whose traceback is in a text, such as a task's log; None if there is none."""
         found = list(_DIVERGED.finditer(text))
         return cls(int(found[-1]["step"]), found[-1]["why"]) if found else None
+
+
+class NoDataError(RuntimeError):
+    """The replay of a data set delivered nothing for too long.
+
+    Whoever meets it cannot know why; those that should deliver may do so when they are started again.
+
+    Attributes:
+        data_set: its name.
+    """
+
+    def __init__(self, data_set: str, why: str) -> None:
+        """Takes the data set, and what follows its name in one line."""
+        super().__init__(f"the replay of {data_set} {why}")
+        self.data_set = data_set
+        self.why = why
+
+    @classmethod
+    def in_text(cls, text: str) -> Optional["NoDataError"]:
+        """The last one whose traceback is in a text, such as a task's log; None if there is none."""
+        found = list(_NO_DATA.finditer(text))
+        if not found:
+            return None
+        data_set = found[-1]["data_set"]
+        return cls(data_set, found[-1]["said"].removeprefix(f"the replay of {data_set} "))
 
 
 def unwritable(error: BaseException) -> Optional[str]:

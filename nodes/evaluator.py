@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from classact.models import registry
-from classact.nodes import divergence, parameters
+from classact.nodes import activity, divergence, parameters
 from classact.nodes import metrics as metrics_lib
 from classact.selection import losses
 
@@ -71,19 +71,24 @@ class Evaluator:
         Raises:
             DivergedError: if the parameters to measure are not finite.
         """
+        with activity.part(f"evaluator {self._name}"):
+            self._run()
+
+    def _run(self) -> None:
         evaluated = self._evaluated
         while not self._stop.is_set():
             due = (evaluated // self._every + 1) * self._every
-            response = self._learner.get_parameters(("learner",), due - 1, self._poll_seconds)
+            response = self._ask(due - 1)
             if response is None:
                 # A learner that went back to a checkpoint is measured again from there.
-                step = self._learner.get_step()
+                with activity.waiting("the learner"):
+                    step = self._learner.get_step()
                 evaluated = min(evaluated, step) if step >= 0 else evaluated
                 continue
             step, finished, payload = response
             if not payload and finished and step > evaluated:
                 # The last step is no multiple: ask for it whatever its number.
-                response = self._learner.get_parameters(("learner",), evaluated, self._poll_seconds)
+                response = self._ask(evaluated)
                 if response is None:
                     continue
                 step, finished, payload = response
@@ -95,9 +100,15 @@ class Evaluator:
                     step, {f"eval/{self._name}/{key}": value for key, value in values.items()}
                 )
                 evaluated = step
+                activity.progressed()
             if finished:
-                self._learner.report_evaluation(self._name, step)
+                with activity.waiting("the learner"):
+                    self._learner.report_evaluation(self._name, step)
                 return
+
+    def _ask(self, newer_than: int) -> tuple[int, bool, dict[str, memoryview]] | None:
+        with activity.waiting("the learner's parameters"):
+            return self._learner.get_parameters(("learner",), newer_than, self._poll_seconds)
 
 
 def classification_accuracy(
@@ -160,5 +171,6 @@ def whole_data_set(source: Any, batch_size: int) -> Callable[[], Iterator[Mappin
     def batches() -> Iterator[Mapping[str, np.ndarray]]:
         for start in range(0, source.num_examples, batch_size):
             yield source.batch(np.arange(start, min(start + batch_size, source.num_examples)))
+            activity.progressed()
 
     return batches

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from classact.nodes import activity, parameters, scoring
 from classact.nodes import mesh as mesh_lib
 from classact.nodes import metrics as metrics_lib
-from classact.nodes import parameters, scoring
 
 Batch = Mapping[str, np.ndarray]
 # How long an idle server waits before it looks at the stop signal.
@@ -94,7 +94,7 @@ class InferenceServer:
         self._log_every = log_every
         self._requests: queue.Queue[_Request] = queue.Queue()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
     def score(self, batch: Batch) -> Scores:
@@ -135,6 +135,10 @@ class InferenceServer:
                 raise RuntimeError("the inference server failed") from self._error
         self._thread.join(timeout=2 * _IDLE_SECONDS)
 
+    def _run(self) -> None:
+        with activity.part("scoring"):
+            self._serve()
+
     def _serve(self) -> None:
         statistics = _Statistics()
         held: list[_Request] = []
@@ -143,10 +147,15 @@ class InferenceServer:
             while not self._stop.is_set():
                 # The next batch is handed to the device while it still computes the
                 # last one, so that it does not wait for Python in between.
-                requests, held = self._gather(held, wait=running is None)
+                if running is None:
+                    with activity.waiting("requests"):
+                        requests, held = self._gather(held, wait=True)
+                else:
+                    requests, held = self._gather(held, wait=False)
                 started = self._start(requests) if requests else None
                 if running is not None:
                     self._finish(running, statistics)
+                    activity.progressed()
                 running = started
         # Whatever it was, run loops wait for it: it is handed to them and to `wait`.
         except Exception as error:
@@ -210,7 +219,8 @@ class InferenceServer:
     def _variables(self) -> tuple[int, dict[str, Any]]:
         if self._follower is None:
             return -1, self._fixed
-        step, followed = self._follower.latest(self._first_parameters_seconds)
+        with activity.waiting("the learner's parameters"):
+            step, followed = self._follower.latest(self._first_parameters_seconds)
         return step, {**self._fixed, **{self._roles[name]: v for name, v in followed.items()}}
 
 

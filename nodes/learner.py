@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 from classact.calls import exposed
+from classact.nodes import activity, divergence, hosts, opening, parameters, saving, training
 from classact.nodes import batches as batches_lib
 from classact.nodes import clocks as clocks_lib
-from classact.nodes import divergence, hosts, opening, parameters, saving, training
 from classact.nodes import mesh as mesh_lib
 from classact.nodes import metrics as metrics_lib
 
@@ -111,7 +111,7 @@ class Learner:
     @exposed
     def get_parameters(
         self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
-    ) -> tuple[int, bool, dict[str, bytes]] | None:
+    ) -> tuple[int, bool, dict[str, memoryview]] | None:
         """RPC: parameters newer than a step; blocks up to `timeout` seconds.
 
         `follow`: whether the client will want all later ones too; see `ParameterStore.get`.
@@ -179,6 +179,10 @@ class Learner:
                 their next update, or wait in it until the engine stops them.
             TimeoutError: if an evaluator's last report does not come.
         """
+        with activity.part("learner"):
+            self._run()
+
+    def _run(self) -> None:
         step = int(self._state.step)
         try:
             if step:
@@ -188,7 +192,8 @@ class Learner:
             step = self._train(step)
             divergence.check_state(step, self._state)
             if step < self._config.steps and self._saver:
-                self._saver.save_stopped(step, self._state)
+                with activity.busy("saving a checkpoint"):
+                    self._saver.save_stopped(step, self._state)
         finally:
             self._batches.close()
             if step < self._config.steps and self._stop.is_set():
@@ -213,7 +218,8 @@ class Learner:
             started = time.monotonic()
             drawn = None if self._stop.is_set() else self._batches.draw(interval.add_wait)
             if self._hosts is not None:
-                drawn = self._hosts.agree(drawn)
+                with activity.waiting("the learner's other hosts"):
+                    drawn = self._hosts.agree(drawn)
             if drawn is None:
                 break
             trained_from = time.monotonic()
@@ -242,7 +248,9 @@ class Learner:
                 while in_flight:
                     interval.add_metrics(divergence.checked_metrics(*in_flight.popleft()))
                 divergence.check_state(step, self._state)
-                interval.add_save(self._saver.save(step, self._state))
+                with activity.busy("saving a checkpoint"):
+                    interval.add_save(self._saver.save(step, self._state))
+            activity.progressed()
         for item in in_flight:
             divergence.checked_metrics(*item)
         return step
@@ -250,10 +258,11 @@ class Learner:
     def _finish(self, step: int) -> None:
         """Saves the last step before anybody can measure it, and waits for the evaluators."""
         if self._saver:
-            self._saver.save_finished(step, self._state)
+            with activity.busy("saving the last checkpoint"):
+                self._saver.save_finished(step, self._state)
         self._store.offer(step, self._state.variables(), final=True)
         deadline = time.monotonic() + self._config.final_evaluation_seconds
-        with self._reports:
+        with self._reports, activity.waiting("the last evaluations"):
             while not self._stop.is_set():
                 late = [name for name in self._config.evaluators if self._last_report[name] < step]
                 if not late:
@@ -270,7 +279,8 @@ class Learner:
         found: dict[str, float] = collections.defaultdict(float)
         for data_set, ask in self._replay_statistics.items():
             try:
-                statistics = ask()
+                with activity.waiting(f"the tables of {data_set}"):
+                    statistics = ask()
             # It will be back, or no batch will come; training goes on meanwhile.
             except RuntimeError as error:
                 logging.warning("the tables of %s were not counted: %s", data_set, error)

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import flax.serialization
 import jax
@@ -35,7 +35,7 @@ class Parameters(NamedTuple):
 
     step: int
     finished: bool
-    payload: Mapping[str, bytes]
+    payload: Mapping[str, memoryview]
 
 
 def encode(variables: Variables) -> bytes:
@@ -43,9 +43,10 @@ def encode(variables: Variables) -> bytes:
     return flax.serialization.msgpack_serialize(jax.device_get(variables))
 
 
-def decode(data: bytes) -> Variables:
+def decode(data: bytes | memoryview) -> Variables:
     """Reads what `encode` wrote; a nested dict of numpy arrays."""
-    return flax.serialization.msgpack_restore(data)
+    # It takes whatever has bytes.
+    return flax.serialization.msgpack_restore(cast(bytes, data))
 
 
 class ParameterSource(Protocol):
@@ -53,7 +54,7 @@ class ParameterSource(Protocol):
 
     def get_parameters(
         self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
-    ) -> tuple[int, bool, dict[str, bytes]] | None:
+    ) -> tuple[int, bool, dict[str, memoryview]] | None:
         """Returns parameters newer than a step, or None after `timeout` seconds.
 
         `follow`: whether the client will want the versions after these as well.
@@ -93,7 +94,7 @@ class ParameterStore:
         # The newest step of each model that is published or will be: its copy is under way.
         self._copied: dict[str, int] = {}
         self._offered = -1
-        self._published: dict[str, tuple[int, bytes]] = {}
+        self._published: dict[str, tuple[int, memoryview]] = {}
         self._pending: tuple[int, dict[str, Variables], bool] | None = None
         self._finished = False
         self._closed = False
@@ -190,7 +191,8 @@ class ParameterStore:
                     return
                 step, models, final = self._pending
                 self._pending = None
-            encoded = {name: encode(variables) for name, variables in models.items()}
+            # A view, because those are sent and received without a copy: once for all followers.
+            encoded = {name: memoryview(encode(variables)) for name, variables in models.items()}
             with self._condition:
                 for name, data in encoded.items():
                     self._published[name] = (step, data)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from classact.nodes import divergence
+from classact.nodes import activity, divergence
 from classact.nodes import metrics as metrics_lib
 from classact.nodes.extremes import Extremes
 from classact.nodes.inference_server import Scores
@@ -114,27 +114,33 @@ class RunLoop:
         Raises:
             DivergedError: past the configured share of unusable scores.
         """
-        recent: list[np.ndarray] = []
         try:
-            for number, batch in enumerate(self._stream, start=1):
-                scores = self._scores(batch)
-                if scores is None or self._stop.is_set():
-                    break
-                self._insert(batch, scores)
-                recent.append(scores.values)
-                if number % self._log_every == 0:
-                    self._log(scores.step, np.concatenate(recent))
-                    recent = []
+            with activity.part("run loop"):
+                self._move()
         finally:
             self._writer.close()
             if self._extremes is not None:
                 self._extremes.save()
 
+    def _move(self) -> None:
+        recent: list[np.ndarray] = []
+        for number, batch in enumerate(self._stream, start=1):
+            scores = self._scores(batch)
+            if scores is None or self._stop.is_set():
+                break
+            self._insert(batch, scores)
+            recent.append(scores.values)
+            if number % self._log_every == 0:
+                self._log(scores.step, np.concatenate(recent))
+                recent = []
+            activity.progressed()
+
     def _scores(self, batch: Batch) -> Scores | None:
         if self._score is None:
             return Scores(np.zeros(len(batch["id"]), np.float32), -1)
         try:
-            return self._score(scoring_fields(batch))
+            with activity.waiting("scores"):
+                return self._score(scoring_fields(batch))
         except futures.CancelledError:
             return None
 
@@ -149,9 +155,10 @@ class RunLoop:
             "score": scores.values.astype(np.float32),
             "scored_step": np.full(len(found.keep), scores.step, np.int64),
         }
-        self._written += self._writer.write(
-            scored, lambda rows: self._clock().keys(found.values[rows], self._rng), found.keep
-        )
+        with activity.waiting("room in the replay"):
+            self._written += self._writer.write(
+                scored, lambda rows: self._clock().keys(found.values[rows], self._rng), found.keep
+            )
         self._report()
         if self._extremes is not None:
             self._extremes.add(scored, found.keep)

@@ -6,15 +6,11 @@ writer compresses only what becomes smaller by it: icons do, photographs as pixe
 
 import functools
 from collections.abc import Sequence
-from typing import Literal
 
 import cramjam
 import numpy as np
 
 from classact.replay.varints import varint
-
-Kind = Literal["auto", "none", "snappy"]
-KINDS: tuple[Kind, ...] = ("auto", "none", "snappy")
 
 # Compressed records above this part of their size are not worth the time: at 0.93, what
 # photographs come to, a writer spends twice as much and a reader three times.
@@ -27,11 +23,12 @@ _FOUR_BYTE_LITERAL = b"\xfc"
 class Compressor:
     """Compresses one writer's records, or not."""
 
-    def __init__(self, kind: Kind, record_bytes: int) -> None:
+    def __init__(self, kind: str, record_bytes: int) -> None:
         """Decides nothing yet.
 
         Args:
-            kind: "snappy" compresses all, "none" nothing, "auto" what becomes small enough by it.
+            kind: of `config.COMPRESSIONS`: "snappy" compresses all, "none" nothing, and "auto"
+                what becomes small enough by it.
             record_bytes: of each record.
         """
         self._kind = kind

@@ -1,4 +1,4 @@
-"""What the tables of a shard are; free of Reverb, so that a launcher can read it."""
+"""What the tables of a shard are, and how examples come into them; free of Reverb and gRPC."""
 
 import dataclasses
 
@@ -7,6 +7,9 @@ EXAMPLES_TABLE = "examples"
 # Holds the same examples in the order of arrival, unfiltered: the IID stream of
 # Algorithm 2. Both tables refer to one copy of the data.
 STREAM_TABLE = "stream"
+
+# What writers do with records: see `compression.Compressor`.
+COMPRESSIONS = ("auto", "none", "snappy")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,30 +74,34 @@ class InsertEncoder:
             prefix: of all contents.
             wanted: bool[tables, n], the items to insert; None: all. Each example needs one.
         """
-        heads = memoryview(self._heads(contents, prefix, keys.chunks)).cast("B")
+        encoded = fixed_width(keys.chunks, KEY_BYTES)
+        heads = memoryview(self._heads(contents, prefix, encoded)).cast("B")
         size = len(self._head) + len(prefix)
         pieces: list[bytes | memoryview] = []
         for index, content in enumerate(contents):
             pieces += (heads[index * size : (index + 1) * size], content)
         for number, item in enumerate(self._items):
             some = slice(None) if wanted is None else np.flatnonzero(wanted[number])
-            filled = item.filled(keys.items[number][some], keys.chunks[some], priorities[number][some])
-            pieces.append(filled.tobytes())
+            items = fixed_width(keys.items[number][some], KEY_BYTES)
+            pieces.append(item.filled(items, encoded[some], priorities[number][some]).tobytes())
         return b"".join(pieces)
 
     def _heads(self, contents: Sequence[bytes | memoryview], prefix: bytes, keys: np.ndarray) -> np.ndarray:
         """uint8[n, …]: all of each chunk that comes before its content, with the prefix."""
-        sizes = np.array([len(prefix) + len(content) for content in contents], np.uint64)
+        sizes = np.fromiter(map(len, contents), np.uint64, len(contents)) + np.uint64(len(prefix))
+        head = np.concatenate([self._head, np.frombuffer(prefix, np.uint8)])
+        heads = np.empty((len(contents), len(head)), np.uint8)
+        heads[:] = head
+        # Most have one size, and one row says it all.
+        lengths = sizes[:1] if (sizes == sizes[0]).all() else sizes
+        at = len(self._head)
         # Each length is that of all that follows it, so from the inside out.
-        lengths, at = [sizes], [len(self._head) - LENGTH_BYTES]
-        for own in (len(self._tensor), 1, len(self._chunk)):
-            lengths.append(lengths[-1] + np.uint64(LENGTH_BYTES + own))
-            at.append(at[-1] - LENGTH_BYTES - own)
-        heads = np.tile(np.concatenate([self._head, np.frombuffer(prefix, np.uint8)]), (len(contents), 1))
-        for start, length in zip(at, lengths, strict=True):
-            heads[:, start : start + LENGTH_BYTES] = fixed_width(length, LENGTH_BYTES)
+        for own in (0, len(self._tensor), 1, len(self._chunk)):
+            at -= LENGTH_BYTES + own
+            lengths = lengths + np.uint64(own + (LENGTH_BYTES if own else 0))
+            heads[:, at : at + LENGTH_BYTES] = fixed_width(lengths, LENGTH_BYTES)
         key_at = 1 + LENGTH_BYTES + self._chunk.index(_CHUNK_KEY)
-        heads[:, key_at : key_at + KEY_BYTES] = fixed_width(keys, KEY_BYTES)
+        heads[:, key_at : key_at + KEY_BYTES] = keys
         return heads
 
 
@@ -118,10 +122,11 @@ class _Item:
         self._chunk_at = start + len(head) + 8 + body[len(head) + 8 :].index(_CHUNK_KEY)
 
     def filled(self, keys: np.ndarray, chunks: np.ndarray, priorities: np.ndarray) -> np.ndarray:
-        """uint8[n, …] of n items."""
-        block = np.tile(self._template, (len(keys), 1))
-        block[:, self._key_at : self._key_at + KEY_BYTES] = fixed_width(keys, KEY_BYTES)
-        block[:, self._chunk_at : self._chunk_at + KEY_BYTES] = fixed_width(chunks, KEY_BYTES)
+        """uint8[n, …] of n items, from uint8[n, 10] of their encoded keys."""
+        block = np.empty((len(keys), len(self._template)), np.uint8)
+        block[:] = self._template
+        block[:, self._key_at : self._key_at + KEY_BYTES] = keys
+        block[:, self._chunk_at : self._chunk_at + KEY_BYTES] = chunks
         as_bytes = np.ascontiguousarray(priorities, "<f8").view(np.uint8).reshape(-1, 8)
         block[:, self._priority_at : self._priority_at + 8] = as_bytes
         return block

@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 
 import grpc
+import grpc.experimental
 import numpy as np
 
 from classact.replay import channel as channels
 from classact.replay import compression, protocol
 from classact.replay.channel import Unanswered
 from classact.replay.server_calls import ReplayError
+
+# The thread that takes reads the connection itself: no other one has to wake it for each message.
+_IN_THIS_THREAD = (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)
 
 
 class ResponseError(ValueError):
@@ -29,7 +33,7 @@ class SampleStream:
         self._address = address
         self._table = table
         self._timeout_ms = max(1, int(1000 * limiter_seconds))
-        self._channel = channels.connect(address)
+        self._channel = channels.connect(address, [_IN_THIS_THREAD])
         self._call: grpc.Call | None = None
         self._closed = False
 

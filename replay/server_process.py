@@ -69,6 +69,12 @@ def command(spec: ServerSpec, python: pathlib.Path) -> list[str]:
     return [str(python), "-I", str(_PROGRAM), json.dumps(argument)]
 
 
+def check_command(python: pathlib.Path) -> list[str]:
+    """The command that tries whether a Python can serve: else it fails, and says why."""
+    tried = 'import runpy, sys; runpy.run_path(sys.argv[1])["load_reverb"]()'
+    return [str(python), "-I", "-c", tried, str(_PROGRAM)]
+
+
 class ServerProcess:
     """A running server. It dies with the thread that made it, so make it in one that lasts as long."""
 

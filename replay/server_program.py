@@ -30,7 +30,7 @@ def main(argument: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     asked = json.loads(argument)
     _die_with(asked["parent"])
-    reverb = _load_reverb()
+    reverb = load_reverb()
     server = reverb.Server(
         [_table(reverb, table) for table in asked["tables"]],
         0,
@@ -69,7 +69,7 @@ def _die_with(parent: int) -> None:
         sys.exit("who started the replay server is gone")
 
 
-def _load_reverb() -> Any:
+def load_reverb() -> Any:
     """Returns Reverb's compiled module.
 
     Raises:

@@ -3,6 +3,7 @@
 import numpy as np
 
 _LOW, _MORE = 0x7F, 0x80
+_SHIFTS = np.arange(0, 70, 7, dtype=np.uint64)
 KEY_BYTES = 10
 LENGTH_BYTES = 5
 
@@ -29,7 +30,8 @@ def fixed_width(values: np.ndarray, width: int) -> np.ndarray:
     Returns:
         uint8[..., width].
     """
-    shifts = np.arange(0, 7 * width, 7, dtype=np.uint64)
-    found = ((values[..., None] >> shifts) & np.uint64(_LOW)).astype(np.uint8)
+    # Of the shifted numbers only the lowest byte counts.
+    found = (values[..., None] >> _SHIFTS[:width]).astype(np.uint8)
+    found &= _LOW
     found[..., :-1] |= _MORE
     return found

@@ -10,17 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from classact.replay import records
-from classact.replay.compression import Compressor, Kind
+from classact.replay.compression import Compressor
 from classact.replay.encoding import InsertEncoder, Keys
 from classact.replay.insert_stream import InsertStream
 from classact.replay.server_calls import ReplayError, ServerCalls
 
 # How long one wait for confirmations may block before the stop signal is looked at again.
 _FLUSH_SECONDS = 0.5
-# Items of a request.
-_REQUEST_ITEMS = 24
-# Items that may be unconfirmed when `write` returns.
-MAX_PENDING = 24
+# A request has as many examples as a quarter of the batch, within these bounds: each costs about
+# as much as 20 more examples in one. Within half a batch they stay young while the rate limiter
+# holds them back.
+_SHARE = 4
+_LEAST_EXAMPLES = 24
+# No more items than a request has examples are unconfirmed when `write` returns.
+MAX_PENDING = 64
 # Between two tries to reach a server that is gone.
 _RETRY_SECONDS = 1.0
 
@@ -58,9 +61,8 @@ class ReplayWriter:
     A server that is gone is waited for. What it had not confirmed is sent again when it is
     back, under the same keys: an item that is in the table already, as the server was gone for
     this writer alone, or has saved it, is replaced and not doubled. So what may be drawn twice
-    for this is what had been drawn already, but not confirmed, when the connection broke: some
-    of `MAX_PENDING` items at most, and none unless they were drawn within
-    the moment that a confirmation takes.
+    for this is what had been drawn already, but not confirmed, when the connection broke: of the
+    last 2 · `MAX_PENDING` items those that were drawn within the moment that a confirmation takes.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class ReplayWriter:
         tables: Sequence[str],
         stop: threading.Event,
         unreachable_seconds: float = 300.0,
-        compression: Kind = "auto",
+        compression: str = "auto",
     ) -> None:
         """Connects when it first writes.
 
@@ -94,6 +96,7 @@ class ReplayWriter:
         self._compress = Compressor(compression, codec.num_bytes)
         self._sent: collections.deque[_Sent] = collections.deque()
         self._stream: InsertStream | None = None
+        self._max_pending = 0
         # Since when nothing has been confirmed, and the server refuses.
         self._refused_since: float | None = None
 
@@ -118,7 +121,8 @@ class ReplayWriter:
         """
         chosen = np.flatnonzero(keep)
         rows = self._codec.pack(batch)
-        step = max(1, _REQUEST_ITEMS // len(self._tables))
+        self._max_pending = examples = min(max(len(chosen) // _SHARE, _LEAST_EXAMPLES), MAX_PENDING)
+        step = max(1, examples // len(self._tables))
         for start in range(0, len(chosen), step):
             if self._stop.is_set():
                 break
@@ -137,13 +141,13 @@ class ReplayWriter:
             self._sent.append(sent)
             if self._stream is not None:
                 self._send(self._stream, sent, found)
-            self.flush(MAX_PENDING)
+            self.flush(examples)
         return len(chosen)
 
     @property
     def max_pending(self) -> int:
-        """Examples that may be unconfirmed when `write` returns."""
-        return MAX_PENDING
+        """Examples that may be unconfirmed after the last `write`, in some table: its last ones."""
+        return self._max_pending
 
     def flush(self, max_pending: int = 0) -> None:
         """Blocks until at most `max_pending` items are unconfirmed, or until `stop`.

@@ -282,6 +282,7 @@ ONE_FIELD = [
     field("log_every", 0, "log_every=0", "at least 1"),
     field("checkpoint_every", -1, "checkpoint_every=-1", "at least 3"),
     field("restarts_per_hour", -1, "restarts_per_hour=-1", "at least 0"),
+    field("hung_seconds", 1, "hung_seconds=1.0", "0 (never), or a finite number of at least 5"),
     field("stop_notice_seconds", 0.0, "stop_notice_seconds=0.0", "above 0"),
     field("no_data_seconds", 0, "no_data_seconds=0.0", "a finite number above 0"),
     field("threads.learner", -1, "threads.learner=-1", "0: one per core"),

@@ -1,5 +1,7 @@
 import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -88,3 +90,25 @@ def test_versions_are_those_that_the_locks_pin():
 
 def test_of_what_is_not_here_there_is_no_version(folder):
     assert environments.versions() == {}
+
+
+@pytest.mark.parametrize("missing", [LAUNCHPAD, REPLAY])
+def test_a_run_is_refused_in_one_line_before_anything_starts(missing, tmp_path):
+    # In a process of its own: this one has loaded Launchpad.
+    both = {LAUNCHPAD: environments.launchpad_folder(), REPLAY: environments.replay_python()}
+    named = {part.variable: str(place) for part, place in both.items() if part is not missing}
+    kept = {name: value for name, value in os.environ.items() if name != missing.variable}
+    config = environments.__file__.replace("environments.py", "experiments/configs/classification.py")
+    command = [sys.executable, "-c", "from classact.launch.commands import cli; cli.entry_point()", "train"]
+    command += [f"--config={config}", "--config.train_data=digits", f"--workdir={tmp_path}/run"]
+    done = subprocess.run(
+        command,
+        env={**kept, **named, environments.FOLDER_VARIABLE: str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"classact: {missing.what}: ") and "`classact setup`" in line
+    assert not (tmp_path / "run").exists()

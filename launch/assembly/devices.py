@@ -6,23 +6,18 @@ Asked before anything starts, and without using a device.
 import dataclasses
 import importlib.metadata
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 
 from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch.assembly import gpu_split
 from classact.launch.assembly.parts import learning, shapes
 from classact.launch.assembly.parts.first_lines import FirstLines
-from classact.launch.engines import accelerators
+from classact.launch.engines import accelerators, jax_devices
 from classact.launch.engines.gpus import Assignment, assign
 from classact.launch.engines.interface import Engine
 from classact.launch.engines.outcome import LaunchError
 from classact.nodes import mesh
 
-# To import JAX and to find the devices.
-_ANSWER_SECONDS = 60.0
-_QUESTION = "import jax; print(jax.default_backend(), jax.local_device_count())"
 _SEVERAL_CPUS = "xla_force_host_platform_device_count"
 _LEARNER = ("learner", 0)
 # The one that asks must leave the memory to the one that trains.
@@ -101,7 +96,7 @@ def check(config: ExperimentConfig) -> str:
     """
     if config.mesh.fsdp == 1 and not _may_be_several():
         return "cpu"
-    backend, count = _counted({})
+    backend, count = jax_devices.counted({})
     _check_suits(config, backend, count)
     return backend
 
@@ -138,7 +133,7 @@ def _divided(
         because = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible})"
         raise ConfigError(f"resources: {error}{because}") from None
     learner = assigned[_LEARNER]
-    backend, count = _counted(environments[_LEARNER] | _ASKING)
+    backend, count = jax_devices.counted(environments[_LEARNER] | _ASKING)
     shown = ",".join(learner.devices)
     if learner.devices and (backend, count) != ("gpu", len(learner.devices)):
         raise ConfigError(
@@ -156,26 +151,6 @@ def _described(assigned: Mapping[tuple[str, int], Assignment]) -> str:
     several = {label for label, index in assigned if index > 0}
     listed = [f"{label}{f' {index}' if label in several else ''} {item}" for label, index, item in having]
     return f"GPUs: {'; '.join(listed) or 'none is used'}; all other nodes compute on the CPU"
-
-
-def _counted(environment: Mapping[str, str]) -> tuple[str, int]:
-    """What JAX calls the devices that a process with these variables sees, and their number."""
-    try:
-        asked = subprocess.run(
-            [sys.executable, "-c", _QUESTION],
-            capture_output=True,
-            text=True,
-            timeout=_ANSWER_SECONDS,
-            env={**os.environ, **environment},
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ConfigError(f"JAX did not count its devices within {_ANSWER_SECONDS:.0f} s") from None
-    if asked.returncode != 0:
-        last = (asked.stderr.strip().splitlines() or [f"exit status {asked.returncode}"])[-1]
-        raise ConfigError(f"JAX does not find its devices: {last}")
-    backend, count = asked.stdout.split()[-2:]
-    return backend, int(count)
 
 
 def _may_be_several() -> bool:

@@ -79,7 +79,7 @@ def _make_tasks(
 ) -> list[Task]:
     if resources is None:
         resources = _compute_threads(config, program.groups)
-    return make_tasks(
+    made = make_tasks(
         program,
         workdir=workdir,
         ports=ports,
@@ -89,6 +89,7 @@ def _make_tasks(
         resources=resources,
         own_environment=own_environment,
     )
+    return [dataclasses.replace(task, hung_seconds=config.hung_seconds) for task in made]
 
 
 def _compute_threads(config: ExperimentConfig, labels: Iterable[str]) -> dict[str, Resources]:

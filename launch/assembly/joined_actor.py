@@ -5,9 +5,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from classact.launch.assembly import factories
+from classact.launch.assembly import joined_learner, joined_run
+from classact.launch.assembly.inference_node import make_inference_node
 from classact.launch.assembly.launchpad import lp
-from classact.launch.commands import attach
+from classact.launch.assembly.run_loop_node import Reader, make_run_loop
+from classact.launch.assembly.run_spec import RunSpec
 from classact.selection import policies
 
 _POLL_SECONDS = 1.0
@@ -18,17 +20,17 @@ _END_SECONDS = 30.0
 
 
 def make(
-    build: factories.Factories,
+    spec: RunSpec,
     data_set: str,
     name: str,
-    readers: Sequence[factories.Reader],
+    readers: Sequence[Reader],
     learner: str,
     replays: Sequence[str],
 ) -> "JoinedActor":
     """Builds an actor in the main thread of its process.
 
     Args:
-        build: makes its parts as the experiment's own.
+        spec: what its parts are built from, as the experiment's own.
         data_set: whose stream it reads.
         name: of its metrics.
         readers: one for each of its run loops; a single one if nothing is scored.
@@ -39,14 +41,14 @@ def make(
     stop = lp.stop_event()
 
     def run() -> None:
-        if policies.get(build.config.data_sets[data_set].policy).scores:
-            client = attach.Learner(build.workdir, stop)
-            build.inference_node(data_set, name, client, replays, readers, stop).run()
+        if policies.get(spec.config.data_sets[data_set].policy).scores:
+            client = joined_learner.Learner(spec.workdir, stop)
+            make_inference_node(spec, data_set, name, client, replays, readers, stop).run()
         else:
             (reader,) = readers
-            build.make_run_loop(data_set, replays, None, reader, stop).run()
+            make_run_loop(spec, data_set, replays, None, reader, stop).run()
 
-    return JoinedActor(run, Experiment(build.workdir, learner), stop)
+    return JoinedActor(run, Experiment(spec.workdir, learner), stop)
 
 
 class Experiment:
@@ -64,11 +66,11 @@ class Experiment:
 
         Blocks for two seconds at most.
         """
-        self._answers = attach.greets(self._workdir, self._learner, _GREETING_SECONDS)
+        self._answers = joined_learner.greets(self._workdir, self._learner, _GREETING_SECONDS)
         now = time.monotonic()
         if self._answers:
             self._answered = now
-        return attach.has_ended(self._workdir) or now - self._answered > attach.SILENT_SECONDS
+        return joined_run.has_ended(self._workdir) or now - self._answered > joined_run.SILENT_SECONDS
 
     def watch(self, stop: threading.Event) -> None:
         """Blocks until the experiment is over, then sets `stop`; or until `stop`."""

@@ -8,13 +8,15 @@ leaves a temporary directory; this one avoids all three.
 import contextlib
 import pathlib
 import tempfile
+import threading
 from collections.abc import Iterator
 
 from classact import environments
-from classact.calls.addresses import unix_path
+from classact.calls.addresses import UNIX, unix_path
 from classact.launch.assembly.launchpad import address as lp_address
 from classact.launch.assembly.launchpad import base, lp
-from classact.replay import certificate, gate, server_process, tables
+from classact.nodes import activity
+from classact.replay import alive, certificate, gate, server_process, tables
 from classact.replay.config import TableConfig
 
 # Launchpad's name for the address of a replay's server.
@@ -66,7 +68,11 @@ class ReplayNode(lp.PyNode):
         with _socket_behind(self._address.resolve()) as socket:
             spec = server_process.ServerSpec(made, socket, self._folder)
             command = server_process.command(spec, environments.replay_python())
-            server_process.ServerProcess(command).run(lp.stop_event())
+            server = server_process.ServerProcess(command)
+            # One that hangs does not end: this process's heartbeat then says that it does not get on.
+            attend = ("tables", alive.Alive(f"{UNIX}{socket}", server.pid), lp.stop_event())
+            threading.Thread(target=activity.attend, args=attend, name="attend", daemon=True).start()
+            server.run(lp.stop_event())
 
 
 @contextlib.contextmanager

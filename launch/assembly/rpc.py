@@ -45,7 +45,7 @@ class LearnerClient:
 
     def get_parameters(
         self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
-    ) -> tuple[int, bool, dict[str, bytes]] | None:
+    ) -> tuple[int, bool, dict[str, memoryview]] | None:
         """See `Learner.get_parameters`; None also when stopped."""
         with contextlib.suppress(StoppedError):
             return self._call("get_parameters", list(names), newer_than, timeout, follow)

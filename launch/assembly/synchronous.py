@@ -6,30 +6,25 @@ The oracle of the asynchronous system: it leaves the same files, so that
 
 import queue
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from classact.data.stream import IIDStream
-from classact.experiments.config import DataSetConfig, ExperimentConfig
+from classact.experiments.config import ExperimentConfig
 from classact.launch.assembly.parts import (
     class_meaning,
     evaluators,
-    learning,
-    networks,
-    references,
+    one_loop,
     shapes,
-    sources,
 )
 from classact.launch.engines.interrupts import Interrupt, interrupts_to
 from classact.launch.engines.outcome import Outcome
 from classact.nodes import batches as batches_lib
-from classact.nodes import checkpoints, divergence, synchronous, training
+from classact.nodes import checkpoints, divergence, training
 from classact.nodes.errors import DivergedError
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
-from classact.selection import policies
 
 
 def run_synchronous(config: ExperimentConfig, workdir: Any, data: Mapping[str, shapes.DataShape]) -> Outcome:
@@ -56,7 +51,7 @@ def run_synchronous(config: ExperimentConfig, workdir: Any, data: Mapping[str, s
 
     try:
         with interrupts_to(events):
-            state = _train(config, data, shape, on_step)
+            state = one_loop.train(config, data, on_step)
     except _InterruptedError:
         interrupt = events.get()
         return Outcome(
@@ -78,40 +73,6 @@ def run_synchronous(config: ExperimentConfig, workdir: Any, data: Mapping[str, s
 
 class _InterruptedError(Exception):
     """A signal asked for the end."""
-
-
-def _train(
-    config: ExperimentConfig,
-    data: Mapping[str, shapes.DataShape],
-    shape: shapes.DataShape,
-    on_step: Callable[..., None],
-) -> training.TrainState:
-    return synchronous.train(
-        {name: _data_set(config, own, data[name]) for name, own in config.data_sets.items()},
-        learning.make_task(config),
-        learning.trained_models(config, shape),
-        steps=config.steps,
-        seed=config.seed,
-        accumulation=config.gradient_accumulation,
-        on_step=on_step,
-    )
-
-
-def _data_set(config: ExperimentConfig, own: DataSetConfig, shape: shapes.DataShape) -> synchronous.DataSet:
-    models = networks.role_models(config, own, shape)
-    return synchronous.DataSet(
-        policies.get(own.policy),
-        # The reference of Algorithm 2 learns from the whole of what is scored.
-        IIDStream(
-            sources.open_train_source(config, own, shape.held_out, known=shape.classes),
-            own.super_batch_size,
-            config.seed,
-        ),
-        own.batch_size,
-        own.temperature,
-        {role: (models[role], variables) for role, variables in references.fixed_variables(own).items()},
-        config.max_nonfinite_share,
-    )
 
 
 class _Recorder:

@@ -15,7 +15,8 @@ USAGE = """\
 
 def main(argv: Sequence[str]) -> int:
     """Runs actors until the experiment ends; see `cli.main`."""
-    from classact.launch.commands import attach, attach_actors
+    from classact.launch.assembly import joined_run
+    from classact.launch.commands import attach_actors
     from classact.launch.engines.outcome import LaunchError
 
     workdir = flags.DEFINE_string("workdir", None, "Run directory of the experiment.")
@@ -26,13 +27,13 @@ def main(argv: Sequence[str]) -> int:
         joining = attach_actors.prepare(
             pathlib.Path(str(workdir.value)), str(data_set.value), int(count.value or 1)
         )
-    except attach.AttachError as error:
+    except joined_run.AttachError as error:
         raise arguments.UsageError(str(error)) from None
     terminal.say_first(joining.first_lines)
     stop, stopped = terminal.stop_on_signals()
     try:
         outcome = attach_actors.run(joining, stop, report=lambda line: print(line, flush=True))
-    except (attach.AttachError, LaunchError) as error:
+    except (joined_run.AttachError, LaunchError) as error:
         terminal.complain(str(error))
         return 1
     terminal.say_how_it_ended(outcome)

@@ -7,102 +7,33 @@ keeps the ratio of samples to inserts whoever writes.
 """
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 import platform
-import random
 import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from classact.calls import addresses
+from classact.calls import addresses, keys
 from classact.data.classes import Classes
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly import factories, joined_actor, joined_devices, tasks
-from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly import actors_program, joined_devices, joined_learner, joined_run, tasks
+from classact.launch.assembly.actors_program import JoiningActors
+from classact.launch.assembly.joined_run import AttachError
 from classact.launch.assembly.parts import class_meaning, identity, networks, references, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines
-from classact.launch.commands import attach
-from classact.launch.commands.attach import AttachError
+from classact.launch.assembly.run_spec import RunSpec
 from classact.launch.engines import ports, resources
 from classact.launch.engines.local import processes
 from classact.launch.engines.outcome import Outcome
 from classact.launch.engines.restarts import Restarts
 from classact.launch.engines.terms import Patience, Terms
-from classact.selection import policies
 
 _POLL_SECONDS = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class JoiningActors:
-    """Actors that have passed every check that can be made before they ask anybody.
-
-    Attributes:
-        build: makes what their nodes consist of, as the experiment's own.
-        data_set: whose stream they read and whose replay they fill.
-        call: tells this call's actors from others': host and random digits.
-        count: how many.
-        learner: its address.
-        replays: addresses of each of the data set's replay servers.
-        first_lines: what the user is told before they start.
-    """
-
-    build: factories.Factories
-    data_set: str
-    call: str
-    count: int
-    learner: str
-    replays: tuple[str, ...]
-    first_lines: Sequence[str] = ()
-
-    @property
-    def workdir(self) -> pathlib.Path:
-        """The run directory."""
-        return self.build.workdir
-
-    @property
-    def scores(self) -> bool:
-        """Whether they are inference servers with run loops; else they are run loops alone."""
-        return policies.get(self.build.config.data_sets[self.data_set].policy).scores
-
-    @property
-    def num_readers(self) -> int:
-        """How many run loops they have together."""
-        own = self.build.config.data_sets[self.data_set].inference
-        return self.count * (own.run_loops if self.scores else 1)
-
-    @property
-    def labels(self) -> list[str]:
-        """The label of each actor; its log and its metrics are named alike."""
-        kind = "inference" if self.scores else "run_loop"
-        return [f"{kind}/{self._name(index)}" for index in range(self.count)]
-
-    def readers(self, index: int) -> list[factories.Reader]:
-        """What the run loops of an actor read.
-
-        The experiment's own run loops split each epoch among them, which nobody can
-        join. So those of one call share another seed, made of the experiment's and of
-        the call's name, and split their own epochs: an example is scored at most once
-        per epoch of theirs, but an epoch of theirs is none of the experiment's. What
-        they add to the replay is drawn IID as well.
-        """
-        seed = self.build.config.seed
-        digest = hashlib.sha256(f"{seed} {self.data_set} {self.call}".encode()).digest()
-        own = int.from_bytes(digest[:4], "big")
-        each = self.num_readers // self.count
-        return [
-            factories.Reader(self._name(number), own, number, self.num_readers)
-            for number in range(index * each, (index + 1) * each)
-        ]
-
-    def _name(self, number: int) -> str:
-        return f"{self.data_set}-joined-{self.call}-{number}"
 
 
 def prepare(workdir: pathlib.Path, data_set: str, count: int) -> JoiningActors:
@@ -118,8 +49,8 @@ def prepare(workdir: pathlib.Path, data_set: str, count: int) -> JoiningActors:
             be reached from here, it has no such data set, or the data or the reference
             are not here or are others than the experiment's.
     """
-    fields, config = attach.read_fields(workdir), attach.read_config(workdir)
-    if attach.has_ended(workdir):
+    fields, config = joined_run.read_fields(workdir), joined_run.read_config(workdir)
+    if joined_run.has_ended(workdir):
         raise AttachError(f"{workdir}: the run has ended, there is nothing to join")
     if fields.get("launch") == "synchronous":
         raise AttachError(f"{workdir}: a synchronous run is one loop; it has no servers to join")
@@ -135,11 +66,11 @@ def prepare(workdir: pathlib.Path, data_set: str, count: int) -> JoiningActors:
     except (KeyError, TypeError):
         raise AttachError(f"{workdir / 'config.json'} is of another version of classact") from None
     learner, replays = _addresses(workdir, name, host)
-    attach.check_network(workdir, fields)
+    joined_run.check_network(workdir, fields)
     said = FirstLines()
     shape = _checked_here(config, name, theirs, directory, said)
-    build = factories.Factories(config, workdir.absolute(), {name: shape})
-    joining = JoiningActors(build, name, _call_name(), count, learner, replays, said.lines())
+    spec = RunSpec(config, workdir.absolute(), {name: shape})
+    joining = JoiningActors(spec, name, _call_name(), count, learner, replays, said.lines())
     if joining.num_readers > shape.num_examples:
         raise AttachError(
             f"count={count}: {shape.name} has {shape.num_examples} examples, too few for "
@@ -195,7 +126,7 @@ def _checked_here(
         references.check_reference(config, own, shape, said)
         networks.role_models(config, own, shape)
     except (ConfigError, DataError) as error:
-        raise AttachError(f"{error}{attach.elsewhere(directory)}") from None
+        raise AttachError(f"{error}{joined_run.elsewhere(directory)}") from None
     return shape
 
 
@@ -223,26 +154,31 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
 
     Raises:
         AttachError: if the run has no result although one of its servers cannot be
-            reached for two minutes: any at the beginning, the learner later.
+            reached for two minutes: any at the beginning, the learner later; or if this user
+            cannot read its keys.
     """
     for address in (joining.learner, *joining.replays):
         if not _wait_for(address, joining.workdir, stop):
             return Outcome("interrupted" if stop.is_set() else "completed")
+    joined_learner.check_keys(joining.workdir, (joining.learner, *joining.replays))
     with ports.LoopbackPorts() as free_ports:
         own = _devices(joining, report)
-        made = tasks.make_tasks(
-            build_program(joining),
-            workdir=joining.workdir,
-            ports=free_ports,
-            resources={label: _resources(joining, label) for label in joining.labels},
-            own_environment=lambda label, index: own.get(label, {}),
-        )
+        made = [
+            dataclasses.replace(task, hung_seconds=joining.run.config.hung_seconds)
+            for task in tasks.make_tasks(
+                actors_program.build_program(joining),
+                workdir=joining.workdir,
+                ports=free_ports,
+                resources={label: _resources(joining, label) for label in joining.labels},
+                own_environment=lambda label, index: own.get(label, {}),
+            )
+        ]
 
         def say_what_has_started() -> None:
             for task in made:
                 report(f"{task.name} starts; its log: {task.log_path}")
 
-        config = joining.build.config
+        config = joining.run.config
         terms = Terms(
             joining.labels,
             Patience(stop_notice=config.stop_notice_seconds),
@@ -250,39 +186,19 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
             say_what_has_started,
         )
         outcome = processes.run_processes(made, terms)
-    if outcome.status == "completed" and not attach.has_ended(joining.workdir):
-        raise AttachError(attach.silence(joining.workdir))
+    if outcome.status == "completed" and not joined_run.has_ended(joining.workdir):
+        raise AttachError(joined_run.silence(joining.workdir))
     return outcome
 
 
-def build_program(joining: JoiningActors) -> lp.Program:
-    """Builds the program of actors that join: a node each, without a server of its own.
-
-    With several replay servers the run loops write to them in turn, from a random one on.
-    """
-    program = lp.Program("classact actors")
-    first = random.randrange(len(joining.replays))
-    replays = (*joining.replays[first:], *joining.replays[:first])
-    for index, label in enumerate(joining.labels):
-        node = lp.PyClassNode(
-            joined_actor.make,
-            joining.build,
-            joining.data_set,
-            label.split("/")[1],
-            joining.readers(index),
-            joining.learner,
-            replays,
-        )
-        with program.group(label):
-            program.add_node(node)
-    return program
-
-
 def _resources(joining: JoiningActors, label: str) -> resources.Resources:
-    """As the experiment's own actors; besides, gRPC must reach its hosts without a proxy."""
+    """As the experiment's own actors; they need its keys, and gRPC must reach its hosts without a proxy."""
     hosts = [host for address in (joining.learner, *joining.replays) if (host := _host(address))]
-    threads = getattr(joining.build.config.threads, label.split("/")[0])
-    return resources.Resources(threads=threads or None, env=resources.proxy_exceptions(hosts))
+    env = resources.proxy_exceptions(hosts)
+    if hosts:
+        env[keys.VARIABLE] = str(joining.workdir / keys.FILE_NAME)
+    threads = getattr(joining.run.config.threads, label.split("/")[0])
+    return resources.Resources(threads=threads or None, env=env)
 
 
 def _devices(joining: JoiningActors, report: Callable[[str], None]) -> Mapping[str, Mapping[str, str]]:
@@ -298,11 +214,11 @@ def _wait_for(address: str, workdir: pathlib.Path, stop: threading.Event) -> boo
     """Waits until a server of the experiment answers; False if it has ended or `stop` is set."""
     silent_since = time.monotonic()
     while not addresses.answers(address):
-        if attach.has_ended(workdir) or stop.wait(_POLL_SECONDS):
+        if joined_run.has_ended(workdir) or stop.wait(_POLL_SECONDS):
             return False
-        if time.monotonic() - silent_since > attach.SILENT_SECONDS:
+        if time.monotonic() - silent_since > joined_run.SILENT_SECONDS:
             raise AttachError(
-                f"{workdir}: nothing answered at {address} for {attach.SILENT_SECONDS:.0f} s, and the run "
-                "has no result.json"
+                f"{workdir}: nothing answered at {address} for {joined_run.SILENT_SECONDS:.0f} s, and the "
+                "run has no result.json"
             )
     return True

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from classact import user_code
+from classact import environments, user_code
 from classact.launch.commands import command_help, terminal
 from classact.launch.commands.arguments import UsageError
 
@@ -42,7 +42,7 @@ def exit_with(status: int) -> NoReturn:
     """Ends this process now."""
     sys.stdout.flush()
     sys.stderr.flush()
-    # A node's thread that did not stop, or a C++ thread of Reverb or TensorFlow,
+    # A node's thread that did not stop, or a C++ thread of gRPC or XLA,
     # must not hold up a process whose work is done and written.
     os._exit(status)
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         more = getattr(command, "MORE_HELP", "")
         print(command_help.of_command(command.USAGE, command.__name__, more), end="")
         return 0
-    except UsageError as error:
+    except (UsageError, environments.EnvironmentMissingError) as error:
         return terminal.complain(str(error))
     # Before there are nodes to stop, or after.
     except KeyboardInterrupt:

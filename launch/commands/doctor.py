@@ -18,10 +18,10 @@ import psutil
 import uv
 
 from classact import environments
-from classact.launch.assembly import gpu_advice
-from classact.launch.commands import arguments, isolation
-from classact.launch.engines import ports, sockets
+from classact.launch.commands import arguments
+from classact.launch.engines import isolation, ports, sockets
 from classact.launch.engines.outcome import LaunchError
+from classact.replay import server_process
 
 USAGE = """\
   doctor    says what a run needs and what of it is here, where, and what to do about the rest;
@@ -48,8 +48,7 @@ import importlib.metadata, json, sys
 def version(name):
     try: return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError: return None
-print(json.dumps([sys.version.split()[0], {name: version(name) for name in sys.argv[2:]}]), flush=True)
-__import__(sys.argv[1])
+print(json.dumps([sys.version.split()[0], {name: version(name) for name in sys.argv[1:]}]))
 """
 _DEVICES = """
 import json, jax
@@ -136,18 +135,16 @@ def replay_server() -> Iterator[Finding]:
     except environments.EnvironmentMissingError as error:
         yield Finding(group, False, str(error), "classact setup")
         return
-    answer = _answer([str(python), "-c", _VERSIONS, "reverb", *_REPLAY])
-    if answer.said:
+    answer = _answer([str(python), "-c", _VERSIONS, *_REPLAY])
+    failure = answer.error
+    if not failure:
         version, packages = json.loads(answer.said[0])
-        yield Finding(group, answer.error == "", f"Python {version}, {python}")
+        failure = _answer(server_process.check_command(python)).error
+        yield Finding(group, not failure, f"Python {version}, {python}")
         yield Finding(group, None, _listed(packages))
-    if answer.error:
-        yield Finding(
-            group,
-            False,
-            f"`import reverb` fails with {python}: {answer.error}",
-            f"remove {python.parent.parent}, then: classact setup",
-        )
+    if failure:
+        advice = f"remove {python.parent.parent}, then: classact setup"
+        yield Finding(group, False, f"Reverb does not load: {failure}", advice)
 
 
 def launchpad() -> Iterator[Finding]:
@@ -181,6 +178,9 @@ def devices() -> Iterator[Finding]:
     for platform_name, kind in dict.fromkeys(kinds):
         count = kinds.count((platform_name, kind))
         yield Finding(group, True, f"JAX computes on {count} × {platform_name} ({kind})")
+    # Not above: it imports JAX, which may be what is broken.
+    from classact.launch.assembly import gpu_advice
+
     for line in gpu_advice.lines():
         yield Finding(group, None, line)
 
@@ -224,13 +224,14 @@ def launches() -> Iterator[Finding]:
         )
         said = answer.error or "; ".join(answer.said) or "no partition"
         yield Finding(group, None, f"slurm: {said}", advice)
-    answer = _answer([sys.executable, "-c", _VERSIONS, "ray", "ray"])
-    if answer.error:
+    try:
+        version = importlib.metadata.version("ray")
+    except importlib.metadata.PackageNotFoundError:
         yield Finding(group, None, "ray: not installed", "for --launch=ray: pip install 'classact[ray]'")
-    else:
-        address = os.environ.get("RAY_ADDRESS")
-        where = f"RAY_ADDRESS={address}" if address else "RAY_ADDRESS is not set: the cluster of this machine"
-        yield Finding(group, None, f"ray: {json.loads(answer.said[0])[1]['ray']}; {where}")
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    where = f"RAY_ADDRESS={address}" if address else "RAY_ADDRESS is not set: the cluster of this machine"
+    yield Finding(group, None, f"ray: {version}; {where}")
 
 
 def machine() -> Iterator[Finding]:

@@ -17,6 +17,7 @@ def main(argv: Sequence[str]) -> int:
     """Evaluates until the experiment ends; see `cli.main`."""
     from classact.data.source import DataError
     from classact.experiments.config import EVALUATOR_KINDS, ConfigError, EvaluatorConfig
+    from classact.launch.assembly import joined_run
     from classact.launch.commands import attach
     from classact.nodes.checkpoints import CheckpointError
     from classact.nodes.errors import DivergedError
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
             own,
             int(every.value or 0),
         )
-    except (attach.AttachError, ConfigError, DataError) as error:
+    except (joined_run.AttachError, ConfigError, DataError) as error:
         raise arguments.UsageError(str(error)) from None
     terminal.say_first(attached.first_lines)
     stop, stopped = terminal.stop_on_signals()
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     except DivergedError as error:
         terminal.complain(f"{workdir.value}: {error}")
         return 1
-    except attach.AttachError as error:
+    except joined_run.AttachError as error:
         terminal.complain(str(error))
         return 1
     return 128 + stopped[0] if stopped else 0

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from classact import environments
 from classact.data import captions, specs
 from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch.assembly import devices
@@ -24,8 +25,8 @@ from classact.launch.assembly.parts import (
     traced,
 )
 from classact.launch.assembly.parts.first_lines import FirstLines, describe_source
-from classact.launch.commands import isolation, resume
-from classact.launch.engines import folders, registry
+from classact.launch.commands import resume
+from classact.launch.engines import folders, isolation, registry
 from classact.launch.engines.interface import Engine
 from classact.nodes import opening
 
@@ -62,8 +63,11 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
     Raises:
         ConfigError: for a field that cannot be run, or a work directory with another run.
         source.DataError: for data that is missing, damaged or of the wrong kind.
+        EnvironmentMissingError: if there is nobody to serve the replay.
     """
     runs = registry.get(engine)
+    if runs.has_nodes:
+        environments.replay_python()
     if runs.one_process and config.mesh.hosts > 1:
         raise ConfigError(
             f"mesh.hosts={config.mesh.hosts}: must be 1 with --launch={engine}, which is one process"

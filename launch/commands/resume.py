@@ -20,7 +20,7 @@ from classact.replay import folders
 # What may be another when a run goes on: where and how fast it runs, not what it computes.
 _FREE = {
     "mesh", "cluster", "resources", "threads", "log_every", "checkpoint_every", "record_examples",
-    "no_data_seconds", "restarts_per_hour", "stop_notice_seconds",
+    "no_data_seconds", "restarts_per_hour", "hung_seconds", "stop_notice_seconds",
 }  # fmt: skip
 _FREE_OF_DATA_SET = {"inference"}
 

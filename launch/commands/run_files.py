@@ -12,8 +12,8 @@ from typing import Any
 from classact import environments
 from classact.experiments import curves, ledger
 from classact.launch.assembly.parts import networks
-from classact.launch.commands import isolation
 from classact.launch.commands.prepared import Prepared
+from classact.launch.engines import isolation
 from classact.launch.engines.outcome import Outcome
 from classact.selection import policies
 

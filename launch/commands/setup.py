@@ -20,6 +20,7 @@ from absl import flags
 
 from classact import environments
 from classact.launch.commands import arguments, terminal
+from classact.replay import server_process
 
 USAGE = """\
   setup     [--folder=DIR] [--python=PYTHON]
@@ -120,10 +121,11 @@ def _make_replay(folder: pathlib.Path, python: str | None, lock: int) -> None:
         lock=lock,
     )
     # A processor or a C library that TensorFlow was not built for shows only now.
-    tried = subprocess.run([made, "-c", "import reverb"], capture_output=True, text=True, env=_quiet())
+    command = server_process.check_command(place / part.use)
+    tried = subprocess.run(command, capture_output=True, text=True)
     if tried.returncode:
         print(tried.stderr, file=sys.stderr)
-        raise SetupError(f"{part.what} was made, but `import reverb` fails there: {_last_line(tried)}")
+        raise SetupError(f"{part.what} was made, but Reverb does not load there: {_last_line(tried)}")
     environments.mark_whole(part, folder)
 
 
@@ -206,10 +208,6 @@ def uv_variables() -> Mapping[str, str]:
     folders = sorted(str(folder) for folder in pyenv.glob("versions/3.1*/bin"))
     variables["PATH"] = os.pathsep.join([variables.get("PATH", os.defpath), *folders])
     return variables
-
-
-def _quiet() -> Mapping[str, str]:
-    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def _writable(folders: Sequence[pathlib.Path]) -> pathlib.Path:

@@ -4,6 +4,7 @@ All of it is read from the run directory, as the progress display does: no node 
 asked, so the answer is the same from any machine that sees the directory.
 """
 
+import contextlib
 import json
 import pathlib
 import time
@@ -17,9 +18,12 @@ from absl import flags
 from classact.experiments import curves
 from classact.launch.commands import arguments
 from classact.launch.commands.progress import RunState
+from classact.launch.engines.task import DOING
 
 # Rates are over the last few records of a node.
 _RECENT_RECORDS = 5
+# What a task says of itself is written every ten seconds; a shared disk may show it late.
+_SAID_SECONDS = 60.0
 
 USAGE = """\
   status    --workdir=DIR
@@ -40,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
 
 def print_status(workdir: pathlib.Path, console: rich.console.Console | None = None) -> None:
     """Prints a line on the run and a line on each node that has written metrics or has an address.
+
+    Below them is what each task says that it does now, if its process runs.
 
     Args:
         workdir: the run directory.
@@ -71,6 +77,19 @@ def print_status(workdir: pathlib.Path, console: rich.console.Console | None = N
     for node, address in sorted(addresses.items()):
         table.add_row(node, address, "", "", "")
     console.print(table)
+    for name, said in _doing(workdir, now).items():
+        console.print(f"{name}: {said}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _doing(workdir: pathlib.Path, now: float) -> dict[str, str]:
+    """What each task has said of itself lately, where a process is watched."""
+    found = {}
+    for path in sorted((workdir / "logs").glob(f"*{DOING}")):
+        # The task may end at any moment; a launcher that was killed leaves what was said last.
+        with contextlib.suppress(OSError):
+            if now - path.stat().st_mtime < _SAID_SECONDS:
+                found[path.stem] = path.read_text(errors="replace").strip()
+    return found
 
 
 def _headline(run: curves.Run, learner: Sequence[Mapping[str, Any]]) -> str:

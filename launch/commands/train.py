@@ -35,8 +35,8 @@ MORE_HELP = f"""fields:
 def main(argv: Sequence[str]) -> int:
     """Trains one model, as the command line says; see `cli.main`."""
     from classact.experiments.config import ConfigError
-    from classact.launch.commands import config_file, isolation
-    from classact.launch.engines import registry
+    from classact.launch.commands import config_file
+    from classact.launch.engines import isolation, registry
 
     workdir = flags.DEFINE_string("workdir", None, "Run directory; a run in it goes on.")
     launch = flags.DEFINE_string("launch", registry.DEFAULT, "How to run the program: the name of an engine.")

@@ -16,14 +16,16 @@ from typing import Any
 from classact import user_code
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError
+from classact.launch.engines import heartbeat
 from classact.launch.engines.task import (
     DIVERGED_STATUS,
     FATAL_STATUS,
+    NO_DATA_STATUS,
     STOP_SIGNAL_VARIABLE,
     TASK_VARIABLE,
     UNWRITABLE_STATUS,
 )
-from classact.nodes.errors import DivergedError, FatalError, chain, unwritable
+from classact.nodes.errors import DivergedError, FatalError, NoDataError, chain, unwritable
 
 _FATAL = (FatalError, DataError, ConfigError, user_code.UserCodeError)
 
@@ -49,14 +51,15 @@ class Entry:
         In a task's process a failure prints its traceback, as far as that can be done, and
         ends the process at once: with `FATAL_STATUS` if a restart cannot cure it, with
         `DIVERGED_STATUS` if that is because the run has diverged, with `UNWRITABLE_STATUS` if
-        its files cannot be written, else with 1. Neither threads nor
-        what is registered for the exit are waited for: Orbax waits minutes there for the
+        its files cannot be written, with `NO_DATA_STATUS` if others delivered nothing, else with 1.
+        Neither threads nor what is registered for the exit are waited for: Orbax waits minutes there for the
         rest of a checkpoint that has failed, and JAX for the other hosts of a learner,
         which wait for this one.
 
         Raises:
           Exception: the function's failure, in any other process.
         """
+        heartbeat.beat()
         _heed(signal.Signals[os.environ.get(STOP_SIGNAL_VARIABLE, "SIGTERM")])
         ended: list[int] = []
         if TASK_VARIABLE in os.environ:
@@ -95,6 +98,8 @@ def _status_of(error: Exception) -> int:
         return UNWRITABLE_STATUS
     if isinstance(error, DivergedError):
         return DIVERGED_STATUS
+    if isinstance(error, NoDataError):
+        return NO_DATA_STATUS
     told = any(isinstance(behind, _FATAL) for behind in chain(error))
     return FATAL_STATUS if told or user_code.blamed(error) is not None else 1
 
@@ -137,8 +142,8 @@ def _print_blame(error: BaseException) -> None:
 def _leave_as(ended: list[int]) -> None:
     """Ends the process with the status of a node that has ended; does nothing without one.
 
-    When the interpreter takes itself apart, a thread of C++ that comes back to it (Courier's,
-    XLA's, Reverb's) aborts the process: one of some twenty evaluators ended so.
+    When the interpreter takes itself apart, a thread of C++ that comes back to it (gRPC's,
+    XLA's) aborts the process: one of some twenty evaluators ended so while Courier's were there too.
     """
     if ended:
         for stream in (sys.stdout, sys.stderr):

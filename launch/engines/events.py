@@ -17,12 +17,15 @@ class Crash:
       fatal: whether it is certain to happen again if the task is started again.
       diverged: learner step at which the task found that the run has diverged; None if it
         did not.
+      lacks: last part of the labels of those tasks that should have delivered something to this
+        one, and did not; "" if that is not the reason.
     """
 
     message: str
     traceback: str
     fatal: bool = False
     diverged: int | None = None
+    lacks: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import math
 import queue
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping
 
 from classact.launch.engines.events import Asked, Crash, Ended, Event
 from classact.launch.engines.interrupts import Interrupt, Interrupts, interrupts_to
@@ -26,6 +27,7 @@ from classact.nodes.errors import unwritable
 _TICK_SECONDS = 1.0
 # Of what a task said last, in a line for the user.
 _LAST_WORDS = 200
+_HOUR = 3600.0
 
 
 class Tasks(abc.ABC):
@@ -84,8 +86,7 @@ class Supervisor:
     def __init__(
         self,
         tasks: Tasks,
-        names: Sequence[str],
-        awaited: Collection[str],
+        labels: Mapping[str, str],
         terms: Terms,
         events: queue.SimpleQueue[Event],
         clock: Callable[[], float] = time.monotonic,
@@ -94,17 +95,19 @@ class Supervisor:
 
         Args:
           tasks: starts, stops and ends them.
-          names: of all tasks, in the order in which they are started.
-          awaited: names of those whose success is the run's.
+          labels: of all tasks by their names, in the order in which they are started.
           terms: how they are run.
           events: its queue; signals to this process are put there too.
           clock: gives the time in seconds; what `events.get` waits must pass on it.
+
+        Raises:
+          LaunchError: if a label of `terms.until` is no task's.
         """
         self.events = events
         self.running: set[str] = set()
         self._tasks = tasks
-        self._names = names
-        self._awaited = set(awaited)
+        self._labels = labels
+        self._awaited = terms.awaited(labels)
         self._terms = terms
         self._clock = clock
         self._plan = RestartPlan(terms.restarts, clock)
@@ -123,6 +126,10 @@ class Supervisor:
         self._grace_end: float | None = None
         self._verdict: Outcome | None = None
         self._asked_on_host = False
+        # Asked to stop so that they are started again, with when they are ended if they do not;
+        # and when that was tried, by what was lacking.
+        self._renewed: dict[str, float] = {}
+        self._tried: dict[str, float] = {}
 
     def run(self) -> Outcome:
         """Starts all tasks and watches over them until they are over; nothing is left then.
@@ -134,7 +141,7 @@ class Supervisor:
           OSError, LaunchError: if a task cannot be started.
         """
         try:
-            for name in self._names:
+            for name in self._labels:
                 self._tasks.start(name)
                 self._begun(name)
             self._terms.on_start()
@@ -168,7 +175,8 @@ class Supervisor:
                 self._tasks.look(set(self.running))
                 self._terms.on_tick()
             self._do_what_is_due()
-            wake = min([next_tick, *self._stopping.times, *self._plan.times, self._grace_end or next_tick])
+            times = [*self._stopping.times, *self._plan.times, *self._renewed.values()]
+            wake = min([next_tick, *times, self._grace_end or next_tick])
             with contextlib.suppress(queue.Empty):
                 self._on_event(self.events.get(timeout=max(0.0, wake - self._clock())))
         outcome = self._verdict or self._crash or Outcome("failed", message="the tasks ended by themselves")
@@ -200,6 +208,11 @@ class Supervisor:
         if self._grace_end is not None and self._clock() >= self._grace_end and self._crash is not None:
             self._stop(self._crash)
         self._stopping.advance(self.running)
+        deaf = {name for name, at in self._renewed.items() if at <= self._clock()}
+        if deaf:
+            # Once is enough; what hangs in the kernel ends when it does not any more.
+            self._renewed |= dict.fromkeys(deaf, math.inf)
+            self._tasks.kill(deaf)
         while (name := self._plan.due()) is not None:
             self._start_again(name)
 
@@ -232,6 +245,9 @@ class Supervisor:
             self._on_asked(ended.name, ended.signal)
         elif ended.stops_run:
             self._stop(self._crash or Outcome("completed"))
+        elif ended.name in self._renewed:
+            del self._renewed[ended.name]
+            self._on_crash(ended.name, ended.crash or Crash(f"task {ended.name} was asked to stop", ""))
         elif ended.crash is not None:
             self._on_crash(ended.name, ended.crash)
         elif ended.name in self._awaited:
@@ -242,6 +258,10 @@ class Supervisor:
                 self._stop(Outcome("completed", message=late))
 
     def _on_crash(self, name: str, crash: Crash) -> None:
+        if crash.lacks and not self._lacks_again(crash.lacks):
+            self._renew(crash.lacks)
+        elif crash.lacks:
+            crash = dataclasses.replace(crash, fatal=True)
         if self._crash is None and not self._starts_again(name, crash):
             before = self._plan.within_hour(name)
             times = "once" if before == 1 else f"{before} times"
@@ -253,6 +273,22 @@ class Supervisor:
             self._plan.cancel()
         if self._crash is not None and name in self._awaited:
             self._stop(self._crash)
+
+    def _lacks_again(self, what: str) -> bool:
+        """Whether all that should deliver something was started again within the hour, in vain."""
+        tried = self._tried.get(what)
+        return tried is not None and self._clock() - tried < _HOUR
+
+    def _renew(self, what: str) -> None:
+        """Asks all tasks that should deliver something to stop, to start them again."""
+        self._tried[what] = self._clock()
+        late = {name for name in self.running if self._labels[name].partition("/")[2] == what}
+        late -= self._awaited | set(self._renewed)
+        if late and self._terms.restarts.per_hour and self._crash is None:
+            _say(f"{', '.join(sorted(late))} deliver nothing, and are started again")
+            notice = self._terms.patience.stop_notice
+            self._renewed |= dict.fromkeys(late, self._clock() + notice + self._tasks.tell_seconds)
+            self._tasks.stop(late, notice)
 
     def _starts_again(self, name: str, crash: Crash) -> bool:
         """Plans another start, and says so, if a task that crashed is to have one."""
@@ -277,6 +313,7 @@ class Supervisor:
         self._verdict = verdict
         self._grace_end = None
         self._plan.cancel()
+        self._renewed.clear()
         self._stopping.begin(self.running)
 
 

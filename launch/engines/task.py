@@ -16,6 +16,9 @@ STOP_STATUS = 86
 FATAL_STATUS = 87
 """Exit status of a task that met an error which no restart cures, see `entry.Entry`."""
 
+NO_DATA_STATUS = 90
+"""Exit status of a task that got nothing from those that should deliver; its log says of which data set."""
+
 UNWRITABLE_STATUS = 88
 """As `FATAL_STATUS`, of a task whose files cannot be written; its log is one of them."""
 
@@ -26,6 +29,10 @@ TASK_VARIABLE = "CLASSACT_TASK"
 """Is in the environment of a task's process."""
 STOP_SIGNAL_VARIABLE = "CLASSACT_STOP_SIGNAL"
 """Names the signal that asks a task to stop where SIGTERM must not, see `entry.Entry`."""
+
+
+DOING = ".doing"
+"""Suffix of the file beside a task's log that holds what the task has last said of itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +49,7 @@ class Task:
       addresses: "host:port" of each server that the node starts.
       data_file: the serialised nodes of the group; read when the task starts.
       log_path: where its standard output and error go.
+      hung_seconds: how long it may be silent, or not get on, until it is ended; 0: for ever.
     """
 
     name: str
@@ -53,6 +61,7 @@ class Task:
     addresses: tuple[str, ...]
     data_file: Path
     log_path: Path
+    hung_seconds: float = 0.0
 
     def save(self, path: Path) -> None:
         """Writes the task as JSON, for `load` on the host where it runs."""
@@ -84,7 +93,7 @@ class Task:
 def remove_data_files(tasks: Sequence[Task]) -> None:
     """Deletes the serialised nodes, their folder if nothing else is in it, and the keys of their servers."""
     remove_files({task.data_file for task in tasks})
-    for path in {task.env[keys.VARIABLE] for task in tasks if keys.VARIABLE in task.env}:
+    for path in {task.env[keys.VARIABLE] for task in tasks if task.addresses and keys.VARIABLE in task.env}:
         Path(path).unlink(missing_ok=True)
 
 

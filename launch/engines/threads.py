@@ -63,13 +63,11 @@ def run_threads(functions: Mapping[str, Function], labels: Mapping[str, str], te
       LaunchError: before anything is started, if a label of `terms.until` is no node's.
       RuntimeError: outside the main thread.
     """
-    awaited = terms.awaited({name: labels[name] for name in functions})
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     started = time.process_time()
     threads = _Threads(functions, events)
-    watcher = supervisor.Supervisor(
-        threads, list(functions), awaited, dataclasses.replace(terms, restarts=Restarts()), events
-    )
+    terms = dataclasses.replace(terms, restarts=Restarts())
+    watcher = supervisor.Supervisor(threads, {name: labels[name] for name in functions}, terms, events)
     with watcher.interrupts(), _environment(proxy_exceptions([])):
         outcome = watcher.run()
     return dataclasses.replace(outcome, cpu_seconds=time.process_time() - started)

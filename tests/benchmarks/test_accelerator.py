@@ -39,6 +39,14 @@ accelerator.Benchmark(sizes, accelerator.Budget(1.0))
 """
 
 
+@pytest.fixture(autouse=True)
+def standard_promotion(monkeypatch):
+    """In bfloat16 flax's LayerNorm casts silently, as users' processes let it."""
+    monkeypatch.setenv("JAX_NUMPY_DTYPE_PROMOTION", "standard")
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 def test_all_parts_are_measured(tmp_path, capsys):
     out = tmp_path / "found.json"
     cache = jax.config.jax_compilation_cache_dir

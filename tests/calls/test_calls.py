@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from classact import calls
-from classact.calls import wire
+from classact.calls import protocol, wire
 
 # Longer than any test takes: an answer is not what ends it.
 NEVER = 600.0
@@ -127,7 +127,7 @@ def test_a_call_times_out_where_nobody_listens(client):
 
 def test_a_call_times_out_where_nobody_answers(serve, client, gate):
     serve({"wait": gate})
-    with pytest.raises(calls.NoAnswerError, match="no answer came in time"):
+    with pytest.raises(calls.NoAnswerError, match="deadline exceeded: no answer came in time"):
         client.call("wait", timeout=0.2)
 
 
@@ -136,12 +136,14 @@ def test_what_its_caller_has_given_up_is_not_begun(serve, client, gate, pool):
     serve({"wait": gate, "note": begun.append}, threads=1)
     waiting = pool.submit(client.call, "wait")
     gate.wait_for(1)
-    with pytest.raises(calls.NoAnswerError):
-        client.call("note", [1], timeout=0.1)
+    for number in (1, 2):
+        # The server's clock begins when a call has come: by the second one's end the first is over there.
+        with pytest.raises(calls.NoAnswerError):
+            client.call("note", [number], timeout=0.1)
     gate.open.set()
     assert waiting.result(SOON) == "through"
-    client.call("note", [2])
-    assert begun == [2]
+    client.call("note", [3])
+    assert 1 not in begun and 3 in begun
 
 
 def test_a_late_answer_is_not_taken_for_another_ones(serve, client, gate):
@@ -252,6 +254,21 @@ def test_more_bytes_than_may_wait_are_told_so(serve, client, gate, pool):
     gate.open.set()
     assert waiting.result(SOON) == "through"
     assert client.call("wait", [bytes(60_000)]) == "through"
+
+
+def test_a_call_that_is_too_large_is_not_sent(client, monkeypatch):
+    monkeypatch.setattr(protocol, "MAX_CALL_BYTES", 10_000)
+    with pytest.raises(calls.WireError, match=r"10\d+ bytes are more than a call carries, 10000"):
+        client.call("put", [bytes(10_000)])
+
+
+def test_a_server_hangs_up_on_what_is_too_large(serve, client, address, monkeypatch):
+    monkeypatch.setattr(protocol, "MAX_CALL_BYTES", 10_000)
+    serve({"put": len})
+    monkeypatch.undo()
+    with pytest.raises(calls.NoAnswerError):
+        client.call("put", [bytes(10_001)], timeout=0.3)
+    assert client.call("put", [bytes(5_000)]) == 5_000
 
 
 def test_all_followers_share_one_buffer(serve, client, pool):

@@ -54,7 +54,9 @@ def test_another_caller_is_refused_counted_and_logged(server, own, caplog):
         with pytest.raises(calls.RefusedError, match="does not take this caller's keys"):
             calls.Client(server.address, mixed, timeout=SOON).call("get")
         until_refused(server, 1)
-    (line,) = (record.getMessage() for record in caplog.records if "refused a caller" in record.getMessage())
+        server.stop()
+    line, last = (record.getMessage() for record in caplog.records)
+    assert last == f"calls at {server.address}: refused {server.refused} callers in all"
     assert f"calls at {server.address}: refused a caller from 127.0.0.1 without this run's keys" in line
 
 

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from classact.data.captions import LabelsAsText, Tokenized, class_text, with_shuffled_captions
 from classact.data.noise import with_label_noise
-from classact.data.source import ArraySource, DataError, Source, Subset, checked_indices, held_out_split
+from classact.data.source import ArraySource, DataError, Source, checked_indices
 from classact.data.tokenizer import load_tokenizer, train_tokenizer
+from classact.data.views import Subset, held_out_split
 
 
 class Pairs(Source):

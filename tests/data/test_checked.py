@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from classact.data.checked import checked
-from classact.data.source import ArraySource, DataError, SourceView
+from classact.data.source import ArraySource, DataError
+from classact.data.views import SourceView
 
 
 def squares(count=6):

@@ -7,7 +7,8 @@ import pytest
 
 from classact.data import classes, noise
 from classact.data.classes import Classes
-from classact.data.source import ArraySource, DataError, Subset
+from classact.data.source import ArraySource, DataError
+from classact.data.views import Subset
 
 
 def known(*names):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from classact.data.eval_split import eval_indices
-from classact.data.source import ArraySource, SourceView
+from classact.data.source import ArraySource
+from classact.data.views import SourceView
 
 
 def labelled(labels, images=None):

@@ -8,8 +8,9 @@ import pytest
 from classact.data import digests, specs
 from classact.data.fingerprint import difference, fingerprint, same_contents
 from classact.data.noise import with_label_noise
-from classact.data.source import ArraySource, Subset
+from classact.data.source import ArraySource
 from classact.data.tar_members import TarMember
+from classact.data.views import Subset
 
 BEFORE = {
     "num_examples": 1200,

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classact.data.noise import effective_noise_rate, with_label_noise
-from classact.data.source import ArraySource, Subset
+from classact.data.source import ArraySource
+from classact.data.views import Subset
 
 COUNT, CLASSES = 40_000, 10
 SOURCE = ArraySource("test", np.zeros((COUNT, 1, 1, 1), np.uint8), np.arange(COUNT) % CLASSES, CLASSES)

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classact.data.noise import with_label_noise
-from classact.data.source import ArraySource, DataError, SourceView
+from classact.data.source import ArraySource, DataError
 from classact.data.stream import IIDStream, newest_cursors
+from classact.data.views import SourceView
 
 
 def source_of(count):

@@ -8,7 +8,8 @@ FIELDS = groups.flatten(base.get_config().to_dict())
 UNLISTED = (
     "policy", "filter_ratio", "temperature", "score_shift", "max_nonfinite_share", "scorer.", "reference.",
     "replay.", "inference.", "seed", "log_every", "checkpoint_every", "record_examples", "no_data_seconds",
-    "restarts_per_hour", "stop_notice_seconds", "threads.", "cluster.", "evaluation.batch_size",
+    "restarts_per_hour", "hung_seconds", "stop_notice_seconds", "threads.", "cluster.", "resources.",
+    "evaluation.batch_size",
     # Of a single data set; and of a task that the runs do not have.
     "weight", "contrastive.",
 )  # fmt: skip

@@ -15,8 +15,9 @@ from PIL import Image
 from classact.experiments import resolution
 from classact.experiments.config import ConfigError
 from classact.experiments.configs import classification
+from classact.launch.assembly import joined_run
 from classact.launch.assembly.parts import learning, networks, references, sources
-from classact.launch.commands import attach, attach_actors, cli, run
+from classact.launch.commands import attach_actors, cli, run
 from classact.nodes import scoring
 from classact.selection import policies
 
@@ -227,7 +228,7 @@ def test_actors_do_not_join_with_a_renamed_class(place):
         json.dumps({"learner": ["127.0.0.1:1"], "replay/folder": ["127.0.0.1:2"]})
     )
     Path("abc/cow").rename("abc/aaa")
-    with pytest.raises(attach.AttachError, match="'aaa' only here, 'cow' only in the experiment"):
+    with pytest.raises(joined_run.AttachError, match="'aaa' only here, 'cow' only in the experiment"):
         attach_actors.prepare(Path("run"), "", 1)
 
 

@@ -20,8 +20,9 @@ import pytest
 from classact.data import captions, source, stream
 from classact.experiments import base, resolution
 from classact.experiments.config import ConfigError
-from classact.launch.assembly import factories
+from classact.launch.assembly import learner_node, run_loop_node
 from classact.launch.assembly.parts import shapes, sources
+from classact.launch.assembly.run_spec import RunSpec
 from classact.launch.commands import run
 from classact.models import registry, two_tower
 from classact.nodes import batches, cursors, parameters, run_loop, saving, training
@@ -323,19 +324,20 @@ def a_data_set_that_takes_long_to_open(place):
     registry._factories.setdefault("core_regression", softmax_regression)
     config = config_of(**{"learner.model": "core_regression", "no_data_seconds": 0.3})
     stop, opened = threading.Event(), threading.Event()
-    place.patch.setattr(factories.lp, "stop_event", lambda: stop)
+    place.patch.setattr(learner_node.lp, "stop_event", lambda: stop)
     place.patch.setattr(dataset, "ReplayDataset", SilentTable)
     place.patch.setattr(writer, "ReplayWriter", lambda *arguments: None)
     digits = sources.open_train_source(config, config)
-    build = factories.Factories(config, place.folder, {"digits": shapes.data_shape(config, digits)})
-    learner = build.learner(["nowhere:1"])
+    spec = RunSpec(config, place.folder, {"digits": shapes.data_shape(config, digits)})
+    learner = learner_node.build_learner(spec, ["nowhere:1"])
 
     def slow(*arguments, **named):
         assert not opened.wait(1.2)
         return digits
 
     def make_run_loop():
-        build.make_run_loop("digits", ["nowhere:1"], None, factories.Reader("a", 0, 0, 1), stop, learner)
+        reader = run_loop_node.Reader("a", 0, 0, 1)
+        run_loop_node.make_run_loop(spec, "digits", ["nowhere:1"], None, reader, stop, learner)
         stop.set()
 
     place.patch.setattr(sources, "open_train_source", slow)

@@ -18,9 +18,11 @@ from classact.data.source import DataError, Source
 from classact.experiments import base, report, resolution
 from classact.experiments.config import ConfigError
 from classact.experiments.configs import classification
-from classact.launch.assembly import factories
+from classact.launch.assembly import joined_run, run_loop_node
 from classact.launch.assembly.parts import shapes, sources
+from classact.launch.assembly.run_spec import RunSpec
 from classact.launch.commands import attach, attach_actors, cli, progress, run
+from classact.launch.engines.local.processes import Processes
 from classact.launch.engines.outcome import Outcome
 from classact.nodes.errors import FatalError
 
@@ -106,7 +108,7 @@ def in_a_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def begun(monkeypatch):
     """Begins a run as far as its `config.json`: it is interrupted at once."""
-    monkeypatch.setattr(run, "_run_program", lambda *_: Outcome("interrupted"))
+    monkeypatch.setattr(Processes, "run", lambda engine, job: Outcome("interrupted"))
     return lambda config: run.run(prepared(config), "processes")
 
 
@@ -199,7 +201,7 @@ def test_actors_do_not_join_with_another_data_set(begun):
     found = {"learner": ["127.0.0.1:1"], "replay/folder": ["127.0.0.1:2"]}
     pathlib.Path("run/endpoints.json").write_text(json.dumps(found))
     another_size()
-    with pytest.raises(attach.AttachError, match="the same number of examples, but names or sizes"):
+    with pytest.raises(joined_run.AttachError, match="the same number of examples, but names or sizes"):
         attach_actors.prepare(pathlib.Path("run"), "", 1)
 
 
@@ -216,10 +218,10 @@ def test_a_cursor_of_other_data_ends_a_run_at_once():
             "report_opening": lambda *_: None,
         },
     )
-    build = factories.Factories(config, pathlib.Path("run").absolute(), {"digits": shape})
-    reader = factories.Reader("digits-0", 0, 0, 1)
+    spec = RunSpec(config, pathlib.Path("run").absolute(), {"digits": shape})
+    reader = run_loop_node.Reader("digits-0", 0, 0, 1)
     with pytest.raises(FatalError, match="num_examples=7"):
-        build.make_run_loop("digits", ["127.0.0.1:1"], None, reader, None, learner())
+        run_loop_node.make_run_loop(spec, "digits", ["127.0.0.1:1"], None, reader, None, learner())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -29,7 +29,8 @@ PAIRS = f"train --config={CONFIGS}/image_text.py {SMALL} --config.train_data=cap
 FILES = {
     "my_sources.py": """
         import numpy as np
-        from classact.data.source import ArraySource, SourceView
+        from classact.data.source import ArraySource
+        from classact.data.views import SourceView
         from classact.data.specs import register_source
 
         @register_source("squares")
@@ -102,7 +103,7 @@ FILES = {
     "my_pairs.py": """
         import numpy as np
         from classact.data import specs
-        from classact.data.source import SourceView
+        from classact.data.views import SourceView
 
         class Labelled(SourceView):
             def __init__(self, source):

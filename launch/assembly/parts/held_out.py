@@ -3,7 +3,8 @@
 import numpy as np
 
 from classact.data import eval_split
-from classact.data.source import Source, SourceView, Subset
+from classact.data.source import Source
+from classact.data.views import SourceView, Subset
 from classact.experiments.config import ExperimentConfig
 from classact.launch.assembly.parts.first_lines import counted
 

@@ -17,7 +17,8 @@ import numpy as np
 from classact.data import fingerprint as fingerprint_lib
 from classact.data import specs
 from classact.data.fingerprint import difference, same_contents
-from classact.data.source import DataError, Source, SourceView
+from classact.data.source import DataError, Source
+from classact.data.views import SourceView
 from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch.assembly.parts import held_out, recorded, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from classact.data import captions, classes, noise, prompts, source, specs
+from classact.data import captions, classes, noise, prompts, source, specs, views
 from classact.data import tokenizer as tokenizer_lib
 from classact.experiments.config import (
     ConfigError,
@@ -48,7 +48,7 @@ def open_train_source(
         opened = classes.in_order_of(opened, known, "the run")
     if data_set.train_split != "all":
         try:
-            rest, other = source.held_out_split(opened, data_set.held_out, config.data_seed)
+            rest, other = views.held_out_split(opened, data_set.held_out, config.data_seed)
         except ValueError as error:
             raise ConfigError(f"held_out={data_set.held_out!r}: {error}") from None
         opened = other if data_set.train_split == "held_out" else rest
@@ -82,7 +82,7 @@ def open_eval_source(
                 raise source.DataError(f"{opened.name} has no captions, only labels: must not be distinct")
             texts = opened.caption_at(np.arange(opened.num_examples))
             _, first = np.unique(texts, return_index=True)
-            opened = source.Subset(opened, np.sort(first))
+            opened = views.Subset(opened, np.sort(first))
         return _tokenized(config, opened)
     _check_labels(opened)
     if evaluator.kind == "zero_shot" and not opened.class_names:

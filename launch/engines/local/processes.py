@@ -53,12 +53,11 @@ def run_processes(tasks: Sequence[Task], terms: Terms) -> Outcome:
         task's, or if something listens on a task's address (PortTakenError).
       RuntimeError: outside the main thread.
     """
-    awaited = terms.awaited({task.name: task.label for task in tasks})
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    started = _Started(tasks, events)
+    watcher = supervisor.Supervisor(started, {task.name: task.label for task in tasks}, terms, events)
     try:
         check_closed((task.name, address) for task in tasks for address in task.addresses)
-        started = _Started(tasks, events)
-        watcher = supervisor.Supervisor(started, [task.name for task in tasks], awaited, terms, events)
         with watcher.interrupts():
             return dataclasses.replace(watcher.run(), peak_bytes=started.peak_bytes)
     finally:

@@ -60,15 +60,14 @@ def run_actors(job: Job) -> Outcome:
         starts no actor within two minutes.
       RuntimeError: outside the main thread.
     """
-    awaited = job.terms.awaited(job.labels)
     cluster = job.config.on_cluster
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    tasks = ActorTasks(job.terms.patience.stop_notice, events)
+    watcher = Supervisor(tasks, job.labels, job.terms, events)
     with connected():
         needs = needs_of(cluster, job.servers)
         hosts = free_hosts(cluster.hosts)
         placed = place(needs, list(hosts.values()))
-        tasks = ActorTasks(job.terms.patience.stop_notice, events)
-        watcher = Supervisor(tasks, list(job.labels), awaited, job.terms, events)
         with watcher.interrupts(), contextlib.closing(Reservation(needs, placed, hosts)) as reservation:
             ports = reservation.open(job.workdir, job.servers, events)
             if isinstance(ports, Interrupt):

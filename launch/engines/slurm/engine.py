@@ -9,6 +9,8 @@ from classact.launch.engines.slurm.info import own_job_id
 from classact.launch.engines.slurm.job import run_job
 from classact.launch.engines.slurm.run import run_steps
 
+_KINDS = ("learner", "inference", "evaluator", "replay", "run_loop")
+
 
 class Slurm(Engine):
     """Every node is a step of a job."""
@@ -20,7 +22,8 @@ class Slurm(Engine):
 
     def check(self, config: ExperimentConfig) -> None:
         """Refuses shares of GPUs, which a step cannot be given."""
-        for kind, gpus in config.resources.said().items():
+        for kind in _KINDS:
+            gpus = getattr(config.on_cluster, kind).gpus
             if gpus != int(gpus):
                 raise ConfigError(
                     f"resources.{kind}.gpus={gpus:g}: must be a whole number with --launch=slurm, which "

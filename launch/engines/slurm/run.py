@@ -66,7 +66,7 @@ def run_steps(run: Job, job_id: str) -> Outcome:
         resources=resources_of_kinds(run.config.on_cluster, run.servers),
     )
     try:
-        awaited = run.terms.awaited({task.name: task.label for task in tasks})
+        awaited = run.terms.awaited(run.labels)
         commands = {
             task.name: step_command(allocation, task.host, needs[task.label, task.index], task.name)
             for task in tasks
@@ -80,8 +80,7 @@ def run_steps(run: Job, job_id: str) -> Outcome:
             run.signals,
         )
         with contextlib.closing(steps):
-            watcher = Supervisor(steps, [task.name for task in tasks], awaited, run.terms, run.signals)
-            return watcher.run().with_summed_peaks()
+            return Supervisor(steps, run.labels, run.terms, run.signals).run().with_summed_peaks()
     finally:
         remove_data_files(tasks)
 

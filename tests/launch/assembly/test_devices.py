@@ -25,7 +25,7 @@ def jax_says(monkeypatch):
             asked.append(command)
             return subprocess.CompletedProcess(command, status, said, complaint)
 
-        monkeypatch.setattr(devices.subprocess, "run", run)
+        monkeypatch.setattr(devices.jax_devices.subprocess, "run", run)
         return asked
 
     return answer
@@ -82,7 +82,7 @@ def machine(monkeypatch):
             said = f"{jax} {len(visible)}" if visible else "cpu 1"
             return subprocess.CompletedProcess(command, 0, said, "")
 
-        monkeypatch.setattr(devices.subprocess, "run", run)
+        monkeypatch.setattr(devices.jax_devices.subprocess, "run", run)
 
     return make
 
@@ -95,7 +95,9 @@ def placed(engine="processes", **changes):
     fields.update(changes)
     said = FirstLines()
     config = resolution.resolve(fields)
-    return devices.place(config, registry.get(engine), None, said), said.lines()
+    runs = registry.get(engine)
+    runs.check(config)
+    return devices.place(config, runs, None, said), said.lines()
 
 
 def test_each_nodes_process_sees_its_own_gpus(machine):
@@ -131,8 +133,9 @@ def test_one_gpu_is_shared_by_default(machine):
             r"mesh\.fsdp=4: must divide .* 2 a host",
         ),
         (0, {"gpus": {"inference": 0.5}}, r"resources\.inference\.gpus=0\.5: there are 0 GPUs: no driver"),
-        (2, {"engine": "threads", "gpus": {"learner": 1.0}}, "must be -1 with --launch=threads, one process"),
+        (2, {"engine": "threads", "gpus": {"learner": 1.0}}, "must be -1 with this launch, one process"),
         (2, {"engine": "slurm", "gpus": {"inference": 0.5}}, "must be a whole number with --launch=slurm"),
+        (2, {"engine": "synchronous", "gpus": {"learner": 1.0}}, "must be -1 with this launch, one process"),
     ],
 )
 def test_gpus_that_cannot_be_given_are_refused(machine, names, changes, message):
@@ -175,7 +178,7 @@ def test_a_tpu_is_the_learners(machine, jax_says, monkeypatch):
     assert found.environment("learner", 0) == {}
     assert found.environment("inference/icons", 0) == {"JAX_PLATFORMS": "cpu"}
     assert said[0].startswith("TPU: the learner has all")
-    with pytest.raises(ConfigError, match=r"mesh\.hosts=2: must be 1 .* on a TPU"):
+    with pytest.raises(ConfigError, match=r"mesh\.hosts=2: must be 1 .* with a TPU"):
         placed(mesh={"hosts": 2, "fsdp": 1})
 
 

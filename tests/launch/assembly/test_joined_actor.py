@@ -6,8 +6,7 @@ import time
 import pytest
 
 from classact import calls
-from classact.launch.assembly import joined_actor
-from classact.launch.commands import attach
+from classact.launch.assembly import joined_actor, joined_run
 
 SOON = 20.0
 
@@ -48,7 +47,7 @@ def test_it_ends_when_the_run_has_a_result(tmp_path, learner, stop):
 
 
 def test_it_ends_when_the_learner_is_gone_for_long(tmp_path, learner, stop, monkeypatch):
-    monkeypatch.setattr(attach, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(joined_run, "SILENT_SECONDS", 2.0)
     made = actor(tmp_path, learner, stop, stop.wait)
     learner.stop()
     assert 2.0 < timed(made.run) < SOON
@@ -56,7 +55,7 @@ def test_it_ends_when_the_learner_is_gone_for_long(tmp_path, learner, stop, monk
 
 
 def test_a_learner_that_is_back_in_time_is_not_gone(tmp_path, learner, monkeypatch):
-    monkeypatch.setattr(attach, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(joined_run, "SILENT_SECONDS", 1.0)
     experiment = joined_actor.Experiment(tmp_path, learner.address)
     threading.Event().wait(1.2)
     assert not experiment.is_over()
@@ -81,7 +80,7 @@ def test_a_failure_at_the_experiments_end_is_none(tmp_path, learner, stop, capsy
 def test_a_failure_after_the_learners_is_none(tmp_path, learner, stop, monkeypatch):
     """As when the whole experiment was killed: nobody writes a result."""
     monkeypatch.setattr(joined_actor, "_END_SECONDS", 0.5)
-    monkeypatch.setattr(attach, "SILENT_SECONDS", 3.0)
+    monkeypatch.setattr(joined_run, "SILENT_SECONDS", 3.0)
     made = actor(tmp_path, learner, stop, fail)
     learner.stop()
     assert timed(made.run) > 2.5

@@ -149,10 +149,10 @@ def test_local_tasks_get_sockets_and_no_keys(tmp_path):
 
 
 def test_what_cannot_have_a_socket_gets_a_port(tmp_path):
-    program = lp.Program("replay")
+    program = lp.Program("hosts")
     node = lp.PyNode(nothing)
-    node.allocate_address(address.Address("reverb"))
-    program.add_node(node, label="replay")
+    node.allocate_address(address.Address("coordinator"))
+    program.add_node(node, label="learner")
     with LoopbackPorts() as ports, PrivateSockets(tmp_path / "sockets") as sockets:
         (task,) = make_tasks(program, workdir=tmp_path, ports=ports, sockets=sockets)
     assert task.addresses[0].startswith("127.0.0.1:")

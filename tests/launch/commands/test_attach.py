@@ -13,8 +13,9 @@ from classact.data.source import DataError
 from classact.experiments import base
 from classact.experiments.config import ConfigError, EvaluatorConfig
 from classact.experiments.resolution import resolve
-from classact.launch.assembly import rpc
+from classact.launch.assembly import joined_learner, joined_run, rpc
 from classact.launch.commands import attach
+from classact.launch.engines.ports import LoopbackPorts
 from classact.nodes import checkpoints, parameters
 
 ACCURACY = EvaluatorConfig("accuracy", "")
@@ -42,13 +43,13 @@ def test_a_run_of_before_the_race_is_read_without_its_shift(workdir):
     fields = json.loads(path.read_text())
     fields["score_shift"] = fields["data_sets"]["digits"]["score_shift"] = 0.0
     path.write_text(json.dumps(fields))
-    assert attach.read_config(workdir).data_sets["digits"].temperature == 1.0
+    assert joined_run.read_config(workdir).data_sets["digits"].temperature == 1.0
 
 
 @pytest.mark.parametrize(
     ("name", "own", "error", "message"),
     [
-        ("test", ACCURACY, attach.AttachError, "an evaluator of that name"),
+        ("test", ACCURACY, joined_run.AttachError, "an evaluator of that name"),
         ("No", ACCURACY, ConfigError, "named by a-z"),
         ("new", EvaluatorConfig("retrieval", ""), ConfigError, "with task='classification'"),
         ("new", EvaluatorConfig("accuracy", "digitz"), DataError, "digits"),
@@ -83,7 +84,7 @@ def isolate(workdir, **elsewhere):
 )
 def test_an_isolated_run_is_joined_in_its_own_network_alone(workdir, elsewhere, message):
     isolate(workdir, **elsewhere)
-    with pytest.raises(attach.AttachError, match=message):
+    with pytest.raises(joined_run.AttachError, match=message):
         attach.prepare(workdir, "new", ACCURACY, every=0)
     # Its last checkpoint is a file like any other.
     (workdir / "result.json").write_text("{}")
@@ -109,7 +110,7 @@ def test_a_run_that_was_isolated_together_with_this_process_is_joined(workdir):
 def test_a_directory_that_is_no_runs_is_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
-    with pytest.raises(attach.AttachError, match=message):
+    with pytest.raises(joined_run.AttachError, match=message):
         attach.prepare(tmp_path, "new", ACCURACY, every=0)
 
 
@@ -118,30 +119,49 @@ def test_a_policy_that_is_not_here_is_not_taken_for_another_version(workdir):
     fields["data_sets"]["digits"]["policy"] = "policies_not_here:mine"
     fields["started"] = {"host": "shed", "directory": "/home/ann"}
     (workdir / "config.json").write_text(json.dumps(fields))
-    with pytest.raises(attach.AttachError, match="no module policies_not_here") as raised:
+    with pytest.raises(joined_run.AttachError, match="no module policies_not_here") as raised:
         attach.prepare(workdir, "new", ACCURACY, every=0)
     assert str(raised.value).endswith("; the experiment was started in /home/ann")
     assert "version" not in str(raised.value)
 
 
 def test_a_learner_that_is_gone_without_a_result_is_an_error(workdir, monkeypatch):
-    monkeypatch.setattr(attach, "SILENT_SECONDS", 1.0)
-    monkeypatch.setattr(attach, "_CALL_SECONDS", -4.5)
+    monkeypatch.setattr(joined_run, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(joined_learner, "_CALL_SECONDS", -4.5)
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     (workdir / "endpoints.json").write_text(json.dumps({"learner": [f"127.0.0.1:{port}"]}))
     calls.Keys.make().save(workdir / "keys.json")
     attached = attach.prepare(workdir, "new", ACCURACY, every=0)
-    with pytest.raises(attach.AttachError, match="did not answer"):
+    with pytest.raises(joined_run.AttachError, match="did not answer"):
         attach.evaluate(attached, threading.Event(), report=lambda line: None)
+
+
+def test_a_learner_on_another_host_is_asked_with_the_runs_keys(workdir):
+    keys = calls.Keys.make()
+    with LoopbackPorts() as ports:
+        server = calls.Server(f"127.0.0.1:{ports()}", {"get_step": lambda: 7}, keys)
+        server.start()
+        (workdir / "endpoints.json").write_text(json.dumps({"learner": [server.address]}))
+        keys.save(workdir / "keys.json")
+        assert joined_learner.Learner(workdir, threading.Event()).get_step() == 7
+        assert joined_learner.greets(workdir, server.address, 10.0)
+        calls.Keys.make().save(workdir / "keys.json")
+        assert not joined_learner.greets(workdir, server.address, 10.0)
+        server.stop()
+    attach.check_keys(workdir, ["far:1"])
+    (workdir / "keys.json").unlink()
+    attach.check_keys(workdir, ["unix:/here"])
+    with pytest.raises(joined_run.AttachError, match=r"keys cannot be used: .*keys\.json"):
+        attach.check_keys(workdir, ["unix:/here", "far:1"])
 
 
 def test_keys_that_others_may_read_are_refused(workdir):
     (workdir / "endpoints.json").write_text('{"learner": ["far:1"]}')
     calls.Keys.make().save(workdir / "keys.json")
     (workdir / "keys.json").chmod(0o644)
-    with pytest.raises(attach.AttachError, match=r"keys.json is open to others: chmod 600"):
-        attach.Learner(workdir, threading.Event()).get_step()
+    with pytest.raises(joined_run.AttachError, match=r"keys.json is open to others: chmod 600"):
+        joined_learner.Learner(workdir, threading.Event()).get_step()
 
 
 def test_a_clock_is_asked_of_a_learner_that_came_back_at_another_address(workdir, monkeypatch):
@@ -157,7 +177,7 @@ def test_a_clock_is_asked_of_a_learner_that_came_back_at_another_address(workdir
     monkeypatch.setattr(rpc, "LearnerClient", Client)
     monkeypatch.setattr(calls, "Client", lambda address, keys, timeout: address)
     calls.Keys.make().save(workdir / "keys.json")
-    learner = attach.Learner(workdir, threading.Event())
+    learner = joined_learner.Learner(workdir, threading.Event())
     (workdir / "endpoints.json").write_text('{"learner": ["gone:1"]}')
     with pytest.raises(rpc.RpcError):
         learner.get_clock("digits", 0)
@@ -168,7 +188,7 @@ def test_a_clock_is_asked_of_a_learner_that_came_back_at_another_address(workdir
 def test_a_run_that_ended_without_a_checkpoint_is_an_error(workdir):
     attached = attach.prepare(workdir, "new", ACCURACY, every=0)
     (workdir / "result.json").write_text('{"status": "failed"}')
-    with pytest.raises(attach.AttachError, match="ended without a checkpoint"):
+    with pytest.raises(joined_run.AttachError, match="ended without a checkpoint"):
         attach.prepare(workdir, "new", ACCURACY, every=0)
     with pytest.raises(checkpoints.CheckpointError, match="no complete checkpoint"):
         attach.evaluate(attached, threading.Event(), report=lambda line: None)
@@ -188,7 +208,7 @@ def test_after_the_learners_last_parameters_no_checkpoint_is_looked_for(workdir,
         def report_evaluation(self, evaluator, step):
             pass
 
-    monkeypatch.setattr(attach, "Learner", Finished)
+    monkeypatch.setattr(joined_learner, "Learner", Finished)
     attach.evaluate(attached, threading.Event(), report=lambda line: None)
     (line,) = (workdir / "metrics" / "evaluator-new.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 1500

@@ -12,9 +12,10 @@ import pytest
 from classact.data import stream
 from classact.experiments import base
 from classact.experiments.resolution import resolve
+from classact.launch.assembly import actors_program, joined_run
+from classact.launch.assembly.joined_run import AttachError
 from classact.launch.assembly.parts import shapes, sources
-from classact.launch.commands import attach, attach_actors
-from classact.launch.commands.attach import AttachError
+from classact.launch.commands import attach_actors
 
 
 def write_run(workdir, **changes):
@@ -71,7 +72,7 @@ def test_the_run_loops_of_a_call_split_epochs_of_their_own(workdir):
     joining, other = (attach_actors.prepare(workdir, "", 2) for _ in range(2))
     readers = [reader for index in range(2) for reader in joining.readers(index)]
     assert len({reader.name for reader in readers}) == len(readers) == joining.num_readers == 4
-    config = joining.build.config
+    config = joining.run.config
     source = sources.open_train_source(config, config.data_sets["digits"])
 
     def epoch(reader):
@@ -96,7 +97,7 @@ def test_without_scores_run_loops_join_alone(tmp_path):
 
 
 def test_all_actors_of_a_call_take_turns_over_the_replay_servers_from_the_same_one(workdir):
-    program = attach_actors.build_program(attach_actors.prepare(workdir, "", 4))
+    program = actors_program.build_program(attach_actors.prepare(workdir, "", 4))
     nodes = [node for group in program.groups.values() for node in group]
     (replays,) = {node._args[-1] for node in nodes}
     assert set(replays) == {"127.0.0.1:2", "127.0.0.1:3"}
@@ -111,7 +112,7 @@ def test_all_actors_of_a_call_take_turns_over_the_replay_servers_from_the_same_o
     [
         (lambda run: run.update(launch="synchronous"), "synchronous run is one loop"),
         (lambda run: run.pop("started"), "of another version"),
-        (lambda run: run["started"].update(host="far"), "loopback interface of far"),
+        (lambda run: run["started"].update(host="far"), "can be called on far alone"),
         (lambda run: run["started"]["data"]["digits"].update(num_examples=7), "num_examples is .*, there 7"),
         (
             lambda run: run["started"]["data"]["digits"]["record"].update(image="uint8[5, 5, 1]"),
@@ -132,6 +133,7 @@ def test_a_run_on_other_hosts_is_joined_from_anywhere(workdir):
     env = attach_actors._resources(joining, joining.labels[0]).environment()
     assert {"far", "farther"} <= set(env["no_proxy"].split(","))
     assert env["NPROC"] == "1"
+    assert env["CLASSACT_KEYS"] == str(workdir / "keys.json")
 
 
 def test_a_reference_that_is_not_here_says_where_the_run_was_started(workdir):
@@ -201,10 +203,17 @@ class TestWaitingForServers:
         return attach_actors.prepare(workdir, "", 1)
 
     def test_nobody_there(self, closed, monkeypatch):
-        monkeypatch.setattr(attach, "SILENT_SECONDS", 0.5)
+        monkeypatch.setattr(joined_run, "SILENT_SECONDS", 0.5)
         with pytest.raises(AttachError, match=f"nothing answered at {closed.learner}"):
             attach_actors.run(closed, threading.Event(), print)
         assert not (closed.workdir / "logs").exists()
+
+    def test_without_the_runs_keys(self, workdir):
+        with socket.create_server(("127.0.0.1", 0)) as somebody:
+            address = f"127.0.0.1:{somebody.getsockname()[1]}"
+            write_endpoints(workdir, address, [address])
+            with pytest.raises(AttachError, match=r"keys cannot be used: .*keys\.json"):
+                attach_actors.run(attach_actors.prepare(workdir, "", 1), threading.Event(), print)
 
     def test_stopped_meanwhile(self, closed):
         stop = threading.Event()

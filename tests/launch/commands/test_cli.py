@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from classact.data import icon_shards
-from classact.launch.commands import attach, attach_actors, cli, run, terminal
+from classact.launch.assembly import joined_run
+from classact.launch.commands import attach_actors, cli, run, terminal
 from classact.launch.engines.outcome import LaunchError, Outcome
 
 pytestmark = pytest.mark.usefixtures("clean_flags")
@@ -134,7 +135,7 @@ def test_the_exit_status_says_how_it_ended(workdir, capsys, monkeypatch, outcome
         (Outcome("interrupted", message="stopped by SIGTERM", signal=15), [], 143, "stopped by SIGTERM"),
         # Before anything was started.
         (Outcome("interrupted"), [2], 130, ""),
-        (attach.AttachError("the learner did not answer"), [], 1, "classact: the learner did not answer"),
+        (joined_run.AttachError("the learner did not answer"), [], 1, "classact: the learner did not answer"),
     ],
 )
 def test_how_actors_end(workdir, capsys, monkeypatch, end, stopped, status, said):

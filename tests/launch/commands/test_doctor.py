@@ -4,8 +4,9 @@ import sys
 import pytest
 
 from classact import environments
+from classact.launch.assembly import gpu_advice
 from classact.launch.commands import cli, doctor
-from classact.launch.engines import sockets
+from classact.launch.engines import accelerators, sockets
 
 pytestmark = pytest.mark.usefixtures("clean_flags")
 
@@ -44,13 +45,24 @@ def test_a_python_without_reverb_is_found_out(monkeypatch):
     monkeypatch.setenv(environments.REPLAY.variable, sys.executable)
     there, versions, fails = doctor.replay_server()
     assert there.good is False and "dm-reverb MISSING" in versions.text
-    assert fails.good is False and "No module named 'reverb'" in fails.text
+    assert fails.good is False and "is not installed" in fails.text
 
 
 def test_a_platform_that_is_not_there_is_said_with_what_to_do(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     finding = next(iter(doctor.devices()))
     assert finding.good is False and "JAX_PLATFORMS" in finding.advice
+
+
+def test_gpus_are_listed_with_how_to_divide_them(monkeypatch):
+    two = '[["gpu", "NVIDIA H200"], ["gpu", "NVIDIA H200"]]'
+    monkeypatch.setattr(doctor, "_answer", lambda command, **variables: doctor._Answer([two]))
+    found = accelerators.Found((accelerators.Gpu("0", "NVIDIA H200"), accelerators.Gpu("1", "NVIDIA H200")))
+    monkeypatch.setattr(accelerators, "found", lambda: found)
+    monkeypatch.setattr(gpu_advice, "_MODELS", (("vit_ti", "vit_mu_1_1"),))
+    said = [finding.text for finding in doctor.devices()]
+    assert "JAX computes on 2 × gpu (NVIDIA H200)" in said and "GPUs: 2: NVIDIA H200" in said
+    assert said[-1].split()[:2] == ["vit_ti", "vit_mu_1_1"] and "learner.gpus=1 inference.gpus=1" in said[-1]
 
 
 def test_a_folder_that_is_open_to_others_is_found_out(monkeypatch, tmp_path_factory):

@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import time
 
 import pytest
 import rich.console
@@ -87,3 +89,14 @@ def test_damaged_endpoints_are_named(workdir):
     (workdir / "endpoints.json").write_text("{")
     with pytest.raises(curves.RunError, match=r"endpoints\.json"):
         printed(workdir)
+
+
+def test_what_each_task_says_of_itself_is_shown_while_it_is_new(workdir):
+    logs = workdir / "logs"
+    logs.mkdir()
+    (logs / "learner.doing").write_text("learner: waiting for a batch of [icons] for 3 s\n")
+    (logs / "replay-icons.doing").write_text("tables: working\n")
+    long_ago = time.time() - 120
+    os.utime(logs / "replay-icons.doing", (long_ago, long_ago))
+    _, rows = printed(workdir)
+    assert rows == {"learner:": "learner: learner: waiting for a batch of [icons] for 3 s"}

@@ -22,6 +22,8 @@ from pathlib import Path
 from classact.calls import exposed
 
 SECONDS = 30.0
+# Of nodes on clusters.
+HUNG = 6.0
 LAUNCHED = ("learner", "run_loop-icons")
 
 
@@ -40,6 +42,21 @@ def act(port, name, server=None):
                 return
             reply = COMMANDS[command](server, *words)
             stage.sendall(f"{reply}\n".encode())
+
+
+def _loop(server):
+    """A function of a user's that never returns."""
+    from classact.nodes import activity
+
+    with activity.part("learner"):
+        while True:
+            pass
+
+
+def _lack(server, data_set):
+    from classact.nodes.errors import NoDataError
+
+    raise NoDataError(data_set, "delivered no batch for 3 s")
 
 
 def _call(server, number):
@@ -100,6 +117,8 @@ COMMANDS = {
     "crash": _crash,
     "fatal": _fatal,
     "wait": _wait,
+    "loop": _loop,
+    "lack": _lack,
     "last_words": _last_words,
     "stopped": _stopped,
     "stop": _stop,
@@ -244,6 +263,7 @@ def job_of(program, workdir, **changes):
         until=["learner"],
         on_start=lambda endpoints: None,
         command_module="none",
+        own_environment=lambda label, index: {},
     )
 
 
@@ -262,7 +282,7 @@ def steps(workdir, port):
     from classact.launch.engines.interrupts import interrupts_to
     from classact.launch.engines.slurm.engine import Slurm
 
-    job = job_of(program(port), workdir, stop_notice_seconds=12.0, restarts_per_hour=1)
+    job = job_of(program(port), workdir, stop_notice_seconds=12.0, restarts_per_hour=1, hung_seconds=HUNG)
     with interrupts_to(job.signals):
         outcome = Slurm().run(job)
         told = {"status": outcome.status, "message": outcome.message, "restarts": dict(outcome.restarts)}

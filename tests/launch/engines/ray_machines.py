@@ -108,7 +108,12 @@ def launch(workdir, port, per_hour=0, notice=8):
     cluster = base.get_config().to_dict()["cluster"]
     cluster["learner"].update({"gpus": 1, "memory_gb": 0.1, "partition": "trainer"})
     cluster["inference"]["cpus"] = cluster["run_loop"]["cpus"] = 2
-    changes = {"stop_notice_seconds": float(notice), "restarts_per_hour": per_hour, "cluster": cluster}
+    changes = {
+        "hung_seconds": puppets.HUNG,
+        "stop_notice_seconds": float(notice),
+        "restarts_per_hour": per_hour,
+        "cluster": cluster,
+    }
     outcome = run_actors(puppets.job_of(program, workdir, **changes))
     found = {"status": outcome.status, "message": outcome.message, "traceback": outcome.traceback}
     ends = {name: [end.exit_status, end.killed] for name, end in outcome.tasks.items()}

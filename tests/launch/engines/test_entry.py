@@ -19,12 +19,13 @@ from classact.launch.engines.entry import Entry
 from classact.launch.engines.task import (
     DIVERGED_STATUS,
     FATAL_STATUS,
+    NO_DATA_STATUS,
     STOP_SIGNAL_VARIABLE,
     STOP_STATUS,
     TASK_VARIABLE,
     UNWRITABLE_STATUS,
 )
-from classact.nodes import batches, errors
+from classact.nodes import errors
 
 # As a task's process: Launchpad's frame is the outermost one, and something waits at exit.
 SCRIPT = """
@@ -104,11 +105,21 @@ def test_a_stop_waits_for_a_lock_that_the_main_thread_holds(handlers):
     assert heard.get(timeout=2 * SOON)
 
 
+def test_that_nothing_was_delivered_has_a_status_of_its_own(capsys, in_task):
+    def fail():
+        raise errors.NoDataError("icons", "delivered no batch for 3 s")
+
+    with pytest.raises(LeftError) as ended:
+        Entry(fail)()
+    assert ended.value.args == (NO_DATA_STATUS,)
+    found = errors.NoDataError.in_text(capsys.readouterr().err)
+    assert (found.data_set, found.why) == ("icons", "delivered no batch for 3 s")
+
+
 @pytest.mark.parametrize(
     "kind",
     [
         errors.FatalError,
-        batches.NoDataError,
         DataError,
         ConfigError,
     ],

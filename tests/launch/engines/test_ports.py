@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from classact.launch.assembly.replay_node import ReplayNode
-from classact.launch.assembly.tasks import FixedAddress
 from classact.launch.engines.outcome import LaunchError
 from classact.launch.engines.ports import (
     LoopbackPorts,
@@ -18,7 +16,6 @@ from classact.launch.engines.ports import (
     free_ports,
     held,
 )
-from classact.replay.config import TableConfig
 
 
 def test_fixed_ports_follow_each_other_on_all_hosts():
@@ -102,30 +99,6 @@ def test_a_port_that_somebody_has_is_taken_whether_it_answers_or_is_shared(liste
                 waiting.enter_context(socket.create_connection(("127.0.0.1", int(address.split(":")[1])), 1))
             with pytest.raises(PortTakenError, match=f"task replay: .*{address}"):
                 check_closed([("replay", address)])
-
-
-# A server of gRPC, which shares its port with others that do.
-GRPC = """
-import sys, reverb
-from reverb import rate_limiters, selectors
-table = reverb.Table("t", selectors.Fifo(), selectors.Fifo(), 1, rate_limiters.MinSize(1))
-server = reverb.Server([table], port=int(sys.argv[1]))
-print("serves", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_a_replay_does_not_share_the_port_of_another_server(tmp_path):
-    (port,) = free_ports(1)
-    node = ReplayNode(TableConfig(batch_size=2, samples_per_insert=0.5, capacity=8), 8, tmp_path)
-    node.addresses[0].bind(FixedAddress(f"127.0.0.1:{port}"))
-    with subprocess.Popen(
-        [sys.executable, "-c", GRPC, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout.readline() == "serves\n"
-        with pytest.raises(PortTakenError, match=f"task replay: .*127.0.0.1:{port}"):
-            node.run()
-        other.stdin.close()
 
 
 def test_two_servers_with_one_address_are_named():

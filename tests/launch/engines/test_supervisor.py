@@ -54,9 +54,10 @@ class Stub(Tasks):
 
     def __init__(self, *names, when_stopped=(), when_killed=(), per_hour=0, **patience):
         self.events = events = Events()
-        awaited = [name for name in names if name.startswith("learner")]
+        # "inference-icons-1" is of the group "inference/icons".
+        labels = {name: "/".join(word for word in name.split("-") if not word.isdigit()) for name in names}
         terms = Terms(["learner"], Patience(**patience), Restarts(per_hour))
-        self.supervisor = Supervisor(self, names, awaited, terms, events, clock=lambda: events.now)
+        self.supervisor = Supervisor(self, labels, terms, events, clock=lambda: events.now)
         self.done = []
         self.asked = []
         self.started = []
@@ -147,11 +148,6 @@ def test_the_first_crash_is_the_runs():
     engine = Stub("learner", "replay", "evaluator", when_stopped=[Ended("evaluator")], crash_grace=LONG)
     outcome = engine.run(Ended("replay", OUCH), Ended("learner", Crash("lost its replay", "")))
     assert (outcome.status, outcome.failed_task) == ("failed", "replay")
-
-
-def test_a_crash_of_all_is_a_failure():
-    engine = Stub("replay", crash_grace=LONG)
-    assert engine.run(Ended("replay", OUCH)).failed_task == "replay"
 
 
 def test_a_task_may_end_the_run():
@@ -366,6 +362,68 @@ class TestRestarts:
         outcome = engine.run()
         assert outcome.tasks == {"replay": TaskEnd(-9, 4.0, 50, False)}
         assert outcome.cpu_seconds == 4.0
+
+
+LACKING = Crash("task learner crashed: no batch of icons", "…", lacks="icons")
+
+
+class TestLacking:
+    """A task to which others delivered nothing is started again, and so are these, once an hour."""
+
+    NAMES = ("learner", "replay-icons", "inference-icons-0", "inference-icons-1", "replay-texts", "evaluator")
+
+    def stub(self, when_stopped=(), **options):
+        return Stub(*self.NAMES, when_stopped=when_stopped, **options)
+
+    def test_those_that_should_deliver_are_started_again(self, capsys):
+        late = ["inference-icons-0", "inference-icons-1", "replay-icons"]
+        # One stops well, one fails as it stops, one was killed.
+        ends = [Ended(late[0]), Ended(late[1], OUCH), Ended(late[2], Crash("killed", ""))]
+        engine = self.stub(ends, per_hour=3, stop_notice=10.0)
+        engine.events.put_at(5.0, Ended("learner", LACKING))
+        engine.events.put_at(9.0, Ended("learner"))
+        outcome = engine.run()
+        assert outcome.status == "completed"
+        assert outcome.restarts == dict.fromkeys(["learner", *late], 1)
+        assert engine.asked[0] == (5.0, late, 10.0)
+        assert sorted(engine.restarted) == [(5.0, name) for name in sorted(["learner", *late])]
+        assert (
+            f"classact: {', '.join(late)} deliver nothing, and are started again" in capsys.readouterr().err
+        )
+
+    def test_one_that_does_not_stop_is_killed_after_the_notice(self):
+        engine = Stub(
+            "learner", "replay-icons", per_hour=3, stop_notice=10.0, when_killed=[Ended("replay-icons", OUCH)]
+        )
+        engine.events.put_at(5.0, Ended("learner", LACKING))
+        engine.events.put_at(20.0, Ended("learner"))
+        engine.events.put_at(20.1, Ended("replay-icons"))
+        outcome = engine.run()
+        assert (outcome.status, engine.done) == ("completed", ["stop", "kill", "stop"])
+        assert engine.restarted == [(5.0, "learner"), (15.0, "replay-icons")]
+
+    def test_a_second_time_within_the_hour_fails_the_run(self):
+        engine = self.stub(per_hour=9, crash_grace=0.0)
+        engine.events.put_at(5.0, Ended("learner", LACKING))
+        engine.events.put_at(900.0, Ended("learner", LACKING))
+        outcome = engine.run()
+        assert (outcome.status, outcome.failed_task) == ("failed", "learner")
+        assert outcome.message.startswith(LACKING.message)
+        assert engine.restarted == [(5.0, "learner")]
+
+    def test_but_not_an_hour_later(self):
+        engine = self.stub(per_hour=9)
+        engine.events.put_at(5.0, Ended("learner", LACKING))
+        engine.events.put_at(3700.0, Ended("learner", LACKING))
+        engine.events.put_at(3800.0, Ended("learner"))
+        assert engine.run().restarts["learner"] == 2
+
+    def test_where_nothing_is_started_again_the_run_fails_at_once(self):
+        engine = self.stub(per_hour=0)
+        outcome = engine.run(Ended("learner", LACKING))
+        assert (outcome.status, outcome.message) == ("failed", LACKING.message)
+        # Asked with all others, because the run ends.
+        assert engine.asked == [(0.0, sorted(set(self.NAMES) - {"learner"}), 8.0)]
 
 
 class TestPhases:

@@ -11,10 +11,12 @@ import pytest
 from classact.data.source import DataError
 from classact.experiments import base, resolution
 from classact.experiments.config import ConfigError, EvaluatorConfig
-from classact.launch.assembly import factories
+from classact.launch.assembly import joined_run, run_loop_node
 from classact.launch.assembly.parts import held_out, identity, recorded, references, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines
+from classact.launch.assembly.run_spec import RunSpec
 from classact.launch.commands import attach, run
+from classact.launch.engines.local.processes import Processes
 from classact.launch.engines.outcome import Outcome
 
 STARTED = {
@@ -74,7 +76,7 @@ def npz(path="a.npz", count=60, seed=0):
 @pytest.fixture(autouse=True)
 def in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "_run_program", lambda *_: Outcome("interrupted"))
+    monkeypatch.setattr(Processes, "run", lambda engine, job: Outcome("interrupted"))
     npz()
 
 
@@ -128,11 +130,12 @@ def test_a_node_that_opens_other_data_ends_the_run():
     (own,) = config.data_sets.values()
     shape = shapes.data_shape(config, sources.open_train_source(config, own))
     npz(seed=1)
-    build = factories.Factories(config, pathlib.Path("run").absolute(), {"npz": shape})
+    spec = RunSpec(config, pathlib.Path("run").absolute(), {"npz": shape})
+    reader = run_loop_node.Reader("npz-0", 0, 0, 1)
     with pytest.raises(
         DataError, match=r"npz:a\.npz is not what the run was started with: .* images or labels"
     ):
-        build.make_run_loop("npz", ["127.0.0.1:1"], None, factories.Reader("npz-0", 0, 0, 1), None)
+        run_loop_node.make_run_loop(spec, "npz", ["127.0.0.1:1"], None, reader, None)
 
 
 def test_nodes_take_what_was_held_out_when_the_run_was_prepared(monkeypatch):
@@ -196,7 +199,7 @@ def test_an_evaluator_that_joins_measures_on_what_was_held_out(monkeypatch):
     assert [more["on_training_data"] for more in seen] == [False, True]
     npz(seed=1)
     with pytest.raises(
-        attach.AttachError, match=r"npz:a\.npz is not what the run evaluates on: .* images or labels"
+        joined_run.AttachError, match=r"npz:a\.npz is not what the run evaluates on: .* images or labels"
     ):
         attached()
     # These are asked for.

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from classact.data.captions import LabelsAsText, Tokenized
-from classact.data.source import ArraySource, DataError, SourceView
+from classact.data.source import ArraySource, DataError
 from classact.data.tokenizer import BaseTokenizer
+from classact.data.views import SourceView
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.assembly.parts.text_lines import say_what_is_cut
 

@@ -1,8 +1,10 @@
 """Runs real processes; most are plain puppets, which start faster than Launchpad nodes."""
 
 import contextlib
+import dataclasses
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -165,6 +167,71 @@ def test_a_killed_server_is_started_again_on_its_address(tmp_path, stage, capsys
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("classact: task inference-icons crashed: killed by signal 9 (SIGKILL")
     assert str(log) in said and said.endswith("; started again (1 of 2 within the hour)")
+
+
+def hanging(workdir, stage, scene, hung_seconds=3.0, **terms):
+    """Runs puppets that are watched while `scene` directs them; returns the outcome."""
+    with LoopbackPorts() as ports:
+        job = puppets.job_of(puppets.program(stage.port), workdir)
+        tasks = [dataclasses.replace(task, hung_seconds=hung_seconds) for task in job.make_tasks(ports=ports)]
+        return perform(stage, scene, tasks, **terms)
+
+
+@pytest.mark.parametrize("name", puppets.LAUNCHED)
+def test_a_node_that_is_stopped_is_killed_and_started_again(tmp_path, stage, capsys, name):
+    def scene():
+        found = dict(zip(puppets.LAUNCHED, stage.await_puppets(*puppets.LAUNCHED), strict=True))
+        os.kill(found[name].pid, signal.SIGSTOP)
+        (found[name],) = stage.await_puppets(name)
+        found["learner"].tell("return")
+
+    outcome = hanging(tmp_path, stage, scene, restarts=Restarts(1))
+
+    assert (outcome.status, outcome.restarts) == ("completed", {name: 1})
+    (said,) = capsys.readouterr().err.splitlines()
+    assert re.match(
+        rf"classact: task {name} was silent for \d+ s; it last said, .*, and was killed; log:", said
+    )
+    assert said.endswith("; started again (1 of 1 within the hour)")
+
+
+def test_what_should_have_delivered_is_started_again_with_the_learner(tmp_path, stage, capsys):
+    def scene():
+        learner, run_loop = stage.await_puppets(*puppets.LAUNCHED)
+        run_loop.ask("deaf")
+        learner.tell("lack icons")
+        learner, run_loop = stage.await_puppets(*puppets.LAUNCHED)
+        run_loop.tell("wait")
+        learner.tell("lack icons")
+
+    options = {"restarts": Restarts(5), "patience": Patience(stop_notice=0.5, crash_grace=0)}
+    outcome = hanging(tmp_path, stage, scene, hung_seconds=0, **options)
+
+    # A second time within the hour: it was tried.
+    assert (outcome.status, outcome.failed_task) == ("failed", "learner")
+    assert outcome.restarts == {"learner": 1, "run_loop-icons": 1}
+    assert "task learner crashed: the replay of icons delivered no batch for 3 s; log:" in outcome.message
+    assert outcome.traceback.endswith("NoDataError: the replay of icons delivered no batch for 3 s")
+    assert "run_loop-icons deliver nothing, and are started again" in capsys.readouterr().err
+
+
+def test_a_learner_in_an_endless_loop_is_killed_with_the_place_where_it_was(tmp_path, stage):
+    def scene():
+        learner, run_loop = stage.await_puppets(*puppets.LAUNCHED)
+        learner.tell("loop")
+        run_loop.wait_until_gone(20)
+
+    outcome = hanging(tmp_path, stage, scene, patience=Patience(crash_grace=0))
+
+    assert (outcome.status, outcome.failed_task) == ("failed", "learner")
+    assert re.match(
+        r"task learner did not get on for \d+ s; it last said, learner: working, 0 done, the last \d+ s ago, "
+        r"in .*, line \d+ \(_loop\), and was killed; log: ",
+        outcome.message,
+    )
+    # Python's fault handler has printed where every thread is.
+    assert "Fatal Python error: Aborted" in outcome.traceback
+    assert re.search(r"\", line \d+ in _loop", outcome.traceback)
 
 
 def test_a_node_that_dies_too_often_ends_the_run(tmp_path, stage):

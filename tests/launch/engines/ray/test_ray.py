@@ -202,7 +202,7 @@ def test_an_address_without_a_cluster_is_refused(tmp_path, monkeypatch, address,
     program = lp.Program("none")
     program.add_node(lp.PyNode(print), label="learner")
     with pytest.raises(LaunchError, match=re.escape(says)):
-        run_actors(program, ray_machines.cluster_config(), tmp_path / "run", until=["learner"])
+        run_actors(puppets.job_of(program, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -223,7 +223,7 @@ def test_a_crash_ends_the_run_with_its_traceback(machines, tmp_path, stage):
     assert "saw the stop event" in (tmp_path / "run" / "logs" / "learner.log").read_text()
 
 
-def test_a_killed_node_and_a_killed_actor_are_started_again_on_their_host(machines, tmp_path, stage):
+def test_a_killed_a_hung_node_and_a_killed_actor_are_started_again_on_their_host(machines, tmp_path, stage):
     with launcher(machines, tmp_path / "run", stage, per_hour=2) as process:
         learner, run_loop = stage.await_puppets(*NAMES)
         os.kill(run_loop.pid, signal.SIGKILL)
@@ -234,11 +234,17 @@ def test_a_killed_node_and_a_killed_actor_are_started_again_on_their_host(machin
         (run_loop,) = stage.await_puppets(NAMES[1])
         assert run_loop.ask("call 21") == "42"
         assert machines.host_of(run_loop.pid) == "127.0.0.3"
+        # It hangs.
+        os.kill(learner.pid, signal.SIGSTOP)
+        (learner,) = stage.await_puppets(NAMES[0])
         learner.tell("return")
         found = outcome_of(process)
 
     assert process.returncode == 0
-    assert (found["status"], found["restarts"]) == ("completed", {"run_loop-icons": 2})
+    assert (found["status"], found["restarts"]) == (
+        "completed",
+        {"run_loop-icons": 2, "learner": 1},
+    )
     assert set(found["ends"]) == {"learner", "inference-icons", "run_loop-icons"}
 
 

@@ -311,13 +311,17 @@ def submitted(cluster, place, name, script, *options):
 
 
 @on_slurm
-def test_a_killed_node_is_started_again_and_a_cancelled_job_stops_its_learner_first(cluster, place, stage):
+def test_a_hung_and_a_killed_node_are_started_again_and_a_cancelled_job_stops_its_learner_first(
+    cluster, place, stage
+):
     workdir = place / "puppets"
     launch = [sys.executable, puppets.__file__, "steps", str(workdir), str(stage.port)]
     job = submitted(cluster, place, "puppets", f"exec {shlex.join(launch)}", "--no-requeue")
     learner, run_loop = stage.await_puppets(*puppets.LAUNCHED)
     os.kill(run_loop.pid, signal.SIGKILL)
     (run_loop,) = stage.await_puppets("run_loop-icons")
+    os.kill(learner.pid, signal.SIGSTOP)
+    (learner,) = stage.await_puppets("learner")
 
     learner.tell("last_words")
     # To all steps; the batch script gets its own signal when they have ended, or never.
@@ -331,12 +335,16 @@ def test_a_killed_node_is_started_again_and_a_cancelled_job_stops_its_learner_fi
     cluster.wait_until_empty()
 
     outcome = json.loads((workdir / "outcome.json").read_text())
-    assert (outcome["status"], outcome["restarts"]) == ("interrupted", {"run_loop-icons": 1})
+    assert (outcome["status"], outcome["restarts"]) == (
+        "interrupted",
+        {"run_loop-icons": 1, "learner": 1},
+    )
     assert "SIGTERM" in outcome["message"]
     assert outcome["ends"] == {"learner": [0, False], "run_loop-icons": [0, False]}
     said = (place / "puppets.out").read_text()
     assert "task run_loop-icons crashed: killed by signal 9" in said
     assert "started again (1 of 1 within the hour)" in said
+    assert re.search(r"task learner was silent for \d+ s; it last said, .*, and was killed", said)
     # Both lives' output is there.
     assert "saw the stop event" in (workdir / "logs" / "run_loop-icons.log").read_text()
     assert not (workdir / "tasks").exists()

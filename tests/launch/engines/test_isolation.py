@@ -11,7 +11,7 @@ import sys
 import psutil
 import pytest
 
-from classact.launch.commands import isolation
+from classact.launch.engines import isolation
 
 CONFIG = pathlib.Path(isolation.__file__).parents[2] / "experiments" / "configs" / "classification.py"
 # An ordinary user who may read what root may.

@@ -1,0 +1,24 @@
+"""Builds an evaluator in its own process."""
+
+from typing import Any
+
+from classact.launch.assembly import rpc
+from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly.parts import evaluators
+from classact.launch.assembly.run_spec import RunSpec
+from classact.nodes import evaluator
+from classact.nodes.metrics import MetricsWriter
+
+
+def build_evaluator(run: RunSpec, learner: Any, name: str) -> evaluator.Evaluator:
+    """Builds an evaluator."""
+    config = run.config
+    return evaluator.Evaluator(
+        name,
+        evaluators.in_run(config, name, run.data),
+        rpc.LearnerClient(learner),
+        config.evaluation.every,
+        lp.stop_event(),
+        MetricsWriter(run.workdir, f"evaluator-{name}"),
+        evaluated=max(run.evaluated(name), 0),
+    )

@@ -1,0 +1,177 @@
+"""Builds the learner in its own process, from the run and the handles of the other nodes."""
+
+import functools
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from classact.experiments.config import ConfigError
+from classact.launch.assembly import rpc
+from classact.launch.assembly.launchpad import lp
+from classact.launch.assembly.parts import class_meaning, learning
+from classact.launch.assembly.run_spec import RunSpec
+from classact.nodes import batches, checkpoints, clocks, cursors, learner, opening, saving, training
+from classact.nodes import mesh as mesh_lib
+from classact.nodes.metrics import ExampleRecorder, MetricsWriter
+from classact.replay import dataset, snapshots
+from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE
+
+
+def build_learner(
+    run: RunSpec, *replays: Sequence[str], host: int = 0, coordinator: str = "", first_host: Any = None
+) -> learner.Learner:
+    """Builds the learner, or one host's part of it, as the newest checkpoint left it.
+
+    May block until all hosts do.
+
+    Args:
+        run: that it belongs to.
+        *replays: the addresses of each data set's shards, in the order of the data sets.
+        host: which of the hosts that train together.
+        coordinator: where the first of them listens for the others.
+        first_host: the learner there, of the other hosts.
+    """
+    config = run.config
+    hosts = config.mesh.hosts
+    if hosts > 1:
+        mesh_lib.join_hosts(coordinator, hosts, host)
+    try:
+        mesh = mesh_lib.make_mesh(config.mesh.fsdp)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    learning.check_batches(config, mesh.size if mesh is not None else 1)
+    trained = learning.trained_models(config, run.shape)
+    state = training.init_state(trained, config.seed, mesh)
+    checkpointer = checkpoints.Checkpointer(
+        run.workdir / "checkpoints", classes=class_meaning.of_head(config, run.shape)
+    )
+    data_state = checkpoints.DataState()
+    restored = checkpointer.restore(state)
+    if restored is not None:
+        state, data_state = restored
+    addresses = dict(zip(config.data_sets, replays, strict=True))
+    races = {
+        name: clocks.Clocks(len(addresses[name]), data_state.clocks.get(name, ()))
+        for name in config.data_sets
+        if run.table_config(name).filters
+    }
+    openings = opening.Openings()
+    # Run loops tell the first host's learner.
+    opening_seconds = rpc.LearnerClient(first_host).get_opening_seconds if host else openings.seconds
+    sub_batches = _batches(run, addresses, data_state, mesh, races, opening_seconds, host)
+    first = host == 0
+    saver = _saver(run, checkpointer, data_state, sub_batches, addresses, races)
+    statistics = {
+        name: dataset.TableStatistics(shards, EXAMPLES_TABLE) for name, shards in addresses.items() if first
+    }
+    evaluating = tuple(config.evaluation.evaluators) if first else ()
+    return learner.Learner(
+        learner.LearnerConfig(
+            steps=config.steps,
+            log_every=config.log_every,
+            checkpoint_every=config.checkpoint_every,
+            evaluators=evaluating,
+        ),
+        trained,
+        training.make_update(trained, learning.make_task(config, mesh), mesh, config.gradient_accumulation),
+        state,
+        sub_batches,
+        lp.stop_event(),
+        MetricsWriter(run.workdir, "learner") if first else None,
+        saver,
+        statistics,
+        mesh,
+        mesh_lib.any_host(mesh) if hosts > 1 and mesh is not None else None,
+        {name: run.evaluated(name) for name in evaluating},
+        ExampleRecorder(run.workdir) if config.record_examples and first else None,
+        races,
+        openings,
+    )
+
+
+def _saver(
+    run: RunSpec,
+    checkpointer: checkpoints.Checkpointer,
+    data_state: checkpoints.DataState,
+    sub_batches: batches.Batches,
+    addresses: Mapping[str, Sequence[str]],
+    races: Mapping[str, clocks.Clocks],
+) -> saving.Saver:
+    # Of several hosts none knows what the others have read ahead.
+    whole = run.config.mesh.hosts == 1
+    held = {name: _table_batches(run, name) for name in addresses}
+    tables = {
+        name: snapshots.Snapshots(shards, run.replay_folders(name)) for name, shards in addresses.items()
+    }
+    return saving.Saver(
+        checkpointer,
+        cursors.Cursors(data_state.cursors, held),
+        sub_batches if whole else None,
+        tables if whole else {},
+        races,
+    )
+
+
+def _table_batches(run: RunSpec, data_set: str) -> int:
+    """How many batches of one run loop may be in a data set's tables and in what reads them."""
+    own = run.config.data_sets[data_set]
+    held = own.replay.capacity + own.reference.super_batch
+    # The writer's unfinished batch, and one that it has not reported yet.
+    return math.ceil(held / own.super_batch_size) + batches.READ_AHEAD + 2
+
+
+def _batches(
+    run: RunSpec,
+    addresses: Mapping[str, Sequence[str]],
+    data_state: checkpoints.DataState,
+    mesh: jax.sharding.Mesh | None,
+    races: Mapping[str, clocks.Clocks],
+    opening_seconds: Callable[[str], float | None],
+    host: int,
+) -> batches.Batches:
+    """Starts reading the tables of all data sets, after what an earlier process had read ahead."""
+    config = run.config
+    stop_reading = threading.Event()
+
+    def sampled(data_set: str, table: str, batch_size: int, window: int = 0) -> dataset.ReplayDataset:
+        race = races.get(data_set) if table == EXAMPLES_TABLE else None
+        ahead = data_state.read_ahead.get(f"{data_set}.{table}")
+        if ahead is not None:
+            ahead = batches.of_host(ahead, batch_size, config.mesh.hosts, host)
+        return dataset.ReplayDataset(
+            addresses[data_set],
+            table,
+            run.data[data_set].codec,
+            # An item is sampled once, so that no two hosts read the same.
+            batch_size // config.mesh.hosts,
+            stop_reading,
+            functools.partial(batches.to_device, mesh=mesh),
+            remembered=batches.REMEMBERED + window,
+            first=ahead,
+            drawn=race.drawn if race is not None else None,
+        )
+
+    return batches.Batches(
+        {name: sampled(name, EXAMPLES_TABLE, own.batch_size) for name, own in config.data_sets.items()},
+        {
+            name: batches.SuperBatches(
+                sampled(
+                    name,
+                    STREAM_TABLE,
+                    own.super_batch_size,
+                    own.reference.super_batch // own.super_batch_size,
+                ),
+                own.reference.super_batch,
+                mesh,
+            )
+            for name, own in config.data_sets.items()
+            if own.reference.super_batch
+        },
+        lp.stop_event(),
+        config.no_data_seconds,
+        stop_reading,
+        opening_seconds,
+    )

@@ -1,0 +1,68 @@
+"""Algorithm 1 or 2 in one loop, from a configuration: no nodes, no replay, no files."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+
+from classact.data.stream import IIDStream
+from classact.experiments.config import DataSetConfig, ExperimentConfig
+from classact.launch.assembly.parts import learning, networks, references, sources
+from classact.launch.assembly.parts.shapes import DataShape
+from classact.nodes import synchronous, training
+from classact.selection import policies
+
+
+def train(
+    config: ExperimentConfig,
+    data: Mapping[str, DataShape],
+    on_step: Callable[
+        [int, training.TrainState, Mapping[str, jax.Array], Mapping[str, synchronous.Batch]], None
+    ] = lambda *_: None,
+) -> training.TrainState:
+    """Trains to the last step of a configuration; blocks until then.
+
+    Args:
+        config: the resolved configuration.
+        data: shapes of each data set, of `shapes.data_shape`.
+        on_step: called after each update, see `synchronous.train`. What it raises ends the training.
+
+    Returns:
+        The final state; `state.variables()["learner"]` are the learner's.
+
+    Raises:
+        source.DataError: if a data set cannot be opened.
+        DivergedError: if a loss, the scores or the final state are not finite.
+    """
+    return synchronous.train(
+        {name: data_set(config, own, data[name]) for name, own in config.data_sets.items()},
+        learning.make_task(config),
+        learning.trained_models(config, next(iter(data.values()))),
+        steps=config.steps,
+        seed=config.seed,
+        accumulation=config.gradient_accumulation,
+        on_step=on_step,
+    )
+
+
+def data_set(config: ExperimentConfig, own: DataSetConfig, shape: DataShape) -> synchronous.DataSet:
+    """Opens one of a run's data sets for the loop, with its policy and its fixed reference.
+
+    Args:
+        config: the resolved configuration.
+        own: the data set.
+        shape: of the data set.
+    """
+    models = networks.role_models(config, own, shape)
+    return synchronous.DataSet(
+        policies.get(own.policy),
+        # The reference of Algorithm 2 learns from the whole of what is scored.
+        IIDStream(
+            sources.open_train_source(config, own, shape.held_out, known=shape.classes),
+            own.super_batch_size,
+            config.seed,
+        ),
+        own.batch_size,
+        own.temperature,
+        {role: (models[role], variables) for role, variables in references.fixed_variables(own).items()},
+        config.max_nonfinite_share,
+    )
