@@ -19,6 +19,7 @@ _REQUIRES = [
     "absl-py>=2.3",
     "cloudpickle>=3.1",
     "cramjam>=2.11,<3",
+    "cryptography>=45",
     "dm-haiku>=0.0.16,<0.1",
     "flax>=0.12.0,<0.13",
     "grpcio>=1.76,<2",
@@ -74,8 +75,6 @@ setuptools.setup(
         "ray": ["ray[default]>=2.50,<3"],
         "dev": [
             *_ICONS,
-            # JAX locks its folder of compiled code with it, see tests/conftest.py.
-            "filelock",
             "hypothesis",
             "import-linter",
             "mypy",

@@ -65,13 +65,6 @@ def test_the_same_secret_makes_the_same_one_anywhere(identities):
     assert "PRIVATE" not in repr(identities[0])
 
 
-def test_numbers_of_any_length_are_encoded(tmp_path):
-    # A serial or a part of the signature has a top bit, or leading zeros, in one of a few.
-    for number in range(16):
-        mine = certificate.identity(number.to_bytes(32, "big"))
-        context(ssl.PROTOCOL_TLS_SERVER, mine, mine, tmp_path)
-
-
 def test_a_short_secret_is_refused():
     with pytest.raises(ValueError, match="31 bytes: must be at least 32"):
         certificate.identity(bytes(31))
