@@ -192,7 +192,7 @@ def test_what_fits_nowhere_is_refused(machines, tmp_path, field, says):
     [
         # Nobody listens on this port.
         ("127.0.0.2:1", "no Ray cluster answers at 127.0.0.2:1; start one"),
-        ("nonsense", "no Ray cluster answers at nonsense; start one"),
+        ("nonsense", "no Ray cluster found with RAY_ADDRESS='nonsense'; start one"),
         ("local", "RAY_ADDRESS='local' is no cluster that this machine is part of; start one"),
         ("ray://127.0.0.2:10001", "RAY_ADDRESS='ray://127.0.0.2:10001'"),
     ],
