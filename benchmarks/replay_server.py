@@ -41,12 +41,12 @@ def serving(made: Sequence[tables.Table]) -> Iterator[Served]:
         ReplayServerError: if the server does not begin.
     """
     with tempfile.TemporaryDirectory() as folder:
-        address = f"unix:{folder}/socket"
-        spec = server_process.ServerSpec(made, address, pathlib.Path(folder) / "tables")
+        socket = pathlib.Path(folder) / "socket"
+        spec = server_process.ServerSpec(made, socket, pathlib.Path(folder) / "tables")
         command = server_process.command(spec, environments.replay_python())
         with server_process.ServerProcess(command) as process:
             process.wait_ready()
-            yield Served(address, process.pid)
+            yield Served(f"unix:{socket}", process.pid)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ from types import FrameType
 
 # In whose frames JAX hands a program to XLA, and reads its cache of compiled ones.
 _COMPILER = "jax/_src/compiler.py"
+# A part that has not got on for so long says where in its code it is.
+_PLACE_SECONDS = 3.0
 # Between two times that somebody else's server is asked whether it is alive.
 _ASK_SECONDS = 2.0
 
@@ -167,7 +169,7 @@ def _doing(own: _Part, frame: FrameType | None, now: float) -> tuple[str, float]
         return "waiting for a disk", 0.0
     seconds = max(0.0, now - own.since)
     where = ""
-    if frame is not None and seconds >= 1.0:
+    if frame is not None and seconds >= _PLACE_SECONDS:
         code = frame.f_code
         where = f", in {code.co_filename}, line {frame.f_lineno} ({code.co_name})"
     return f"working, {own.count} done, the last {seconds:.0f} s ago{where}", seconds

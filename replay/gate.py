@@ -35,6 +35,7 @@ class Gate:
     what they say is encrypted. Each connection has a thread of its own until `close`.
 
     Attributes:
+        address: "host:port" where it listens.
         refused: connections so far that did not show the certificate.
     """
 
@@ -43,7 +44,8 @@ class Gate:
 
         Args:
             address: "host:port" to listen at: on the interface that a number names; on all,
-                if it is a name or this machine does not have the number itself.
+                if it is a name or this machine does not have the number itself. Port 0 is
+                any that is free.
             path: of the Unix socket; tried anew for each connection.
             identity: of the run.
 
@@ -51,7 +53,6 @@ class Gate:
             OSError: if the port is taken.
         """
         self.refused = 0
-        self._address = address
         self._path = path
         self._context = _context(identity)
         self._greetings = threading.BoundedSemaphore(_MOST_GREETINGS)
@@ -60,6 +61,7 @@ class Gate:
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
         self._listening = _listening(address)
+        self.address = f"{address.rpartition(':')[0]}:{self._listening.getsockname()[1]}"
         self._thread = threading.Thread(target=self._accept, name=f"gate of {address}", daemon=True)
         self._thread.start()
 
@@ -83,7 +85,7 @@ class Gate:
                 except OSError as error:  # Closed, too many open files, or the caller is gone again.
                     self._greetings.release()
                     if not self._closed.wait(_PAUSE_SECONDS):
-                        logging.warning("replay at %s: no connection accepted: %s", self._address, error)
+                        logging.warning("replay at %s: no connection accepted: %s", self.address, error)
                     continue
                 threading.Thread(target=self._pass_on, args=(connection, host), daemon=True).start()
 
@@ -130,7 +132,7 @@ class Gate:
             self._logged = now
         logging.warning(
             "replay at %s: refused a connection from %s without this run's key (%d so far): %s",
-            self._address,
+            self.address,
             host,
             self.refused,
             error or type(error).__name__,

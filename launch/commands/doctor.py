@@ -21,7 +21,7 @@ from classact import environments
 from classact.launch.commands import arguments
 from classact.launch.engines import isolation, ports, sockets
 from classact.launch.engines.outcome import LaunchError
-from classact.replay import server_process
+from classact.replay import server_process, unix_listener
 
 USAGE = """\
   doctor    says what a run needs and what of it is here, where, and what to do about the rest;
@@ -196,6 +196,11 @@ def network() -> Iterator[Finding]:
     except (LaunchError, OSError) as error:
         advice = "name another, short folder for temporary files by TMPDIR"
         yield Finding(group, False, f"no Unix socket can be made: {error}", advice)
+    if unix_listener.is_possible():
+        yield Finding(group, True, "the replay's server can be taken off the network")
+    else:
+        advice = "a run needs a kernel that shows in /proc/self/fdinfo what epoll watches, as Linux does"
+        yield Finding(group, False, "the replay's server cannot be taken off the network", advice)
     try:
         port = ports.free_ports(1)[0]
         yield Finding(group, True, f"free ports for launches over several hosts, such as {port}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import math
 import queue
 import sys
 import time
@@ -125,8 +126,9 @@ class Supervisor:
         self._grace_end: float | None = None
         self._verdict: Outcome | None = None
         self._asked_on_host = False
-        # Asked to stop so that they are started again; and when that was tried, by what was lacking.
-        self._renewed: set[str] = set()
+        # Asked to stop so that they are started again, with when they are ended if they do not;
+        # and when that was tried, by what was lacking.
+        self._renewed: dict[str, float] = {}
         self._tried: dict[str, float] = {}
 
     def run(self) -> Outcome:
@@ -173,7 +175,8 @@ class Supervisor:
                 self._tasks.look(set(self.running))
                 self._terms.on_tick()
             self._do_what_is_due()
-            wake = min([next_tick, *self._stopping.times, *self._plan.times, self._grace_end or next_tick])
+            times = [*self._stopping.times, *self._plan.times, *self._renewed.values()]
+            wake = min([next_tick, *times, self._grace_end or next_tick])
             with contextlib.suppress(queue.Empty):
                 self._on_event(self.events.get(timeout=max(0.0, wake - self._clock())))
         outcome = self._verdict or self._crash or Outcome("failed", message="the tasks ended by themselves")
@@ -205,6 +208,11 @@ class Supervisor:
         if self._grace_end is not None and self._clock() >= self._grace_end and self._crash is not None:
             self._stop(self._crash)
         self._stopping.advance(self.running)
+        deaf = {name for name, at in self._renewed.items() if at <= self._clock()}
+        if deaf:
+            # Once is enough; what hangs in the kernel ends when it does not any more.
+            self._renewed |= dict.fromkeys(deaf, math.inf)
+            self._tasks.kill(deaf)
         while (name := self._plan.due()) is not None:
             self._start_again(name)
 
@@ -238,7 +246,7 @@ class Supervisor:
         elif ended.stops_run:
             self._stop(self._crash or Outcome("completed"))
         elif ended.name in self._renewed:
-            self._renewed.discard(ended.name)
+            del self._renewed[ended.name]
             self._on_crash(ended.name, ended.crash or Crash(f"task {ended.name} was asked to stop", ""))
         elif ended.crash is not None:
             self._on_crash(ended.name, ended.crash)
@@ -275,11 +283,12 @@ class Supervisor:
         """Asks all tasks that should deliver something to stop, to start them again."""
         self._tried[what] = self._clock()
         late = {name for name in self.running if self._labels[name].partition("/")[2] == what}
-        late -= self._awaited | self._renewed
+        late -= self._awaited | set(self._renewed)
         if late and self._terms.restarts.per_hour and self._crash is None:
             _say(f"{', '.join(sorted(late))} deliver nothing, and are started again")
-            self._renewed |= late
-            self._tasks.stop(late, self._terms.patience.stop_notice)
+            notice = self._terms.patience.stop_notice
+            self._renewed |= dict.fromkeys(late, self._clock() + notice + self._tasks.tell_seconds)
+            self._tasks.stop(late, notice)
 
     def _starts_again(self, name: str, crash: Crash) -> bool:
         """Plans another start, and says so, if a task that crashed is to have one."""
@@ -304,6 +313,7 @@ class Supervisor:
         self._verdict = verdict
         self._grace_end = None
         self._plan.cancel()
+        self._renewed.clear()
         self._stopping.begin(self.running)
 
 

@@ -25,15 +25,8 @@ def path(tmp_path_factory):
 
 
 @pytest.fixture
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
-
-
-@pytest.fixture
-def opened(path, free_port):
-    with contextlib.closing(gate.Gate(f"127.0.0.1:{free_port}", path, MINE)) as opened:
-        opened.port = free_port
+def opened(path):
+    with contextlib.closing(gate.Gate("127.0.0.1:0", path, MINE)) as opened:
         yield opened
 
 
@@ -54,14 +47,18 @@ def echo(path):
         server.shutdown()
 
 
-def connected(port, identity, tmp_path):
+def port_of(opened):
+    return int(opened.address.rpartition(":")[2])
+
+
+def connected(opened, identity, tmp_path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=MINE.certificate.decode())
     if identity is not None:
         file = tmp_path / "mine.pem"
         file.write_bytes(identity.certificate + identity.key)
         context.load_cert_chain(file)
-    plain = socket.create_connection(("127.0.0.1", port), timeout=20)
+    plain = socket.create_connection(("127.0.0.1", port_of(opened)), timeout=20)
     return context.wrap_socket(plain, server_hostname=certificate.NAME)
 
 
@@ -84,7 +81,7 @@ def wait_for(condition):
 
 def test_bytes_pass_both_ways_at_once(opened, echo, tmp_path):
     sent = bytes(range(256)) * (1 << 14)  # 4 MB, more than may wait on the way.
-    with connected(opened.port, MINE, tmp_path) as connection:
+    with connected(opened, MINE, tmp_path) as connection:
         sending = threading.Thread(target=connection.sendall, args=(sent[: 1 << 20],))
         sending.start()
         sending.join()
@@ -105,7 +102,7 @@ def test_grpc_passes(opened, path, tmp_path):
     shown = grpc.ssl_channel_credentials(MINE.certificate, MINE.key, MINE.certificate)
     options = [("grpc.ssl_target_name_override", certificate.NAME)]
     try:
-        with grpc.secure_channel(f"127.0.0.1:{opened.port}", shown, options) as channel:
+        with grpc.secure_channel(opened.address, shown, options) as channel:
             messages = [bytes([number]) + bytes(1 << 20) for number in range(5)]
             answers = channel.stream_stream("/any/method")(iter(messages), timeout=30)
             assert list(answers) == [message[::-1] for message in messages]
@@ -117,18 +114,18 @@ def test_grpc_passes(opened, path, tmp_path):
 def test_who_has_not_the_key_is_refused_counted_and_logged(opened, echo, identity, tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     # A client learns of it when it reads: its own greeting is over before the server has judged it.
-    with connected(opened.port, identity, tmp_path) as connection, contextlib.suppress(OSError):
+    with connected(opened, identity, tmp_path) as connection, contextlib.suppress(OSError):
         connection.sendall(b"hello")
         assert connection.recv(5) == b""
     wait_for(lambda: opened.refused == 1)
     wait_for(lambda: "refused a connection from 127.0.0.1 without this run's key (1 so far)" in caplog.text)
-    with connected(opened.port, MINE, tmp_path) as connection:
+    with connected(opened, MINE, tmp_path) as connection:
         connection.sendall(b"hello")
         assert received(connection, 5) == b"hello"
 
 
 def test_who_speaks_something_else_is_refused(opened, echo):
-    with socket.create_connection(("127.0.0.1", opened.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port_of(opened)), timeout=20) as connection:
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" * 10)
         with contextlib.suppress(ConnectionResetError):
             while connection.recv(1000):
@@ -137,35 +134,36 @@ def test_who_speaks_something_else_is_refused(opened, echo):
 
 
 def test_a_server_that_comes_later_is_found(opened, path, tmp_path, request):
-    with connected(opened.port, MINE, tmp_path) as connection:
+    with connected(opened, MINE, tmp_path) as connection:
         assert connection.recv(1) == b""
     request.getfixturevalue("echo")
-    with connected(opened.port, MINE, tmp_path) as connection:
+    with connected(opened, MINE, tmp_path) as connection:
         connection.sendall(b"hello")
         assert received(connection, 5) == b"hello"
     assert opened.refused == 0
 
 
 def test_closing_ends_all(opened, echo, tmp_path):
-    with connected(opened.port, MINE, tmp_path) as connection:
+    with connected(opened, MINE, tmp_path) as connection:
         connection.sendall(b"hello")
         assert received(connection, 5) == b"hello"
         opened.close()
         with contextlib.suppress(OSError):
             assert connection.recv(1) == b""
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", opened.port), timeout=20)
+        socket.create_connection(("127.0.0.1", port_of(opened)), timeout=20)
     opened.close()
 
 
 def test_a_taken_port_is_an_error(opened):
     with pytest.raises(OSError, match="in use"):
-        gate.Gate(f"127.0.0.1:{opened.port}", pathlib.Path("/x"), MINE)
+        gate.Gate(opened.address, pathlib.Path("/x"), MINE)
 
 
 @pytest.mark.parametrize("host", ["localhost", "192.0.2.1"], ids=["a name", "not this machine's"])
-def test_listens_on_all_interfaces_where_it_must(path, echo, free_port, host, tmp_path):
-    opened = contextlib.closing(gate.Gate(f"{host}:{free_port}", path, MINE))
-    with opened, connected(free_port, MINE, tmp_path) as connection:
-        connection.sendall(b"hello")
-        assert received(connection, 5) == b"hello"
+def test_listens_on_all_interfaces_where_it_must(path, echo, host, tmp_path):
+    with contextlib.closing(gate.Gate(f"{host}:0", path, MINE)) as opened:
+        assert opened.address == f"{host}:{port_of(opened)}" != f"{host}:0"
+        with connected(opened, MINE, tmp_path) as connection:
+            connection.sendall(b"hello")
+            assert received(connection, 5) == b"hello"

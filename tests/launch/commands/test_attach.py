@@ -144,16 +144,16 @@ def test_a_learner_on_another_host_is_asked_with_the_runs_keys(workdir):
         server.start()
         (workdir / "endpoints.json").write_text(json.dumps({"learner": [server.address]}))
         keys.save(workdir / "keys.json")
-        assert attach.Learner(workdir, threading.Event()).get_step() == 7
-        assert attach.greets(workdir, server.address, 10.0)
+        assert joined_learner.Learner(workdir, threading.Event()).get_step() == 7
+        assert joined_learner.greets(workdir, server.address, 10.0)
         calls.Keys.make().save(workdir / "keys.json")
-        assert not attach.greets(workdir, server.address, 10.0)
+        assert not joined_learner.greets(workdir, server.address, 10.0)
         server.stop()
-    attach.check_keys(workdir, ["far:1"])
+    joined_learner.check_keys(workdir, ["far:1"])
     (workdir / "keys.json").unlink()
-    attach.check_keys(workdir, ["unix:/here"])
-    with pytest.raises(attach.AttachError, match=r"keys cannot be used: .*keys\.json"):
-        attach.check_keys(workdir, ["unix:/here", "far:1"])
+    joined_learner.check_keys(workdir, ["unix:/here"])
+    with pytest.raises(joined_run.AttachError, match=r"keys cannot be used: .*keys\.json"):
+        joined_learner.check_keys(workdir, ["unix:/here", "far:1"])
 
 
 def test_keys_that_others_may_read_are_refused(workdir):

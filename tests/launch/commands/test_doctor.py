@@ -7,6 +7,7 @@ from classact import environments
 from classact.launch.assembly import gpu_advice
 from classact.launch.commands import cli, doctor
 from classact.launch.engines import accelerators, sockets
+from classact.replay import unix_listener
 
 pytestmark = pytest.mark.usefixtures("clean_flags")
 
@@ -74,6 +75,13 @@ def test_a_folder_that_is_open_to_others_is_found_out(monkeypatch, tmp_path_fact
     folder.chmod(0o777)
     finding = next(iter(doctor.network()))
     assert finding.good is False and "TMPDIR" in finding.advice
+
+
+def test_a_kernel_on_which_the_replay_would_not_serve_is_found_out(monkeypatch):
+    assert [f.good for f in doctor.network() if "replay" in f.text] == [True]
+    monkeypatch.setattr(unix_listener, "is_possible", lambda: False)
+    (finding,) = [f for f in doctor.network() if "replay" in f.text]
+    assert finding.good is False and "/proc/self/fdinfo" in finding.advice
 
 
 def test_a_cluster_whose_commands_are_not_here_is_no_fault(monkeypatch):

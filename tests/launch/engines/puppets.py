@@ -53,6 +53,12 @@ def _loop(server):
             pass
 
 
+def _lack(server, data_set):
+    from classact.nodes.errors import NoDataError
+
+    raise NoDataError(data_set, "delivered no batch for 3 s")
+
+
 def _call(server, number):
     return server.double(int(number))
 
@@ -112,6 +118,7 @@ COMMANDS = {
     "fatal": _fatal,
     "wait": _wait,
     "loop": _loop,
+    "lack": _lack,
     "last_words": _last_words,
     "stopped": _stopped,
     "stop": _stop,

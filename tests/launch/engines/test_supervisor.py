@@ -391,6 +391,17 @@ class TestLacking:
             f"classact: {', '.join(late)} deliver nothing, and are started again" in capsys.readouterr().err
         )
 
+    def test_one_that_does_not_stop_is_killed_after_the_notice(self):
+        engine = Stub(
+            "learner", "replay-icons", per_hour=3, stop_notice=10.0, when_killed=[Ended("replay-icons", OUCH)]
+        )
+        engine.events.put_at(5.0, Ended("learner", LACKING))
+        engine.events.put_at(20.0, Ended("learner"))
+        engine.events.put_at(20.1, Ended("replay-icons"))
+        outcome = engine.run()
+        assert (outcome.status, engine.done) == ("completed", ["stop", "kill", "stop"])
+        assert engine.restarted == [(5.0, "learner"), (15.0, "replay-icons")]
+
     def test_a_second_time_within_the_hour_fails_the_run(self):
         engine = self.stub(per_hour=9, crash_grace=0.0)
         engine.events.put_at(5.0, Ended("learner", LACKING))

@@ -138,7 +138,10 @@ def model():
 def test_a_references_logits_come_in_the_order_of_the_run(tmp_path, model):
     variables = model.init(jax.random.key(0))
     variables["params"] = jax.tree.map(
-        lambda array: array + 0.1 * np.arange(array.shape[-1]), variables["params"]
+        lambda array: (
+            array + np.broadcast_to(np.linspace(0, 1, array.shape[-1], dtype=np.float32), array.shape)
+        ),
+        variables["params"],
     )
     batch = {"image": np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1)}
     write_run(tmp_path, ABC.as_json())

@@ -195,6 +195,26 @@ def test_a_node_that_is_stopped_is_killed_and_started_again(tmp_path, stage, cap
     assert said.endswith("; started again (1 of 1 within the hour)")
 
 
+def test_what_should_have_delivered_is_started_again_with_the_learner(tmp_path, stage, capsys):
+    def scene():
+        learner, run_loop = stage.await_puppets(*puppets.LAUNCHED)
+        run_loop.ask("deaf")
+        learner.tell("lack icons")
+        learner, run_loop = stage.await_puppets(*puppets.LAUNCHED)
+        run_loop.tell("wait")
+        learner.tell("lack icons")
+
+    options = {"restarts": Restarts(5), "patience": Patience(stop_notice=0.5, crash_grace=0)}
+    outcome = hanging(tmp_path, stage, scene, hung_seconds=0, **options)
+
+    # A second time within the hour: it was tried.
+    assert (outcome.status, outcome.failed_task) == ("failed", "learner")
+    assert outcome.restarts == {"learner": 1, "run_loop-icons": 1}
+    assert "task learner crashed: the replay of icons delivered no batch for 3 s; log:" in outcome.message
+    assert outcome.traceback.endswith("NoDataError: the replay of icons delivered no batch for 3 s")
+    assert "run_loop-icons deliver nothing, and are started again" in capsys.readouterr().err
+
+
 def test_a_learner_in_an_endless_loop_is_killed_with_the_place_where_it_was(tmp_path, stage):
     def scene():
         learner, run_loop = stage.await_puppets(*puppets.LAUNCHED)

@@ -1,0 +1,127 @@
+"""A reference that this run could not score with fails before any process starts."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+from on_digits import only, open_train, resolved
+
+from classact.experiments import config
+from classact.launch.assembly.parts import learning, references, shapes
+from classact.nodes import checkpoints, training
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return shapes.data_shape(resolved(), open_train())
+
+
+@pytest.fixture(scope="module")
+def saved_run(tmp_path_factory, digits):
+    """A run of vit_mu_1_1 on digits that has saved its first state."""
+    run = tmp_path_factory.mktemp("reference")
+    chosen = resolved()
+    (run / "config.json").write_text(json.dumps(chosen.to_dict()))
+    checkpointer = checkpoints.Checkpointer(run / "checkpoints")
+    checkpointer.save(1, training.init_state(learning.trained_models(chosen, digits), 0))
+    checkpointer.close()
+    return run
+
+
+@pytest.fixture
+def reference(saved_run, tmp_path):
+    return shutil.copytree(saved_run, tmp_path / "run")
+
+
+def check(reference, data, **changes):
+    chosen = {"policy": "classact", "reference__checkpoint": str(reference), **changes}
+    config_ = resolved(**chosen)
+    references.check_reference(config_, only(config_), data)
+
+
+def refused(reference, data, match, **changes):
+    with pytest.raises(config.ConfigError, match=match) as caught:
+        check(reference, data, **changes)
+    assert str(caught.value).startswith(f"reference.checkpoint={str(reference)!r}")
+
+
+def test_a_fitting_reference_passes(reference, digits):
+    check(reference, digits)
+    chosen = resolved(policy="classact", reference__checkpoint=str(reference))
+    found = references.fixed_variables(only(chosen))
+    assert set(found["reference"]) == {"params", "state"}
+
+
+def test_no_reference_is_asked_for_where_none_is_used(digits):
+    references.check_reference(resolved(), only(resolved()), digits)
+    assert references.fixed_variables(only(resolved())) == {}
+
+
+def test_another_architecture(reference, digits):
+    refused(
+        reference, digits, r"holds a vit_mu_1_1, but scorer\.model is vit_mu_2_1", scorer__model="vit_mu_2_1"
+    )
+
+
+def test_another_patch_size(reference, digits):
+    refused(reference, digits, r"patch_size=2.*has shape \(.*expected \(", patch_size=2)
+
+
+def test_another_number_of_classes(reference, digits):
+    other = dataclasses.replace(digits, num_classes=7, class_names=None)
+    refused(reference, other, r"learned 10 classes, expected 7$")
+
+
+def test_other_images(reference, digits):
+    other = dataclasses.replace(digits, image_shape=(8, 8, 3))
+    refused(reference, other, r"images \(8, 8, 3\).*expected")
+
+
+def test_no_run_directory(tmp_path, digits):
+    refused(tmp_path / "nothing", digits, "no run directory")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"learner": 3}', pytest.param("[" * 100_000, id="deep")])
+def test_a_damaged_configuration(reference, digits, text):
+    (reference / "config.json").write_text(text)
+    refused(reference, digits, r"config\.json")
+
+
+def test_what_a_references_configuration_names_is_not_imported(reference, digits, tmp_path, monkeypatch):
+    (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    stored = json.loads((reference / "config.json").read_text())
+    stored |= {"policy": "trap:policy", "learner": {**stored["learner"], "model": "trap:model"}}
+    (reference / "config.json").write_text(json.dumps(stored))
+    refused(reference, digits, "holds a trap:model, but")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_run_without_a_checkpoint(reference, digits):
+    shutil.rmtree(reference / "checkpoints")
+    refused(reference, digits, "no complete checkpoint")
+
+
+def test_a_damaged_checkpoint(reference, digits):
+    for path in (reference / "checkpoints" / "1" / "learner").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    refused(reference, digits, "damaged or incomplete")
+
+
+HELD_OUT = {"train_data": "digits", "held_out": 0.25, "data_seed": 3, "train_split": "held_out"}
+
+
+@pytest.mark.parametrize("policy", ["rho", "classact_ho"])
+@pytest.mark.parametrize(
+    "change", [{}, {"held_out": 0.5}, {"data_seed": 0}, {"train_split": "all"}, {"train_data": "icons"}]
+)
+def test_a_held_out_reference_learned_from_the_other_part(reference, digits, policy, change):
+    stored = json.loads((reference / "config.json").read_text())
+    (reference / "config.json").write_text(json.dumps({**stored, **HELD_OUT, **change}))
+    ours = {**HELD_OUT, "train_split": "rest", "policy": policy}
+    if change:
+        refused(reference, digits, f"policy '{policy}' needs a reference trained with", **ours)
+    else:
+        check(reference, digits, **ours)
