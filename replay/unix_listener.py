@@ -42,6 +42,7 @@ class ListenerError(RuntimeError):
 
 class _Event(ctypes.Structure):
     _pack_ = 1  # As on x86-64: Reverb has wheels for nothing else.
+    _layout_ = "ms"  # What packing means; Python 3.14 wants it said.
     _fields_ = (("events", ctypes.c_uint32), ("data", ctypes.c_uint64))
 
 
