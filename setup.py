@@ -75,8 +75,6 @@ setuptools.setup(
         "ray": ["ray[default]>=2.50,<3"],
         "dev": [
             *_ICONS,
-            # JAX locks its folder of compiled code with it, see tests/conftest.py.
-            "filelock",
             "hypothesis",
             "import-linter",
             "mypy",

@@ -16,8 +16,8 @@ NUMBER_BYTES = 8
 MAX_CALL_BYTES = 2**30
 ANSWER, FAILED, BUSY, UNKNOWN, MALFORMED = range(5)
 
-# Shorter frames are copied, which takes less than to share them.
-_COPIED = 2**16
+# Shorter frames are copied, which takes less than to share them with ZeroMQ and to hear when it is done.
+_COPIED = 2**18
 # A host that is gone says nothing: after so many seconds of silence the connection is taken down.
 _LOST_AFTER_SECONDS = 5
 

@@ -69,7 +69,7 @@ def _flat_dot(x: jax.Array, kernel: jax.Array, *unused: Any, **settings: Any) ->
 
 def layer_norm(x: jax.Array, dtype: Any, name: str) -> jax.Array:
     """LayerNorm with statistics in float32 and a result in `dtype`; called in a module, as its `name`."""
-    # Flax subtracts float32 means from bfloat16: it cannot be run with strict promotion.
+    # Flax promotes bfloat16 for its statistics: it cannot be run with strict promotion.
     with jax.numpy_dtype_promotion("standard"):
         return cast(jax.Array, nn.LayerNorm(dtype=dtype, name=name)(x))
 

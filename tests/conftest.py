@@ -1,20 +1,22 @@
 """What tests of several folders share."""
 
+import atexit
 import os
-import pathlib
+import shutil
 import sys
+import tempfile
 
 import hypothesis
 import pytest
 from absl import flags
 
-# Whole programs compile the same models again and again: they, and later sessions, share what is compiled.
-# JAX reads these when it is imported. With a largest size it locks the folder, so that nobody reads what
-# another one has half written; what a killed process leaves incomplete is compiled anew.
+# Whole programs compile the same models again and again: all processes of a session share what is compiled,
+# however quickly it was. JAX reads these when it is imported. It writes without a lock: what another process
+# has half written, or left so when it was killed, is packed, so that this shows, and is compiled anew.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(sys.prefix, "compiled-in-tests"))
-    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(500_000_000)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="classact-tests-xla-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 # And they compile for longer than they run: hardly optimised, that takes a third of it. They compute the
 # same; `.ci/run` trains as users do.
 _QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"

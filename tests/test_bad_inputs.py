@@ -1065,6 +1065,17 @@ def test_a_shell_sees_the_same(name, place, saved):
     assert listing() == before
 
 
+def test_without_the_replay_servers_python_nothing_starts(
+    place, saved, capsys, monkeypatch, clean_flags, nothing_starts
+):
+    monkeypatch.setenv("CLASSACT_REPLAY_PYTHON", "/nowhere/python")
+    words = ("CLASSACT_REPLAY_PYTHON=/nowhere/python: the replay server's Python is not there",)
+    case = Case("no Python for the replay's server", TRAIN, words)
+    before = prepared(case, saved)
+    check(case, cli.main(["classact", *shlex.split(case.command)]), *capsys.readouterr())
+    assert listing() == before
+
+
 def test_the_table_has_no_name_twice():
     names = [case.name for case in CASES]
     assert sorted(set(names)) == sorted(names)

@@ -61,7 +61,8 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         engine: name of the engine that will run it, see `registry`.
 
     Raises:
-        ConfigError: for a field that cannot be run, or a work directory with another run.
+        ConfigError: for a field that cannot be run, a work directory with another run, or if the
+            replay server's Python is missing here.
         source.DataError: for data that is missing, damaged or of the wrong kind.
         EnvironmentMissingError: if there is nobody to serve the replay.
     """
@@ -78,6 +79,11 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
             "loopback, by a line such as '127.0.1.1 NAME' in /etc/hosts"
         )
     runs.check(config)
+    if runs.has_nodes and not runs.several_hosts:
+        try:
+            environments.replay_python()
+        except environments.EnvironmentMissingError as error:
+            raise ConfigError(str(error)) from None
     folders.check_work_directory(workdir)
     earlier = resume.earlier(config, workdir)
     if not runs.resumes and earlier is not None and not earlier.completed:

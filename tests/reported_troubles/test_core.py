@@ -326,10 +326,10 @@ def a_data_set_that_takes_long_to_open(place):
     stop, opened = threading.Event(), threading.Event()
     place.patch.setattr(learner_node.lp, "stop_event", lambda: stop)
     place.patch.setattr(dataset, "ReplayDataset", SilentTable)
-    place.patch.setattr(writer, "ReplayWriter", lambda *arguments: None)
+    place.patch.setattr(writer, "ReplayWriter", lambda *arguments, **named: None)
     digits = sources.open_train_source(config, config)
     spec = RunSpec(config, place.folder, {"digits": shapes.data_shape(config, digits)})
-    learner = learner_node.build_learner(spec, ["nowhere:1"])
+    learner = learner_node.build_learner(spec, ["unix:/nowhere"])
 
     def slow(*arguments, **named):
         assert not opened.wait(1.2)
@@ -337,7 +337,7 @@ def a_data_set_that_takes_long_to_open(place):
 
     def make_run_loop():
         reader = run_loop_node.Reader("a", 0, 0, 1)
-        run_loop_node.make_run_loop(spec, "digits", ["nowhere:1"], None, reader, stop, learner)
+        run_loop_node.make_run_loop(spec, "digits", ["unix:/nowhere"], None, reader, stop, learner)
         stop.set()
 
     place.patch.setattr(sources, "open_train_source", slow)

@@ -149,11 +149,11 @@ def test_a_learner_on_another_host_is_asked_with_the_runs_keys(workdir):
         calls.Keys.make().save(workdir / "keys.json")
         assert not joined_learner.greets(workdir, server.address, 10.0)
         server.stop()
-    attach.check_keys(workdir, ["far:1"])
+    joined_learner.check_keys(workdir, ["far:1"])
     (workdir / "keys.json").unlink()
-    attach.check_keys(workdir, ["unix:/here"])
+    joined_learner.check_keys(workdir, ["unix:/here"])
     with pytest.raises(joined_run.AttachError, match=r"keys cannot be used: .*keys\.json"):
-        attach.check_keys(workdir, ["unix:/here", "far:1"])
+        joined_learner.check_keys(workdir, ["unix:/here", "far:1"])
 
 
 def test_keys_that_others_may_read_are_refused(workdir):
