@@ -22,11 +22,12 @@ def place(tmp_path):
     return tmp_path
 
 
-@pytest.fixture(params=["processes", "threads"])
-def running(place, request):
-    """The run directory of a program that has trained, and goes on."""
-    arguments = ["--config.policy=hard_learner", "--config.steps=100000", f"--launch={request.param}"]
-    process = start(place, "run", *arguments)
+@contextlib.contextmanager
+def running(place, launch):
+    """Yields the run directory of a program that has trained, and goes on."""
+    process = start(
+        place, "run", "--config.policy=hard_learner", "--config.steps=100000", f"--launch={launch}"
+    )
     try:
         wait_for_line(place, "run", process)
         yield place / "run"
@@ -73,12 +74,16 @@ def open_ports(host):
     return found
 
 
-def test_no_port_of_a_running_program_is_open(running):
-    ours = processes_with("TMPDIR", environment(running.parent)["TMPDIR"])
+def check_ports(workdir):
+    ours = processes_with("TMPDIR", environment(workdir.parent)["TMPDIR"])
     # The replay's server among them.
     assert any("program.py" in " ".join(process.cmdline()) for process in ours.values())
     assert {pid: ports_of(process) for pid, process in ours.items()} == {pid: [] for pid in ours}
+    return ours
 
+
+def check_scan(ours):
+    """Tries every port of the machine, which takes seconds."""
     with socket.create_server(("", 0)) as known:
         port = known.getsockname()[1]
         assert ports_of(psutil.Process()) == [("0.0.0.0", port)]
@@ -88,11 +93,20 @@ def test_no_port_of_a_running_program_is_open(running):
     assert not [(host, p) for host, ports in open_at.items() for p in ports if owners.get(p) in ours]
 
 
-def test_its_sockets_are_this_users_alone(running):
-    served = [a for found in json.loads((running / "endpoints.json").read_text()).values() for a in found]
+def check_sockets(workdir):
+    served = [a for found in json.loads((workdir / "endpoints.json").read_text()).values() for a in found]
     assert len(served) == 3  # Learner, inference server, replay server.
     for address in served:
         path = pathlib.Path(addresses.unix_path(address))
         assert addresses.answers(address)
         found = path.parent.stat()
         assert stat.S_IMODE(found.st_mode) == 0o700 and found.st_uid == os.geteuid()
+
+
+@pytest.mark.parametrize("launch", ["processes", "threads"])
+def test_a_running_program_has_no_port_and_its_sockets_are_this_users_alone(place, launch):
+    with running(place, launch) as workdir:
+        ours = check_ports(workdir)
+        check_sockets(workdir)
+        if launch == "processes":
+            check_scan(ours)
