@@ -63,7 +63,7 @@ class Gate:
     def close(self) -> None:
         """Closes its sockets, and says how many were refused; the guarded one must be closed after it."""
         if self.refused:
-            logging.warning("calls at %s: refused %d callers in all", self._address, self.refused)
+            logging.warning("calls at %s: refusals in all: %d", self._address, self.refused)
         self._guarded.disable_monitor()
         self._told.close(linger=0)
         self._asked.close(linger=0)

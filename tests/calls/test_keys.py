@@ -56,7 +56,7 @@ def test_another_caller_is_refused_counted_and_logged(server, own, caplog):
         until_refused(server, 1)
         server.stop()
     line, last = (record.getMessage() for record in caplog.records)
-    assert last == f"calls at {server.address}: refused {server.refused} callers in all"
+    assert last == f"calls at {server.address}: refusals in all: {server.refused}"
     assert f"calls at {server.address}: refused a caller from 127.0.0.1 without this run's keys" in line
 
 
