@@ -62,7 +62,7 @@ class Experiment:
         self._answers = True
 
     def is_over(self) -> bool:
-        """Whether the run has a result, or its learner has been gone for two minutes.
+        """Whether the run has a result, or its learner has been gone for three minutes.
 
         Blocks for two seconds at most.
         """

@@ -27,11 +27,11 @@ class Learner:
     def get_parameters(
         self, names: Sequence[str], newer_than: int, timeout: float, follow: bool = False
     ) -> tuple[int, bool, dict[str, memoryview]] | None:
-        """See `Learner.get_parameters`; asks again for two minutes where nobody answers.
+        """See `Learner.get_parameters`; asks again for three minutes where nobody answers.
 
         Raises:
             joined_run.EndedError: if nobody answers and the run has ended, or `stop` is set.
-            joined_run.AttachError: if nobody answers for two minutes.
+            joined_run.AttachError: if nobody answers for three minutes.
         """
         return self._ask(timeout, lambda client: client.get_parameters(names, newer_than, timeout, follow))
 

@@ -17,8 +17,9 @@ from classact.experiments.resolution import resolve
 from classact.launch.engines import isolation
 from classact.nodes import errors
 
-# How long the learner may be silent before it counts as gone.
-SILENT_SECONDS = 120.0
+# How long the learner may be silent before it counts as gone: longer than one that hangs is left alone
+# (`hung_seconds`, 120 by default) and takes to start again.
+SILENT_SECONDS = 180.0
 
 
 class AttachError(ValueError):

@@ -124,7 +124,7 @@ def evaluate(attached: Attached, stop: threading.Event, report: Callable[[str], 
         report: takes a line for the user after each evaluation.
 
     Raises:
-        joined_run.AttachError: if the learner is silent for two minutes although the run has
+        joined_run.AttachError: if the learner is silent for three minutes although the run has
             no result.
         source.DataError: if the learner's parameters do not fit the evaluator's data.
         checkpoints.CheckpointError: if the run has ended without a readable checkpoint.

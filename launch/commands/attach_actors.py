@@ -154,7 +154,7 @@ def run(joining: JoiningActors, stop: threading.Event, report: Callable[[str], N
 
     Raises:
         AttachError: if the run has no result although one of its servers cannot be
-            reached for two minutes: any at the beginning, the learner later; or if this user
+            reached for three minutes: any at the beginning, the learner later; or if this user
             cannot read its keys.
     """
     for address in (joining.learner, *joining.replays):
