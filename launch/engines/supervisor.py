@@ -56,7 +56,8 @@ class Tasks(abc.ABC):
         """Asks running tasks to stop; returns at once.
 
         Args:
-          names: of tasks that were not asked before.
+          names: of tasks; one that is asked to stop for good may have been asked before, to be
+            started again.
           notice: seconds until they are ended.
         """
 
