@@ -5,7 +5,7 @@ of a program: the launcher, each node, `evaluate` and `actors`. So a name that w
 in one of them works in all.
 
 What it finds is also remembered as the user's, to tell an error in such code from one
-of classact's or of the machine's. `nodes.errors` and `launch.entry` end a run by it at
+of classact's or of the machine's. `nodes.errors` and `launch.engines.entry` end a run by it at
 once: the same code fails in the same way after a restart.
 """
 

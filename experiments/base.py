@@ -210,8 +210,8 @@ def get_config() -> ml_collections.ConfigDict:
             # `trained_examples.jsonl` (of several hosts: the first one's).
             "record_examples": False,
             # If the learner gets no batch of a data set for so long, in seconds, what should
-            # deliver it is started again, and if that was done within the hour, the run fails.
-            # The time that run loops take to open it does not count, up to an hour of it.
+            # deliver it is started again, and if that was done within the hour before, the run
+            # fails. The time that run loops take to open it does not count, up to an hour of it.
             "no_data_seconds": 300.0,
             # ── When something dies or is stopped.
             # How often a node that died is started again within an hour (0: never; nor with

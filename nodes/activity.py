@@ -140,6 +140,14 @@ def attend(
                 progressed()
 
 
+def excuse(seconds: float) -> None:
+    """Forgives all parts some of the time in which they have not got on; nothing if it is negative."""
+    now = time.monotonic()
+    with _lock:
+        for own in _parts.values():
+            own.since = min(now, own.since + max(0.0, seconds))
+
+
 def report() -> Report:
     """Says what the parts of this process do; called by a thread that is none of them."""
     with _lock:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from classact.models import registry
+from classact.nodes import activity
 
 Variables = Any
 # embed(variables, rows) -> float32[B, D]
@@ -89,6 +90,7 @@ class Embedder:
     def _embed_batch(self, rows: np.ndarray) -> None:
         # Waits for the result: otherwise batches of images could pile up in memory.
         self._embeddings.append(np.asarray(self._embed(rows), np.float32))
+        activity.progressed()
 
 
 def embedder(tower: Tower, variables: Variables, batch_size: int) -> Embedder:

@@ -203,7 +203,9 @@ class Learner:
         if step == self._config.steps:
             self._finish(step)
         if self._hosts is not None:
-            self._hosts.part()
+            # The first one waits for the last evaluations.
+            with activity.waiting("the learner's other hosts"):
+                self._hosts.part()
 
     def close(self) -> None:
         """Ends the threads; `stop` must be set."""

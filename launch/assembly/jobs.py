@@ -19,6 +19,9 @@ from classact.launch.engines.resources import Resources
 from classact.launch.engines.restarts import Restarts
 from classact.launch.engines.task import Task
 from classact.launch.engines.terms import Patience, Terms
+from classact.nodes import opening
+
+_HOUR = 3600.0
 
 Endpoints = Mapping[str, list[str]]
 
@@ -50,6 +53,8 @@ def make_job(
         tuple(until),
         Patience(stop_notice=config.stop_notice_seconds),
         Restarts(config.restarts_per_hour),
+        # What is opened all the time is missed only after this.
+        lack_seconds=_HOUR + opening.LIMIT_SECONDS + config.no_data_seconds,
         on_start=lambda: on_start(endpoints(program)),
     )
     return Job(

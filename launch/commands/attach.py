@@ -99,7 +99,9 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
     if config.task == "classification":
         shape = class_meaning.as_learned(shape, workdir)
     said = FirstLines()
-    joined_devices.keep_off(said)
+    # One that has ended has no GPUs any more.
+    if not joined_run.has_ended(workdir):
+        joined_devices.keep_off(said)
     classifier = networks.classifier(config.learner, config, shape)
     return Attached(
         workdir,

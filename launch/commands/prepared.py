@@ -64,11 +64,8 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         ConfigError: for a field that cannot be run, a work directory with another run, or if the
             replay server's Python is missing here.
         source.DataError: for data that is missing, damaged or of the wrong kind.
-        EnvironmentMissingError: if there is nobody to serve the replay.
     """
     runs = registry.get(engine)
-    if runs.has_nodes:
-        environments.replay_python()
     if runs.one_process and config.mesh.hosts > 1:
         raise ConfigError(
             f"mesh.hosts={config.mesh.hosts}: must be 1 with --launch={engine}, which is one process"
@@ -79,7 +76,7 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
             "loopback, by a line such as '127.0.1.1 NAME' in /etc/hosts"
         )
     runs.check(config)
-    if runs.has_nodes and not runs.several_hosts:
+    if runs.has_nodes:
         try:
             environments.replay_python()
         except environments.EnvironmentMissingError as error:

@@ -25,7 +25,7 @@ from classact.replay import server_process
 USAGE = """\
   setup     [--folder=DIR] [--python=PYTHON]
             makes the replay server's environment and unpacks Launchpad: once, after an
-            installation; packages come from the index that uv, or pip, is told to use
+            installation; packages come from where uv is told, or PIP_INDEX_URL says
 """
 
 # The Pythons for which Reverb has a wheel, the best first.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # What bad input is in the traceback of a node that was the first to see it.
 _REFUSAL = re.compile(
-    r"^classact\.(experiments\.config\.ConfigError|data\.source\.DataError): (?P<said>.+)", re.MULTILINE
+    r"^classact\.(experiments\.checks\.ConfigError|data\.source\.DataError): (?P<said>.+)", re.MULTILINE
 )
 
 

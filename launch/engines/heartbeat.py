@@ -22,6 +22,8 @@ VARIABLE = "CLASSACT_HEARTBEAT"
 """Names, in a task's environment, the file descriptor to write to."""
 
 _BEAT_SECONDS = 1.0
+# What a beat comes later than this after another, its process was stopped.
+_LATE_SECONDS = 5.0
 # Before its first beat a process imports, possibly from a slow disk that all nodes share.
 START_SECONDS = 600.0
 _LONGEST_LINE = 4096
@@ -42,7 +44,12 @@ def beat() -> None:
 
 def _send(pipe: int) -> None:
     pause = threading.Event()
+    last = time.monotonic()
     while True:
+        now = time.monotonic()
+        # While the whole run is stopped (a job that Slurm suspends), nobody gets on.
+        activity.excuse(now - last - _LATE_SECONDS)
+        last = now
         found = activity.report()
         line = json.dumps([round(found.stuck_seconds, 1), found.doing[: _LONGEST_LINE // 8]]) + "\n"
         try:

@@ -75,6 +75,10 @@ class RestartPlan:
             lives.restarts += 1
             lives.recent.append(now)
 
+    def began(self, name: str) -> float:
+        """When a task was last started."""
+        return self._tasks[name].began
+
     def within_hour(self, name: str) -> int:
         """How often a task was started again within the last hour."""
         recent = self._tasks[name].recent

@@ -27,7 +27,6 @@ from classact.nodes.errors import unwritable
 _TICK_SECONDS = 1.0
 # Of what a task said last, in a line for the user.
 _LAST_WORDS = 200
-_HOUR = 3600.0
 
 
 class Tasks(abc.ABC):
@@ -57,7 +56,8 @@ class Tasks(abc.ABC):
         """Asks running tasks to stop; returns at once.
 
         Args:
-          names: of tasks that were not asked before.
+          names: of tasks; one that is asked to stop for good may have been asked before, to be
+            started again.
           notice: seconds until they are ended.
         """
 
@@ -258,10 +258,13 @@ class Supervisor:
                 self._stop(Outcome("completed", message=late))
 
     def _on_crash(self, name: str, crash: Crash) -> None:
-        if crash.lacks and not self._lacks_again(crash.lacks):
-            self._renew(crash.lacks)
-        elif crash.lacks:
-            crash = dataclasses.replace(crash, fatal=True)
+        if crash.lacks:
+            tried = self._tried_at(crash.lacks)
+            if tried is None:
+                self._renew(crash.lacks)
+            # Not another host of the same learner, which misses what the first one has missed.
+            elif self._plan.began(name) >= tried:
+                crash = dataclasses.replace(crash, fatal=True)
         if self._crash is None and not self._starts_again(name, crash):
             before = self._plan.within_hour(name)
             times = "once" if before == 1 else f"{before} times"
@@ -274,10 +277,10 @@ class Supervisor:
         if self._crash is not None and name in self._awaited:
             self._stop(self._crash)
 
-    def _lacks_again(self, what: str) -> bool:
-        """Whether all that should deliver something was started again within the hour, in vain."""
+    def _tried_at(self, what: str) -> float | None:
+        """When all that should deliver something was last started again; None if that is long ago."""
         tried = self._tried.get(what)
-        return tried is not None and self._clock() - tried < _HOUR
+        return tried if tried is not None and self._clock() - tried < self._terms.lack_seconds else None
 
     def _renew(self, what: str) -> None:
         """Asks all tasks that should deliver something to stop, to start them again."""

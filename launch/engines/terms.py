@@ -38,6 +38,8 @@ class Terms:
       restarts: which nodes that die are started again.
       on_start: called once, when all nodes are started.
       on_tick: called about once a second while they run; must not block.
+      lack_seconds: after a start for want of data, how long another want is taken for the same,
+        which no restart cures. More than a node may wait for data before it says so.
     """
 
     until: Collection[str]
@@ -45,6 +47,7 @@ class Terms:
     restarts: Restarts = Restarts()  # noqa: RUF009 - it is frozen.
     on_start: Callable[[], None] = lambda: None
     on_tick: Callable[[], None] = lambda: None
+    lack_seconds: float = 3600.0
 
     def awaited(self, labels: Mapping[str, str]) -> set[str]:
         """Returns the names of the tasks that the run waits for.

@@ -96,6 +96,20 @@ def test_what_was_announced_does_not_count_afterwards(worker, monkeypatch):
     go.set()
 
 
+def test_what_is_excused_does_not_count(worker, monkeypatch):
+    scene = Scene()
+    worker(scene)
+    assert scene.there.wait(10)
+    older(50, monkeypatch)
+    activity.excuse(-1.0)
+    assert 50 <= activity.report().stuck_seconds < 60
+    activity.excuse(30.0)
+    assert 20 <= activity.report().stuck_seconds < 30
+    activity.excuse(30.0)
+    assert activity.report().stuck_seconds < 10
+    scene.go.set()
+
+
 def test_a_part_that_has_progressed_begins_anew(worker, monkeypatch):
     first, second, go = (threading.Event() for _ in range(3))
 

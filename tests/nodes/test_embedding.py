@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classact.nodes import embedding
+from classact.nodes import activity, embedding
 
 
 @given(sizes=st.lists(st.integers(0, 9)), batch_size=st.integers(1, 6))
@@ -38,6 +38,14 @@ def test_a_batch_is_embedded_as_soon_as_it_is_full():
     assert batches == []
     embedder.add(np.arange(2, 7))
     assert batches == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_each_batch_is_progress_of_the_evaluator():
+    """The names of a thousand classes in eighty templates take minutes before any image is read."""
+    embedder = embedding.Embedder(lambda rows: rows, 2)
+    with activity.part("evaluator"):
+        embedder.add(np.arange(5))
+        assert activity.report().doing.startswith("evaluator: working, 2 done")
 
 
 def test_bad_batch_size():

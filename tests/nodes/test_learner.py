@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from classact.nodes import batches, cursors, errors, learner, metrics, parameters, saving, training
+from classact.nodes import activity, batches, cursors, errors, learner, metrics, parameters, saving, training
 from classact.selection import losses
 
 SOON = 20.0
@@ -511,6 +511,8 @@ class TestHosts:
         assert first.learner.get_parameters(["learner"], 5, SOON)[0] == 6
         threads[1].join(0.5)
         assert threads[1].is_alive()
+        # Which is no hanging, however long the evaluators take.
+        assert "learner: waiting for the learner's other hosts" in activity.report().doing
         first.learner.report_evaluation("test", 6)
         for thread in threads:
             thread.join(SOON)

@@ -151,6 +151,9 @@ class _Step:
     def stop(self, notice: float) -> None:
         """Asks the task to stop: srun passes the notice and the end of its input on."""
         assert self._srun.stdin is not None
+        # Asked already, to be started again, when the run is stopped as well.
+        if self._srun.stdin.closed:
+            return
         with contextlib.suppress(BrokenPipeError):
             self._srun.stdin.write(str(notice).encode())
             self._srun.stdin.close()

@@ -194,6 +194,17 @@ def test_a_run_that_ended_without_a_checkpoint_is_an_error(workdir):
         attach.evaluate(attached, threading.Event(), report=lambda line: None)
 
 
+def test_only_a_run_that_goes_on_may_have_this_machines_gpus(workdir, monkeypatch):
+    kept = []
+    monkeypatch.setattr(attach.joined_devices, "keep_off", kept.append)
+    monkeypatch.setattr(attach.checkpoints, "latest_step", lambda directory: 5)
+    attach.prepare(workdir, "again", ACCURACY, every=0)
+    assert len(kept) == 1
+    (workdir / "result.json").write_text("{}")
+    attach.prepare(workdir, "again", ACCURACY, every=0)
+    assert len(kept) == 1
+
+
 def test_after_the_learners_last_parameters_no_checkpoint_is_looked_for(workdir, monkeypatch):
     attached = attach.prepare(workdir, "new", ACCURACY, every=0)
     payload = {"learner": parameters.encode(attached.model.init(jax.random.key(0)))}

@@ -6,11 +6,14 @@ import pathlib
 import re
 import socket
 import threading
+import traceback
 from types import SimpleNamespace
 
 import pytest
 
 from classact.data import icon_shards
+from classact.data.source import DataError
+from classact.experiments.config import ConfigError
 from classact.launch.assembly import joined_run
 from classact.launch.commands import attach_actors, cli, run, terminal
 from classact.launch.engines.outcome import LaunchError, Outcome
@@ -161,17 +164,14 @@ def test_how_actors_end(workdir, capsys, monkeypatch, end, stopped, status, said
 
 @pytest.mark.parametrize(
     "error",
-    [
-        "classact.experiments.config.ConfigError: mesh.fsdp=3: must divide 1",
-        "classact.data.source.DataError: photos: 3 of 100 images are damaged",
-    ],
+    [ConfigError("mesh.fsdp=3: must divide 1"), DataError("photos: 3 of 100 images are damaged")],
 )
 def test_bad_input_that_only_a_node_could_find_is_one_line(workdir, capsys, monkeypatch, error):
-    text = f"Traceback (most recent call last):\n  File ...\n{error}\nlast words"
+    text = f"{''.join(traceback.format_exception(error))}last words"
     end = Outcome("failed", failed_task="learner", message="task learner crashed", traceback=text)
     monkeypatch.setattr(run, "run", lambda prepared, engine: end)
     assert train(workdir) == 2
-    assert complaint(capsys) == f"classact: {error.partition(': ')[2]} (found by task learner)"
+    assert complaint(capsys) == f"classact: {error} (found by task learner)"
 
 
 def test_a_run_that_has_diverged_ends_with_a_line(workdir, capsys, monkeypatch):

@@ -1,5 +1,8 @@
+import json
+
 import pytest
 
+from classact.experiments import base
 from classact.launch.commands import arguments, submitted
 
 
@@ -20,6 +23,16 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(submitted, "train", train)
     assert submitted.main([str(tmp_path / "config.json"), "run", "slurm"]) == 2
     assert capsys.readouterr().err == "classact: no such data\n"
+
+
+@pytest.mark.parametrize("engine", ["slurm", "processes"])
+def test_without_the_replay_servers_python_it_is_one_line_too(engine, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CLASSACT_REPLAY_PYTHON", "/nowhere/python")
+    fields = {**base.get_config().to_dict(), "train_data": "digits", "policy": "uniform"}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert submitted.main([str(tmp_path / "config.json"), str(tmp_path / "run"), engine]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("classact: CLASSACT_REPLAY_PYTHON=/nowhere/python: ") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 4])

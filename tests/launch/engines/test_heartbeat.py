@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from classact.launch.engines import heartbeat
+from classact.nodes import activity
 
 # A node that loops, or waits, while its heartbeat goes on.
 NODE = """
@@ -76,6 +77,21 @@ def test_what_the_listener_itself_was_away_does_not_count(listener):
     assert pass_time(listener, 1) == ""
     listener._clock.now += 3600.0
     assert listener.listen() == ""
+
+
+def test_a_node_whose_whole_run_was_stopped_is_excused(monkeypatch):
+    """As Slurm suspends a job, or a container is paused: the launcher is stopped too, and kills nobody."""
+    times, excused = iter([0.0, 0.0, 1.0, 101.0]), []
+    monkeypatch.setattr(heartbeat.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(heartbeat.activity, "report", lambda: activity.Report(0.0, ""))
+    monkeypatch.setattr(heartbeat.activity, "excuse", excused.append)
+    monkeypatch.setattr(heartbeat, "_BEAT_SECONDS", 0.0)
+    read, write = os.pipe()
+    with pytest.raises(StopIteration):
+        heartbeat._send(write)
+    os.close(read)
+    os.close(write)
+    assert excused == [-5.0, -4.0, 95.0]
 
 
 def test_zero_never_ends_a_node():

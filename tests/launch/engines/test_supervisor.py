@@ -52,11 +52,11 @@ class Stub(Tasks):
 
     reap_seconds = 0.1
 
-    def __init__(self, *names, when_stopped=(), when_killed=(), per_hour=0, **patience):
+    def __init__(self, *names, when_stopped=(), when_killed=(), per_hour=0, lack_seconds=3600.0, **patience):
         self.events = events = Events()
         # "inference-icons-1" is of the group "inference/icons".
         labels = {name: "/".join(word for word in name.split("-") if not word.isdigit()) for name in names}
-        terms = Terms(["learner"], Patience(**patience), Restarts(per_hour))
+        terms = Terms(["learner"], Patience(**patience), Restarts(per_hour), lack_seconds=lack_seconds)
         self.supervisor = Supervisor(self, labels, terms, events, clock=lambda: events.now)
         self.done = []
         self.asked = []
@@ -410,6 +410,25 @@ class TestLacking:
         assert (outcome.status, outcome.failed_task) == ("failed", "learner")
         assert outcome.message.startswith(LACKING.message)
         assert engine.restarted == [(5.0, "learner")]
+
+    def test_the_hosts_of_a_learner_miss_the_same_once(self):
+        engine = Stub(
+            "learner-0", "learner-1", "replay-icons", when_stopped=[Ended("replay-icons")], per_hour=3
+        )
+        engine.events.put_at(5.0, Ended("learner-0", LACKING))
+        engine.events.put_at(5.5, Ended("learner-1", LACKING))
+        engine.events.put_at(9.0, Ended("learner-0"))
+        engine.events.put_at(9.0, Ended("learner-1"))
+        outcome = engine.run()
+        assert outcome.status == "completed"
+        assert outcome.restarts == {"learner-0": 1, "learner-1": 1, "replay-icons": 1}
+
+    def test_a_wait_of_more_than_an_hour_does_not_make_it_the_first_time_again(self):
+        engine = self.stub(per_hour=9, crash_grace=0.0, lack_seconds=7200.0)
+        engine.events.put_at(3900.0, Ended("learner", LACKING))
+        engine.events.put_at(7800.0, Ended("learner", LACKING))
+        outcome = engine.run()
+        assert (outcome.status, outcome.failed_task) == ("failed", "learner")
 
     def test_but_not_an_hour_later(self):
         engine = self.stub(per_hour=9)

@@ -21,7 +21,9 @@ from classact.launch.engines.interrupts import Interrupt
 from classact.launch.engines.placement import Host, Needs
 from classact.launch.engines.slurm import run as slurm
 from classact.launch.engines.slurm.info import Allocation
+from classact.launch.engines.slurm.steps import Steps
 from classact.launch.engines.slurm.submitted import SubmittedJob
+from classact.launch.engines.task import Task
 
 ROOT = pathlib.Path(__file__).resolve().parents[4]
 CONFIG = ROOT / "experiments" / "configs" / "classification.py"
@@ -464,3 +466,17 @@ def test_a_step_has_its_share_of_the_job_and_no_options_of_the_batch_script():
         "HOME": "/",
     }
     assert slurm.step_environment(batch) == {"SLURM_JOB_ID": "7", "SLURM_CONF": "x", "HOME": "/"}
+
+
+def test_a_step_that_is_to_be_started_again_may_be_asked_to_stop_with_the_others(tmp_path):
+    data_file, log_path = tmp_path / "replay.pkl", tmp_path / "replay.log"
+    task = Task("replay", "replay", 0, "n1", ("true",), {}, (), data_file, log_path)
+    events = queue.SimpleQueue()
+    srun = ["sh", "-c", f"cat > {tmp_path / 'heard'}"]
+    steps = Steps([task], {"replay": srun}, (), 8.0, lambda: ["n1"], events)
+    with contextlib.closing(steps):
+        steps.start("replay")
+        steps.stop(["replay"], 8.0)
+        steps.stop(["replay"], 5.0)
+        assert events.get(timeout=20).name == "replay"
+    assert (tmp_path / "heard").read_text() == "8.0"
