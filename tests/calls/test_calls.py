@@ -317,6 +317,20 @@ def test_a_server_that_stops_lets_what_is_under_way_end(serve, client, gate, poo
     assert not os.path.exists(client.address.removeprefix("unix:"))
 
 
+def test_a_server_that_has_stopped_leaves_no_thread(serve, client, gate, pool):
+    server = serve({"wait": gate})
+    waiting = [pool.submit(client.call, "wait") for _ in range(3)]
+    gate.wait_for(3)
+    gate.open.set()
+    assert [call.result(SOON) for call in waiting] == 3 * ["through"]
+    mine = [thread for thread in threading.enumerate() if thread.name.endswith(server.address)]
+    assert len(mine) == 4
+    server.stop()
+    for thread in mine:
+        thread.join(SOON)
+    assert not any(thread.is_alive() for thread in mine)
+
+
 def test_a_method_that_hangs_does_not_keep_a_server_from_stopping(serve, client, gate, pool):
     server = serve({"wait": gate})
     waiting = pool.submit(client.call, "wait", timeout=NEVER)
