@@ -49,6 +49,7 @@ class Connection:
             keys_lib.show(self._socket, keys)
         self._monitor = self._socket.get_monitor_socket(_READY | _REFUSED | _BROKEN)
         self._socket.connect(endpoint)
+        self._over_tcp = endpoint.startswith("tcp:")
         self._greetings = 0
         self._failed_greetings = 0
         self._patience = -1
@@ -152,7 +153,8 @@ class Connection:
             else:
                 self._failed_greetings += 1
                 self._last_trouble = "the server went away before it had greeted"
-                if self._failed_greetings >= _FAILED_GREETINGS:
+                # At a Unix socket nobody asks for keys: it was stopped, or died.
+                if self._over_tcp and self._failed_greetings >= _FAILED_GREETINGS:
                     raise errors.RefusedError(
                         f"{what}: the server went away {_FAILED_GREETINGS} times before it had greeted; "
                         "is it of another run, with other keys?"

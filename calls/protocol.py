@@ -57,8 +57,15 @@ def send(socket: "zmq.Socket[bytes]", frames: Sequence[wire.Buffer]) -> None:
         zmq.ZMQError: if they cannot be sent now; nothing of them is.
     """
     *others, last = frames
-    for frame in others:
-        socket.send(frame, zmq.NOBLOCK | zmq.SNDMORE, copy=len(frame) < _COPIED)
+    for number, frame in enumerate(others):
+        try:
+            socket.send(frame, zmq.NOBLOCK | zmq.SNDMORE, copy=len(frame) < _COPIED)
+        except zmq.Again:
+            # The connection broke between two frames. ZeroMQ now drops all that it is given up to a last
+            # frame, which would be that of the next call.
+            if number:
+                socket.send(b"", zmq.NOBLOCK)
+            raise
     socket.send(last, zmq.NOBLOCK, copy=len(last) < _COPIED)
 
 

@@ -81,7 +81,8 @@ class Server:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._unfinished = self._bytes = self._workers = 0
-        self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+        # None: no more will come.
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         # Of the socket: the thread that receives and the workers that send have it in turns.
         self._socket_lock = threading.Lock()
         self._wake = -1
@@ -143,7 +144,7 @@ class Server:
         raise failure
 
     def stop(self, grace: float = 1.0) -> None:
-        """Ends the server: calls under way may end within `grace` seconds; blocks a second longer at most.
+        """Ends the server: calls under way may end within `grace` seconds; blocks two seconds longer at most.
 
         Safe to call twice, and before `start`.
         """
@@ -197,6 +198,8 @@ class Server:
                 with contextlib.suppress(FileNotFoundError):  # Its folder may have been removed.
                     os.unlink(path)
             self._socket.close()
+        for _ in range(self._workers):
+            self._requests.put(None)
         # Blocks while answers are on their way, for as long as they may linger.
         self._context.term()
 
@@ -264,8 +267,7 @@ class Server:
                 self._wake_up()
 
     def _work(self) -> None:
-        while True:
-            request = self._requests.get()
+        while (request := self._requests.get()) is not None:
             try:
                 answer = self._answer(request)
                 if answer is not None:

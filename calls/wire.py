@@ -70,6 +70,7 @@ def decode(frames: Sequence[Any]) -> Any:
         StopIteration,
         OverflowError,
         RecursionError,
+        MemoryError,
         msgpack.UnpackException,
     ) as error:
         raise WireError(f"no value: {error!r}") from None

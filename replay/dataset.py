@@ -189,8 +189,8 @@ class ReplayDataset:
                 self._fill(shard, rows)
                 if not self._stop.is_set():
                     self._hand_in(shard, rows)
-        # No other try would cure that.
-        except (_TransferError, ValueError) as error:
+        # Whatever it was: who waits for a batch must hear of it.
+        except Exception as error:
             failure = RuntimeError(f"reading table {self._table!r} at {self._addresses[shard]} failed")
             failure.__cause__ = error.__cause__ if isinstance(error, _TransferError) else error
             self._queue.put(failure)

@@ -24,6 +24,9 @@ _GREETING_SECONDS = 10.0
 _MOST_GREETINGS = 64
 # Between two lines about refused connections, of which there may be many a second.
 _LOG_SECONDS = 60.0
+# Between two looks at a host that says nothing, and how many in vain end its connections.
+_LOOK_SECONDS = 10
+_LOST_AFTER_LOOKS = 3
 # After an error that is the machine's, such as too many open files.
 _PAUSE_SECONDS = 0.1
 
@@ -87,7 +90,13 @@ class Gate:
                     if not self._closed.wait(_PAUSE_SECONDS):
                         logging.warning("replay at %s: no connection accepted: %s", self.address, error)
                     continue
-                threading.Thread(target=self._pass_on, args=(connection, host), daemon=True).start()
+                try:
+                    threading.Thread(target=self._pass_on, args=(connection, host), daemon=True).start()
+                except RuntimeError as error:  # No more threads: the caller comes again.
+                    connection.close()
+                    self._greetings.release()
+                    logging.warning("replay at %s: no thread for a connection: %s", self.address, error)
+                    self._closed.wait(_PAUSE_SECONDS)
 
     def _pass_on(self, connection: socket.socket, host: str) -> None:
         """Serves one connection until either side ends it."""
@@ -108,6 +117,11 @@ class Gate:
     def _greet(self, connection: socket.socket) -> ssl.SSLSocket:
         connection.settimeout(_GREETING_SECONDS)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A host that is gone says nothing: without a look at it, its connection would stay for hours.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _LOOK_SECONDS)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _LOOK_SECONDS)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _LOST_AFTER_LOOKS)
         return self._context.wrap_socket(connection, server_side=True)
 
     @contextlib.contextmanager

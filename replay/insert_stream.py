@@ -79,6 +79,9 @@ class InsertStream:
                     self._changed.notify_all()
         except Unanswered as error:
             said = channels.reason(error)
+        # Whatever it was: who waits for confirmations must hear of it.
+        except Exception as error:
+            said = repr(error)
         with self._changed:
             self._failure = ReplayError(f"the replay at {self._address} takes no inserts: {said}")
             self._changed.notify_all()

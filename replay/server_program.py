@@ -31,15 +31,15 @@ def main(argument: str) -> None:
     asked = json.loads(argument)
     _die_with(asked["parent"])
     reverb = load_reverb()
+    # Loaded before the server listens: what comes between that and the move is as short as can be.
+    listener = _module("unix_listener", pathlib.Path(__file__).with_name("unix_listener.py"))
     server = reverb.Server(
         [_table(reverb, table) for table in asked["tables"]],
         0,
         reverb.create_default_checkpointer(asked["written"], "", asked["loaded"]),
     )
     # Reverb takes a port and nothing else, and would serve there whoever comes.
-    _module("unix_listener", pathlib.Path(__file__).with_name("unix_listener.py")).move(
-        pathlib.Path(asked["socket"])
-    )
+    listener.move(pathlib.Path(asked["socket"]))
     _serve_until_asked(server)
 
 

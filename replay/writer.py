@@ -121,6 +121,8 @@ class ReplayWriter:
         """
         chosen = np.flatnonzero(keep)
         rows = self._codec.pack(batch)
+        if not len(chosen):
+            return 0
         self._max_pending = examples = min(max(len(chosen) // _SHARE, _LEAST_EXAMPLES), MAX_PENDING)
         step = max(1, examples // len(self._tables))
         for start in range(0, len(chosen), step):
@@ -165,6 +167,9 @@ class ReplayWriter:
                     self._refused_since = None
                     self._forget_confirmed(self._stream)
                     return
+                else:
+                    # Held back is not refused: what comes after it has the whole time again.
+                    self._refused_since = None
             except ReplayError as error:
                 self._lose(error)
 

@@ -6,13 +6,14 @@ leaves a temporary directory; this one avoids all three.
 """
 
 import contextlib
+import os
 import pathlib
 import tempfile
 import threading
 from collections.abc import Iterator
 
 from classact import environments
-from classact.calls.addresses import UNIX, unix_path
+from classact.calls.addresses import LONGEST_PATH, UNIX, unix_path
 from classact.launch.assembly.launchpad import address as lp_address
 from classact.launch.assembly.launchpad import base, lp
 from classact.nodes import activity
@@ -21,6 +22,9 @@ from classact.replay.config import TableConfig
 
 # Launchpad's name for the address of a replay's server.
 ADDRESS = "reverb"
+# Of the server's own socket behind a port, and what they take of a path.
+_PREFIX, _NAME = "classact-", "replay"
+_BELOW = 1 + len(_PREFIX) + 8 + 1 + len(_NAME)
 
 
 class AddressHandle(base.Handle[str]):
@@ -82,7 +86,10 @@ def _socket_behind(address: str) -> Iterator[pathlib.Path]:
     if path is not None:
         yield pathlib.Path(path)
         return
-    with tempfile.TemporaryDirectory(prefix="classact-") as folder:  # This user's alone.
-        socket = pathlib.Path(folder) / "replay"
+    # Some systems name folders for temporary files at length.
+    too_long = len(os.fsencode(tempfile.gettempdir())) + _BELOW > LONGEST_PATH
+    # This user's alone.
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir="/tmp" if too_long else None) as folder:
+        socket = pathlib.Path(folder) / _NAME
         with contextlib.closing(gate.Gate(address, socket, certificate.of_this_process())):
             yield socket

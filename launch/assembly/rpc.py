@@ -5,6 +5,7 @@ Nodes know neither Launchpad nor how calls travel: they get these.
 
 import contextlib
 import threading
+import time
 from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
@@ -20,6 +21,8 @@ from classact.nodes import inference_server
 # Time-out of every call, in seconds. An inference server's first answer waits for
 # the learner's first parameters and for XLA; everything else answers in seconds.
 CALL_SECONDS = calls.CALL_SECONDS
+# Between two tries to have a batch scored where too much waits.
+_BUSY_SECONDS = 0.5
 
 __all__ = ["CALL_SECONDS", "InferenceClient", "LearnerClient", "RpcError", "StoppedError"]
 
@@ -98,12 +101,23 @@ class InferenceClient:
         self._stop = stop or _own_stop()
 
     def __call__(self, batch: inference_server.Batch) -> inference_server.Scores:
-        """Scores a batch; see `InferenceServer.score`.
+        """Scores a batch; see `InferenceServer.score`. Asks again while too much waits at the server.
 
         Raises:
             futures.CancelledError: if the server has stopped, or this node was asked to.
         """
         request = {name: np.ascontiguousarray(array) for name, array in batch.items()}
+        deadline = time.monotonic() + CALL_SECONDS
+        while True:
+            try:
+                return self._ask(request)
+            except calls.BusyError:
+                # Other run loops' batches fill it, or it is stopping.
+                if time.monotonic() > deadline:
+                    raise
+                self._stop.wait(_BUSY_SECONDS)
+
+    def _ask(self, request: inference_server.Batch) -> inference_server.Scores:
         try:
             values, step = self._client.call("score_arrays", [request], stop=self._stop)
         except StoppedError as error:

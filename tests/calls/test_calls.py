@@ -1,7 +1,9 @@
 """A server and its clients in one process, over a Unix socket."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -123,6 +125,25 @@ def test_only_what_is_named_for_others_can_be_called(serve, client):
 def test_a_call_times_out_where_nobody_listens(client):
     with pytest.raises(calls.NoAnswerError, match=r"get of unix:.*deadline exceeded: nobody listens"):
         client.call("get", timeout=0.1)
+
+
+def test_a_call_times_out_where_nobody_gets_as_far_as_a_greeting(address):
+    tries = 0
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address.removeprefix("unix:"))
+        listening.listen()
+
+        def hang_up():
+            nonlocal tries
+            with contextlib.suppress(OSError):
+                while True:
+                    listening.accept()[0].close()
+                    tries += 1
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        with pytest.raises(calls.NoAnswerError, match="went away before it had greeted"):
+            calls.Client(address, timeout=4.0).call("add", [1, 2])
+    assert tries > 5
 
 
 def test_a_call_times_out_where_nobody_answers(serve, client, gate):
@@ -315,6 +336,20 @@ def test_a_server_that_stops_lets_what_is_under_way_end(serve, client, gate, poo
     assert waiting.result(SOON) == "through"
     stopping.result(SOON)
     assert not os.path.exists(client.address.removeprefix("unix:"))
+
+
+def test_a_server_that_has_stopped_leaves_no_thread(serve, client, gate, pool):
+    server = serve({"wait": gate})
+    waiting = [pool.submit(client.call, "wait") for _ in range(3)]
+    gate.wait_for(3)
+    gate.open.set()
+    assert [call.result(SOON) for call in waiting] == 3 * ["through"]
+    mine = [thread for thread in threading.enumerate() if thread.name.endswith(server.address)]
+    assert len(mine) == 4
+    server.stop()
+    for thread in mine:
+        thread.join(SOON)
+    assert not any(thread.is_alive() for thread in mine)
 
 
 def test_a_method_that_hangs_does_not_keep_a_server_from_stopping(serve, client, gate, pool):

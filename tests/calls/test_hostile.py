@@ -59,6 +59,23 @@ def test_what_is_no_call_is_answered_with_an_error(server, raw):
     assert kind == 4
 
 
+def test_what_does_not_fit_into_memory_costs_no_worker(server, monkeypatch):
+    unpackb = wire.msgpack.unpackb
+
+    def full(*arguments, **named):
+        if threading.current_thread().name.startswith("worker"):
+            raise MemoryError
+        return unpackb(*arguments, **named)
+
+    client = calls.Client(server.address, timeout=SOON)
+    with monkeypatch.context() as patched:
+        patched.setattr(wire.msgpack, "unpackb", full)
+        for _ in range(20):  # More than it has workers.
+            with pytest.raises(calls.CallError, match="MemoryError"):
+                client.call("echo", [7])
+    assert client.call("echo", [7]) == 7
+
+
 def test_an_answer_that_is_none_is_an_error(tmp_path):
     router = zmq.Context.instance().socket(zmq.ROUTER)
     router.linger = 0

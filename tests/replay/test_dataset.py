@@ -9,6 +9,7 @@ import pytest
 
 from classact.replay import dataset
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
+from classact.replay.records import RecordCodec
 
 
 def test_batches_have_their_size_and_their_fields(make_replay, write_all):
@@ -63,6 +64,17 @@ def test_a_failing_transfer_reaches_the_caller(make_replay, write_all):
     with pytest.raises(RuntimeError, match=r"'examples'.*failed") as caught:
         reader.next(timeout=20)
     assert "no room" in str(caught.value.__cause__)
+
+
+def test_whatever_ends_a_reading_thread_reaches_the_caller(monkeypatch):
+    def no_file(address):
+        raise OSError("the run's keys cannot be read")
+
+    monkeypatch.setattr(dataset, "ServerCalls", no_file)
+    reader = dataset.ReplayDataset(["unix:/nowhere"], EXAMPLES_TABLE, RecordCodec({}), 4, threading.Event())
+    with pytest.raises(RuntimeError, match=r"'examples'.*failed") as caught:
+        reader.next(timeout=20)
+    assert "keys" in str(caught.value.__cause__)
 
 
 def test_the_stream_has_everything_in_order_and_the_examples_a_share(make_replay, feed):

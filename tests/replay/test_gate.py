@@ -143,6 +143,24 @@ def test_a_server_that_comes_later_is_found(opened, path, tmp_path, request):
     assert opened.refused == 0
 
 
+def test_it_outlives_that_there_are_no_more_threads(opened, echo, tmp_path, monkeypatch, caplog):
+    starts = threading.Thread.start
+    tries = iter([False])
+
+    def start(thread):
+        if thread.name.startswith("Thread-") and not next(tries, True):
+            raise RuntimeError("can't start new thread")
+        starts(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(OSError):
+        connected(opened, MINE, tmp_path)
+    with connected(opened, MINE, tmp_path) as connection:
+        connection.sendall(b"hello")
+        assert received(connection, 5) == b"hello"
+    assert "no thread for a connection" in caplog.text
+
+
 def test_closing_ends_all(opened, echo, tmp_path):
     with connected(opened, MINE, tmp_path) as connection:
         connection.sendall(b"hello")

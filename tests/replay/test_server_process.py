@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from unittest import mock
 
 import pytest
 import replay_servers
 
-from classact.replay import server_calls, server_process
+from classact.replay import server_calls, server_process, server_program
 from classact.replay.config import EXAMPLES_TABLE, TableConfig
 
 CONFIG = TableConfig(batch_size=4, samples_per_insert=0.5, capacity=64)
@@ -127,6 +128,20 @@ def test_its_program_imports_nothing_of_ours_nor_tensorflow():
             elif isinstance(node, ast.ImportFrom):
                 named.add((node.module or "").partition(".")[0])
         assert named - set(sys.stdlib_module_names) <= {"numpy"}
+
+
+def test_what_takes_it_off_the_network_is_there_before_it_listens(monkeypatch):
+    done = []
+    reverb, listener = mock.MagicMock(), mock.Mock()
+    reverb.Server.side_effect = lambda *_: done.append("listens")
+    listener.move.side_effect = lambda _: done.append("moves")
+    monkeypatch.setattr(server_program.signal, "signal", mock.Mock())
+    monkeypatch.setattr(server_program, "_die_with", mock.Mock())
+    monkeypatch.setattr(server_program, "load_reverb", lambda: reverb)
+    monkeypatch.setattr(server_program, "_module", lambda name, _: done.append(name) or listener)
+    monkeypatch.setattr(server_program, "_serve_until_asked", mock.Mock())
+    server_program.main('{"parent": 1, "tables": [], "socket": "s", "written": "w", "loaded": null}')
+    assert done == ["unix_listener", "listens", "moves"]
 
 
 def test_nobody_answers_at_a_socket_whose_server_is_gone(server):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -171,6 +172,19 @@ def test_the_time_out_is_of_all_shards_together(late):
     for event in late.let.values():
         event.set()
     late.wait()
+
+
+def test_older_tables_that_cannot_be_removed_do_not_fail_the_new_ones(late, monkeypatch, caplog):
+    for event in late.let.values():
+        event.set()
+    late.snapshots.save(3, [])
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "keep", mock.Mock(side_effect=OSError("Directory not empty")))
+        late.snapshots.save(6, [])
+    assert "Directory not empty" in caplog.text
+    assert late.steps() == [[3, 6], [3, 6]]
+    late.snapshots.save(9, [])
+    assert late.steps() == [[9], [9]]
 
 
 def test_a_step_can_be_discarded(late):

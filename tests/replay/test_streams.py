@@ -236,6 +236,23 @@ def test_a_reader_that_is_closed_ends_at_once(make_replay):
     assert ended.get(timeout=SECONDS) == []
 
 
+def test_whatever_ends_the_thread_that_hears_confirmations_reaches_the_writer(monkeypatch):
+    monkeypatch.setattr(insert_stream.channels, "stream", lambda *_: lambda requests: Answers())
+
+    class Answers:
+        def __iter__(self):
+            yield b"no message"
+
+        def cancel(self):
+            pass
+
+    stream = insert_stream.InsertStream("unix:/nowhere")
+    with pytest.raises(server_calls.ReplayError, match="takes no inserts: DecodeError"):
+        stream.wait(0, SECONDS)
+        stream.wait(0, SECONDS)
+    stream.close()
+
+
 def test_a_writer_waits_for_a_mute_server_no_longer_than_it_is_told(batch_of, make_replay, tmp_path):
     codec = make_replay(QUEUE).codec
     with socket.socket(socket.AF_UNIX) as mute:

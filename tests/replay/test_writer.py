@@ -2,11 +2,15 @@
 
 import threading
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from classact.replay import writer
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
+from classact.replay.records import RecordCodec
+from classact.replay.server_calls import ReplayError
 
 CONFIG = TableConfig(batch_size=4, samples_per_insert=0.5, capacity=64)
 
@@ -70,3 +74,29 @@ def test_both_tables_get_every_example(make_replay, batch_of):
     for table in (EXAMPLES_TABLE, STREAM_TABLE):
         assert replay.statistics(table)["inserts"] == 30
     assert replay.take(STREAM_TABLE, 10) == list(range(10))
+
+
+def test_a_batch_of_which_nothing_is_kept_says_nothing_of_the_one_before(make_replay, batch_of):
+    replay = make_replay(TableConfig(batch_size=4, samples_per_insert=0.5, capacity=1024))
+    out = replay.writer()
+    out.write(batch_of(range(400)), np.zeros(400).__getitem__, np.arange(400) < 200)
+    assert out.max_pending == 50
+    assert out.write(batch_of([1, 2]), np.zeros(2).__getitem__, np.zeros(2, bool)) == 0
+    assert out.max_pending == 50
+
+
+def test_what_the_limiter_holds_back_is_not_refused(monkeypatch, batch_of):
+    """Of a server that dies twice, each time counts by itself, whatever was confirmed between."""
+    seconds = iter([1.0, 1001.0])
+    monkeypatch.setattr(writer, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(writer.time, "monotonic", seconds.__next__)
+    monkeypatch.setattr(writer, "ServerCalls", mock.Mock())
+    stream = mock.Mock()
+    stream.wait.side_effect = [ReplayError("gone"), False, ReplayError("gone again"), True]
+    stream.unconfirmed = unconfirmed = set()
+    stream.send = lambda request, items: unconfirmed.update(items)
+    stream.has_confirmed.return_value = True
+    monkeypatch.setattr(writer, "InsertStream", lambda address: stream)
+    codec = RecordCodec({name: batch_of([0])[name] for name in ("id", "image")})
+    out = writer.ReplayWriter("unix:/nowhere", codec, [EXAMPLES_TABLE], threading.Event())
+    assert out.write(batch_of([1]), np.zeros(1).__getitem__, np.ones(1, bool)) == 1

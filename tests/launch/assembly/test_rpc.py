@@ -123,6 +123,29 @@ class TestInferenceClient:
         with pytest.raises(rpc.RpcError, match="no CancelledError"):
             client(BATCH)
 
+    def test_who_finds_it_full_asks_again(self, address):
+        inside, leave = threading.Event(), threading.Event()
+
+        def score(batch):
+            inside.set()
+            assert leave.wait(30)
+            return np.zeros(2, np.float32), 5
+
+        server = calls.Server(address, {"score_arrays": score}, threads=1, max_waiting=0)
+        server.start()
+        try:
+            with futures.ThreadPoolExecutor(2) as pool:
+                clients = [rpc.InferenceClient(calls.Client(address, timeout=30)) for _ in range(2)]
+                first = pool.submit(clients[0], BATCH)
+                assert inside.wait(30)
+                second = pool.submit(clients[1], BATCH)
+                with pytest.raises(TimeoutError):
+                    second.result(0.3)
+                leave.set()
+                assert [first.result(30).step, second.result(30).step] == [5, 5]
+        finally:
+            server.stop()
+
     def test_a_server_that_is_gone_does_not_keep_a_node_that_is_stopped(self, address, stop):
         threading.Timer(0.3, stop.set).start()
         client = rpc.InferenceClient(calls.Client(address, timeout=NEVER), stop)
