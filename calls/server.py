@@ -195,7 +195,7 @@ class Server:
         with self._socket_lock:
             path = addresses.unix_path(self.address)
             if path is not None:
-                with contextlib.suppress(FileNotFoundError):  # Its folder may have been removed.
+                with contextlib.suppress(OSError):  # Its folder may have been removed.
                     os.unlink(path)
             self._socket.close()
         for _ in range(self._workers):

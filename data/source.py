@@ -51,7 +51,7 @@ class Source(abc.ABC):
       first batch meanwhile.
     - **`batch` may block**, for a disk or a network. The run loop that asks waits, and
       nothing else does until the learner has no examples left; after
-      `no_data_seconds` without any it fails. A read that may take longer than
+      `no_data_seconds` without any what reads is started again. A read that may take longer than
       `hung_seconds` is announced by `with nodes.activity.waiting("…")`, or it hangs.
     - **Errors.** What is wrong with the data is a `DataError` that names the file and
       the example: the run ends in one line. An `OSError` ends the node, which is

@@ -1,8 +1,11 @@
 """How the hosts of one learner leave together."""
 
 import collections
+import contextlib
 from collections.abc import Callable
 from typing import Any
+
+from classact.nodes import activity
 
 
 class Hosts[Drawn]:
@@ -40,3 +43,8 @@ class Hosts[Drawn]:
     def part(self) -> None:
         """Blocks until all hosts have called it: JAX ends a host whose others are gone."""
         bool(self._any_host(True))
+
+
+def waiting(hosts: Hosts[Any] | None) -> contextlib.AbstractContextManager[None]:
+    """Announces that all hosts may be waited for; does nothing with one alone."""
+    return contextlib.nullcontext() if hosts is None else activity.waiting("the other hosts")

@@ -239,23 +239,25 @@ class Learner:
             interval.add(step, drawn.sub_batches)
             # One update behind: the device always has work while the host waits.
             if len(in_flight) > 1:
-                interval.add_metrics(divergence.checked_metrics(*in_flight.popleft()))
+                interval.add_metrics(self._metrics_of(*in_flight.popleft()))
             interval.add_times(trained_from - started, time.monotonic() - trained_from)
             if self._metrics and (step % self._config.log_every == 0 or step == self._config.steps):
                 self._metrics.write(step, {**interval.pop(), **self._tables()})
-            every = self._config.checkpoint_every
-            # The last step is saved at the end.
+            every = self._config.checkpoint_every  # The last step is saved at the end.
             if self._saver and every and step % every == 0 and step < self._config.steps:
-                # Nothing that is not finite is saved.
                 while in_flight:
-                    interval.add_metrics(divergence.checked_metrics(*in_flight.popleft()))
-                divergence.check_state(step, self._state)
+                    interval.add_metrics(self._metrics_of(*in_flight.popleft()))
+                divergence.check_state(step, self._state)  # Nothing that is not finite is saved.
                 with activity.busy("saving a checkpoint"):
                     interval.add_save(self._saver.save(step, self._state))
             activity.progressed()
-        for item in in_flight:
-            divergence.checked_metrics(*item)
+        while in_flight:
+            self._metrics_of(*in_flight.popleft())
         return step
+
+    def _metrics_of(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
+        with hosts.waiting(self._hosts):
+            return divergence.checked_metrics(step, metrics)
 
     def _finish(self, step: int) -> None:
         """Saves the last step before anybody can measure it, and waits for the evaluators."""

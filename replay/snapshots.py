@@ -109,7 +109,7 @@ class _Attempt:
                 return
             shutil.rmtree(self._target, ignore_errors=True)
             written.rename(self._target)
-        except (ReplayError, OSError) as error:
+        except (ReplayError, OSError, ValueError) as error:
             self._failure = str(error) or type(error).__name__
             logging.warning("the tables at %s were not saved: %s", self._address, error)
             return

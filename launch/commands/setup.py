@@ -232,7 +232,11 @@ def _writable(folders: Sequence[pathlib.Path]) -> pathlib.Path:
 @contextlib.contextmanager
 def _only_one(folder: pathlib.Path) -> Iterator[int]:
     """Keeps other processes from making parts in a folder meanwhile; gives the lock's descriptor."""
-    with open(folder / ".lock", "w") as lock:
+    try:
+        file = open(folder / ".lock", "w")  # noqa: SIM115 - closed below.
+    except OSError as error:
+        raise SetupError(f"{folder}: {error.strerror}; name another folder by --folder") from None
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -95,6 +95,7 @@ def _new_folder(base: Path) -> tuple[Path, int]:
     while True:
         folder = base / secrets.token_hex(4)
         try:
+            base.mkdir(mode=0o700, exist_ok=True)  # Who cleans up may have taken it meanwhile.
             folder.mkdir(mode=0o700)
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except (FileExistsError, FileNotFoundError):
