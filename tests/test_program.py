@@ -5,11 +5,9 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import time
 
-import psutil
 import pytest
 from program_runs import (
     CLASSACT,
@@ -213,7 +211,7 @@ def test_a_signal_stops_every_process_within_ten_seconds(place, number):
 
 def test_an_evaluator_joins_a_running_experiment_and_never_holds_it_up(place):
     running = start(
-        place, "joined", "--launch=processes", "--config.steps=2000", "--config.evaluation.every=500"
+        place, "joined", "--launch=processes", "--config.steps=5000", "--config.evaluation.every=1000"
     )
     wait_for_line(place, "joined", running)
     arguments = ["--evaluator=accuracy", "--every=1"]
@@ -230,16 +228,16 @@ def test_an_evaluator_joins_a_running_experiment_and_never_holds_it_up(place):
     lines = lines_of(place, "joined", "evaluator-slow")
     steps = [line["step"] for line in lines]
     assert steps == sorted(set(steps))
-    assert 0 < steps[0] < steps[-1] == 2000
+    assert 0 < steps[0] < steps[-1] == 5000
     # It measures what the program's own evaluator does, on the same data.
     own = lines_of(place, "joined", "evaluator-test")[-1]
-    assert own["step"] == 2000
+    assert own["step"] == 5000
     assert lines[-1]["eval/slow/top1"] == pytest.approx(own["eval/test/top1"])
 
     done = start_evaluator(place, "joined", "--name=after", *arguments)
     assert done.wait(timeout=60) == 0
     (line,) = lines_of(place, "joined", "evaluator-after")
-    assert (line["step"], line["eval/after/top1"]) == (2000, pytest.approx(own["eval/test/top1"]))
+    assert (line["step"], line["eval/after/top1"]) == (5000, pytest.approx(own["eval/test/top1"]))
 
 
 def test_actors_join_a_running_experiment_and_leave_at_any_time(place):
@@ -328,17 +326,13 @@ def test_a_signal_stops_both_hosts(place):
 
 
 def listening(pid):
-    """The ports on which anybody listens in the network of a process, and the paths of local sockets."""
-    ports, paths = set(), []
+    """The ports on which anybody listens in the network of a process."""
+    ports = set()
     for table in ("tcp", "tcp6"):
         lines = pathlib.Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
         # The fourth field is the state, 0A for one that listens.
         ports |= {int(line.split()[1].split(":")[1], 16) for line in lines if line.split()[3] == "0A"}
-    for line in pathlib.Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]:
-        _, _, _, flags, *_, last = line.split()
-        if flags == "00010000" and last.startswith("/"):
-            paths.append(last)
-    return ports, paths
+    return ports
 
 
 def network_of(pid):
@@ -364,20 +358,12 @@ def test_nothing_outside_reaches_an_isolated_run(place):
     wait_for_line(place, name, process)
 
     nodes = processes_of(place / name)
-    assert process.pid in {node.pid for node in nodes} and len(nodes) == 5
+    assert process.pid in {node.pid for node in nodes} and len(nodes) == 6
     assert {network_of(node.pid) for node in nodes} == {network_of(process.pid)} != {network_of("self")}
-    inside, paths = listening(process.pid)
+    # Nor has it a port, there or anywhere.
+    assert not listening(process.pid)
     endpoints = json.loads((place / name / "endpoints.json").read_text())
-    servers = {int(address.split(":")[1]) for group in endpoints.values() for address in group}
-    assert len(servers) == 3 and servers <= inside and not paths
-    # Others may listen on the same number outside.
-    closed = inside - listening("self")[0]
-    assert closed & servers
-    addresses = [a.address for own in psutil.net_if_addrs().values() for a in own]
-    for address in addresses:
-        for port in closed:
-            with pytest.raises(OSError):
-                socket.create_connection((address, port), timeout=5)
+    assert all(address.startswith("unix:") for group in endpoints.values() for address in group)
 
     evaluate = [*CLASSACT, "evaluate", f"--workdir={place / name}", "--evaluator=accuracy", "--name=inside"]
     options = {"env": environment(place), "cwd": place, "text": True}

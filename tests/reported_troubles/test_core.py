@@ -158,7 +158,7 @@ def epochs_of_seeds(place):
 
 
 class Server:
-    """In place of Reverb's client: a server that saves when it is let."""
+    """In place of the calls of a replay's server: one that saves when it is let."""
 
     def __init__(self, place, late=()):
         self.let = threading.Event()
@@ -168,7 +168,7 @@ class Server:
             def __init__(self, address):
                 self._address = address
 
-            def checkpoint(self):
+            def checkpoint(self, timeout):
                 if self._address in late:
                     assert server.let.wait(SOON)
                 made = place.folder / self._address / folders.NEW / "written"
@@ -176,7 +176,10 @@ class Server:
                 (made / "DONE").touch()
                 return str(made)
 
-        place.patch.setattr(snapshots.reverb, "Client", Client)
+            def close(self):
+                pass
+
+        place.patch.setattr(snapshots, "ServerCalls", Client)
 
 
 def shards_of_which_one_is_late(place):
