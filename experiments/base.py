@@ -232,7 +232,14 @@ def get_config() -> ml_collections.ConfigDict:
             # a share of one's memory, such as 0.25. -1: on a cluster what `cluster` says; on one
             # machine the learner and the servers that score divide what there is, and evaluators
             # have none (docs/devices.md). What has none computes on the CPU.
-            "resources": {"learner": {"gpus": -1.0}, "inference": {"gpus": -1.0}, "evaluator": {"gpus": -1.0}},
+            "resources": {
+                # Of the learner, on each of its hosts.
+                "learner": {"gpus": -1.0},
+                # Of each inference server.
+                "inference": {"gpus": -1.0},
+                # Of each evaluator.
+                "evaluator": {"gpus": -1.0},
+            },
             # What to ask a cluster for (`--launch=slurm`, `--launch=ray`).
             "cluster": {
                 # Hosts to use; 0: as few as have room. Not those of `mesh.hosts`, which train.

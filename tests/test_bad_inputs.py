@@ -188,7 +188,11 @@ COMMAND_LINE = [
         ("config.learner", "after --config.learner.model"),
     ),
     Case("an argument too many", f"{TRAIN} steps=3", ("'steps=3'", "--config.FIELD=VALUE")),
-    Case("an unknown engine", f"{TRAIN} --launch=cloud", ("launch='cloud'", "one of processes, ray, slurm, synchronous, threads")),
+    Case(
+        "an unknown engine",
+        f"{TRAIN} --launch=cloud",
+        ("launch='cloud'", "one of processes, ray, slurm, synchronous, threads"),
+    ),
     Case("evaluate nothing", "evaluate", ("--workdir is missing: Run directory",)),
     Case(
         "evaluate how", "evaluate --workdir=saved", ("--evaluator is missing", "accuracy|retrieval|zero_shot")
