@@ -108,6 +108,17 @@ def processes_of(folder):
     return found
 
 
+def nodes_of(folder):
+    """The process number of each node of a run, by what it reads: one file a group."""
+    found = {}
+    for process in processes_of(folder):
+        with contextlib.suppress(psutil.Error):  # It may have ended just now.
+            for argument in process.cmdline():
+                if argument.startswith("--data_file="):
+                    found[pathlib.Path(argument).stem] = process.pid
+    return found
+
+
 def wait_until(condition, process, output, seconds=200):
     """Waits until `condition()` while a process runs that prints to the file `output`."""
     deadline = time.monotonic() + seconds

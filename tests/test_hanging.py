@@ -1,13 +1,12 @@
 """Whole programs, nodes of which hang: they are killed, started again, and the run reaches its end."""
 
 import os
-import pathlib
 import re
 import signal
 
 import psutil
 import pytest
-from program_runs import lines_of, processes_of, result_of, start, wait_until
+from program_runs import lines_of, nodes_of, processes_of, result_of, start, wait_until
 
 from classact.nodes import checkpoints
 
@@ -19,16 +18,6 @@ HUNG = 10
 def place(tmp_path):
     (tmp_path / "tmp").mkdir()
     return tmp_path
-
-
-def nodes_of(folder):
-    """The process of each node, by what it reads."""
-    found = {}
-    for process in processes_of(folder):
-        for argument in process.cmdline():
-            if argument.startswith("--data_file="):
-                found[pathlib.Path(argument).stem] = process.pid
-    return found
 
 
 def server_of(pid):

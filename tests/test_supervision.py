@@ -1,11 +1,10 @@
 """A whole program, all of whose nodes die, is started again node by node and reaches its end."""
 
 import os
-import pathlib
 import signal
 
 import pytest
-from program_runs import lines_of, processes_of, result_of, start, wait_until
+from program_runs import lines_of, nodes_of, processes_of, result_of, start, wait_until
 
 from classact.nodes import checkpoints
 
@@ -16,16 +15,6 @@ NODES = {"replay-digits", "learner", "inference-digits", "evaluator-test"}
 def place(tmp_path):
     (tmp_path / "tmp").mkdir()
     return tmp_path
-
-
-def nodes_of(folder):
-    """The process of each node, by what it reads."""
-    found = {}
-    for process in processes_of(folder):
-        for argument in process.cmdline():
-            if argument.startswith("--data_file="):
-                found[pathlib.Path(argument).stem] = process.pid
-    return found
 
 
 def test_every_node_is_killed_at_once_and_the_run_completes(place):

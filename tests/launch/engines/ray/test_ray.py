@@ -145,8 +145,9 @@ def test_a_run_completes_on_three_hosts(machines, tmp_path):
     result = json.loads((workdir / "result.json").read_text())
     assert (result["status"], result["steps"]) == ("completed", 120)
     assert set(result["cpu_seconds_by_node"]) == set(result["peak_bytes_by_node"]) == set(hosts)
-    assert all(seconds > 1 for seconds in result["cpu_seconds_by_node"].values())
-    assert result["peak_bytes"] == sum(result["peak_bytes_by_node"].values()) > 1e9
+    # A replay's node and its server load neither JAX nor TensorFlow.
+    assert all(seconds > 0.2 for seconds in result["cpu_seconds_by_node"].values())
+    assert result["peak_bytes"] == sum(result["peak_bytes_by_node"].values()) > 5e8
     assert {path.stem for path in (workdir / "logs").iterdir()} == set(hosts)
     assert sorted(path.name for path in workdir.iterdir() if path.name.startswith((".shared", "tasks"))) == []
     assert not nodes_of(workdir)
