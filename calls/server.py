@@ -146,7 +146,8 @@ class Server:
     def stop(self, grace: float = 1.0) -> None:
         """Ends the server: calls under way may end within `grace` seconds; blocks two seconds longer at most.
 
-        Safe to call twice, and before `start`.
+        The answer that ends the server may be lost, if its caller has not read it by then: the
+        connection goes with what is unread in it. Safe to call twice, and before `start`.
         """
         thread, self._thread = self._thread, None
         if thread is None:

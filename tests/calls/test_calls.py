@@ -328,12 +328,18 @@ def test_nobody_else_may_use_the_socket(serve, address):
 
 
 def test_a_server_that_stops_lets_what_is_under_way_end(serve, client, gate, pool):
-    server = serve({"wait": gate})
+    last = Gate()
+    server = serve({"wait": gate, "last": last})
     waiting = pool.submit(client.call, "wait")
+    # Its answer may be lost with the connection, as it ends the server.
+    pool.submit(client.call, "last", timeout=2)
     gate.wait_for(1)
+    last.wait_for(1)
     stopping = pool.submit(server.stop, grace=SOON)
     gate.open.set()
     assert waiting.result(SOON) == "through"
+    assert not stopping.done()
+    last.open.set()
     stopping.result(SOON)
     assert not os.path.exists(client.address.removeprefix("unix:"))
 
