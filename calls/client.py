@@ -119,6 +119,7 @@ class Client:
             connection = Connection(self._endpoint, self._keys)
         try:
             yield connection
+        # Whatever cut the call short, an interrupt too: its answer must not be the next call's.
         except BaseException:
             connection.close()
             raise

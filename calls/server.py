@@ -119,6 +119,7 @@ class Server:
             if self._keys is not None:
                 self._gate = Gate(self._context, self._socket, self._keys, self.address)
             self._bind()
+        # It is raised again; a context that stays would hold the process at its end.
         except BaseException:
             self._context.destroy(linger=0)
             raise
