@@ -35,7 +35,7 @@ _STYLE: dict[Any, Any] = {
     "axes.titlecolor": "#1f2933",
     "axes.titlelocation": "left",
     "axes.titlesize": 12,
-    "axes.titleweight": "semibold",
+    "axes.titleweight": "bold",
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#e4e7eb",
