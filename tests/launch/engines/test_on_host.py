@@ -236,29 +236,33 @@ def test_a_second_signal_changes_nothing(tmp_path):
     assert (tmp_path / "logs" / "learner.log").read_text().splitlines()[1:] == ["asked", "done"]
 
 
-def test_a_task_that_does_not_stop_is_ended_after_the_notice(tmp_path):
+def end_of_deaf_task(folder, *told):
+    """Tells it once it ignores what asks it to stop: before, that would end it."""
     events = queue.SimpleQueue()
     found = []
     thread = threading.Thread(
-        target=lambda: found.append(on_host.run_task(task_of(tmp_path, DEAF), events, notice=60))
+        target=lambda: found.append(on_host.run_task(task_of(folder, DEAF), events, notice=60))
     )
     thread.start()
-    log = tmp_path / "logs" / "learner.log"
+    log = folder / "logs" / "learner.log"
     while not (log.exists() and "ready" in log.read_text()):
         thread.join(0.1)
-    events.put(on_host.Stop(0.5))
+    for event in told:
+        events.put(event)
     thread.join(30)
-    assert found[0].end.killed and "SIGKILL" in found[0].ended.crash.message
+    return found[0]
+
+
+def test_a_task_that_does_not_stop_is_ended_after_the_notice(tmp_path):
+    finished = end_of_deaf_task(tmp_path, on_host.Stop(0.5))
+    assert finished.end.killed and "SIGKILL" in finished.ended.crash.message
     # Looked at while it was deaf, so certainly as the whole interpreter that it is.
-    assert found[0].end.peak_bytes > 1e6
+    assert finished.end.peak_bytes > 1e6
 
 
 def test_a_task_can_be_ended_at_once(tmp_path):
-    events = queue.SimpleQueue()
-    events.put(on_host.Stop(60))
-    events.put(on_host.KILL)
-    finished = on_host.run_task(task_of(tmp_path, DEAF), events, 60)
-    assert finished.end.killed and finished.end.exit_status in (-signal.SIGKILL, -signal.SIGTERM)
+    finished = end_of_deaf_task(tmp_path, on_host.Stop(60), on_host.KILL)
+    assert finished.end.killed and finished.end.exit_status == -signal.SIGKILL
     assert finished.ended.signal is None
 
 
