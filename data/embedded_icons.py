@@ -7,10 +7,13 @@ set, from which `icon_pairs` makes captions. Whole icon sets are held out for th
 eval split. `icons/LICENSES.md` lists every set with its author and licence.
 """
 
+import contextlib
+import dataclasses
 import functools
 import lzma
 import pathlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Optional
 
 import numpy as np
@@ -48,7 +51,8 @@ def open_icons(argument: str, split: str, *, classes: Optional[str] = None) -> S
 class IconSource(Source):
     """One split of the embedded icons; classes are numbered from the most frequent one.
 
-    It holds 1 KB per grey and 3 KB per coloured icon.
+    A sheet is decoded when one of its icons is asked for, once in a process, and held: 1 KB
+    per grey and 3 KB per coloured icon.
 
     Args:
         split: "train" or "eval".
@@ -71,13 +75,19 @@ class IconSource(Source):
         self.image_shape = (SIZE, SIZE, 3)
         self.num_classes = len(names) if classes is None else classes
         self.class_names = tuple(str(name) for name in names[: self.num_classes])
-        self._grey, grey_ids, grey_labels = _load(folder, index, f"{split}-grey", self.num_classes)
-        self._colour, colour_ids, colour_labels = _load(folder, index, f"{split}-colour", self.num_classes)
-        self._ids = np.concatenate([grey_ids, colour_ids])
-        self._labels = np.concatenate([grey_labels, colour_labels])
+        sheets = [
+            sheet
+            for group in (f"{split}-grey", f"{split}-colour")
+            for sheet in _sheets(folder, index, group, self.num_classes)
+        ]
+        self._sheets = sheets
+        # The index after each sheet's last icon.
+        self._ends = np.cumsum([len(sheet.ids) for sheet in sheets])
+        self._ids = np.concatenate([sheet.ids for sheet in sheets])
+        self._labels = np.concatenate([sheet.labels for sheet in sheets])
         self.num_examples = len(self._ids)
         self.label_of = self._labels
-        self.files = [folder / "index.npz", *sorted(folder.glob(f"{split}-*.webp"))]
+        self.files = [folder / "index.npz", *sorted(sheet.path for sheet in sheets)]
 
     @functools.cached_property
     def digest(self) -> str:
@@ -87,10 +97,12 @@ class IconSource(Source):
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`; always as many rows as indices."""
         indices = checked_indices(indices, self.num_examples)
-        grey = indices < len(self._grey)
         images = np.empty((len(indices), *self.image_shape), np.uint8)
-        images[grey] = self._grey[indices[grey]]
-        images[~grey] = self._colour[indices[~grey] - len(self._grey)]
+        sheet_of = np.searchsorted(self._ends, indices, side="right")
+        for number in np.unique(sheet_of):
+            rows = np.flatnonzero(sheet_of == number)
+            sheet = self._sheets[number]
+            images[rows] = sheet.pixels()[indices[rows] - (self._ends[number] - len(sheet.ids))]
         return {"id": self._ids[indices], "image": images, "label": self._labels[indices]}
 
     def ids(self, indices: np.ndarray) -> np.ndarray:
@@ -140,37 +152,74 @@ def sheet_paths(folder: pathlib.Path, group: str, tiles: int) -> list[pathlib.Pa
     return [folder / f"{group}-{sheet}.webp" for sheet in range(-(-tiles // TILES_PER_SHEET))]
 
 
-def _load(
-    folder: pathlib.Path, index: dict[str, np.ndarray], group: str, num_classes: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reads a group's icons of the first classes: uint8[N, 32, 32, 1 or 3], ids int64[N], labels int32[N]."""
+@dataclasses.dataclass(frozen=True)
+class _Sheet:
+    """The icons of one contact sheet that a source has.
+
+    Attributes:
+        path: of the file.
+        channels: 1 of grey ones, 3 of coloured ones.
+        tiles: int64[N], where they are in it.
+        num_tiles: how many it holds.
+        ids, labels: int64[N] and int32[N].
+    """
+
+    path: pathlib.Path
+    channels: int
+    tiles: np.ndarray
+    num_tiles: int
+    ids: np.ndarray
+    labels: np.ndarray
+
+    def pixels(self) -> np.ndarray:
+        """uint8[N, 32, 32, 1 or 3]; all sources of a process share them."""
+        key = self.path, len(self.tiles)  # Those of the first classes.
+        with _DECODING:
+            if key not in _DECODED:
+                _DECODED[key] = _read_sheet(self.path, self.channels, self.num_tiles)[self.tiles]
+            return _DECODED[key]
+
+
+_DECODED: dict[tuple[pathlib.Path, int], np.ndarray] = {}
+_DECODING = threading.Lock()
+
+
+def _sheets(folder: pathlib.Path, index: dict[str, np.ndarray], group: str, num_classes: int) -> list[_Sheet]:
+    """Finds a group's icons of the first classes, and looks at the heads of their files."""
     labels = index[f"{group}/label"]
-    kept = labels < num_classes
     channels = 1 if group.endswith("grey") else 3
-    images = np.empty((np.count_nonzero(kept), SIZE, SIZE, channels), np.uint8)
-    filled = 0
-    for sheet, path in enumerate(sheet_paths(folder, group, len(labels))):
-        wanted = kept[sheet * TILES_PER_SHEET : (sheet + 1) * TILES_PER_SHEET]
-        part = _read_sheet(path, channels, len(wanted))[wanted]
-        images[filled : filled + len(part)] = part
-        filled += len(part)
-    first_id = sum(len(index[f"{earlier}/label"]) for earlier in GROUPS[: GROUPS.index(group)])
-    return images, first_id + np.flatnonzero(kept), labels[kept].astype(np.int32)
+    first = sum(len(index[f"{earlier}/label"]) for earlier in GROUPS[: GROUPS.index(group)])
+    found = []
+    for number, path in enumerate(sheet_paths(folder, group, len(labels))):
+        own = labels[number * TILES_PER_SHEET : (number + 1) * TILES_PER_SHEET]
+        tiles = np.flatnonzero(own < num_classes)
+        with _open_sheet(path, len(own)):
+            found.append(_Sheet(path, channels, tiles, len(own), first + tiles, own[tiles].astype(np.int32)))
+        first += len(own)
+    return found
 
 
 def _read_sheet(path: pathlib.Path, channels: int, tiles: int) -> np.ndarray:
     """uint8[tiles, 32, 32, channels] of one contact sheet."""
-    try:
-        with Image.open(path, formats=("WEBP",)) as image:
-            # One channel of a grey sheet is enough, and four times as fast to copy.
-            pixels = np.asarray(image.getchannel(0) if channels == 1 else image.convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+    with _open_sheet(path, tiles) as image:
+        # One channel of a grey sheet is enough, and four times as fast to copy.
+        pixels = np.asarray(image.getchannel(0) if channels == 1 else image.convert("RGB"))
     rows = -(-tiles // COLUMNS)
-    if pixels.shape[:2] != (rows * SIZE, COLUMNS * SIZE):
-        raise DataError(f"{path}: {pixels.shape[:2]} pixels, expected {(rows * SIZE, COLUMNS * SIZE)}")
     return (
         pixels.reshape(rows, SIZE, COLUMNS, SIZE, channels)
         .swapaxes(1, 2)
         .reshape(-1, SIZE, SIZE, channels)[:tiles]
     )
+
+
+@contextlib.contextmanager
+def _open_sheet(path: pathlib.Path, tiles: int) -> Iterator[Image.Image]:
+    """Opens a contact sheet, which decodes none of it yet, and checks its size."""
+    expected = (COLUMNS * SIZE, -(-tiles // COLUMNS) * SIZE)
+    try:
+        with Image.open(path, formats=("WEBP",)) as image:
+            if image.size != expected:
+                raise ValueError(f"{image.size} pixels, expected {expected}")
+            yield image
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error

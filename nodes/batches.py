@@ -59,16 +59,19 @@ def to_device(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh | None = 
     """Starts moving this host's share of a batch to its devices; used as the replay's `transfer`."""
     # The views into Reverb's records are not aligned: made contiguous here, in
     # the reading thread.
-    needed = {
-        name: np.ascontiguousarray(array)
-        for name, array in scoring_fields(batch).items()
-        if name not in ("score", "scored_step")
-    }
+    needed = {name: np.ascontiguousarray(array) for name, array in device_fields(batch).items()}
     placed = mesh_lib.place(mesh, needed)
     size = len(next(iter(placed.values())))
     return Sampled(
         placed, size, np.array(batch["scored_step"]), corrupted_share(batch), np.array(batch["id"])
     )
+
+
+def device_fields(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The part of a batch that the models that are trained read."""
+    return {
+        name: array for name, array in scoring_fields(batch).items() if name not in ("score", "scored_step")
+    }
 
 
 def of_host(records: np.ndarray, batch_size: int, hosts: int, host: int) -> np.ndarray:

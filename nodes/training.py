@@ -23,6 +23,10 @@ Batches = Mapping[str, Batch]
 Metrics = dict[str, jax.Array]
 
 
+# XLA's, on a CPU: code that runs once need not be fast, and draws are the same.
+_RUNS_ONCE: Any = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": True}
+
+
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW with linear warm-up and cosine decay to 0 (Appendix A.2).
@@ -141,9 +145,25 @@ def init_state(
         ValueError: for a seed whose parameters another seed has as well.
     """
     seed = seeds.checked(seed)
+    # One compilation, of draws that run once: a model's parts one by one take twice as long.
+    return jax.jit(
+        lambda: _initial(trained, seed),
+        out_shardings=_sharding(trained, mesh) if mesh is not None else None,
+        compiler_options=_RUNS_ONCE if jax.default_backend() == "cpu" else None,
+    )()
+
+
+def state_shapes(trained: Mapping[str, TrainedModel], mesh: jax.sharding.Mesh | None = None) -> TrainState:
+    """What `init_state` gives, as shapes, dtypes and, with a mesh, shardings; computes nothing."""
+    shapes: TrainState = jax.eval_shape(lambda: _initial(trained, 0))
     if mesh is None:
-        return _initial(trained, seed)
-    return jax.jit(lambda: _initial(trained, seed), out_shardings=_sharding(trained, mesh))()
+        return shapes
+
+    def placed(of: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(of.shape, of.dtype, sharding=sharding)
+
+    found: TrainState = jax.tree.map(placed, shapes, _sharding(trained, mesh))
+    return found
 
 
 def _initial(trained: Mapping[str, TrainedModel], seed: int) -> TrainState:
@@ -161,14 +181,13 @@ def _initial(trained: Mapping[str, TrainedModel], seed: int) -> TrainState:
 def _sharding(trained: Mapping[str, TrainedModel], mesh: jax.sharding.Mesh) -> Any:
     """Where a state's arrays lie: parameters and moments split, all else on every device."""
     whole: Any = mesh_lib.replicated(mesh)
-    shapes = jax.eval_shape(lambda: _initial(trained, 0))
     models = {
         name: ModelState(
             mesh_lib.split(mesh, model.params),
             jax.tree.map(lambda _: whole, model.state),
             mesh_lib.split(mesh, model.opt_state),
         )
-        for name, model in shapes.models.items()
+        for name, model in state_shapes(trained).models.items()
     }
     return TrainState(whole, whole, models)
 

@@ -7,13 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from classact.experiments.config import ConfigError
 from classact.launch.assembly import rpc
 from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.parts import class_meaning, learning
 from classact.launch.assembly.run_spec import RunSpec
-from classact.nodes import batches, checkpoints, clocks, cursors, learner, opening, saving, training
+from classact.nodes import (
+    batches,
+    checkpoints,
+    clocks,
+    compiled_ahead,
+    cursors,
+    learner,
+    opening,
+    saving,
+    training,
+)
 from classact.nodes import mesh as mesh_lib
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.replay import dataset, snapshots
@@ -44,6 +55,11 @@ def build_learner(
         raise ConfigError(str(error)) from None
     learning.check_batches(config, mesh.size if mesh is not None else 1)
     trained = learning.trained_models(config, run.shape)
+    update = compiled_ahead.CompiledAhead(
+        training.make_update(trained, learning.make_task(config, mesh), mesh, config.gradient_accumulation),
+        training.state_shapes(trained, mesh),
+        *_batch_shapes(run, mesh),
+    )
     state = training.init_state(trained, config.seed, mesh)
     checkpointer = checkpoints.Checkpointer(
         run.workdir / "checkpoints", classes=class_meaning.of_head(config, run.shape)
@@ -76,7 +92,7 @@ def build_learner(
             evaluators=evaluating,
         ),
         trained,
-        training.make_update(trained, learning.make_task(config, mesh), mesh, config.gradient_accumulation),
+        update,
         state,
         sub_batches,
         lp.stop_event(),
@@ -90,6 +106,17 @@ def build_learner(
         races,
         openings,
     )
+
+
+def _batch_shapes(run: RunSpec, mesh: jax.sharding.Mesh | None) -> list[compiled_ahead.Shapes]:
+    """Of the sub-batches and the super-batches of all data sets."""
+    found: list[compiled_ahead.Shapes] = [{}, {}]
+    for name, own in run.config.data_sets.items():
+        record = run.data[name].codec.unpack(np.zeros((1, run.data[name].codec.num_bytes), np.uint8))
+        for shapes, size in zip(found, (own.batch_size, own.reference.super_batch), strict=True):
+            if size:
+                shapes[name] = compiled_ahead.batch_shapes(record, size, mesh)
+    return found
 
 
 def _saver(

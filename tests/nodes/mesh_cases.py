@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from classact.models import registry, text, transformer, two_tower
-from classact.nodes import inference_server, scoring, training
+from classact.nodes import compiled_ahead, inference_server, scoring, training
 from classact.nodes import mesh as mesh_lib
 from classact.selection import contrastive, losses, policies
 
@@ -89,7 +89,14 @@ def train(case: Case, mesh: Any, order: Any = None) -> tuple[Any, float]:
         that the first device holds.
     """
     fields = ("image", "text") if case.task == "contrastive" else ("image", "label")
-    update = make_update(case, mesh)
+    whole = batch(0, BATCH)
+    record = {name: whole[name] for name in fields}
+    update = compiled_ahead.CompiledAhead(
+        make_update(case, mesh),
+        training.state_shapes(trained(case.task), mesh),
+        {"data": compiled_ahead.batch_shapes(record, BATCH, mesh)},
+        {"data": compiled_ahead.batch_shapes(record, 2 * BATCH, mesh)},
+    )
     state = training.init_state(trained(case.task), 0, mesh)
     hosts, host = jax.process_count(), jax.process_index()
     join = mesh_lib.concatenator(mesh)

@@ -255,7 +255,7 @@ def test_haiku_batch_norm_is_updated():
     trained = {"learner": training.TrainedModel(model, config(), ONE)}
     update = training.make_update(trained, losses.Classification())
     data = {"image": np.zeros((2, 8, 8, 1), np.uint8), "label": np.zeros(2, np.int32)}
-    state = jax.eval_shape(lambda: training.init_state(trained, 0))
+    state = training.state_shapes(trained)
     after, _ = jax.eval_shape(update, state, {"digits": data}, {})
     # The trained state has the structure of the first, so that one compiled update serves all.
     assert jax.tree.structure(after) == jax.tree.structure(state)
