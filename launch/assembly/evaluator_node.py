@@ -6,12 +6,13 @@ from classact.launch.assembly import rpc
 from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.parts import evaluators
 from classact.launch.assembly.run_spec import RunSpec
-from classact.nodes import evaluator
+from classact.nodes import evaluator, heap
 from classact.nodes.metrics import MetricsWriter
 
 
 def build_evaluator(run: RunSpec, learner: Any, name: str) -> evaluator.Evaluator:
     """Builds an evaluator."""
+    heap.give_back_after_compiling()
     config = run.config
     return evaluator.Evaluator(
         name,

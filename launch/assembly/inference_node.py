@@ -10,7 +10,7 @@ from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.parts import learning, networks, references
 from classact.launch.assembly.run_loop_node import Reader
 from classact.launch.assembly.run_spec import RunSpec
-from classact.nodes import clocks, inference_node, inference_server, parameters, scoring
+from classact.nodes import clocks, heap, inference_node, inference_server, parameters, scoring
 from classact.nodes import mesh as mesh_lib
 from classact.nodes.metrics import MetricsWriter
 from classact.selection import policies
@@ -45,6 +45,7 @@ def make_inference_node(
 
     `progress`: see `make_run_loop`.
     """
+    heap.give_back_after_compiling()
     mesh = mesh_lib.local_mesh()
     config, own = run.config, run.config.data_sets[data_set]
     policy = policies.get(own.policy)

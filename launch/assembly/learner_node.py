@@ -20,6 +20,7 @@ from classact.nodes import (
     clocks,
     compiled_ahead,
     cursors,
+    heap,
     learner,
     opening,
     saving,
@@ -45,6 +46,7 @@ def build_learner(
         coordinator: where the first of them listens for the others.
         first_host: the learner there, of the other hosts.
     """
+    heap.give_back_after_compiling()
     config = run.config
     hosts = config.mesh.hosts
     if hosts > 1:
