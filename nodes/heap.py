@@ -22,8 +22,8 @@ def give_back_after_compiling() -> None:
     if trim is None:
         return
 
-    def give_back(event: str, seconds: float, **_: Any) -> None:
-        if event == _COMPILED and seconds > _LONG_SECONDS:
+    def give_back(event: str, duration_secs: float, **_: Any) -> None:
+        if event == _COMPILED and duration_secs > _LONG_SECONDS:
             trim(0)
 
     jax.monitoring.register_event_duration_secs_listener(give_back)
