@@ -6,6 +6,7 @@ end. Parameters travel as bytes (flax's msgpack), which is faster than arrays ov
 RPC and keeps bfloat16.
 """
 
+import collections
 import logging
 import threading
 import time
@@ -19,6 +20,9 @@ import jax.numpy as jnp
 Variables = Any
 # A model is followed for so long after a follower last asked for it.
 _FOLLOWED_SECONDS = 30.0
+# Copies that wait for their turn. A learner runs up to two updates ahead of its devices: with one,
+# the version that is computed next would give way to one that is not, and every other one is published.
+_MAX_PENDING = 2
 # Between two tries to reach the learner.
 _RETRY_SECONDS = 1.0
 
@@ -64,6 +68,20 @@ class ParameterSource(Protocol):
         """Returns the step of the learner's newest parameters."""
 
 
+class _Copy(NamedTuple):
+    """Parameters of a step on the device, which may still compute them."""
+
+    step: int
+    models: dict[str, Variables]
+    final: bool
+
+    def overtakes(self, older: "_Copy") -> bool:
+        """Whether all that an older one has is here, newer and computed."""
+        return older.models.keys() <= self.models.keys() and all(
+            array.is_ready() for array in jax.tree.leaves(self.models) if isinstance(array, jax.Array)
+        )
+
+
 @jax.jit
 def _copy(tree: Variables) -> Variables:
     return jax.tree.map(jnp.copy, tree)
@@ -95,9 +113,10 @@ class ParameterStore:
         self._copied: dict[str, int] = {}
         self._offered = -1
         self._published: dict[str, tuple[int, memoryview]] = {}
-        self._pending: tuple[int, dict[str, Variables], bool] | None = None
+        self._pending: collections.deque[_Copy] = collections.deque()
         self._finished = False
         self._closed = False
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._copy_to_host, name="parameter copy", daemon=True)
         self._thread.start()
 
@@ -112,23 +131,29 @@ class ParameterStore:
             models: `{"params", "state"}` by model name.
             final: whether no step comes after this one; then, as at the first
                 offer, everything is copied, wanted or not.
+
+        Raises:
+            RuntimeError: if an earlier copy failed.
         """
         now = time.monotonic()
         with self._condition:
+            self._raise_failure()
             names = {name for name, at_least in self._wanted if step >= at_least > self._copied.get(name, -1)}
             names |= {name for name, asked in self._followed.items() if now - asked < _FOLLOWED_SECONDS}
             everything = final or self._offered < 0
             self._offered = step
-            if names and self._pending is not None:
-                # It is overtaken before it has begun: who waits for it gets this one.
-                names |= set(self._pending[1])
+            if names and len(self._pending) == _MAX_PENDING:
+                # The last one is overtaken before it has begun: who waits for it gets this one.
+                names |= set(self._pending[-1].models)
         chosen = {name: model for name, model in models.items() if everything or name in names}
         if not chosen and not final:
             return
         copies = _copy(self._on_host(chosen))
         with self._condition:
             self._copied.update(dict.fromkeys(chosen, step))
-            self._pending = (step, copies, final)
+            if len(self._pending) == _MAX_PENDING:
+                self._pending.pop()
+            self._pending.append(_Copy(step, copies, final))
             self._condition.notify_all()
 
     @property
@@ -152,6 +177,9 @@ class ParameterStore:
         Returns:
             The newest parameters of these models; with an empty payload if the
             learner has finished and has none newer; None after the time-out.
+
+        Raises:
+            RuntimeError: if a copy failed.
         """
         deadline = time.monotonic() + timeout
         wanted = [(name, newer_than + 1) for name in names]
@@ -161,6 +189,7 @@ class ParameterStore:
             self._wanted.extend(wanted)
             try:
                 while True:
+                    self._raise_failure()
                     found = {name: self._published[name] for name in names if name in self._published}
                     if len(found) == len(names) and min(step for step, _ in found.values()) > newer_than:
                         step = min(step for step, _ in found.values())
@@ -184,19 +213,33 @@ class ParameterStore:
         self._thread.join()
 
     def _copy_to_host(self) -> None:
+        try:
+            self._copy_all()
+        # Whatever it was: who offers or waits for parameters must hear of it.
+        except Exception as error:
+            with self._condition:
+                self._error = error
+                self._condition.notify_all()
+
+    def _raise_failure(self) -> None:
+        if self._error is not None:
+            raise RuntimeError("parameters could not be copied from the device") from self._error
+
+    def _copy_all(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._pending is not None or self._closed)
-                if self._pending is None:
+                self._condition.wait_for(lambda: self._pending or self._closed)
+                if not self._pending:
                     return
-                step, models, final = self._pending
-                self._pending = None
+                chosen = self._pending.popleft()
+                while self._pending and self._pending[0].overtakes(chosen):
+                    chosen = self._pending.popleft()
             # A view, because those are sent and received without a copy: once for all followers.
-            encoded = {name: memoryview(encode(variables)) for name, variables in models.items()}
+            encoded = {name: memoryview(encode(variables)) for name, variables in chosen.models.items()}
             with self._condition:
                 for name, data in encoded.items():
-                    self._published[name] = (step, data)
-                self._finished = self._finished or final
+                    self._published[name] = (chosen.step, data)
+                self._finished = self._finished or chosen.final
                 self._condition.notify_all()
 
 

@@ -134,13 +134,49 @@ def test_what_overtakes_a_copy_is_given_to_who_waited_for_it(store, monkeypatch)
     monkeypatch.setattr(parameters, "encode", slow)
     store.offer(1, {"learner": model(1.0), "online": model(1.0)})
     assert copying.wait(SOON)
-    answer = in_thread(lambda: store.get(("learner",), 1, SOON))
+    answer = in_thread(lambda: store.get(("learner",), 2, SOON))
     while not store._wanted:
         pass
-    for step in (2, 3):
+    for step in (2, 3, 4):
         store.offer(step, {"learner": model(float(step)), "online": model(float(step))})
     gate.set()
-    assert answer().step == 3
+    assert answer().step == 4
+
+
+@pytest.mark.parametrize(("computed", "copied"), [(False, [0, 1, 2, 3]), (True, [0, 1, 3])])
+def test_a_version_gives_way_only_to_one_that_is_computed(store, monkeypatch, computed, copied):
+    encode, gate, copying, found = parameters.encode, threading.Event(), threading.Event(), []
+
+    def slow(variables):
+        copying.set()
+        assert gate.wait(SOON)
+        found.append(int(variables["params"]["w"][0]))
+        return encode(variables)
+
+    store.offer(0, {"online": model(0.0)})
+    found.append(store.get(("online",), -1, SOON, follow=True).step)
+    monkeypatch.setattr(parameters, "encode", slow)
+    store.offer(1, {"online": model(1.0)})
+    assert copying.wait(SOON)
+    if not computed:
+        monkeypatch.setattr(parameters._Copy, "overtakes", lambda *_: False)
+    for step in (2, 3):
+        store.offer(step, {"online": model(float(step))})
+    gate.set()
+    assert store.get(("online",), 2, SOON).step == 3
+    assert found == copied
+
+
+def test_who_offers_and_who_waits_hear_that_a_copy_failed(store, monkeypatch):
+    def broken(_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(parameters, "encode", broken)
+    store.offer(1, {"online": model(1.0)})
+    with pytest.raises(RuntimeError, match="could not be copied"):
+        store.get(("online",), 0, SOON)
+    with pytest.raises(RuntimeError, match="could not be copied"):
+        store.offer(2, {"online": model(2.0)})
 
 
 def test_the_newest_wins_over_a_slow_copy(store, monkeypatch):
