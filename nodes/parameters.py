@@ -78,7 +78,7 @@ class _Copy(NamedTuple):
     def overtakes(self, older: "_Copy") -> bool:
         """Whether all that an older one has is here, newer and computed."""
         return older.models.keys() <= self.models.keys() and all(
-            array.is_ready() for array in jax.tree.leaves(self.models) if isinstance(array, jax.Array)
+            array.is_ready() for array in jax.tree.leaves(self.models)
         )
 
 
