@@ -18,7 +18,7 @@ BASELINE_POLICY = "uniform"
 # own for each seed is part of that, as long as these differ by their seeds alone too.
 _WITHIN_GROUP = (
     "seed", "data_seed", "git_commit", "versions", "started", "threads", "restarts_per_hour",
-    "hung_seconds", "stop_notice_seconds",
+    "hung_seconds", "stop_notice_seconds", "resources",
 )  # fmt: skip
 # What makes no difference to a run that scores nothing.
 _OF_SCORING = ("temperature", "scorer", "max_nonfinite_share")

@@ -63,16 +63,18 @@ class CompiledAhead:
             Exception: of the first call, what the compilation raised.
         """
         if self._update is None:
-            with activity.busy("compiling the update"):
+            with activity.waiting("the compilation of the update"):
                 self._update = self._found.result()
         return self._update(state, sub_batches, super_batches)
 
     def _compile(self, update: Any, state: training.TrainState, *shapes: Shapes) -> None:
         try:
-            lowered = update.lower(state, *shapes)
-            # A user's model may give another type of state than it takes: jit then compiles anew.
-            same = _types(state) == _types(lowered.out_info[0])
-            self._found.set_result(lowered.compile() if same else update)
+            # A model of a user's is traced here, and may hang.
+            with activity.part("compilation"):
+                lowered = update.lower(state, *shapes)
+                # It may give another type of state than it takes, too: jit then compiles anew.
+                same = _types(state) == _types(lowered.out_info[0])
+                self._found.set_result(lowered.compile() if same else update)
         except BaseException as error:  # Raised where the update is called.
             self._found.set_exception(error)
 

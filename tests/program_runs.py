@@ -4,11 +4,14 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
 
 import psutil
+
+from classact.nodes import checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "experiments" / "configs" / "classification.py"
@@ -117,6 +120,25 @@ def nodes_of(folder):
                 if argument.startswith("--data_file="):
                     found[pathlib.Path(argument).stem] = process.pid
     return found
+
+
+def hang_every_node(workdir, process, output):
+    """Stops all nodes of a run at once, as a debugger or a virtual machine would; waits until it goes on.
+
+    Returns:
+        The nodes' names. Each is another process now, and the learner has saved a state that
+        it had not when it was stopped.
+    """
+    directory = workdir / "checkpoints"
+    wait_until(lambda: (checkpoints.latest_step(directory) or 0) >= 50, process, output)
+    stopped = nodes_of(workdir)
+    for pid in stopped.values():
+        os.kill(pid, signal.SIGSTOP)
+    before = checkpoints.latest_step(directory)
+    wait_until(lambda: set(nodes_of(workdir)) == set(stopped), process, output)
+    wait_until(lambda: not set(nodes_of(workdir).values()) & set(stopped.values()), process, output)
+    wait_until(lambda: checkpoints.latest_step(directory) > before, process, output)
+    return set(stopped)
 
 
 def wait_until(condition, process, output, seconds=200):

@@ -6,9 +6,7 @@ import signal
 
 import psutil
 import pytest
-from program_runs import lines_of, nodes_of, processes_of, result_of, start, wait_until
-
-from classact.nodes import checkpoints
+from program_runs import hang_every_node, lines_of, nodes_of, processes_of, result_of, start, train
 
 NODES = {"replay-digits", "learner", "inference-digits", "run_loop-digits", "evaluator-test"}
 HUNG = 10
@@ -29,7 +27,7 @@ def server_of(pid):
 
 
 def test_every_node_is_stopped_and_the_run_completes(place):
-    """All at once, as a debugger or a virtual machine would; then the replay's server alone."""
+    """All at once; then the replay's server alone."""
     output = place / "stopped.out"
     process = start(
         place,
@@ -41,16 +39,7 @@ def test_every_node_is_stopped_and_the_run_completes(place):
         "--config.checkpoint_every=50",
         f"--config.hung_seconds={HUNG}",
     )
-    directory = place / "stopped" / "checkpoints"
-    wait_until(lambda: (checkpoints.latest_step(directory) or 0) >= 50, process, output)
-    stopped = nodes_of(place / "stopped")
-    assert set(stopped) == NODES
-    for pid in stopped.values():
-        os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: set(nodes_of(place / "stopped")) == NODES, process, output)
-    wait_until(lambda: not set(nodes_of(place / "stopped").values()) & set(stopped.values()), process, output)
-    before = checkpoints.latest_step(directory)
-    wait_until(lambda: checkpoints.latest_step(directory) > before, process, output)
+    assert hang_every_node(place / "stopped", process, output) == NODES
     os.kill(server_of(nodes_of(place / "stopped")["replay-digits"]), signal.SIGSTOP)
 
     assert process.wait(240) == 0, output.read_text()
@@ -65,3 +54,48 @@ def test_every_node_is_stopped_and_the_run_completes(place):
     assert re.search(r"task replay-digits did not get on for 1\d s; it last said, tables: working", said)
     assert lines_of(place, "stopped", "learner")[-1]["step"] == 600
     assert processes_of(place / "stopped") == []
+
+
+LOOPING = """
+import os
+import pathlib
+
+from classact.models import registry
+
+FIRST = pathlib.Path(__file__).with_name("the learner has looped")
+
+
+def looping(name, num_classes, image_shape, patch_size):
+    shapes = {"num_classes": num_classes, "image_shape": image_shape, "patch_size": patch_size}
+    model = registry.create("vit_mu_1_1", **shapes)
+
+    def apply(variables, batch, *, train, rng=None):
+        # The launcher and the other nodes trace it, too.
+        if train and os.environ.get("CLASSACT_TASK") == "learner" and not FIRST.exists():
+            FIRST.touch()
+            while True:
+                pass
+        return model.apply(variables, batch, train=train, rng=rng)
+
+    return registry.Model(name, model.init, apply)
+"""
+
+
+def test_a_learner_in_a_users_endless_loop_is_started_again(place):
+    """With the place in the user's code, which the first process alone gets stuck in."""
+    (place / "user_models.py").write_text(LOOPING)
+    fields = [
+        "--config.policy=uniform",
+        "--config.learner.model=user_models:looping",
+        "--config.hung_seconds=10",
+    ]
+    done = train(place, "looping", "--launch=processes", *fields)
+
+    assert done.returncode == 0, done.stderr
+    result = result_of(place, "looping")
+    assert (result["status"], result["steps"], result["restarts"]) == ("completed", 60, {"learner": 1})
+    assert re.search(
+        r"task learner did not get on for 1\d s; it last said, .*compilation: working, 0 done, .*, "
+        r"in .*user_models\.py, line \d+ \(apply\).*, and was killed",
+        done.stdout + done.stderr,
+    )

@@ -101,8 +101,7 @@ class Listener:
           Why the node hangs, in words; "" if it does not; None if its process is over.
         """
         wait = min(_BEAT_SECONDS, self._hung_seconds / 4) if self._hung_seconds else _BEAT_SECONDS
-        with contextlib.suppress(OSError):
-            select.select([self._read], [], [], wait)
+        _await(self._read, wait)
         now = self._clock()
         # It may have been away itself.
         self._silent += min(now - self._last, 2 * wait)
@@ -136,3 +135,10 @@ class Listener:
         if self._stuck > self._hung_seconds:
             return f"did not get on for {self._stuck:.0f} s{said}"
         return ""
+
+
+def _await(pipe: int, seconds: float) -> None:
+    """Waits until there is something to read. Not by `select`, which knows no descriptor above 1023."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    poll.poll(1000 * seconds)

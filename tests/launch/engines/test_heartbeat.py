@@ -34,7 +34,7 @@ def listener(monkeypatch):
     """A listener whose time passes when the test says so; the test is the node."""
     made = heartbeat.Listener(4.0, clock=Clock())
     # What is to be read is there.
-    monkeypatch.setattr(heartbeat.select, "select", lambda *_: None)
+    monkeypatch.setattr(heartbeat, "_await", lambda *_: None)
     yield made
     made.close()
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import program_runs
 import psutil
 import puppets
 import pytest
@@ -151,6 +152,23 @@ def test_a_run_completes_on_three_hosts(machines, tmp_path):
     assert {path.stem for path in (workdir / "logs").iterdir()} == set(hosts)
     assert sorted(path.name for path in workdir.iterdir() if path.name.startswith((".shared", "tasks"))) == []
     assert not nodes_of(workdir)
+
+
+def test_every_node_that_hangs_is_started_again(machines, tmp_path):
+    lasting = ["--config.steps=300", "--config.checkpoint_every=50", "--config.hung_seconds=10"]
+    with training(
+        machines, tmp_path, "run", "--launch=ray", "--config.policy=hard_learner", *lasting
+    ) as process:
+        stopped = program_runs.hang_every_node(tmp_path / "run", process, tmp_path / "run" / "result.json")
+        _, errors = process.communicate(timeout=240)
+
+    assert process.returncode == 0, errors
+    assert stopped == {"replay-digits", "learner", "inference-digits", "evaluator-test"}
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["status"], result["steps"]) == ("completed", 300)
+    assert result["restarts"] == dict.fromkeys(stopped, 1)
+    for name in stopped:
+        assert re.search(rf"task {name} was silent for 1\d s; it last said, .*, and was killed", errors)
 
 
 def test_sigterm_interrupts_a_run(machines, tmp_path):

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 
+import program_runs
 import puppets
 import pytest
 import slurm_cluster
@@ -188,6 +189,24 @@ def test_a_submitted_run_trains_on_three_hosts_of_two_partitions(cluster, place)
     assert_logs_of_every_node(place / "submitted", nodes)
     assert not (place / "submitted" / "tasks").exists()
     assert cluster.jobs() == []
+
+
+@on_slurm
+def test_every_node_that_hangs_is_started_again(cluster, place):
+    lasting = ["--config.steps=300", "--config.checkpoint_every=50", "--config.hung_seconds=10"]
+    with launched(cluster, place, "hung", "--config.policy=hard_learner", *lasting, *THREE_HOSTS) as process:
+        stopped = program_runs.hang_every_node(place / "hung", process, place / "hung.out")
+        status, said = ended(process, place, "hung")
+    assert status == 0, said
+    result = result_of(place, "hung")
+    assert stopped == {"replay-digits", "learner", "inference-digits", "evaluator-test"}
+    assert (result["status"], result["steps"]) == ("completed", 300)
+    assert result["restarts"] == dict.fromkeys(stopped, 1)
+    (out,) = (place / "hung" / "slurm").glob("*.out")
+    for name in stopped:
+        assert re.search(
+            rf"task {name} was silent for 1\d s; it last said, .*, and was killed", out.read_text()
+        )
 
 
 @on_slurm
