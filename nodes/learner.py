@@ -237,8 +237,8 @@ class Learner:
                 self._store.offer(step, self._state.variables())
             in_flight.append((step, step_metrics))
             interval.add(step, drawn.sub_batches)
-            # One update behind: the device always has work while the host waits.
-            if len(in_flight) > 1:
+            # An accelerator has the next update queued while the host waits; a CPU is the host.
+            if len(in_flight) > (jax.default_backend() != "cpu"):
                 interval.add_metrics(self._metrics_of(*in_flight.popleft()))
             interval.add_times(trained_from - started, time.monotonic() - trained_from)
             if self._metrics and (step % self._config.log_every == 0 or step == self._config.steps):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from classact.replay import records
+from classact.replay import pace, records
 from classact.replay.sample_stream import SampleStream
 from classact.replay.server_calls import ReplayError, ServerCalls
 
@@ -40,9 +40,9 @@ class ReplayDataset:
     which examples are drawn is in the priorities that the writers give them.
 
     Sampling removes an item from the table (`max_times_sampled=1`), so what is
-    read ahead was selected earlier than it is used: one batch, as the next one is asked for
-    only when `next` has given it. That is one update of staleness, and what a process that
-    dies has drawn in vain.
+    read ahead was selected earlier than it is used, and is what a process that dies has drawn
+    in vain: one batch, as the next one is asked for only when `next` has given it, and so late
+    that it comes just in time (`pace`).
 
     A data set's table may be spread over K servers, its shards, each filled by
     run loops of its own. A batch has batch_size / K examples of every shard, one
@@ -118,6 +118,8 @@ class ReplayDataset:
         # thread reads its part of the one after it.
         self._parts: dict[int, np.ndarray] = {}
         self._taken = 0
+        self._wanted = False
+        self._pace = pace.Pace()
         self._turn = threading.Condition()
         self._threads = [
             threading.Thread(target=self._read, args=(shard,), name=f"replay reader {table}", daemon=True)
@@ -141,6 +143,9 @@ class ReplayDataset:
             records = self._first.popleft()
             self._recent.append(records)
             return self._transfer(self._codec.unpack(records))
+        with self._turn:
+            self._wanted = True
+            self._turn.notify_all()
         try:
             item = self._queue.get(timeout=timeout)
         except queue.Empty:
@@ -154,6 +159,8 @@ class ReplayDataset:
         with self._turn:
             self._parts.clear()
             self._taken += 1
+            self._wanted = False
+            self._pace.taken()
             self._turn.notify_all()
         return batch
 
@@ -172,6 +179,8 @@ class ReplayDataset:
         deadline = time.monotonic() + timeout
         for stream in self._streams:
             stream.close()
+        with self._turn:
+            self._turn.notify_all()
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -185,8 +194,13 @@ class ReplayDataset:
     def _read(self, shard: int) -> None:
         try:
             while not self._stop.is_set():
+                with self._turn:
+                    self._turn.wait_for(lambda: self._wanted or self._stop.is_set(), self._pace.delay())
                 rows = np.empty((self._part_size, self._codec.num_bytes), np.uint8)
+                started = time.monotonic()
                 self._fill(shard, rows)
+                with self._turn:
+                    self._pace.drawn(time.monotonic() - started)
                 if not self._stop.is_set():
                     self._hand_in(shard, rows)
         # Whatever it was: who waits for a batch must hear of it.
