@@ -16,11 +16,13 @@ from classact.calls.errors import (
 )
 from classact.calls.exposure import exposed, exposed_methods
 from classact.calls.keys import Keys
+from classact.calls.protocol import MAX_CALL_BYTES
 from classact.calls.server import Server
 from classact.calls.wire import WireError
 
 __all__ = [
     "CALL_SECONDS",
+    "MAX_CALL_BYTES",
     "BusyError",
     "CallError",
     "Client",

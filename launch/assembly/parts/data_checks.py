@@ -3,6 +3,7 @@
 import numpy as np
 import psutil
 
+from classact.calls import MAX_CALL_BYTES
 from classact.data.shown import shown
 from classact.data.source import Source
 from classact.experiments.config import ConfigError, DataSetConfig
@@ -73,10 +74,17 @@ def check_sizes(
         memory: of this machine in bytes, if all nodes run here.
 
     Raises:
-        ConfigError: if the super-batches and the replay alone need more memory than that, or
-            each update would read all data more than `_MOST_PASSES` times.
+        ConfigError: if the super-batches and the replay alone need more memory than that,
+            each update would read all data more than `_MOST_PASSES` times, or a run loop could
+            not send its super-batch to an inference server.
     """
     examples = own.super_batch_size
+    if nodes and own.inference.run_loops_as_nodes and examples * record_bytes > MAX_CALL_BYTES:
+        raise ConfigError(
+            f"inference.run_loops_as_nodes=True of {name}: a super-batch of {examples:,} examples of "
+            f"{record_bytes:,} bytes does not fit a call between nodes, {MAX_CALL_BYTES / _GIB:.0f} GiB: "
+            "must be False, so that inference servers have their run loops with them, or the batch smaller"
+        )
     if memory is not None:
         _check_memory(name, own, train.num_classes, record_bytes, nodes, memory)
     passes = examples / train.num_examples

@@ -93,6 +93,15 @@ def test_a_larger_super_batch_is_warned_of():
     assert "of 300 is larger than its 100 examples: each comes about 3.0 times" in line
 
 
+def test_what_does_not_fit_a_call_between_nodes_is_refused_before_it_is_made():
+    own = data_set(**{"batch_size": 50, "inference.run_loops_as_nodes": True})
+    assert check(own, record_bytes=2**30 // 100) == []
+    with pytest.raises(ConfigError, match=r"run_loops_as_nodes=True of digits: .* 100 examples of .* 1 GiB"):
+        check(own, record_bytes=2**30 // 100 + 1)
+    check(own, record_bytes=2**31, nodes=False)
+    check(data_set(batch_size=50), record_bytes=2**31)
+
+
 def test_a_contrastive_part_of_a_batch_has_two_pairs():
     config = base.get_config()
     changes = {"task": "contrastive", "train_data": "icon_pairs", "policy": "uniform", "batch_size": 4}
