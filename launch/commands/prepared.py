@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classact import environments
+from classact.calls import MAX_CALL_BYTES
 from classact.data import captions, specs
 from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch.assembly import devices
@@ -139,8 +140,9 @@ def _checked_data_set(
     # A cluster's hosts have other memory than this one.
     memory = None if engine.several_hosts else data_checks.machine_memory()
     data_checks.check_sizes(
-        name, own, train, shape.codec.num_bytes, said, nodes=engine.has_nodes, memory=memory
-    )
+        name, own, train, shape.codec.num_bytes, said,
+        nodes=engine.has_nodes, memory=memory, call_bytes=MAX_CALL_BYTES if engine.has_nodes else None,
+    )  # fmt: skip
     return shape
 
 

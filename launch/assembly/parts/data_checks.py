@@ -3,7 +3,6 @@
 import numpy as np
 import psutil
 
-from classact.calls import MAX_CALL_BYTES
 from classact.data.shown import shown
 from classact.data.source import Source
 from classact.experiments.config import ConfigError, DataSetConfig
@@ -61,6 +60,7 @@ def check_sizes(
     *,
     nodes: bool,
     memory: int | None = None,
+    call_bytes: int | None = None,
 ) -> None:
     """Warns of a super-batch larger than the data set, and refuses one that is many times as large.
 
@@ -72,6 +72,7 @@ def check_sizes(
         said: takes the warning.
         nodes: whether there is a replay; not with `--launch=synchronous`.
         memory: of this machine in bytes, if all nodes run here.
+        call_bytes: what a call between two nodes carries; None: any number.
 
     Raises:
         ConfigError: if the super-batches and the replay alone need more memory than that,
@@ -79,10 +80,10 @@ def check_sizes(
             not send its super-batch to an inference server.
     """
     examples = own.super_batch_size
-    if nodes and own.inference.run_loops_as_nodes and examples * record_bytes > MAX_CALL_BYTES:
+    if call_bytes and own.inference.run_loops_as_nodes and examples * record_bytes > call_bytes:
         raise ConfigError(
             f"inference.run_loops_as_nodes=True of {name}: a super-batch of {examples:,} examples of "
-            f"{record_bytes:,} bytes does not fit a call between nodes, {MAX_CALL_BYTES / _GIB:.0f} GiB: "
+            f"{record_bytes:,} bytes does not fit a call between nodes, {call_bytes / _GIB:.0f} GiB: "
             "must be False, so that inference servers have their run loops with them, or the batch smaller"
         )
     if memory is not None:
