@@ -202,10 +202,10 @@ def test_every_node_that_hangs_is_started_again(cluster, place):
     assert stopped == {"replay-digits", "learner", "inference-digits", "evaluator-test"}
     assert (result["status"], result["steps"]) == ("completed", 300)
     assert result["restarts"] == dict.fromkeys(stopped, 1)
-    (out,) = (place / "hung" / "slurm").glob("*.out")
+    (errors,) = (place / "hung" / "slurm").glob("*.err")
     for name in stopped:
         assert re.search(
-            rf"task {name} was silent for 1\d s; it last said, .*, and was killed", out.read_text()
+            rf"task {name} was silent for 1\d s; it last said, .*, and was killed", errors.read_text()
         )
 
 
