@@ -12,6 +12,8 @@ import contextlib
 import random
 import socket
 import sys
+import threading
+import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -20,6 +22,9 @@ from classact.launch.engines.outcome import LaunchError
 
 LOOPBACK = "127.0.0.1"
 _FIRST_PORT = 20_000  # Below are those that `ray start` gives to its workers.
+# What the kernel may take to end a process that is killed, and between two looks whether it has.
+_ENDING_SECONDS = 5.0
+_POLL_SECONDS = 0.05
 
 
 class PortTakenError(LaunchError):
@@ -130,6 +135,7 @@ def check_closed(servers: Iterable[tuple[str, str]]) -> None:
     gRPC shares ports: a second server of Reverb's on one port starts without an error,
     and clients then reach either of the two.
     Binding is tried as well as connecting: what has a port need not listen, or answer.
+    Blocks for some seconds while something listens on a Unix socket.
 
     Args:
       servers: (task name, "host:port" or "unix:/path") of each server.
@@ -143,8 +149,23 @@ def check_closed(servers: Iterable[tuple[str, str]]) -> None:
         if address in seen:
             raise PortTakenError(f"tasks {seen[address]} and {task} were both given the address {address}")
         seen[address] = task
-        if answers(address) or not _can_have(address):
+        if _answers_still(address) or not _can_have(address):
             raise _taken(task, address, "something already listens on")
+
+
+def _answers_still(address: str) -> bool:
+    """Whether somebody listens.
+
+    On a Unix socket, which only this program has, that may be a server that was killed just
+    now, with its task: it is given the moment that its end takes.
+    """
+    deadline = time.monotonic() + (_ENDING_SECONDS if unix_path(address) is not None else 0.0)
+    pause = threading.Event()
+    while answers(address):
+        if time.monotonic() >= deadline:
+            return True
+        pause.wait(_POLL_SECONDS)
+    return False
 
 
 def _taken(task: str, address: str, what: str) -> PortTakenError:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from classact.launch.engines import ports as ports_lib
 from classact.launch.engines.outcome import LaunchError
 from classact.launch.engines.ports import (
     LoopbackPorts,
@@ -99,6 +100,28 @@ def test_a_port_that_somebody_has_is_taken_whether_it_answers_or_is_shared(liste
                 waiting.enter_context(socket.create_connection(("127.0.0.1", int(address.split(":")[1])), 1))
             with pytest.raises(PortTakenError, match=f"task replay: .*{address}"):
                 check_closed([("replay", address)])
+
+
+def test_a_server_on_a_unix_socket_that_was_killed_just_now_is_waited_for(tmp_path, monkeypatch):
+    address = f"unix:{tmp_path}/server"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"{tmp_path}/server")
+    listener.listen()
+    looks = []
+
+    def answers_once(asked):
+        found = answers(asked)
+        looks.append(found)
+        listener.close()
+        return found
+
+    monkeypatch.setattr(ports_lib, "answers", answers_once)
+    check_closed([("replay", address)])
+    assert looks == [True, False]
+    monkeypatch.setattr(ports_lib, "answers", lambda _: True)
+    monkeypatch.setattr(ports_lib, "_ENDING_SECONDS", 0.1)
+    with pytest.raises(PortTakenError, match=f"task replay: something already listens on {address}"):
+        check_closed([("replay", address)])
 
 
 def test_two_servers_with_one_address_are_named():
