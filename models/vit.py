@@ -123,8 +123,7 @@ def build(
     )
 
     def init(key: jax.Array) -> registry.Variables:
-        # Lazily: the forward pass is only traced, and one compilation per shape of
-        # parameter takes half as long as compiling all random draws together.
+        # Lazily: the forward pass is only traced.
         params = net.lazy_init(key, jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8))["params"]
         return {"params": params, "state": {}}
 

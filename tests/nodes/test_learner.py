@@ -185,6 +185,17 @@ def test_a_loss_that_is_not_finite_names_its_step(setup, bad):
     assert 6 not in made.checkpointer.saved
 
 
+@pytest.mark.parametrize(("backend", "drawn"), [("cpu", 4), ("gpu", 5)])
+def test_an_update_is_queued_for_an_accelerator_alone(setup, monkeypatch, backend, drawn):
+    label = lambda number: np.full(4, 2 if number == 3 else 0, np.int32)  # noqa: E731
+    made = setup(make=lambda number: sampled(number, label=label(number)), task=Exploding(0.1))
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    with pytest.raises(errors.DivergedError, match="diverged at step 4"):
+        made.learner.run()
+    # Of the fourth batch the loss is known before a fifth one is drawn, or after.
+    assert made.dataset.read == drawn
+
+
 def test_parameters_that_are_not_finite_are_neither_saved_nor_published_as_the_last(setup):
     # Too large for float32 after one update, whose loss is that of the parameters before it.
     made = setup(learning_rate=1e39, steps=1)

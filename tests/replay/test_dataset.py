@@ -137,6 +137,18 @@ def test_reading_ahead_is_bounded(make_replay, feed):
         assert taken <= 16 * 2
 
 
+def test_what_is_not_due_is_drawn_when_it_is_asked_for(make_replay, feed, monkeypatch):
+    monkeypatch.setattr(dataset.pace.Pace, "delay", lambda _: 3600.0)
+    replay = make_replay(TableConfig(batch_size=16, samples_per_insert=0.5, capacity=256))
+    feed(replay)
+    reader = replay.dataset(EXAMPLES_TABLE)
+    for taken in range(1, 4):
+        reader.next(timeout=20)
+        deadline = time.monotonic() + 0.3
+        while time.monotonic() < deadline:
+            assert replay.statistics(EXAMPLES_TABLE)["samples"] == 16 * taken
+
+
 def test_stop_ends_the_reader(make_replay, monkeypatch):
     monkeypatch.setattr(dataset, "_SAMPLE_SECONDS", 0.3)
     replay = make_replay(TableConfig(batch_size=8, samples_per_insert=1.0, capacity=64))
