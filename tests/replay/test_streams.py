@@ -86,6 +86,11 @@ def write(out, batch, priority=0.0):
     out.write(batch, lambda rows: np.full(len(rows), priority), np.ones(count, bool))
 
 
+def left(out):
+    """How many items have been sent, and not been confirmed to the writer."""
+    return len(out._stream.unconfirmed) if out._stream else 0
+
+
 def requests(replay, ids, batch_of, table=EXAMPLES_TABLE):
     """A request, its items' keys and what it was made of."""
     rows = replay.codec.pack(batch_of(ids))
@@ -140,8 +145,9 @@ def test_what_waits_for_the_limiter_survives_the_server(make_replay, batch_of, t
     out = replay.writer()
     thread = threading.Thread(target=write, args=(out, batch_of(range(48))), daemon=True)
     thread.start()
-    # The rest is confirmed by nobody, whatever gRPC has taken of it.
-    wait_for(lambda: replay.statistics(EXAMPLES_TABLE)["inserts"] == 19)
+    # The rest is confirmed by nobody, whatever gRPC has taken of it. The server counts an insert
+    # before the writer has read that it is confirmed.
+    wait_for(lambda: replay.statistics(EXAMPLES_TABLE)["inserts"] == 19 and left(out) == 29)
     replay.restart()
     reader = replay.dataset(EXAMPLES_TABLE)
     found = np.concatenate([reader.next(SECONDS)["id"] for _ in range(3)])
@@ -160,7 +166,7 @@ def test_only_items_that_are_not_confirmed_are_sent_again(make_replay, batch_of,
         return [replay.statistics(table)["inserts"] for table in (EXAMPLES_TABLE, STREAM_TABLE)]
 
     write(out, batch_of(range(140)))
-    wait_for(lambda: inserts() == [140, 129])
+    wait_for(lambda: inserts() == [140, 129] and left(out) == 11)
     between.hang_up()
     assert replay.take(STREAM_TABLE, 40) == list(range(40))
     out.flush()
