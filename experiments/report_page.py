@@ -5,7 +5,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Optional
 
-from classact.experiments import figures, page_template, table
+from classact.experiments import charts, page_template, table
 from classact.experiments.comparison import Comparison
 from classact.experiments.differences import Difference
 from classact.experiments.groups import Group, shared_fields
@@ -66,7 +66,7 @@ def _several_metrics(comparisons: Sequence[Comparison], notes: Sequence[str]) ->
     """The results by each metric, then what does not depend on it."""
     sections = [_notes(notes)]
     for compared in comparisons:
-        name = figures.long_name(compared.metric)
+        name = charts.long_name(compared.metric)
         sections += [
             f"<h2>{_escape(name[0].upper() + name[1:])} <small>{_escape(compared.metric)}</small></h2>",
             _cards(compared),
@@ -103,7 +103,7 @@ def _heading(groups: Sequence[Group]) -> str:
 
 def _cards(compared: Comparison) -> str:
     """The result of each group in a few words."""
-    colours = figures.colours(compared.groups)
+    colours = charts.colours(compared.groups)
     cards = []
     for group in compared.groups:
         words = _result(group, compared.measure)
@@ -155,24 +155,24 @@ def _notes(notes: Sequence[str], kind: str = "small") -> str:
 
 def _curves(compared: Comparison) -> list[Optional[str]]:
     """The metric against what it took, where there is data."""
-    return [figures.metric_against_updates(compared), figures.metric_against_macs(compared)]
+    return [charts.metric_against_updates(compared), charts.metric_against_macs(compared)]
 
 
 def _costs(comparisons: Sequence[Comparison]) -> list[Optional[str]]:
     """What reaching each baseline's final value was spent on, and the noise in the training data."""
-    parts = _legend(dict(figures.LEDGER_PARTS.values()), "parts")
+    parts = _legend(dict(charts.LEDGER_PARTS.values()), "parts")
     several = len(comparisons) > 1
     bars = [
-        figures.compute_bars(compared, figures.short_name(compared.metric) if several else "")
+        charts.compute_bars(compared, charts.short_name(compared.metric) if several else "")
         for compared in comparisons
     ]
-    return [*(chart and chart + parts for chart in bars), figures.corrupted_against_updates(comparisons[0])]
+    return [*(chart and chart + parts for chart in bars), charts.corrupted_against_updates(comparisons[0])]
 
 
-def _charts(groups: Sequence[Group], charts: Sequence[Optional[str]]) -> str:
+def _charts(groups: Sequence[Group], each: Sequence[Optional[str]]) -> str:
     """The charts that there is data for, below what their colours mean."""
-    drawn = "".join(f"<div>{chart}</div>" for chart in charts if chart)
-    return f'{_legend(figures.colours(groups))}\n<div class="charts">{drawn}</div>' if drawn else ""
+    drawn = "".join(f"<div>{chart}</div>" for chart in each if chart)
+    return f'{_legend(charts.colours(groups))}\n<div class="charts">{drawn}</div>' if drawn else ""
 
 
 def _about_charts(measure: str) -> str:

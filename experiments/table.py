@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from classact.experiments import curves
+from classact.experiments.charts import si_scale
 from classact.experiments.comparison import Comparison
-from classact.experiments.figures import si_scale
 from classact.experiments.groups import Group, Row
 
 NONE = "–"

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from classact.experiments import comparison, figures
+from classact.experiments import charts, comparison
 
 
 def texts(svg):
@@ -35,9 +35,9 @@ def groups(compared):
 
 
 def test_curves_against_updates(compared, groups):
-    svg = figures.metric_against_updates(compared)
+    svg = charts.metric_against_updates(compared)
     assert {"top-1 on test against learner updates", "1,500", "learner updates"} <= set(texts(svg))
-    colours = figures.colours(groups)
+    colours = charts.colours(groups)
     (uniform,), (classact,) = (lines_of_colour(svg, colours[group.label]) for group in groups)
     assert len(uniform) == len(classact) == 30
     # Pixels grow downwards: the faster policy's curve is above.
@@ -45,21 +45,21 @@ def test_curves_against_updates(compared, groups):
 
 
 def test_curves_against_compute_begin_with_the_pretraining(compared, groups):
-    svg = figures.metric_against_macs(compared)
+    svg = charts.metric_against_macs(compared)
     assert "GMACs, scoring and all training included" in texts(svg)
-    colours = figures.colours(groups)
+    colours = charts.colours(groups)
     (uniform,), (classact,) = (lines_of_colour(svg, colours[group.label]) for group in groups)
     assert classact[0][0] > uniform[0][0]
     assert classact[-1][0] > uniform[-1][0]
 
 
 def test_bars_are_as_long_as_the_compute_until_the_target(compared, groups):
-    svg = figures.compute_bars(compared)
+    svg = charts.compute_bars(compared)
     assert {"uniform", "classact", "Compute to reach the baseline's accuracy"} <= set(texts(svg))
 
     def widths(name):
         found = re.findall(
-            rf'<path d="M (\S+) \S+ \nL (\S+) [^"]*"[^>]*style="fill: {figures.LEDGER_PARTS[name][1]}', svg
+            rf'<path d="M (\S+) \S+ \nL (\S+) [^"]*"[^>]*style="fill: {charts.LEDGER_PARTS[name][1]}', svg
         )
         return [float(right) - float(left) for left, right in found]
 
@@ -72,29 +72,29 @@ def test_bars_are_as_long_as_the_compute_until_the_target(compared, groups):
 
 
 def test_the_share_of_wrong_labels(compared):
-    assert "Wrong labels among the examples trained on" in texts(figures.corrupted_against_updates(compared))
+    assert "Wrong labels among the examples trained on" in texts(charts.corrupted_against_updates(compared))
 
 
 def test_charts_of_image_text_runs_say_what_they_show(make_pairs_run):
     runs = [make_pairs_run("u", "uniform"), make_pairs_run("c", "active_clean", speed=1.5)]
     recall = comparison.compare(runs, metric="eval/retrieval/t2i_r1")
-    for chart in (figures.metric_against_updates(recall), figures.metric_against_macs(recall)):
+    for chart in (charts.metric_against_updates(recall), charts.metric_against_macs(recall)):
         assert any(text.startswith("t2i_r1 on retrieval against ") for text in texts(chart))
         assert not any(len(text) > 44 for text in texts(chart))
         assert "text-to-image recall@1" in texts(chart)
-    assert "Compute to reach the baseline's recall" in texts(figures.compute_bars(recall))
-    bars = texts(figures.compute_bars(recall, "zero_shot_top1 on icons_50"))
+    assert "Compute to reach the baseline's recall" in texts(charts.compute_bars(recall))
+    bars = texts(charts.compute_bars(recall, "zero_shot_top1 on icons_50"))
     assert {"Compute to reach the baseline's", "zero_shot_top1 on icons_50"} <= set(bars)
     zero_shot = comparison.compare(runs, metric="eval/icons_50/zero_shot_top1")
-    long = texts(figures.metric_against_updates(zero_shot))
+    long = texts(charts.metric_against_updates(zero_shot))
     assert {"zero_shot_top1 on icons_50", "against learner updates", "zero-shot top-1"} <= set(long)
-    wrong = texts(figures.corrupted_against_updates(recall))
+    wrong = texts(charts.corrupted_against_updates(recall))
     assert "Wrong captions among the examples trained on" in wrong
 
 
 def test_low_recalls_fill_the_chart(make_pairs_run):
     run = make_pairs_run("u", "uniform", final=0.004)
-    shown = texts(figures.metric_against_updates(comparison.compare([run], metric="eval/retrieval/i2t_r1")))
+    shown = texts(charts.metric_against_updates(comparison.compare([run], metric="eval/retrieval/i2t_r1")))
     ticks = [float(text.split()[0]) for text in shown if text.endswith(" %")]
     assert min(ticks) >= 0
     assert 0.1 <= max(ticks) < 0.2
@@ -102,41 +102,41 @@ def test_low_recalls_fill_the_chart(make_pairs_run):
 
 def test_no_chart_without_data(make_run):
     compared = comparison.compare([make_run("u", status=None, done=0)])
-    assert figures.metric_against_updates(compared) is None
-    assert figures.metric_against_macs(compared) is None
-    assert figures.corrupted_against_updates(compared) is None
-    assert figures.compute_bars(compared) is None
+    assert charts.metric_against_updates(compared) is None
+    assert charts.metric_against_macs(compared) is None
+    assert charts.corrupted_against_updates(compared) is None
+    assert charts.compute_bars(compared) is None
 
 
 def test_a_run_without_a_ledger_has_no_curve_against_compute(make_run):
     compared = comparison.compare([make_run("u", status=None)])
-    assert figures.metric_against_updates(compared) is not None
-    assert figures.metric_against_macs(compared) is None
+    assert charts.metric_against_updates(compared) is not None
+    assert charts.metric_against_macs(compared) is None
 
 
 def test_one_evaluation_is_enough(make_run):
     compared = comparison.compare([make_run("u", done=50), make_run("c", policy="classact", done=50)])
-    for svg in (figures.metric_against_updates(compared), figures.metric_against_macs(compared)):
+    for svg in (charts.metric_against_updates(compared), charts.metric_against_macs(compared)):
         ElementTree.fromstring(svg)
 
 
 def test_colours_are_different_and_the_baseline_is_dark(groups):
-    colours = figures.colours(groups)
+    colours = charts.colours(groups)
     assert colours["uniform"] == "#222222"
     assert len(set(colours.values())) == 2
 
 
 def test_charts_share_no_element_ids(compared):
-    charts = [
-        figures.metric_against_updates(compared),
-        figures.metric_against_updates(dataclasses.replace(compared, metric="eval/test/top5")),
-        figures.compute_bars(compared, "top-1"),
-        figures.compute_bars(compared, "top-5"),
-        figures.corrupted_against_updates(compared),
+    drawn = [
+        charts.metric_against_updates(compared),
+        charts.metric_against_updates(dataclasses.replace(compared, metric="eval/test/top5")),
+        charts.compute_bars(compared, "top-1"),
+        charts.compute_bars(compared, "top-5"),
+        charts.corrupted_against_updates(compared),
     ]
-    ids = [set(re.findall(r' id="([^"]*)"', svg)) for svg in charts]
+    ids = [set(re.findall(r' id="([^"]*)"', svg)) for svg in drawn]
     assert len(set.union(*ids)) == sum(map(len, ids))
-    for svg, own in zip(charts, ids, strict=True):
+    for svg, own in zip(drawn, ids, strict=True):
         assert set(re.findall(r"url\(#([^)]*)\)", svg)) <= own
 
 
@@ -144,12 +144,12 @@ def test_charts_share_no_element_ids(compared):
     ("value", "expected"), [(0.0, (1.0, "")), (999.0, (1.0, "")), (2e9, (1e9, "G")), (5e19, (1e18, "E"))]
 )
 def test_si_scale(value, expected):
-    assert figures.si_scale(value) == expected
+    assert charts.si_scale(value) == expected
 
 
 def test_names():
-    assert figures.long_name("eval/test/top1") == "top-1 on test"
-    assert figures.long_name("eval/clean/i2t_r10") == "image-to-text recall@10 on clean"
-    assert figures.long_name("eval/icons_50/zero_shot_top1") == "zero-shot top-1 on icons_50"
-    assert figures.short_name("eval/test/top1") == "top-1 on test"
-    assert figures.short_name("eval/clean/i2t_r1") == "i2t_r1 on clean"
+    assert charts.long_name("eval/test/top1") == "top-1 on test"
+    assert charts.long_name("eval/clean/i2t_r10") == "image-to-text recall@10 on clean"
+    assert charts.long_name("eval/icons_50/zero_shot_top1") == "zero-shot top-1 on icons_50"
+    assert charts.short_name("eval/test/top1") == "top-1 on test"
+    assert charts.short_name("eval/clean/i2t_r1") == "i2t_r1 on clean"
