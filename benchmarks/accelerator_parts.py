@@ -19,6 +19,8 @@ from classact.selection import losses, policies
 
 _NAME = "made_up"
 _CLASSACT = policies.get("classact")
+# Of the learner, whose parameters score.
+_STEP = np.int32(0)
 # Updates of the loop before those that count: compilation, and a pipeline that fills.
 _LOOP_WARM_UP = 3
 # Super-batches that the host gives out in turn.
@@ -173,16 +175,16 @@ class Benchmark:
         variables = {
             role: self._variables(row.model, seed) for seed, role in enumerate(("online", "reference"))
         }
-        compiled = self._compiled(row, score, variables, batch)
-        self._time(row, lambda: compiled(variables, batch))
+        compiled = self._compiled(row, score, variables, batch, _STEP)
+        self._time(row, lambda: compiled(variables, batch, _STEP))
 
     def _forward(self, row: Row) -> None:
         batch = self._images(row.batch)
         policy = policies.get("easy_reference")
         score = scoring.make_scorer(policy, self._task, {"reference": self._models[row.model]})
         variables = {"reference": self._variables(row.model, 0)}
-        compiled = self._compiled(row, score, variables, batch)
-        self._time(row, lambda: compiled(variables, batch))
+        compiled = self._compiled(row, score, variables, batch, _STEP)
+        self._time(row, lambda: compiled(variables, batch, _STEP))
 
     def _loop(self, row: Row) -> None:
         """The synchronous launch's own loop; each of its updates waits for the metrics of the one before."""

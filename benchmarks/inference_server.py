@@ -38,6 +38,8 @@ from classact.launch.engines import resources
 
 _TARGET = 0.8
 _RUN_LOOPS = 2
+# Of the learner, whose parameters score.
+_STEP = np.int32(0)
 # A rate is taken over the time between the first and the last batch of a window.
 Rates = dict[str, list[tuple[float, float]]]
 
@@ -130,12 +132,12 @@ class _Setting:
 
     def bare(self, seconds: float) -> tuple[float, float]:
         """Returns examples/s and CPU-seconds per example of the function alone."""
-        np.asarray(self._score(self._variables, self._ready[0]))
+        np.asarray(self._score(self._variables, self._ready[0], _STEP))
         examples = 0
         started, used = time.monotonic(), time.process_time()
         while time.monotonic() - started < seconds:
             for batch in self._ready:
-                examples += len(np.asarray(self._score(self._variables, batch)))
+                examples += len(np.asarray(self._score(self._variables, batch, _STEP)))
         elapsed, used = time.monotonic() - started, time.process_time() - used
         return examples / elapsed, used / examples
 

@@ -6,7 +6,7 @@ import ml_collections
 
 # What each data set of a run has of its own; see `data_set`.
 DATA_SET_FIELDS = (
-    "policy", "batch_size", "filter_ratio", "temperature", "weight", "train_data",
+    "policy", "batch_size", "filter_ratio", "temperature", "selection", "weight", "train_data",
     "label_noise", "caption_noise", "held_out", "train_split", "reference", "replay", "inference",
 )  # fmt: skip
 
@@ -54,6 +54,15 @@ def get_config() -> ml_collections.ConfigDict:
             # example's chance is in proportion to exp(score / temperature). Lower prefers
             # high scores more strongly; very high is the same as "uniform".
             "temperature": 1.0,
+            # More on the scores.
+            "selection": {
+                # α of a score with two terms, α · ℓ(online) − ℓ(reference), at least 0. 1 is the
+                # paper's; less where the reference has learned from the same noisy data in
+                # several epochs (docs/results.md). Policies with one term or none do not use it.
+                "online_weight": 1.0,
+                # α at the last update, reached in a straight line; -1: it does not change.
+                "online_weight_end": -1.0,
+            },
             # The run fails if more than this share of all scores so far (and more than ten)
             # is NaN or infinite: then the scorer or its data is broken.
             "max_nonfinite_share": 0.01,

@@ -49,6 +49,23 @@ class ReferenceConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SelectionConfig:
+    """More on the scores; see `experiments/base.py`."""
+
+    online_weight: float = 1.0
+    online_weight_end: float = -1.0
+
+    def __post_init__(self) -> None:
+        value = self.online_weight
+        finite = math.isfinite(value) and value >= 0
+        require(finite, "selection.online_weight", value, "a finite number of at least 0")
+        value = self.online_weight_end
+        finite = math.isfinite(value) and (value >= 0 or value == -1)
+        accepted = "a finite number of at least 0, or -1 (as `online_weight`)"
+        require(finite, "selection.online_weight_end", value, accepted)
+
+
+@dataclasses.dataclass(frozen=True)
 class ReplayConfig:
     """The replay; see `experiments/base.py`."""
 
@@ -151,6 +168,7 @@ class DataSetConfig:
     reference: ReferenceConfig
     replay: ReplayConfig
     inference: InferenceConfig
+    selection: SelectionConfig = dataclasses.field(default_factory=SelectionConfig, kw_only=True)
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")

@@ -18,6 +18,7 @@ from classact.experiments.config import (
     EvaluatorConfig,
     ExperimentConfig,
     ModelConfig,
+    SelectionConfig,
     require,
 )
 from classact.selection import policies
@@ -172,7 +173,16 @@ def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
             config.inference, batch_size=server_batch, run_loops=run_loops, run_loops_as_nodes=as_nodes
         ),
         reference=dataclasses.replace(config.reference, super_batch=super_batch),
+        selection=_selection(config.selection, policy),
     )
+
+
+def _selection(selection: SelectionConfig, policy: policies.Policy) -> SelectionConfig:
+    if policy.online is None or policy.reference is None:
+        # One term alone: to weigh it would be another temperature.
+        return SelectionConfig(1.0, 1.0)
+    end = selection.online_weight_end
+    return dataclasses.replace(selection, online_weight_end=selection.online_weight if end < 0 else end)
 
 
 def _check_shards(config: DataSetConfig, capacity: int, run_loops: int, streamed: bool) -> None:

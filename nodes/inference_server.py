@@ -201,7 +201,7 @@ class InferenceServer:
         batch = {**batch, "valid": np.arange(self._batch_size) < size}
         step, variables = self._variables()
         placed = mesh_lib.place(self._mesh, batch) if self._mesh is not None else batch
-        return _Running(requests, step, self._score_batch(variables, placed))
+        return _Running(requests, step, self._score_batch(variables, placed, np.int32(step)))
 
     def _finish(self, running: "_Running", statistics: "_Statistics") -> None:
         """Waits for a batch's scores and answers its requests."""

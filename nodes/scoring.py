@@ -4,18 +4,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from classact.models import registry
 from classact.selection import losses, policies
+from classact.selection.weighting import OnlineWeight
 
 Variables = Any
-# score(variables by role, batch) -> float32[B]; roles: "online", "reference".
-ScoreBatch = Callable[[Mapping[str, Variables], Mapping[str, Any]], jax.Array]
+# score(variables by role, batch, learner's step int32[]) -> float32[B]; roles: "online", "reference".
+ScoreBatch = Callable[[Mapping[str, Variables], Mapping[str, Any], Any], jax.Array]
 
 
 def make_scorer(
-    policy: policies.Policy, task: losses.Task, models: Mapping[str, registry.Model]
+    policy: policies.Policy,
+    task: losses.Task,
+    models: Mapping[str, registry.Model],
+    online_weight: OnlineWeight | None = None,
 ) -> ScoreBatch:
     """Builds the jitted score function of a policy.
 
@@ -23,12 +28,15 @@ def make_scorer(
         policy: which losses the score needs, and the score itself.
         task: gives ℓ_act.
         models: by role: "online" and "reference", those that the policy has.
+        online_weight: α, which the online model's loss is multiplied by before the policy
+            sees it; None: 1.
 
     Returns:
-        A function of variables by role and of a batch, that gives float32[B]
-        (Eq. 2 to 5 for the policies of the paper).
+        A function of variables by role, of a batch and of the learner's step, that gives
+        float32[B] (Eq. 2 to 5 for the policies of the paper).
     """
     roles = {"online": policy.online is not None, "reference": policy.reference is not None}
+    weighted = None if online_weight is None or online_weight.is_one else online_weight
 
     def outputs_of(role: str, variables: Mapping[str, Variables], batch: Mapping[str, Any]) -> Any:
         if not roles[role]:
@@ -37,8 +45,10 @@ def make_scorer(
         return {**outputs, "loss": task.act_loss(outputs, batch)}
 
     @jax.jit
-    def score(variables: Mapping[str, Variables], batch: Mapping[str, Any]) -> jax.Array:
+    def score(variables: Mapping[str, Variables], batch: Mapping[str, Any], step: Any) -> jax.Array:
         online = outputs_of("online", variables, batch)
+        if online is not None and weighted is not None:
+            online["loss"] *= weighted.at(jnp.asarray(step))
         reference = outputs_of("reference", variables, batch)
         return policy.score(online, reference)
 

@@ -19,6 +19,7 @@ from classact.nodes import divergence, scoring, training
 from classact.nodes.errors import DivergedError
 from classact.nodes.scoring import scoring_fields
 from classact.selection import losses, policies, race
+from classact.selection.weighting import OnlineWeight
 
 Batch = dict[str, np.ndarray]
 
@@ -36,6 +37,7 @@ class DataSet:
         fixed: model and variables by role, of those that never change.
         max_nonfinite_share: share of the scores so far that may be NaN or infinite; such
             examples are not drawn.
+        online_weight: α of a score with two terms; None: 1.
     """
 
     policy: policies.Policy
@@ -44,6 +46,7 @@ class DataSet:
     temperature: float
     fixed: Mapping[str, tuple[registry.Model, Any]] = dataclasses.field(default_factory=dict)
     max_nonfinite_share: float = 0.01
+    online_weight: OnlineWeight | None = None
 
 
 def train(
@@ -116,7 +119,7 @@ def _selector(
         name = scoring.published_name(policy, role)
         if role not in models and name in policy.published_models:
             models[role] = trained[name].model
-    score = scoring.make_scorer(policy, task, models)
+    score = scoring.make_scorer(policy, task, models, data_set.online_weight)
     fixed = {role: jax.device_put(variables) for role, (_, variables) in data_set.fixed.items()}
 
     examples = nonfinite = 0
@@ -126,7 +129,8 @@ def _selector(
         variables = {**state.variables(), **fixed}
         if policy.online == "learner":
             variables["online"] = variables["learner"]
-        scores = np.asarray(score({role: variables[role] for role in models}, scoring_fields(batch)))
+        scored = score({role: variables[role] for role in models}, scoring_fields(batch), state.step)
+        scores = np.asarray(scored)
         usable = np.flatnonzero(np.isfinite(scores))
         unusable = len(scores) - len(usable)
         examples, nonfinite = examples + len(scores), nonfinite + unusable

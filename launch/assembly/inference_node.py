@@ -57,7 +57,7 @@ def make_inference_node(
         place = functools.partial(mesh_lib.everywhere, mesh)
         follower = parameters.Follower(learner, tuple(roles), stop, place=place)
     server = inference_server.InferenceServer(
-        scoring.make_scorer(policy, learning.make_task(config), models),
+        scoring.make_scorer(policy, learning.make_task(config), models, learning.online_weight(config, own)),
         references.fixed_variables(own),
         follower,
         roles,

@@ -23,6 +23,11 @@ _FREE = {
     "no_data_seconds", "restarts_per_hour", "hung_seconds", "stop_notice_seconds",
 }  # fmt: skip
 _FREE_OF_DATA_SET = {"inference"}
+# What runs did before there was a field, by its group and name.
+_BEFORE: dict[tuple[str, ...], float] = {
+    ("selection", "online_weight"): 1.0,
+    ("selection", "online_weight_end"): 1.0,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +79,9 @@ def _check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], workdir: pat
     # A run that was made before there was this field held nothing out: `identity.check` compares.
     found = {("eval_share",): ours["eval_share"], **dict(_flat(theirs))}
     for names, value in _flat(ours):
-        if names[0] in _FREE or _FREE_OF_DATA_SET & {*names} or found.get(names) == value:
+        if names[0] in _FREE or _FREE_OF_DATA_SET & {*names}:
+            continue
+        if found.get(names, _BEFORE.get(names[-2:])) == value:
             continue
         if recorded.may_have_moved(theirs.get("started"), names, found.get(names), value):
             continue

@@ -35,6 +35,10 @@ def fields(**changes):
         ("temperature", 0.0),
         ("temperature", INF),
         ("temperature", "1"),
+        ("selection__online_weight", -0.5),
+        ("selection__online_weight", INF),
+        ("selection__online_weight_end", -0.5),
+        ("selection__online_weight_end", NAN),
         ("max_nonfinite_share", 1.1),
         ("train_data", ""),
         ("label_noise", 1.5),
@@ -270,6 +274,26 @@ def test_a_run_from_before_nodes_were_started_again_has_the_defaults():
 def test_a_node_need_not_be_started_again_and_a_job_may_have_a_notice():
     found = resolution.resolve(fields(restarts_per_hour=0, cluster__sbatch="--signal=B:TERM@60"))
     assert (found.restarts_per_hour, found.cluster.sbatch) == (0, "--signal=B:TERM@60")
+
+
+@pytest.mark.parametrize(
+    ("policy", "given", "expected"),
+    [
+        ("classact", {"online_weight": 0.25}, (0.25, 0.25)),
+        ("classact", {"online_weight": 1.0, "online_weight_end": 0.0}, (1.0, 0.0)),
+        ("classact_online", {"online_weight": 0.5}, (0.5, 0.5)),
+        # One term alone, or none.
+        ("easy_reference", {"online_weight": 0.25, "online_weight_end": 0.5}, (1.0, 1.0)),
+        ("uniform", {"online_weight": 0.25}, (1.0, 1.0)),
+    ],
+)
+def test_the_online_loss_is_weighed_where_there_are_two_terms(policy, given, expected):
+    chosen = fields(policy=policy, selection=given)
+    if policy in ("classact", "easy_reference"):
+        chosen["reference"]["checkpoint"] = "runs/some"
+    found = resolution.resolve(chosen)
+    assert (found.selection.online_weight, found.selection.online_weight_end) == expected
+    assert resolution.resolve(json.loads(json.dumps(found.to_dict()))) == found
 
 
 class TestDataSets:

@@ -19,6 +19,7 @@ class Scorer:
     def __init__(self):
         self.shapes = []
         self.fills = []
+        self.steps = []
         self.gate = threading.Event()
         self.gate.set()
         self._jitted = jax.jit(self._score)
@@ -27,9 +28,10 @@ class Scorer:
         self.shapes.append(batch["x"].shape)  # Runs when it is traced only.
         return batch["x"][:, 0] * variables.get("online", {"w": 1.0})["w"]
 
-    def __call__(self, variables, batch):
+    def __call__(self, variables, batch, step):
         assert self.gate.wait(SOON)
         self.fills.append(len(np.unique(batch["x"][:, 0])))
+        self.steps.append(int(step))
         return self._jitted(variables, batch)
 
 
@@ -79,7 +81,7 @@ def test_one_shape_for_requests_of_any_size(make_server):
 def test_padding_is_marked(make_server):
     found = []
 
-    def score(variables, batch):
+    def score(variables, batch, step):
         found.append(batch["valid"].tolist())
         return batch["x"][:, 0]
 
@@ -138,13 +140,16 @@ def test_scores_have_the_step_of_the_followed_parameters(make_server, stop):
 
     store.offer(0, {"learner": {"w": np.float32(2.0)}})
     follower = parameters.Follower(Source(), ("learner",), stop, poll_seconds=0.2)
-    server = make_server(Scorer(), follower=follower, roles={"learner": "online"})
+    scorer = Scorer()
+    server = make_server(scorer, follower=follower, roles={"learner": "online"})
     scores = server.score(request(3.0))
     assert (scores.values.tolist(), scores.step) == ([6.0], 0)
     store.offer(7, {"learner": {"w": np.float32(5.0)}}, final=True)
     wait_until(lambda: follower.latest(SOON)[0] == 7)
     scores = server.score(request(3.0))
     assert (scores.values.tolist(), scores.step) == ([15.0], 7)
+    # A score may change with the step of what makes it.
+    assert scorer.steps == [0, 7]
     store.close()
 
 
@@ -153,7 +158,7 @@ def test_fixed_variables_are_used(make_server):
     assert server.score(request(4.0)).values.tolist() == [-4.0]
 
 
-def broken(variables, batch):
+def broken(variables, batch, step):
     raise TypeError("a policy with a mistake")
 
 

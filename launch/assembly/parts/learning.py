@@ -2,11 +2,11 @@
 
 import jax
 
-from classact.experiments.config import ConfigError, ExperimentConfig
+from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
 from classact.launch.assembly.parts import networks
 from classact.launch.assembly.parts.shapes import DataShape
 from classact.nodes import training
-from classact.selection import contrastive, losses, policies
+from classact.selection import contrastive, losses, policies, weighting
 
 
 def make_task(config: ExperimentConfig, mesh: jax.sharding.Mesh | None = None) -> losses.Task:
@@ -25,6 +25,12 @@ def make_task(config: ExperimentConfig, mesh: jax.sharding.Mesh | None = None) -
         return contrastive.Contrastive(config.contrastive.loss, config.contrastive.act_loss, mesh)
     except ValueError as error:
         raise ConfigError(f"contrastive.{error}") from None
+
+
+def online_weight(config: ExperimentConfig, data_set: DataSetConfig) -> weighting.OnlineWeight:
+    """α of a data set's scores, over the whole run."""
+    own = data_set.selection
+    return weighting.OnlineWeight(own.online_weight, own.online_weight_end, config.steps)
 
 
 def trained_models(config: ExperimentConfig, data: DataShape) -> dict[str, training.TrainedModel]:

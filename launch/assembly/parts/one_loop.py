@@ -65,4 +65,5 @@ def data_set(config: ExperimentConfig, own: DataSetConfig, shape: DataShape) -> 
         own.temperature,
         {role: (models[role], variables) for role, variables in references.fixed_variables(own).items()},
         config.max_nonfinite_share,
+        learning.online_weight(config, own),
     )

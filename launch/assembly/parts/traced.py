@@ -71,13 +71,16 @@ def check_scores(config: ExperimentConfig, data_set: DataSetConfig, data: shapes
     if not policy.scores:
         return
     models = networks.role_models(config, data_set, data)
-    score = scoring.make_scorer(policy, learning.make_task(config), models)
+    score = scoring.make_scorer(
+        policy, learning.make_task(config), models, learning.online_weight(config, data_set)
+    )
     size = data_set.inference.batch_size
     # As an inference server pads it.
     batch = {**_batch(data, size), "valid": jax.ShapeDtypeStruct((size,), np.dtype(bool))}
     field = f"policy={data_set.policy!r}"
     try:
-        found = jax.eval_shape(score, {role: _variables(model) for role, model in models.items()}, batch)
+        variables = {role: _variables(model) for role, model in models.items()}
+        found = jax.eval_shape(score, variables, batch, np.int32(0))
     # Of a user's function, which may fail in any way.
     except Exception as error:
         said = user_code.blamed(error, of_the_machine=True)

@@ -54,6 +54,14 @@ def test_where_and_how_fast_it_runs_may_be_another(run, changes):
     assert resume.earlier(resolved(**changes), run) is not None
 
 
+def test_a_run_of_a_version_without_a_field_goes_on_as_it_was(run):
+    recorded = resolved().to_dict()
+    for group in (recorded, *recorded["data_sets"].values()):
+        del group["selection"]
+    (run / "config.json").write_text(json.dumps({**recorded, "launch": "processes"}))
+    assert resume.earlier(resolved(), run) is not None
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
