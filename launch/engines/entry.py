@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import contextlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 from classact import user_code
@@ -26,6 +25,9 @@ from classact.launch.engines.task import (
     UNWRITABLE_STATUS,
 )
 from classact.nodes.errors import DivergedError, FatalError, NoDataError, chain, unwritable
+
+# A stop that is being told holds up the process's end for no longer.
+_LEAVE_SECONDS = 1.0
 
 _FATAL = (FatalError, DataError, ConfigError, user_code.UserCodeError)
 
@@ -110,19 +112,33 @@ def _heed(number: signal.Signals) -> None:
     if not callable(on_stop):
         return
 
-    def stop(_: int, frame: FrameType | None) -> None:
-        # Not in this thread: it may be entering the wait for the event that this sets, hold
-        # the event's lock, and would then wait for itself for ever. Nor by `threading`,
-        # whose own lock it may hold.
-        _thread.start_new_thread(on_stop, (signal.SIGTERM, frame))
+    def listen() -> None:
+        while signals := os.read(told, 64):
+            if number in signals:
+                on_stop(signal.SIGTERM, None)
 
+    # Not by the main thread, where Python calls a signal's handler: it may be entering the wait for
+    # the event that this sets, hold the event's lock, and would then wait for itself for ever. Or it
+    # sleeps and is not woken, as the kernel gives this signal to another thread if SIGTERM comes
+    # at the same time.
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    listener = threading.Thread(target=listen, name="stop signal", daemon=True)
+    listener.start()
+
+    def leave() -> None:
+        signal.set_wakeup_fd(-1)
+        os.close(tell)
+        listener.join(_LEAVE_SECONDS)
+
+    atexit.register(leave)
     # Python gives signals their default action back before it has ended: one that comes so
     # late would make a failure of an end that is none.
     atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
-    if number != signal.SIGTERM:
+    for heeded in (number, signal.SIGTERM):
         # Not SIG_IGN, which children of this process would inherit.
-        signal.signal(signal.SIGTERM, lambda number, frame: None)
-    signal.signal(number, stop)
+        signal.signal(heeded, lambda number, frame: None)
 
 
 def _print_as_uncaught(error: BaseException) -> None:

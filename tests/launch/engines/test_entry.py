@@ -77,6 +77,7 @@ def handlers():
     """Puts back who handles the signals that an entry takes."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
     yield
+    signal.set_wakeup_fd(-1)
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -103,6 +104,38 @@ def test_a_stop_waits_for_a_lock_that_the_main_thread_holds(handlers):
 
     Entry(node)()
     assert heard.get(timeout=2 * SOON)
+
+
+# The kernel may give a process's signal to a thread that the main one does not wait for.
+ELSEWHERE = """
+import os, signal, sys, threading
+from classact.launch.engines.entry import Entry
+
+stop, waiting = threading.Event(), threading.Event()
+signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+
+def take():
+    waiting.wait()
+    while not main_thread_sleeps():
+        pass
+    signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
+
+def main_thread_sleeps():
+    return open(f"/proc/self/task/{os.getpid()}/stat").read().rsplit(")", 1)[1].split()[0] == "S"
+
+def node():
+    threading.Thread(target=take, daemon=True).start()
+    waiting.set()
+    stop.wait()
+
+Entry(node)()
+"""
+
+
+def test_a_stop_that_another_thread_gets_wakes_the_main_thread():
+    environment = {**os.environ, STOP_SIGNAL_VARIABLE: "SIGUSR2"}
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE], env=environment, timeout=SOON, check=False)
+    assert done.returncode == 0
 
 
 def test_that_nothing_was_delivered_has_a_status_of_its_own(capsys, in_task):
