@@ -62,6 +62,9 @@ def get_config() -> ml_collections.ConfigDict:
                 "online_weight": 1.0,
                 # α at the last update, reached in a straight line; -1: it does not change.
                 "online_weight_end": -1.0,
+                # The learning rate of an online model that is no learner, as a multiple of
+                # `learning_rate`.
+                "learning_rate_factor": 1.0,
             },
             # The run fails if more than this share of all scores so far (and more than ten)
             # is NaN or infinite: then the scorer or its data is broken.

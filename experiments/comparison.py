@@ -76,7 +76,7 @@ def compare_metrics(
         ValueError: if there is nothing to compare.
     """
     runs = [curves.load_run(path) for path in _unique(run_dirs, baseline)]
-    configured = [_main_metrics(run) for run in runs]
+    configured = [main_metrics(run) for run in runs]
     found = dict.fromkeys(name for run in runs for name in curves.measured(run.path)) if metrics else {}
     found |= dict.fromkeys(name for names in configured for name in names)
     unknown = [metric for metric in metrics if metric not in found]
@@ -149,7 +149,7 @@ def _unique(
     return list({path.resolve(): path for path in reversed(given)}.values())[::-1]
 
 
-def _main_metrics(run: Run) -> list[str]:
+def main_metrics(run: Run) -> list[str]:
     """What a run's evaluators are there for; before there were several, it was always the same."""
     evaluators = run.field("evaluation.evaluators")
     if not evaluators:
@@ -198,7 +198,7 @@ def _agreement(a: Group, b: Group) -> int:
 
 def _compare(group: Group, baseline: Optional[Group], is_baseline: bool, metric: str) -> Group:
     """Fills in a group's figures against those of its baseline, and how it differs from that."""
-    rows = [_compare_row(row, baseline or (group if is_baseline else None)) for row in group.rows]
+    rows = [compare_row(row, baseline or (group if is_baseline else None)) for row in group.rows]
     pairs: list[tuple[Run, Run]] = []
     if baseline is not None:
         held = [row for row in rows if row.target is not None]
@@ -213,7 +213,7 @@ def _compare(group: Group, baseline: Optional[Group], is_baseline: bool, metric:
     )
 
 
-def _compare_row(row: Row, baseline: Optional[Group]) -> Row:
+def compare_row(row: Row, baseline: Optional[Group]) -> Row:
     """Fills in a run's figures against those of its baseline."""
     run, result = row.run, row.run.result
     row = dataclasses.replace(

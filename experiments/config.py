@@ -54,6 +54,7 @@ class SelectionConfig:
 
     online_weight: float = 1.0
     online_weight_end: float = -1.0
+    learning_rate_factor: float = 1.0
 
     def __post_init__(self) -> None:
         value = self.online_weight
@@ -63,6 +64,9 @@ class SelectionConfig:
         finite = math.isfinite(value) and (value >= 0 or value == -1)
         accepted = "a finite number of at least 0, or -1 (as `online_weight`)"
         require(finite, "selection.online_weight_end", value, accepted)
+        value = self.learning_rate_factor
+        finite = math.isfinite(value) and value > 0
+        require(finite, "selection.learning_rate_factor", value, "a finite number above 0")
 
 
 @dataclasses.dataclass(frozen=True)

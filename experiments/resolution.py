@@ -178,9 +178,11 @@ def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
 
 
 def _selection(selection: SelectionConfig, policy: policies.Policy) -> SelectionConfig:
+    if policy.online != "proxy":
+        selection = dataclasses.replace(selection, learning_rate_factor=1.0)
     if policy.online is None or policy.reference is None:
         # One term alone: to weigh it would be another temperature.
-        return SelectionConfig(1.0, 1.0)
+        return dataclasses.replace(selection, online_weight=1.0, online_weight_end=1.0)
     end = selection.online_weight_end
     return dataclasses.replace(selection, online_weight_end=selection.online_weight if end < 0 else end)
 

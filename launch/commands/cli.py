@@ -26,6 +26,7 @@ COMMANDS = (
     "status",
     "logs",
     "compare",
+    "sweep",
     "data",
     "setup",
     "doctor",

@@ -9,7 +9,6 @@ import sys
 import traceback
 import types
 from collections.abc import Sequence
-from typing import Any
 
 import ml_collections
 
@@ -53,14 +52,7 @@ def load(argument: str) -> ml_collections.ConfigDict:
     """
     path, colon, part = argument.partition(":")
     flag, file = f"--config={argument}", _located(path)
-    if not os.path.isfile(file):
-        reason = "it is a directory, name a file in it" if os.path.isdir(file) else f"no file {path}"
-        raise ConfigError(f"{flag}: {reason}; {_SHIPPED}")
-    try:
-        get_config = getattr(_run(file), "get_config", None)
-    # A configuration is Python and may fail in any way.
-    except Exception as error:
-        raise ConfigError(f"{flag}: {_described(error, file)}") from None
+    get_config = getattr(run_file(path, flag), "get_config", None)
     if not callable(get_config):
         raise ConfigError(f"{flag}: {path} has no function get_config, which returns the configuration")
     arguments = [part] if colon else []
@@ -82,6 +74,27 @@ def load(argument: str) -> ml_collections.ConfigDict:
             "classact.experiments.base.get_config(), with changes"
         )
     return config
+
+
+def run_file(path: str, said: str) -> types.ModuleType:
+    """Runs a file, the user's own or one of the package's, as a module.
+
+    Args:
+        path: of the file.
+        said: what the user has typed, with which an error begins.
+
+    Raises:
+        ConfigError: if it is not there, or fails.
+    """
+    file = _located(path)
+    if not os.path.isfile(file):
+        reason = "it is a directory, name a file in it" if os.path.isdir(file) else f"no file {path}"
+        raise ConfigError(f"{said}: {reason}; {_SHIPPED}")
+    try:
+        return _run(file)
+    # A configuration is Python and may fail in any way.
+    except Exception as error:
+        raise ConfigError(f"{said}: {_described(error, file)}") from None
 
 
 def check_fields(config: ml_collections.ConfigDict, argv: Sequence[str]) -> None:
@@ -112,7 +125,7 @@ def _located(path: str) -> pathlib.Path:
     return shipped if path and not os.path.exists(path) and os.path.isfile(shipped) else pathlib.Path(path)
 
 
-def _run(file: pathlib.Path) -> Any:
+def _run(file: pathlib.Path) -> types.ModuleType:
     """Runs a file as a module, without leaving bytecode beside it."""
     module = types.ModuleType(_MODULE)
     module.__file__ = str(file)

@@ -27,6 +27,7 @@ _FREE_OF_DATA_SET = {"inference"}
 _BEFORE: dict[tuple[str, ...], float] = {
     ("selection", "online_weight"): 1.0,
     ("selection", "online_weight_end"): 1.0,
+    ("selection", "learning_rate_factor"): 1.0,
 }
 
 

@@ -39,6 +39,7 @@ def fields(**changes):
         ("selection__online_weight", INF),
         ("selection__online_weight_end", -0.5),
         ("selection__online_weight_end", NAN),
+        ("selection__learning_rate_factor", 0.0),
         ("max_nonfinite_share", 1.1),
         ("train_data", ""),
         ("label_noise", 1.5),

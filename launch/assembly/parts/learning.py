@@ -41,7 +41,12 @@ def trained_models(config: ExperimentConfig, data: DataShape) -> dict[str, train
     """
     models = networks.make_models(config, data)
     trained = {}
-    for name in ("learner", "online", "reference"):
+    factors = {
+        "learner": 1.0,
+        "online": config.selection.learning_rate_factor,
+        "reference": config.reference.learning_rate_factor,
+    }
+    for name in factors:
         weights = {
             data_set: item.weight
             for data_set, item in config.data_sets.items()
@@ -50,9 +55,8 @@ def trained_models(config: ExperimentConfig, data: DataShape) -> dict[str, train
         if not weights:
             continue
         on_super_batch = name == "reference"
-        factor = config.reference.learning_rate_factor if on_super_batch else 1.0
         optimizer = training.OptimizerConfig(
-            learning_rate=factor * config.learning_rate,
+            learning_rate=factors[name] * config.learning_rate,
             steps=config.steps,
             warmup_steps=config.warmup_steps,
             weight_decay=config.weight_decay,

@@ -1,0 +1,327 @@
+"""Runs the parts of a sweep, several at once, each a `classact train` of its own."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import rich.console
+import rich.progress
+
+from classact.experiments import records, resolution, sweeps
+from classact.experiments.config import ConfigError
+from classact.experiments.curves import RunError
+from classact.experiments.sweeps import Part
+from classact.launch.commands import resume, sweep_file
+from classact.launch.engines.interface import Engine
+from classact.launch.engines.local import guard
+from classact.launch.engines.outcome import LaunchError
+
+_COMMAND = "classact.launch.commands.submitted"
+# How long a run that is asked to stop has, beyond what it was configured with.
+_STOP_SECONDS = 30.0
+_POLL_SECONDS = 1.0
+_LAST_LINES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How one run of a sweep has ended.
+
+    Attributes:
+        part: the run.
+        record: what is kept of it; None if it failed.
+        said: if it failed, the last lines of what it said.
+    """
+
+    part: Part
+    record: records.Record | None
+    said: str = ""
+
+
+class Runs:
+    """The runs of a sweep in one directory."""
+
+    def __init__(self, out: pathlib.Path, launch: str, engine: Engine, jobs: int) -> None:
+        """Nothing is started.
+
+        Args:
+            out: the sweep's directory; a run's is `out/<name>`.
+            launch: the engine's name.
+            engine: it.
+            jobs: how many runs at once; of those that are one process each has a core.
+        """
+        self.out = out
+        self._launch = launch
+        self._engine = engine
+        self._jobs = jobs
+        self._cores: list[int | None] = list(_cores(jobs)) if engine.one_process else [None] * jobs
+        self._lock = threading.Lock()
+
+    def folder(self, name: str) -> pathlib.Path:
+        """The run directory of a part."""
+        return self.out / name
+
+    def has_ended(self, name: str) -> bool:
+        """Whether a part's run directory holds a run with a result that stays: completed, or diverged."""
+        try:
+            result = json.loads((self.folder(name) / "result.json").read_text())
+        except (OSError, ValueError):
+            return False
+        return isinstance(result, dict) and (
+            result.get("status") == "completed" or result.get("diverged") is not None
+        )
+
+    def record(self, part: Part) -> records.Record:
+        """The record of a part that has ended.
+
+        Raises:
+            ConfigError: if its directory holds a run of another configuration.
+            RunError: if its files are damaged.
+        """
+        resume.earlier(resolution.resolve(self._fields(part)), self.folder(part.name))
+        return records.of_run(part.name, part.changes, self.folder(part.name))
+
+    def run(self, left: Sequence[Part], on_end: Callable[[Ended], None], stop: threading.Event) -> list[str]:
+        """Runs parts; blocks until all have ended, or soon after `stop`.
+
+        Args:
+            left: references before what they score; what needs one that failed is not run.
+            on_end: told of each end, in the calling thread.
+            stop: asks those that run to end, and starts no more.
+
+        Returns:
+            The names of the parts that were not run for want of a reference.
+        """
+        waiting, failed, without = list(left), set[str](), list[str]()
+        running: dict[concurrent.futures.Future[Ended], Part] = {}
+        with concurrent.futures.ThreadPoolExecutor(self._jobs) as pool, _stopped_by_errors(stop):
+            while running or (waiting and not stop.is_set()):
+                unfinished = {part.name for part in (*waiting, *running.values())}
+                for part in list(waiting):
+                    if set(part.references) & failed:
+                        waiting.remove(part)
+                        failed.add(part.name)
+                        without.append(part.name)
+                    elif (
+                        len(running) < self._jobs
+                        and not stop.is_set()
+                        and not set(part.references) & unfinished
+                    ):
+                        waiting.remove(part)
+                        running[pool.submit(self._run_one, part, stop)] = part
+                ended, _ = concurrent.futures.wait(running, _POLL_SECONDS, concurrent.futures.FIRST_COMPLETED)
+                for future in ended:
+                    part = running.pop(future)
+                    found = future.result()
+                    if found.record is None:
+                        failed.add(part.name)
+                    on_end(found)
+        return without
+
+    def _fields(self, part: Part) -> dict[str, Any]:
+        return part.placed({name: str(self.folder(name).absolute()) for name in part.references})
+
+    def _run_one(self, part: Part, stop: threading.Event) -> Ended:
+        """Runs one part; blocks until it has ended, soon after `stop`."""
+        folder, log = self.folder(part.name), self.out / "logs" / f"{part.name}.txt"
+        if not self._engine.resumes:
+            try:
+                _remove_unfinished(folder)
+            except LaunchError as error:
+                return Ended(part, None, str(error))
+        config = self.out / "configs" / f"{part.name}.json"
+        for file in (config, log):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(json.dumps(self._fields(part), indent=2))
+        with self._lock:
+            core = self._cores.pop()
+        try:
+            with log.open("ab") as said:
+                process = self._start(config, folder, said, core)
+                status = _wait(process, stop, float(part.fields["stop_notice_seconds"]) + _STOP_SECONDS)
+        finally:
+            with self._lock:
+                self._cores.append(core)
+        if self.has_ended(part.name):
+            try:
+                return Ended(part, self.record(part))
+            except RunError as error:
+                return Ended(part, None, str(error))
+        last = log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+        return Ended(part, None, f"it ended with status {status}: {' | '.join(last)} ({log})")
+
+    def _start(
+        self, config: pathlib.Path, folder: pathlib.Path, said: object, core: int | None
+    ) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", _COMMAND, str(config), str(folder), self._launch]
+        environment = {
+            # The runs of a sweep compile the same programs.
+            "JAX_COMPILATION_CACHE_DIR": str((self.out / "compiled").absolute()),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+            **os.environ,
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), *command],
+            stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, env=environment,  # type: ignore[call-overload]
+        )  # fmt: skip
+        if core is not None:
+            # Before it can have more than one thread: Python takes longer to start.
+            os.sched_setaffinity(process.pid, {core})
+        return process
+
+
+@contextlib.contextmanager
+def _stopped_by_errors(stop: threading.Event) -> Iterator[None]:
+    """Lets nothing go on for which nobody waits any more."""
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
+
+
+def _wait(process: "subprocess.Popen[bytes]", stop: threading.Event, notice_seconds: float) -> int:
+    """Waits for a run's end; after `stop` it is asked to end, and killed when its notice is over."""
+    asked = 0.0
+    while True:
+        try:
+            return process.wait(_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            now = time.monotonic()
+        if stop.is_set() and not asked:
+            process.send_signal(signal.SIGTERM)
+            asked = now
+        elif asked and now - asked > notice_seconds:
+            process.kill()
+
+
+def _cores(jobs: int) -> Iterator[int | None]:
+    """A core for each of several runs, as long as there are as many; one run alone has all."""
+    usable = sorted(os.sched_getaffinity(0))
+    for index in range(jobs):
+        yield usable[index] if 1 < jobs <= len(usable) else None
+
+
+def _remove_unfinished(folder: pathlib.Path) -> None:
+    """Removes a run that cannot go on, so that it can begin anew.
+
+    Raises:
+        LaunchError: if it is being run, or the directory holds something else.
+    """
+    if not folder.exists():
+        return
+    if any(folder.iterdir()) and not (folder / "launcher.lock").exists():
+        raise LaunchError(f"{folder} is not empty, and holds no run: name another --out")
+    with resume.locked(folder):
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def locked(out: pathlib.Path) -> Iterator[None]:
+    """Keeps other sweeps out of a directory.
+
+    Raises:
+        LaunchError: if one is in it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "sweep.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LaunchError(f"--out={out}: a sweep is running in it") from None
+        yield
+
+
+def make_all(
+    files: Sequence[sweep_file.SweepFile], runs: Runs, records_file: pathlib.Path, stop: threading.Event
+) -> list[str]:
+    """Makes what is left of several sweeps, and their tables and pictures; blocks until then or `stop`.
+
+    Args:
+        files: the sweeps; runs of one name must be the same in all.
+        runs: makes them.
+        records_file: of what is known of ended runs; written after each.
+        stop: ends it early; what has ended is kept.
+
+    Returns:
+        The names of the runs that failed.
+
+    Raises:
+        ConfigError: for two runs of one name.
+        RecordError: if the records cannot be read.
+    """
+    wanted: dict[str, Part] = {}
+    for file in files:
+        for name, part in file.parts.items():
+            if wanted.setdefault(name, part).changes != part.changes:
+                raise ConfigError(f"{file.path}: {name!r} is another run in a file before it")
+    known = records.read(records_file)
+    for shipped in {file.records for file in files}:
+        known = {**records.read(shipped), **known}
+    for part in wanted.values():
+        if part.name in known and known[part.name].changes != part.changes:
+            del known[part.name]
+        if part.name not in known and runs.has_ended(part.name):
+            known[part.name] = runs.record(part)
+    records.write(records_file, known.values())
+    there = [name for name in wanted if runs.has_ended(name)]
+    left = sweeps.undone(wanted, known, there)
+    failed = _made(left, wanted, runs, known, records_file, stop)
+    for file in files:
+        for path in file.outputs(known, runs.out):
+            print(path)
+    return failed
+
+
+def _made(
+    left: Sequence[Part],
+    wanted: Mapping[str, Part],
+    runs: Runs,
+    known: dict[str, records.Record],
+    records_file: pathlib.Path,
+    stop: threading.Event,
+) -> list[str]:
+    console = rich.console.Console(stderr=True)
+    failed: list[str] = []
+    console.print(f"{len(wanted) - len(left)} of {len(wanted)} runs are done, {len(left)} are left")
+    if not left:
+        return []
+    columns = [
+        rich.progress.TextColumn("{task.completed:,.0f} of {task.total:,.0f} updates"),
+        rich.progress.BarColumn(),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TimeRemainingColumn(),
+    ]
+    with rich.progress.Progress(*columns, console=console, speed_estimate_period=3600.0) as progress:
+        task = progress.add_task("", total=sum(part.steps for part in left))
+
+        def on_end(ended: Ended) -> None:
+            progress.advance(task, ended.part.steps)
+            if ended.record is None:
+                failed.append(ended.part.name)
+                said = "stopped" if stop.is_set() else f"failed: {ended.said}"
+                console.print(f"{ended.part.name}: {said}", markup=False)
+                return
+            known[ended.part.name] = ended.record
+            records.write(records_file, known.values())
+            seconds = float(ended.record.result.get("wall_seconds", 0.0))
+            console.print(
+                f"{ended.part.name}: {ended.record.result['status']} in {seconds:.0f} s", markup=False
+            )
+
+        for name in runs.run(left, on_end, stop):
+            failed.append(name)
+            console.print(f"{name}: not made, its reference failed", markup=False)
+    return failed
