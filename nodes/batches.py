@@ -39,6 +39,9 @@ class Sampled(NamedTuple):
         corrupted: share of this host's labels or captions that a noise wrapper
             changed; None if the data set's truth is unknown.
         ids: int64[B / hosts], which examples this host's are.
+        labels: int[B / hosts], their labels; None without labels.
+        true_labels: int[B / hosts], the labels before a noise wrapper changed some; None if
+            that is not known.
     """
 
     batch: dict[str, jax.Array]
@@ -46,6 +49,8 @@ class Sampled(NamedTuple):
     scored_step: np.ndarray
     corrupted: float | None
     ids: np.ndarray
+    labels: np.ndarray | None = None
+    true_labels: np.ndarray | None = None
 
 
 class Drawn(NamedTuple):
@@ -62,9 +67,11 @@ def to_device(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh | None = 
     needed = {name: np.ascontiguousarray(array) for name, array in device_fields(batch).items()}
     placed = mesh_lib.place(mesh, needed)
     size = len(next(iter(placed.values())))
-    return Sampled(
-        placed, size, np.array(batch["scored_step"]), corrupted_share(batch), np.array(batch["id"])
+    labels, true_labels = (
+        np.array(batch[name]) if name in batch else None for name in ("label", "clean_label")
     )
+    scored_step, ids = np.array(batch["scored_step"]), np.array(batch["id"])
+    return Sampled(placed, size, scored_step, corrupted_share(batch), ids, labels, true_labels)
 
 
 def device_fields(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

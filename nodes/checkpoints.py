@@ -33,6 +33,8 @@ _CURSORS = "cursors"
 _READ_AHEAD = "read_ahead"
 # The time of each table's race, as JSON.
 _CLOCKS = "clocks"
+# What was trained on, as arrays.
+_SELECTED = "selected"
 # What the labels mean that the models learned, as JSON; not there without a class head.
 _CLASSES = "classes"
 
@@ -50,11 +52,13 @@ class DataState:
         read_ahead: packed records that had left a table but were not yet trained on, or
             of which the learner keeps a window: uint8[n, bytes] by "<data set>.<table>".
         clocks: of the tables by data set and shard, see `selection.race`.
+        selected: what was trained on, of `selected.Selected.state`.
     """
 
     cursors: Mapping[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     read_ahead: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     clocks: Mapping[str, list[race.Clock]] = dataclasses.field(default_factory=dict)
+    selected: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 class Checkpointer:
@@ -109,9 +113,10 @@ class Checkpointer:
         if self._classes is not None:
             items[_CLASSES] = args.JsonSave(self._classes.as_json())
         # Orbax saves neither empty trees nor empty arrays.
-        ahead = {name: records for name, records in data.read_ahead.items() if records.size}
-        if ahead:
-            items[_READ_AHEAD] = args.StandardSave(ahead)
+        for item, arrays in ((_READ_AHEAD, data.read_ahead), (_SELECTED, data.selected)):
+            filled = {name: array for name, array in arrays.items() if array.size}
+            if filled:
+                items[item] = args.StandardSave(filled)
         self._manager.save(step, args=args.Composite(**items))
 
     def restore(self, state: "training.TrainState") -> "tuple[training.TrainState, DataState] | None":
@@ -162,7 +167,9 @@ class Checkpointer:
             state, step=rest["step"], rng=jax.random.wrap_key_data(rest["rng"]), models=models
         )
         folder = self._directory / str(step)
-        return restored, DataState(found[_CURSORS] or {}, _read_ahead(folder), _clocks(folder))
+        return restored, DataState(
+            found[_CURSORS] or {}, _arrays(folder / _READ_AHEAD), _clocks(folder), _arrays(folder / _SELECTED)
+        )
 
     def kept(self) -> list[int]:
         """Steps of the checkpoints that are there, the one that is being written included."""
@@ -196,8 +203,7 @@ def _shapes(tree: Any) -> Any:
     )
 
 
-def _read_ahead(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    path = folder / _READ_AHEAD
+def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     return _load(path) if path.exists() else {}
 
 

@@ -1,7 +1,7 @@
 """The evaluator: pulls parameters and measures them on held-out data (A.6)."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from classact.models import registry
-from classact.nodes import activity, divergence, parameters
+from classact.nodes import activity, divergence, parameters, per_class
 from classact.nodes import metrics as metrics_lib
 from classact.selection import losses
 
 Variables = Any
-# measure(variables) -> {metric: value}, without the evaluator's prefix.
-Measure = Callable[[Variables], Mapping[str, float]]
+# measure(variables) -> {metric: value}, without the evaluator's prefix; a value is a number, or
+# `per_class.PerClass`, which `per_class.write_measured` knows.
+Measure = Callable[[Variables], Mapping[str, Any]]
 
 
 class LearnerClient(parameters.ParameterSource, Protocol):
@@ -96,9 +97,7 @@ class Evaluator:
                 variables = parameters.decode(payload["learner"])
                 divergence.check_measured(step, variables)
                 values = self._measure(variables)
-                self._metrics.write(
-                    step, {f"eval/{self._name}/{key}": value for key, value in values.items()}
-                )
+                per_class.write_measured(self._metrics, self._name, step, values)
                 evaluated = step
                 activity.progressed()
             if finished:
@@ -112,18 +111,23 @@ class Evaluator:
 
 
 def classification_accuracy(
-    model: registry.Model, task: losses.Task, batches: Callable[[], Iterator[Mapping[str, np.ndarray]]]
+    model: registry.Model,
+    task: losses.Task,
+    batches: Callable[[], Iterator[Mapping[str, np.ndarray]]],
+    class_names: Sequence[str] | None = None,
 ) -> Measure:
-    """Builds `measure` for a labelled data set: top-1 accuracy and mean loss.
+    """Builds `measure` for a labelled data set: top-1 accuracy, of each class too, and mean loss.
 
     Args:
         model: the learner's network.
         task: gives the loss per example.
         batches: gives the whole data set once, in batches of one size (the last
             may be smaller; it is padded).
+        class_names: by label; None if unknown.
 
     Returns:
-        A function of variables that gives `top1` (share of examples) and `loss`.
+        A function of variables that gives `top1` (share of examples), `loss`, and what
+        `per_class.metrics` makes of the classes.
     """
 
     @jax.jit
@@ -132,12 +136,16 @@ def classification_accuracy(
     ) -> tuple[jax.Array, jax.Array]:
         outputs, _ = model.apply(variables, batch, train=False)
         correct = outputs["logits"].argmax(-1) == batch["label"]
-        return jnp.sum(weight, where=correct), jnp.sum(task.act_loss(outputs, batch) * weight)
+        of_classes = jnp.zeros((2, outputs["logits"].shape[-1]), jnp.float32)
+        of_classes = of_classes.at[:, batch["label"]].add(
+            jnp.stack([weight, jnp.where(correct, weight, 0.0)])
+        )
+        return of_classes, jnp.sum(task.act_loss(outputs, batch) * weight)
 
-    def measure(variables: Variables) -> dict[str, float]:
+    def measure(variables: Variables) -> dict[str, Any]:
         variables = jax.device_put(variables)
-        size = examples = 0
-        correct = loss = 0.0
+        size = 0
+        loss, totals = 0.0, np.zeros((2, 0))
         for batch in batches():
             rows = len(batch["label"])
             if not rows:
@@ -151,11 +159,15 @@ def classification_accuracy(
                 for key, array in batch.items()
                 if key in ("image", "label")
             }
-            batch_correct, batch_loss = count(variables, padded, weight)
-            correct += float(batch_correct)
+            of_classes, batch_loss = count(variables, padded, weight)
+            totals = np.asarray(of_classes, np.float64) + (totals if totals.size else 0.0)
             loss += float(batch_loss)
-            examples += rows
-        return {"top1": correct / examples, "loss": loss / examples}
+        examples, correct = totals
+        return {
+            "top1": correct.sum() / examples.sum(),
+            "loss": loss / examples.sum(),
+            **per_class.metrics(examples, correct, class_names),
+        }
 
     return measure
 

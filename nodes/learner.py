@@ -17,8 +17,10 @@ from classact.calls import exposed
 from classact.nodes import activity, divergence, hosts, opening, parameters, saving, training
 from classact.nodes import batches as batches_lib
 from classact.nodes import clocks as clocks_lib
+from classact.nodes import interval as interval_lib
 from classact.nodes import mesh as mesh_lib
 from classact.nodes import metrics as metrics_lib
+from classact.nodes import selected as selected_lib
 
 # Longest single wait, between two looks at the stop signal.
 _POLL_SECONDS = 1.0
@@ -68,6 +70,7 @@ class Learner:
         record: Callable[[int, Mapping[str, np.ndarray]], None] | None = None,
         clocks: Mapping[str, clocks_lib.Clocks] | None = None,
         openings: opening.Openings | None = None,
+        selected: selected_lib.Selected | None = None,
     ) -> None:
         """Builds the learner; `run` starts it.
 
@@ -90,6 +93,7 @@ class Learner:
             record: told for each update the ids that it was made from, by data set.
             clocks: of the tables from which the batches are drawn, by data set.
             openings: told which data sets are being opened.
+            selected: counts what the updates are made from.
         """
         self._config = config
         self._trained = trained
@@ -103,6 +107,7 @@ class Learner:
         self._record = record
         self._clocks = dict(clocks or {})
         self._openings = openings or opening.Openings()
+        self._selected = selected
         self._store = parameters.ParameterStore(functools.partial(mesh_lib.first_copy, mesh))
         self._hosts = hosts.Hosts[batches_lib.Drawn](any_host) if any_host is not None else None
         self._reports = threading.Condition()
@@ -214,7 +219,7 @@ class Learner:
 
     def _train(self, step: int) -> int:
         """Makes updates until the last step, or until stopped; returns the step."""
-        interval = _Interval(self._batches.data_sets)
+        interval = interval_lib.Interval(self._batches.data_sets)
         in_flight: collections.deque[tuple[int, training.Metrics]] = collections.deque()
         while step < self._config.steps:
             started = time.monotonic()
@@ -236,7 +241,8 @@ class Learner:
             if step < self._config.steps:
                 self._store.offer(step, self._state.variables())
             in_flight.append((step, step_metrics))
-            interval.add(step, drawn.sub_batches)
+            repeated = self._selected.add(drawn.sub_batches) if self._selected else {}
+            interval.add(step, drawn.sub_batches, repeated)
             # An accelerator has the next update queued while the host waits; a CPU is the host.
             if len(in_flight) > (jax.default_backend() != "cpu"):
                 interval.add_metrics(self._metrics_of(*in_flight.popleft()))
@@ -296,55 +302,3 @@ class Learner:
                 if of_part or len(self._replay_statistics) > 1:
                     found[f"replay/{data_set}/{name}"] = value
         return dict(found)
-
-
-class _Interval:
-    """Sums and means since the last line of metrics.
-
-    With several data sets each one's are there too, as `<group>/<data set>/<name>`.
-    """
-
-    def __init__(self, data_sets: Sequence[str]) -> None:
-        self._each = len(data_sets) > 1
-        self._sums: dict[str, float] = collections.defaultdict(float)
-        self._values: dict[str, list[float]] = collections.defaultdict(list)
-
-    def add(self, step: int, sampled: Mapping[str, batches_lib.Sampled]) -> None:
-        for data_set, item in sampled.items():
-            self._sums["train/examples"] += item.size
-            values = {}
-            scored = item.scored_step[item.scored_step >= 0]
-            if scored.size:
-                # The update that made `step` sampled at step − 1.
-                staleness = step - 1 - scored
-                values["staleness_steps"] = float(staleness.mean())
-                values["staleness_max_steps"] = float(staleness.max())
-            if item.corrupted is not None:
-                values["corrupted_fraction"] = item.corrupted
-            for name, value in values.items():
-                self._values[f"selection/{name}"].append(value)
-                if self._each:
-                    self._values[f"selection/{data_set}/{name}"].append(value)
-
-    def add_metrics(self, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            self._values[name].append(value)
-
-    def add_wait(self, data_set: str, seconds: float) -> None:
-        if self._each:
-            self._sums[f"train/{data_set}/data_wait_seconds"] += seconds
-
-    def add_times(self, waited: float, stepped: float) -> None:
-        self._sums["train/data_wait_seconds"] += waited
-        self._sums["train/step_seconds"] += stepped
-
-    def add_save(self, seconds: float) -> None:
-        self._sums["train/save_seconds"] += seconds
-
-    def pop(self) -> dict[str, float]:
-        line: dict[str, float] = dict(self._sums)
-        for name, values in self._values.items():
-            line[name] = max(values) if "_max_" in name else sum(values) / len(values)
-        self._sums.clear()
-        self._values.clear()
-        return line

@@ -9,12 +9,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from classact.nodes import activity, divergence
+from classact.nodes import activity, divergence, score_summary
 from classact.nodes import metrics as metrics_lib
 from classact.nodes.extremes import Extremes
 from classact.nodes.inference_server import Scores
 from classact.nodes.scoring import scoring_fields
 from classact.selection import race
+
+# Batches between two lines of metrics.
+LOG_EVERY = 50
 
 Batch = Mapping[str, np.ndarray]
 ScoreFn = Callable[[Batch], Scores]
@@ -57,7 +60,7 @@ class RunLoop:
         stop: threading.Event,
         metrics: metrics_lib.MetricsWriter | None = None,
         max_nonfinite_share: float = 0.01,
-        log_every: int = 50,
+        log_every: int = LOG_EVERY,
         extremes_path: pathlib.Path | None = None,
         class_names: Sequence[str] = (),
         decode: Callable[[np.ndarray], list[str]] | None = None,
@@ -183,8 +186,6 @@ class RunLoop:
             "score/nonfinite": self._nonfinite,
             "score/saturated": self._saturated,
         }
-        finite = scores[np.isfinite(scores)]
-        if self._score is not None and finite.size:
-            p10, p90 = np.percentile(finite, (10, 90))
-            line |= {"score/mean": float(finite.mean()), "score/p10": float(p10), "score/p90": float(p90)}
+        if self._score is not None:
+            line |= score_summary.summary(scores)
         self._metrics.write(max(step, 0), line)

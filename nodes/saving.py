@@ -11,6 +11,7 @@ from classact.nodes import batches as batches_lib
 from classact.nodes import checkpoints, training
 from classact.nodes import clocks as clocks_lib
 from classact.nodes import cursors as cursors_lib
+from classact.nodes import selected as selected_lib
 
 # How long a learner that is asked to stop waits for what it reads ahead.
 _STOP_SECONDS = 2.0
@@ -44,6 +45,7 @@ class Saver:
         batches: batches_lib.Batches | None = None,
         snapshots: Mapping[str, Snapshots] | None = None,
         clocks: Mapping[str, clocks_lib.Clocks] | None = None,
+        selected: selected_lib.Selected | None = None,
     ) -> None:
         """Saves nothing yet.
 
@@ -55,12 +57,14 @@ class Saver:
                 resumed begins with empty tables, and its run loops so far back that they
                 read again what the tables held.
             clocks: of the tables by data set.
+            selected: what the learner has trained on; its files are written with each state.
         """
         self.cursors = cursors
         self._checkpointer = checkpointer
         self._batches = batches
         self._snapshots = dict(snapshots or {})
         self._clocks = dict(clocks or {})
+        self._selected = selected
 
     def save(self, step: int, state: training.TrainState, read_seconds: float | None = None) -> float:
         """Saves a state in the middle of a run.
@@ -93,7 +97,8 @@ class Saver:
                 for data_set, tables in found.items()
                 for table, records in tables.items()
             }
-        self._checkpointer.save(step, state, checkpoints.DataState(cursors, read_ahead, clocks))
+        data = checkpoints.DataState(cursors, read_ahead, clocks, self._trained_on(step))
+        self._checkpointer.save(step, state, data)
         return time.monotonic() - started
 
     def save_stopped(self, step: int, state: training.TrainState) -> None:
@@ -105,8 +110,15 @@ class Saver:
     def save_finished(self, step: int, state: training.TrainState) -> None:
         """Saves the last state, for which no data is needed; blocks until it is on disk."""
         if step not in self._checkpointer.kept():
-            self._checkpointer.save(step, state)
+            self._checkpointer.save(step, state, checkpoints.DataState(selected=self._trained_on(step)))
         self._checkpointer.wait()
+
+    def _trained_on(self, step: int) -> dict[str, np.ndarray]:
+        """What was trained on, for a later process; writes it for the report as well."""
+        if self._selected is None:
+            return {}
+        self._selected.write(step)
+        return self._selected.state()
 
     def _save_tables(self, step: int) -> bool:
         """Saves all data sets' tables; False if one could not be saved, and then none is there."""

@@ -60,6 +60,7 @@ def train(
     on_step: Callable[
         [int, training.TrainState, Mapping[str, jax.Array], Mapping[str, Batch]], None
     ] = lambda *_: None,
+    on_scored: Callable[[int, str, Batch, np.ndarray], None] = lambda *_: None,
 ) -> training.TrainState:
     """Trains synchronously.
 
@@ -73,6 +74,8 @@ def train(
         on_step: called after each update with its number, the state, the metrics
             (still on the device) and the sub-batches. The state's buffers are
             donated to the next update.
+        on_scored: called before it, for each data set whose policy scores, with the number of
+            updates made, the data set's name, its super-batch and the scores float32[B].
 
     Returns:
         The final state, which is finite.
@@ -81,13 +84,13 @@ def train(
         DivergedError: if a loss, the scores or the final state are not finite, as the nodes do.
     """
     rng = np.random.default_rng(seed)
-    select = {name: _selector(item, task, trained, rng) for name, item in data_sets.items()}
+    select = {name: _selector(name, item, task, trained, rng, on_scored) for name, item in data_sets.items()}
     update = training.make_update(trained, task, accumulation=accumulation)
     state = training.init_state(trained, seed)
     in_flight: collections.deque[tuple[int, training.Metrics]] = collections.deque()
     for step in range(1, steps + 1):
         read = {name: next(item.stream) for name, item in data_sets.items()}
-        chosen = {name: select[name](state, batch) for name, batch in read.items()}
+        chosen = {name: select[name](step - 1, state, batch) for name, batch in read.items()}
         state, metrics = update(
             state,
             {name: scoring_fields(batch) for name, batch in chosen.items()},
@@ -105,26 +108,28 @@ def train(
 
 
 def _selector(
+    name: str,
     data_set: DataSet,
     task: losses.Task,
     trained: Mapping[str, training.TrainedModel],
     rng: np.random.Generator,
-) -> Callable[[training.TrainState, Batch], Batch]:
-    """Builds the function that draws a sub-batch from a super-batch."""
+    on_scored: Callable[[int, str, Batch, np.ndarray], None],
+) -> Callable[[int, training.TrainState, Batch], Batch]:
+    """Builds the function that draws a sub-batch from a super-batch, after so many updates."""
     policy = data_set.policy
     if not policy.scores:
-        return lambda state, batch: batch
+        return lambda step, state, batch: batch
     models = {role: model for role, (model, _) in data_set.fixed.items()}
     for role in ("online", "reference"):
-        name = scoring.published_name(policy, role)
-        if role not in models and name in policy.published_models:
-            models[role] = trained[name].model
+        published = scoring.published_name(policy, role)
+        if role not in models and published in policy.published_models:
+            models[role] = trained[published].model
     score = scoring.make_scorer(policy, task, models, data_set.online_weight)
     fixed = {role: jax.device_put(variables) for role, (_, variables) in data_set.fixed.items()}
 
     examples = nonfinite = 0
 
-    def select(state: training.TrainState, batch: Batch) -> Batch:
+    def select(step: int, state: training.TrainState, batch: Batch) -> Batch:
         nonlocal examples, nonfinite
         variables = {**state.variables(), **fixed}
         if policy.online == "learner":
@@ -135,11 +140,11 @@ def _selector(
         unusable = len(scores) - len(usable)
         examples, nonfinite = examples + len(scores), nonfinite + unusable
         if unusable:
-            step = int(state.step)
             divergence.check_scores(step, nonfinite, examples, data_set.max_nonfinite_share)
             if len(usable) < data_set.batch_size:
                 why = f"{unusable} of the {len(scores)} scores of a super-batch are NaN or infinite"
                 raise DivergedError(step, f"{why}, too many to draw {data_set.batch_size} from it")
+        on_scored(step, name, batch, scores)
         drawn = race.gumbel_top_k(scores[usable], data_set.batch_size, data_set.temperature, rng)
         return {name: array[usable[drawn]] for name, array in batch.items()}
 

@@ -108,6 +108,11 @@ def test_classact_runs_and_leaves_what_the_contract_says(place, launch):
     assert evaluations[-1]["step"] == 60
     scores = lines_of(place, name, "run_loop-digits-0")
     assert {"score/mean", "score/p10", "score/p90"} <= set(scores[-1]) if scores else True
+    for path in ("per_class/test.json", "selected/digits.json"):
+        counts = json.loads((place / name / path).read_text())
+        assert counts["step"] == 60 and len(counts["classes"]) == 10
+    assert sum(counts["labels"]) == counts["examples"] == 60 * last["train/examples"] / 10
+    assert 0 < counts["distinct"] <= counts["examples"]
     assert not processes_of(place / name)
     assert not list((place / "tmp").iterdir())
 
@@ -135,7 +140,11 @@ def test_images_and_texts_of_two_data_sets(place, launch):
     assert last["train/examples"] == 10 * (16 + 8)
     assert last["train/pairs/loss"] != last["train/labels/loss"]
     assert last["train/reference_loss"] > 0 and last["train/online_loss"] > 0
+    assert last["selection/repeated_fraction"] >= 0
+    for path in ("selected/pairs.json", "selected/labels.json", "per_class/icons.json"):
+        assert json.loads((place / name / path).read_text())["step"] == 20
     if launch == "processes":
+        assert "selection/pairs/repeated_fraction" in last
         assert {"replay/pairs/size", "replay/labels/size", "train/pairs/data_wait_seconds"} <= set(last)
         assert set(json.loads((place / name / "endpoints.json").read_text())) == {
             "learner", "replay/pairs", "replay/labels", "inference/pairs"

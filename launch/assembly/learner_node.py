@@ -24,6 +24,7 @@ from classact.nodes import (
     learner,
     opening,
     saving,
+    selected,
     training,
 )
 from classact.nodes import mesh as mesh_lib
@@ -81,7 +82,11 @@ def build_learner(
     opening_seconds = rpc.LearnerClient(first_host).get_opening_seconds if host else openings.seconds
     sub_batches = _batches(run, addresses, data_state, mesh, races, opening_seconds, host)
     first = host == 0
-    saver = _saver(run, checkpointer, data_state, sub_batches, addresses, races)
+    counted = None
+    if hosts == 1:
+        names = {name: run.data[name].class_names for name in config.data_sets}
+        counted = selected.Selected(run.workdir, names, None if restored is None else data_state.selected)
+    saver = _saver(run, checkpointer, data_state, sub_batches, addresses, races, counted)
     statistics = {
         name: dataset.TableStatistics(shards, EXAMPLES_TABLE) for name, shards in addresses.items() if first
     }
@@ -107,6 +112,7 @@ def build_learner(
         ExampleRecorder(run.workdir) if config.record_examples and first else None,
         races,
         openings,
+        counted,
     )
 
 
@@ -128,6 +134,7 @@ def _saver(
     sub_batches: batches.Batches,
     addresses: Mapping[str, Sequence[str]],
     races: Mapping[str, clocks.Clocks],
+    counted: selected.Selected | None,
 ) -> saving.Saver:
     # Of several hosts none knows what the others have read ahead.
     whole = run.config.mesh.hosts == 1
@@ -141,6 +148,7 @@ def _saver(
         sub_batches if whole else None,
         tables if whole else {},
         races,
+        counted,
     )
 
 

@@ -4,9 +4,10 @@ The oracle of the asynchronous system: it leaves the same files, so that
 `classact compare` shows what asynchrony costs.
 """
 
+import functools
 import queue
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,11 +19,22 @@ from classact.launch.assembly.parts import (
     evaluators,
     one_loop,
     shapes,
+    sources,
 )
 from classact.launch.engines.interrupts import Interrupt, interrupts_to
 from classact.launch.engines.outcome import Outcome
 from classact.nodes import batches as batches_lib
-from classact.nodes import checkpoints, divergence, training
+from classact.nodes import (
+    checkpoints,
+    divergence,
+    extremes,
+    per_class,
+    run_loop,
+    score_summary,
+    selected,
+    synchronous,
+    training,
+)
 from classact.nodes.errors import DivergedError
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 
@@ -51,7 +63,7 @@ def run_synchronous(config: ExperimentConfig, workdir: Any, data: Mapping[str, s
 
     try:
         with interrupts_to(events):
-            state = one_loop.train(config, data, on_step)
+            state = one_loop.train(config, data, on_step, recorder.on_scored)
     except _InterruptedError:
         interrupt = events.get()
         return Outcome(
@@ -63,6 +75,8 @@ def run_synchronous(config: ExperimentConfig, workdir: Any, data: Mapping[str, s
     except DivergedError as error:
         cpu_seconds = time.process_time() - started
         return Outcome("failed", message=str(error), cpu_seconds=cpu_seconds, diverged=error.step)
+    finally:
+        recorder.close()
     checkpointer = checkpoints.Checkpointer(
         workdir / "checkpoints", classes=class_meaning.of_head(config, shape)
     )
@@ -76,7 +90,7 @@ class _InterruptedError(Exception):
 
 
 class _Recorder:
-    """Writes the metrics that the learner and the evaluator nodes would write."""
+    """Writes what the learner, the evaluator and the run loop nodes would write."""
 
     def __init__(self, config: ExperimentConfig, workdir: Any, data: Mapping[str, shapes.DataShape]) -> None:
         self._config = config
@@ -86,9 +100,23 @@ class _Recorder:
             for name in config.evaluation.evaluators
         }
         self._record = ExampleRecorder(workdir) if config.record_examples else None
+        names = {name: data[name].class_names for name in config.data_sets}
+        self._selected = selected.Selected(workdir, names)
+        self._scores = {name: _Scores(workdir, name, config, names[name]) for name in config.data_sets}
+        self._step = 0
         self._since = time.monotonic()
         self._losses: list[Mapping[str, jax.Array]] = []
         self._corrupted: list[float] = []
+        self._repeated: list[float] = []
+
+    def on_scored(self, step: int, data_set: str, batch: synchronous.Batch, scores: np.ndarray) -> None:
+        self._scores[data_set].add(step, batch, scores)
+
+    def close(self) -> None:
+        if self._step:
+            self._selected.write(self._step)
+        for scores in self._scores.values():
+            scores.save()
 
     def on_step(
         self,
@@ -97,18 +125,20 @@ class _Recorder:
         metrics: Mapping[str, jax.Array],
         batches: Mapping[str, Mapping[str, np.ndarray]],
     ) -> None:
+        self._step = step
         if self._record is not None:
             self._record(step, {name: batch["id"] for name, batch in batches.items()})
         self._losses.append(metrics)
         shares = [batches_lib.corrupted_share(batch) for batch in batches.values()]
         self._corrupted += [share for share in shares if share is not None]
+        taken = {name: _Taken(batch) for name, batch in batches.items()}
+        self._repeated += self._selected.add(taken).values()
         if step % self._config.log_every == 0 or step == self._config.steps:
             self._write(step)
         if step % self._config.evaluation.every == 0 or step == self._config.steps:
             divergence.check_state(step, state)
             for name, (writer, measure) in self._evaluators.items():
-                values = measure(state.variables()["learner"])
-                writer.write(step, {f"eval/{name}/{key}": value for key, value in values.items()})
+                per_class.write_measured(writer, name, step, measure(state.variables()["learner"]))
 
     def _write(self, step: int) -> None:
         interval = jax.device_get(self._losses)
@@ -116,7 +146,48 @@ class _Recorder:
         line["train/examples"] = len(interval) * self._config.batch_size
         line["train/data_wait_seconds"] = 0.0
         line["train/step_seconds"] = time.monotonic() - self._since
-        if self._corrupted:
-            line["selection/corrupted_fraction"] = float(np.mean(self._corrupted))
+        for name, shares in (("corrupted", self._corrupted), ("repeated", self._repeated)):
+            if shares:
+                line[f"selection/{name}_fraction"] = float(np.mean(shares))
         self._learner.write(step, line)
-        self._losses, self._corrupted, self._since = [], [], time.monotonic()
+        self._losses, self._corrupted, self._repeated, self._since = [], [], [], time.monotonic()
+
+
+class _Taken:
+    """A sub-batch as `selected.Selected` reads it."""
+
+    def __init__(self, batch: Mapping[str, np.ndarray]) -> None:
+        self.ids, self.labels, self.true_labels = (
+            batch["id"],
+            batch.get("label"),
+            batch.get("clean_label"),
+        )
+
+
+class _Scores:
+    """What a data set's run loop leaves of its scores."""
+
+    def __init__(
+        self, workdir: Any, data_set: str, config: ExperimentConfig, class_names: Sequence[str] | None
+    ) -> None:
+        self._make = functools.partial(MetricsWriter, workdir, f"run_loop-{data_set}-0")
+        self._metrics: MetricsWriter | None = None
+        self._recent: list[np.ndarray] = []
+        self._extremes = None
+        if data_set == next(iter(config.data_sets)):  # One file a run.
+            decode = sources.make_tokenizer(config).decode if config.task == "contrastive" else None
+            path = workdir / "scored_images.npz"
+            self._extremes = extremes.Extremes(path, class_names or (), decode)
+
+    def add(self, step: int, batch: synchronous.Batch, scores: np.ndarray) -> None:
+        if self._extremes is not None:
+            self._extremes.add({**batch, "score": scores.astype(np.float32)}, np.isfinite(scores))
+        self._recent.append(scores)
+        if len(self._recent) == run_loop.LOG_EVERY:
+            self._metrics = self._metrics or self._make()
+            self._metrics.write(step, score_summary.summary(np.concatenate(self._recent)))
+            self._recent = []
+
+    def save(self) -> None:
+        if self._extremes is not None:
+            self._extremes.save()

@@ -25,7 +25,7 @@ from classact.launch.assembly.parts import (
 )
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.models import registry
-from classact.nodes import checkpoints, divergence, evaluator
+from classact.nodes import checkpoints, divergence, evaluator, per_class
 from classact.nodes.metrics import MetricsWriter
 
 
@@ -154,7 +154,7 @@ def evaluate(attached: Attached, stop: threading.Event, report: Callable[[str], 
         values = measure(variables)
         # Not before: a checkpoint that cannot be measured leaves nothing in the directory.
         written = written or _Written(attached, report)
-        written.write(step, {f"eval/{attached.name}/{key}": value for key, value in values.items()})
+        per_class.write_measured(written, attached.name, step, values)
 
 
 class _Written(MetricsWriter):
@@ -177,7 +177,7 @@ class _Written(MetricsWriter):
 def _checked(attached: Attached) -> evaluator.Measure:
     """Measures only parameters that the evaluator's model can take."""
 
-    def measure(variables: Any) -> Mapping[str, float]:
+    def measure(variables: Any) -> Mapping[str, Any]:
         difference = attached.misfit(variables)
         if difference:
             raise source.DataError(

@@ -189,6 +189,7 @@ def saved(tmp_path, linear_model):
             {"digits": [{"reader": 0, "position": step}]},
             {"digits.examples": np.full((4, 5), step, np.uint8), "digits.stream": np.empty((0, 5), np.uint8)},
             {"digits": [race.Clock((71.5, 0.1)), race.Clock()]},
+            {"digits.examples": np.array([10 * step]), "digits.labels": np.zeros(0, np.int64)},
         )
         checkpointer.save(step, state_at(trained, step), data)
     checkpointer.close()
@@ -211,6 +212,7 @@ def test_a_whole_state_comes_back_with_what_it_had_used_of_the_data(saved):
     assert data.clocks == {"digits": [race.Clock((71.5, 0.1)), race.Clock()]}
     assert set(data.read_ahead) == {"digits.examples"}
     np.testing.assert_array_equal(data.read_ahead["digits.examples"], np.full((4, 5), 7, np.uint8))
+    assert dict(data.selected) == {"digits.examples": 70}
     assert kept == [3, 7]
 
 

@@ -1,5 +1,6 @@
 """When the evaluator measures, and that what it measures is the accuracy."""
 
+import json
 import threading
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from classact.data import source
-from classact.nodes import errors, evaluator, metrics, parameters
+from classact.nodes import errors, evaluator, metrics, parameters, per_class
 from classact.selection import losses
 
 
@@ -172,3 +173,39 @@ def test_batches_may_lack_damaged_examples(linear_model, sizes):
     measure = evaluator.classification_accuracy(linear_model, losses.Classification(), batches)
     variables = linear_model.init(jax.random.key(0))
     assert measure(variables)["top1"] == pytest.approx(by_numpy(variables)["top1"])
+
+
+def test_each_class_is_counted(linear_model, tmp_path, read_metrics):
+    data = source.ArraySource("mine", IMAGES, LABELS, 3)
+    batches = evaluator.whole_data_set(data, 8)
+    measure = evaluator.classification_accuracy(linear_model, losses.Classification(), batches, list("abc"))
+    variables = linear_model.init(jax.random.key(0))
+    found = measure(variables)
+    params = jax.device_get(variables["params"])
+    right = (IMAGES.reshape(23, -1) / 255.0 @ params["w"] + params["b"]).argmax(-1) == LABELS
+    expected = [[np.sum(k == LABELS), np.sum(right[k == LABELS])] for k in range(3)]
+    np.testing.assert_array_equal(
+        np.stack([found["per_class"].examples, found["per_class"].correct], 1), expected
+    )
+    worst = min(correct / examples for examples, correct in expected)
+    assert found["worst_class_top1"] == pytest.approx(worst)
+    with metrics.MetricsWriter(tmp_path, "evaluator-test") as lines:
+        per_class.write_measured(lines, "test", 5, found)
+    (line,) = read_metrics(tmp_path / "metrics" / "evaluator-test.jsonl")
+    assert {name for name in line if name.startswith("eval/")} == {
+        "eval/test/top1",
+        "eval/test/loss",
+        "eval/test/worst_class_top1",
+    }
+    written = json.loads((tmp_path / "per_class" / "test.json").read_text())
+    assert written == {
+        "step": 5,
+        "classes": ["a", "b", "c"],
+        "examples": [examples for examples, _ in expected],
+        "correct": [correct for _, correct in expected],
+    }
+
+
+def test_a_class_without_examples_is_not_the_worst():
+    found = per_class.metrics(np.array([4.0, 0.0, 2.0]), np.array([1.0, 0.0, 2.0]), None)
+    assert found["worst_class_top1"] == 0.25

@@ -1,5 +1,6 @@
 """The learner on data that a test hands it."""
 
+import json
 import threading
 import time
 
@@ -8,7 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from classact.nodes import activity, batches, cursors, errors, learner, metrics, parameters, saving, training
+from classact.nodes import (
+    activity,
+    batches,
+    cursors,
+    errors,
+    learner,
+    metrics,
+    parameters,
+    saving,
+    selected,
+    training,
+)
 from classact.selection import losses
 
 SOON = 20.0
@@ -17,7 +29,7 @@ SOON = 20.0
 def sampled(number=0, size=4, scored_step=0, label=None):
     rng = np.random.default_rng(number)
     batch = {
-        "id": np.arange(size),
+        "id": np.arange(number * size, (number + 1) * size),
         "image": rng.integers(0, 256, (size, 2, 2, 1), dtype=np.uint8),
         "label": np.zeros(size, np.int32) if label is None else label,
         "score": np.zeros(size, np.float32),
@@ -79,6 +91,7 @@ class Setup:
             self.stop,
             no_data_seconds,
         )
+        self.selected = selected.Selected(workdir, {"digits": None})
         self.learner = learner.Learner(
             learner.LearnerConfig(**{"steps": 6, "log_every": 3, **config}),
             trained,
@@ -87,9 +100,16 @@ class Setup:
             self.batches,
             self.stop,
             self.metrics,
-            saving.Saver(self.checkpointer, cursors.Cursors(), self.batches, {"digits": self.checkpointer}),
+            saving.Saver(
+                self.checkpointer,
+                cursors.Cursors(),
+                self.batches,
+                {"digits": self.checkpointer},
+                selected=self.selected,
+            ),
             {"digits": lambda: {"size": 5.0, "inserts": 40.0, "samples": 20.0}},
             any_host=any_host,
+            selected=self.selected,
         )
 
     def close(self):
@@ -159,6 +179,19 @@ def test_metrics_have_the_names_of_the_contract(setup, read_metrics):
     assert first["selection/staleness_steps"] == pytest.approx(1.0)
     assert first["selection/staleness_max_steps"] == 2
     assert second["selection/staleness_steps"] == 2
+
+
+def test_what_was_trained_on_before_is_told(setup, read_metrics, tmp_path):
+    label = np.array([1, 0, 0, 0], np.int32)
+    made = setup(make=lambda number: sampled(number % 4, label=label), checkpoint_every=5)
+    made.learner.run()
+    shares = [line["selection/repeated_fraction"] for line in read_metrics(made.metrics.path)]
+    # The fifth batch and the sixth are the first two again.
+    assert shares == pytest.approx([0.0, 2 / 3])
+    found = json.loads((tmp_path / "selected" / "digits.json").read_text())
+    assert (found["step"], found["examples"], found["distinct"]) == (6, 24, 16)
+    assert (found["labels"], found["true_labels"]) == ([18, 6], [24])
+    assert made.checkpointer.data.selected["digits.examples"] == 24
 
 
 def test_data_that_was_never_scored_has_no_staleness(setup, read_metrics):

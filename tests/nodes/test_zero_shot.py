@@ -146,12 +146,20 @@ def test_top1_and_top5(sizes, batch_size):
         MODEL, encode, list("abcdefgh"), ["{}", "{} icon"], labelled(PIXELS, LABELS, sizes), batch_size
     )
     for _ in range(2):  # The batches are read anew each time.
-        assert measure(VARIABLES) == pytest.approx({"zero_shot_top1": 2 / 6, "zero_shot_top5": 4 / 6})
+        found = measure(VARIABLES)
+        counts = found.pop("per_class")
+        worst = {"zero_shot_worst_class_top1": 0.0}
+        assert found == pytest.approx({"zero_shot_top1": 2 / 6, "zero_shot_top5": 4 / 6, **worst})
+        assert counts.names == tuple("abcdefgh")
+        np.testing.assert_array_equal(counts.examples, [2, 0, 1, 1, 0, 0, 1, 1])
+        np.testing.assert_array_equal(counts.correct, [1, 0, 0, 0, 0, 0, 0, 1])
 
 
 def test_five_classes_have_no_top5():
     measure = zero_shot.zero_shot(MODEL, encode, list("abcde"), ["{}"], labelled([0, 1], [0, 3], [2]))
-    assert measure(VARIABLES) == {"zero_shot_top1": 0.5}
+    found = measure(VARIABLES)
+    assert found["zero_shot_top1"] == 0.5
+    assert "zero_shot_top5" not in found
 
 
 def test_a_collapsed_model_and_classes_of_one_name_score_nothing():
@@ -159,7 +167,7 @@ def test_a_collapsed_model_and_classes_of_one_name_score_nothing():
     collapsed = {"image": np.ones((8, 8), np.float32)}
     names = list("abcdefgh")
     found = zero_shot.zero_shot(MODEL, encode, names, ["{}"], batches)(collapsed)
-    assert found == {"zero_shot_top1": 0.0, "zero_shot_top5": 0.0}
+    assert (found["zero_shot_top1"], found["zero_shot_top5"]) == (0.0, 0.0)
     found = zero_shot.zero_shot(MODEL, encode, ["a", "a", "c"], ["{}"], batches)(VARIABLES)
     assert found["zero_shot_top1"] == pytest.approx(1 / 3)
 

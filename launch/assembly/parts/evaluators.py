@@ -93,7 +93,9 @@ def _of_kind(
     model = networks.make_models(config, data)["learner"]
     batches = evaluator.whole_data_set(opened, size)
     if own.kind == "accuracy":
-        return evaluator.classification_accuracy(model, learning.make_task(config), batches)
+        return evaluator.classification_accuracy(
+            model, learning.make_task(config), batches, data.classes.names
+        )
     if own.kind == "retrieval":
         assert opened.image_of is not None  # It is captioned.
         if said is not None and len(np.unique(opened.image_of)) == 1:

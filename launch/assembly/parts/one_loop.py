@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import jax
+import numpy as np
 
 from classact.data.stream import IIDStream
 from classact.experiments.config import DataSetConfig, ExperimentConfig
@@ -18,6 +19,7 @@ def train(
     on_step: Callable[
         [int, training.TrainState, Mapping[str, jax.Array], Mapping[str, synchronous.Batch]], None
     ] = lambda *_: None,
+    on_scored: Callable[[int, str, synchronous.Batch, np.ndarray], None] = lambda *_: None,
 ) -> training.TrainState:
     """Trains to the last step of a configuration; blocks until then.
 
@@ -25,6 +27,7 @@ def train(
         config: the resolved configuration.
         data: shapes of each data set, of `shapes.data_shape`.
         on_step: called after each update, see `synchronous.train`. What it raises ends the training.
+        on_scored: called with the scores before it, see there.
 
     Returns:
         The final state; `state.variables()["learner"]` are the learner's.
@@ -41,6 +44,7 @@ def train(
         seed=config.seed,
         accumulation=config.gradient_accumulation,
         on_step=on_step,
+        on_scored=on_scored,
     )
 
 
