@@ -36,6 +36,7 @@ _REQUIRES = [
     "pyzmq>=27.1,<28",
     "rich>=14.0",
     "scikit-learn>=1.7,<2",
+    "scipy>=1.16,<2",
     "tensorboardX>=2.6",
     "tokenizers>=0.22,<0.24",
     # Makes the two environments beside this one; see launch/commands/setup.py.

@@ -1,55 +1,34 @@
-"""The report's charts, as SVG to be put inside a page.
+"""The report's charts of what runs reach, and of what that takes."""
 
-Text stays text, in the page's own font; colours are told apart by colour-blind
-readers (the Okabe-Ito palette); the baseline is black.
-"""
-
-import html
-import io
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Optional
+from typing import Optional
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
-from classact.experiments import bands, comparison, curves
+from classact.experiments import bands, comparison, curves, running_time
 from classact.experiments.comparison import Comparison
-from classact.experiments.curves import Curve
+from classact.experiments.curves import Curve, Run
+from classact.experiments.drawing import (
+    BASELINE_COLOUR,
+    INK,
+    Chart,
+    colours,
+    file_name,
+    new_axes,
+    percent_axis,
+)
 from classact.experiments.groups import Group, Row
 
-_PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6a51a3", "#8c6d31")
-_BASELINE_COLOUR = "#222222"
-_GREY = "#5f6b76"
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#9aa5b1",
-    "axes.labelcolor": _GREY,
-    "axes.titlecolor": "#1f2933",
-    "axes.titlelocation": "left",
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e7eb",
-    "xtick.color": _GREY,
-    "ytick.color": _GREY,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-}
-# Inches, at 72 px each: as wide as a phone, so that its text is not scaled down there.
-_WIDTH, _HEIGHT = 5.4, 3.7
 # Characters of a title that fit in a line, and of a bar's label beside one.
 _TITLE, _LABEL = 44, 20
 # Up to this share of a run, its curve may lie below the range that is shown.
 _LEFT_BELOW = 0.25
+
+_TIMES = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 # Names that do not speak for themselves.
 _WRITTEN_OUT = {
@@ -67,79 +46,73 @@ LEDGER_PARTS = {
 }
 
 
-def colours(groups: Sequence[Group]) -> dict[str, str]:
-    """A colour for each group's label."""
-    others = iter(range(len(groups)))
-    return {
-        group.label: _BASELINE_COLOUR if group.is_baseline else _PALETTE[next(others) % len(_PALETTE)]
-        for group in groups
-    }
-
-
-def metric_against_updates(compared: Comparison) -> Optional[str]:
+def metric_against_updates(compared: Comparison) -> Optional[Chart]:
     """Smoothed learning curves with each baseline's final value and where it was reached.
 
     Returns:
-        An `<svg>` element, or None if no run has an evaluation.
+        None if no run has an evaluation.
     """
-    groups, metric = compared.groups, compared.metric
-    figure, axes = _axes(_title(metric, "against learner updates"), "learner updates")
-    drawn = _draw_groups(axes, groups, lambda row: row.run.curve)
-    if not drawn:
-        return None
-    _finish_curves(axes, compared, drawn)
-    _draw_crossings(axes, groups, "updates")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    return _svg(figure, f"{metric} against learner updates")
+    return _metric_against(
+        compared, "learner updates", lambda run, step: step, "learner updates", lambda value: f"{value:,.0f}"
+    )
 
 
-def metric_against_macs(compared: Comparison) -> Optional[str]:
+def metric_against_macs(compared: Comparison) -> Optional[Chart]:
     """The same curves against everything spent, the reference's pretraining as an offset.
 
     Returns:
-        An `<svg>` element, or None if no run has both evaluations and a ledger.
+        None if no run has both evaluations and a ledger.
     """
-    groups, metric = compared.groups, compared.metric
-    spent = [comparison.macs_at(row.run, row.run.steps) for group in groups for row in group.rows]
-    largest = max((macs for macs in spent if macs is not None), default=0.0)
-    factor, unit = si_scale(largest)
-    figure, axes = _axes(
-        _title(metric, "against total compute"), f"{unit}MACs, scoring and all training included"
+    spent = [comparison.macs_at(row.run, row.run.steps) for group in compared.groups for row in group.rows]
+    factor, unit = si_scale(max((macs for macs in spent if macs is not None), default=0.0))
+    label = f"{unit}MACs, scoring and all training included"
+    return _metric_against(
+        compared, "total compute", comparison.macs_at, label, lambda value: f"{value / factor:,.4g}"
     )
 
-    def curve(row: Row) -> Curve:
-        points = [(comparison.macs_at(row.run, step), value) for step, value in row.run.curve]
-        return [(macs, value) for macs, value in points if macs is not None]
 
-    drawn = _draw_groups(axes, groups, curve)
+def metric_against_seconds(compared: Comparison) -> Optional[Chart]:
+    """The same curves against the time that the learner ran; see `running_time.seconds_at`.
+
+    Returns:
+        None if no run has both evaluations and times.
+    """
+    last = [
+        running_time.seconds_at(row.run, row.run.steps) for group in compared.groups for row in group.rows
+    ]
+    longest = max((seconds for seconds in last if seconds is not None), default=0.0)
+    factor, unit = next((each for each in _TIMES if longest >= 3 * each[0]), (1.0, "seconds"))
+
+    def cost(run: Run, step: float) -> Optional[float]:
+        seconds = running_time.seconds_at(run, step)
+        return None if seconds is None else seconds / factor
+
+    return _metric_against(
+        compared, "running time", cost, f"{unit} of running", lambda value: f"{value:,.4g}"
+    )
+
+
+def _metric_against(
+    compared: Comparison,
+    what: str,
+    cost: Callable[[Run, float], Optional[float]],
+    label: str,
+    show: Callable[[float], str],
+) -> Optional[Chart]:
+    """The metric against what a run had spent at a step; None if nothing is known of any run."""
+    groups, metric = compared.groups, compared.metric
+    figure, axes = new_axes(_title(metric, f"against {what}"), label)
+
+    drawn = draw_groups(axes, groups, lambda row: row.run.curve, cost)
     if not drawn:
         return None
     _finish_curves(axes, compared, drawn)
-    _draw_crossings(axes, groups, "macs")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / factor:,.4g}"))
-    return _svg(figure, f"{metric} against total compute")
+    _draw_crossings(axes, groups, lambda row: None if row.updates is None else cost(row.run, row.updates))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
+    return Chart(file_name(short_name(metric), what), f"{metric} against {what}", figure)
 
 
-def corrupted_against_updates(compared: Comparison) -> Optional[str]:
-    """The share of corrupted labels or captions in what the learner was trained on.
-
-    Returns:
-        An `<svg>` element, or None where the corruption is not known.
-    """
-    figure, axes = _axes(f"Wrong {compared.targets} among the examples trained on", "learner updates")
-    drawn = _draw_groups(
-        axes, compared.groups, lambda row: row.run.learner_curve("selection/corrupted_fraction")
-    )
-    if not drawn:
-        return None
-    axes.set_ylim(bottom=0.0)
-    _percent_axis(axes)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    description = f"share of wrong {compared.targets} among the examples trained on, against learner updates"
-    return _svg(figure, description)
-
-
-def compute_bars(compared: Comparison, what: str = "") -> Optional[str]:
+def compute_bars(compared: Comparison, what: str = "") -> Optional[Chart]:
     """What reaching the baseline's final value was spent on, a bar for each group that did.
 
     Args:
@@ -147,7 +120,7 @@ def compute_bars(compared: Comparison, what: str = "") -> Optional[str]:
         what: what to call that value, by default accuracy or recall.
 
     Returns:
-        An `<svg>` element, or None if no group reached it with a ledger.
+        None if no group reached it with a ledger.
     """
     bars = [(group, parts) for group in compared.groups if (parts := _parts_until_target(group))]
     if not bars:
@@ -157,18 +130,18 @@ def compute_bars(compared: Comparison, what: str = "") -> Optional[str]:
     labels = [textwrap.fill(group.label, _LABEL) for group, _ in bars]
     each = max(0.42, 0.2 * max(label.count("\n") + 1 for label in labels))
     heading = title if len(title) <= 2 * _LABEL else title.replace("baseline's ", "baseline's\n")
-    figure, axes = _axes(heading, f"{unit}MACs", 1.3 + 0.2 * heading.count("\n") + each * len(bars))
+    figure, axes = new_axes(heading, f"{unit}MACs", 1.3 + 0.2 * heading.count("\n") + each * len(bars))
     positions = np.arange(len(bars))
     left = np.zeros(len(bars))
     for name, (_, colour) in LEDGER_PARTS.items():
         widths = np.array([parts[name] / factor for _, parts in bars])
         axes.barh(positions, widths, left=left, height=0.62, color=colour)
         left += widths
-    axes.set_yticks(positions, labels, color="#1f2933")
+    axes.set_yticks(positions, labels, color=INK)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
-    return _svg(figure, f"{title}, by what it was spent on")
+    return Chart(file_name("compute", what), f"{title}, by what it was spent on", figure)
 
 
 def si_scale(value: float) -> tuple[float, str]:
@@ -212,8 +185,20 @@ def _parts_until_target(group: Group) -> Mapping[str, float]:
     return totals
 
 
-def _draw_groups(axes: Axes, groups: Sequence[Group], curve: Callable[[Row], Curve]) -> list[np.ndarray]:
+def draw_groups(
+    axes: Axes,
+    groups: Sequence[Group],
+    curve: Callable[[Row], Curve],
+    cost: Callable[[Run, float], Optional[float]] = lambda run, step: step,
+) -> list[np.ndarray]:
     """Draws a mean curve and a band for each group; other runs of it thin and dashed.
+
+    Args:
+        axes: where.
+        groups: whose runs.
+        curve: (step, value) of a run.
+        cost: what a run had spent at a step, to draw it against; None where that is not known. Of
+            several seeds it is the mean of what they had spent at the same step.
 
     Returns:
         The points drawn, float64[N, 2] for each line.
@@ -221,19 +206,36 @@ def _draw_groups(axes: Axes, groups: Sequence[Group], curve: Callable[[Row], Cur
     palette, drawn = colours(groups), []
     for group in reversed(groups):
         colour = palette[group.label]
-        counted = [smoothed for row in group.counted if (smoothed := curves.smooth(curve(row)))]
-        if counted:
-            band = bands.aggregate(counted)
-            if len(counted) > 1:
-                axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(band.steps, band.mean, color=colour, linewidth=2.0)
-            drawn.append(np.stack([band.steps, band.mean], axis=1))
-        for row in group.rows:
-            if row not in group.counted and curve(row):
-                line = np.array(curves.smooth(curve(row)))
-                axes.plot(line[:, 0], line[:, 1], color=colour, linewidth=1.0, linestyle="--")
-                drawn.append(line)
-    return [line for line in drawn if len(line)]
+        known = [row for row in group.rows if curve(row) and cost(row.run, curve(row)[0][0]) is not None]
+        counted = [row for row in known if row in group.counted]
+        for rows, style in ((counted, "-"), *(([row], "--") for row in known if row not in counted)):
+            line, band = _line(rows, curve, cost)
+            if band is None or not len(line):
+                continue
+            if len(rows) > 1:
+                low, high = band.low[: len(line)], band.high[: len(line)]
+                axes.fill_between(line[:, 0], low, high, color=colour, alpha=0.15, linewidth=0)
+            width = 2.0 if style == "-" else 1.0
+            axes.plot(line[:, 0], line[:, 1], color=colour, linewidth=width, linestyle=style)
+            drawn.append(line)
+    return drawn
+
+
+def _line(
+    rows: Sequence[Row], curve: Callable[[Row], Curve], cost: Callable[[Run, float], Optional[float]]
+) -> tuple[np.ndarray, Optional[bands.Band]]:
+    """The mean curve of runs, float64[N, 2], up to where the cost of each is known, and their band."""
+    if not rows:
+        return np.empty((0, 2)), None
+    band = bands.aggregate([curves.smooth(curve(row)) for row in rows])
+    points = []
+    for step, value in zip(band.steps, band.mean, strict=True):
+        spent = [cost(row.run, float(step)) for row in rows]
+        known = [each for each in spent if each is not None]
+        if len(known) < len(rows):
+            break
+        points.append((sum(known) / len(known), value))
+    return np.array(points).reshape(-1, 2), band
 
 
 def _finish_curves(axes: Axes, compared: Comparison, drawn: Sequence[np.ndarray]) -> None:
@@ -249,16 +251,19 @@ def _finish_curves(axes: Axes, compared: Comparison, drawn: Sequence[np.ndarray]
     for group in compared.groups:
         target = group.mean("target")
         if group.is_baseline and target is not None:
-            axes.axhline(target, color=_BASELINE_COLOUR, linewidth=0.8, linestyle=(0, (4, 3)))
-    _percent_axis(axes)
+            axes.axhline(target, color=BASELINE_COLOUR, linewidth=0.8, linestyle=(0, (4, 3)))
+    percent_axis(axes)
 
 
-def _draw_crossings(axes: Axes, groups: Sequence[Group], column: str) -> None:
-    """Marks where each group reached its target."""
+def _draw_crossings(axes: Axes, groups: Sequence[Group], place: Callable[[Row], Optional[float]]) -> None:
+    """Marks where each group reached its target, if all its runs did."""
     palette = colours(groups)
     for group in groups:
-        reached, target = group.mean(column), group.mean("target")
-        if reached is not None and target is not None:
+        places = [place(row) for row in group.counted]
+        known = [value for value in places if value is not None]
+        target = group.mean("target")
+        if known and len(known) == len(places) and not group.diverged and target is not None:
+            reached = sum(known) / len(known)
             axes.plot(
                 [reached], [target], "o", color=palette[group.label], markersize=6, markeredgecolor="white"
             )
@@ -268,39 +273,3 @@ def _title(metric: str, against: str) -> str:
     """A chart's title, in two lines if need be."""
     title = f"{short_name(metric)} {against}"
     return title if len(title) <= _TITLE else f"{short_name(metric)}\n{against}"
-
-
-def _percent_axis(axes: Axes) -> None:
-    """Labels the y axis in per cent."""
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
-
-
-def _axes(title: str, label: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
-    """Makes a chart; a `Figure` of its own leaves pyplot's global state alone."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_title(title, pad=12)
-    axes.set_xlabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    return figure, axes
-
-
-def _svg(figure: Figure, description: str) -> str:
-    """Renders a chart as an `<svg>` element that takes the width it is given."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": description}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    # No metadata, no style that would reach the page around the picture, the
-    # page's own font, and no element ids that two charts would share.
-    text = re.sub(r"\s*<metadata>.*?</metadata>|\s*<style.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
-    view_box = re.search(r'viewBox="[^"]*"', text)
-    opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
-        f'aria-label="{html.escape(description)}" {view_box.group() if view_box else ""}>'
-    )
-    return opening + text[text.index(">") + 1 :]

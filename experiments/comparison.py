@@ -14,10 +14,11 @@ import re
 from collections.abc import Sequence
 from typing import Optional
 
-from classact.experiments import curves, differences, remarks
+from classact.experiments import chance, curves, differences, remarks
 from classact.experiments.curves import Run, RunError
 from classact.experiments.groups import BASELINE_POLICY, Group, Row, experiment_key, group_runs
 from classact.experiments.ledger import compute_speedup
+from classact.experiments.targets import Target, default_targets, reached
 from classact.selection import policies
 
 PathLike = str | os.PathLike[str]
@@ -37,12 +38,14 @@ class Comparison:
         headline: what makes figures worthless, or unlike what they seem, one sentence each.
         notes: what a reader must know besides, one sentence each.
         metric: the metric compared.
+        targets_tried: what `Row.at_targets` is of.
     """
 
     groups: tuple[Group, ...]
     headline: tuple[str, ...]
     notes: tuple[str, ...]
     metric: str
+    targets_tried: tuple[Target, ...] = ()
 
     @property
     def measure(self) -> str:
@@ -61,6 +64,7 @@ def compare_metrics(
     run_dirs: Sequence[PathLike],
     baseline: PathLike | Sequence[PathLike] | None = None,
     metrics: Sequence[str] = (),
+    targets: Sequence[float] = (),
 ) -> tuple[Comparison, ...]:
     """Compares runs by several metrics; in all comparisons the groups are the same.
 
@@ -69,6 +73,7 @@ def compare_metrics(
         baseline: as for `compare`.
         metrics: `eval/<evaluator>/<name>`, accuracies or recalls. By default, what
             each evaluator is there for (`MAIN_METRICS`), as far as all runs have it.
+        targets: as for `compare`.
 
     Raises:
         RunError: if a directory is no run, a file of it is damaged, or no run has
@@ -88,13 +93,14 @@ def compare_metrics(
         raise RunError(
             f"no main metric is one of all runs: choose a metric of {', '.join(found)} by --metric"
         )
-    return tuple(compare(run_dirs, baseline, metric) for metric in dict.fromkeys(chosen))
+    return tuple(compare(run_dirs, baseline, metric, targets) for metric in dict.fromkeys(chosen))
 
 
 def compare(
     run_dirs: Sequence[PathLike],
     baseline: PathLike | Sequence[PathLike] | None = None,
     metric: str = curves.DEFAULT_METRIC,
+    targets: Sequence[float] = (),
 ) -> Comparison:
     """Loads runs, groups them, and holds each against its baseline.
 
@@ -104,6 +110,7 @@ def compare(
             its seeds. By default, for each learner model, the uniform runs among
             `run_dirs` that have it.
         metric: as for `curves.load_run`.
+        targets: values of the metric at which to compare besides, shares from 0 to 1.
 
     Raises:
         RunError: if a directory is no run, or a file of it is damaged.
@@ -113,14 +120,16 @@ def compare(
     chosen = {pathlib.Path(path).resolve() for path in _listed(baseline)}
     held_against = [_baseline_of(group, groups, chosen) for group in groups]
     used = {other.label for other in held_against if other is not None}
+    tried = default_targets(targets)
     compared = [
-        _compare(group, other, group.label in used, metric)
+        _compare(group, other, group.label in used, metric, tried)
         for group, other in zip(groups, held_against, strict=True)
     ]
+    compared = with_chance(compared)
     compared.sort(key=lambda group: not group.is_baseline)
     without = {group.label: _lost_baselines(group, compared, chosen) for group in compared}
     notes = remarks.notes(compared, without, chosen)
-    return Comparison(tuple(compared), remarks.headline(compared, without), notes, metric)
+    return Comparison(tuple(compared), remarks.headline(compared, without), notes, metric, tried)
 
 
 def macs_at(run: Run, step: float) -> Optional[float]:
@@ -196,9 +205,11 @@ def _agreement(a: Group, b: Group) -> int:
     return len(set(experiment_key(a.rows[0].run)) & set(experiment_key(b.rows[0].run)))
 
 
-def _compare(group: Group, baseline: Optional[Group], is_baseline: bool, metric: str) -> Group:
+def _compare(
+    group: Group, baseline: Optional[Group], is_baseline: bool, metric: str, targets: Sequence[Target]
+) -> Group:
     """Fills in a group's figures against those of its baseline, and how it differs from that."""
-    rows = [compare_row(row, baseline or (group if is_baseline else None)) for row in group.rows]
+    rows = [compare_row(row, baseline or (group if is_baseline else None), targets) for row in group.rows]
     pairs: list[tuple[Run, Run]] = []
     if baseline is not None:
         held = [row for row in rows if row.target is not None]
@@ -213,8 +224,8 @@ def _compare(group: Group, baseline: Optional[Group], is_baseline: bool, metric:
     )
 
 
-def compare_row(row: Row, baseline: Optional[Group]) -> Row:
-    """Fills in a run's figures against those of its baseline."""
+def compare_row(row: Row, baseline: Optional[Group], targets: Sequence[Target] = ()) -> Row:
+    """Fills in a run's figures against those of its baseline, if there is one."""
     run, result = row.run, row.run.result
     row = dataclasses.replace(
         row,
@@ -222,6 +233,8 @@ def compare_row(row: Row, baseline: Optional[Group]) -> Row:
         cpu_seconds=result.get("cpu_seconds"),
         staleness=run.learner_mean("selection/staleness_steps"),
         corrupted=run.learner_mean("selection/corrupted_fraction"),
+        repeated=run.learner_mean("selection/repeated_fraction"),
+        learned=run.learner_mean("train/top1"),
     )
     others = [] if baseline is None else _opponents(row, baseline)
     if not others or run.diverged_at is not None:
@@ -241,6 +254,9 @@ def compare_row(row: Row, baseline: Optional[Group]) -> Row:
         macs=macs,
         saving_paper=None if fewer is None else _saving_by_paper(run, fewer),
         saving_full=None if macs is None or not base_macs else 1.0 - macs / base_macs,
+        same_seed=len(others) == 1 and others[0].field("seed") == run.field("seed"),
+        final_gain=None if row.final is None else row.final - target,
+        at_targets=tuple(reached(run, others, wanted) for wanted in targets),
     )
 
 
@@ -251,6 +267,32 @@ def _opponents(row: Row, baseline: Group) -> Sequence[Run]:
         return [row.run]
     same_seed = [run for run in usable if run.field("seed") == row.run.field("seed")]
     return same_seed or usable
+
+
+def with_chance(groups: Sequence[Group]) -> list[Group]:
+    """Fills in what two runs of one law would show, from the scatter of all runs compared."""
+    finals = [[row.final for row in group.counted if row.final is not None] for group in groups]
+    runs = chance.between_runs(finals)
+    baselines = {group.label: group for group in groups if group.is_baseline}
+    # Of one baseline run it is the same for all that are held against it.
+    known: dict[pathlib.Path, Optional[chance.Chance]] = {}
+
+    def of(row: Row, group: Group) -> Optional[chance.Chance]:
+        baseline = baselines.get(group.baseline or "")
+        others = [] if baseline is None or row.target is None else _opponents(row, baseline)
+        if len(others) != 1:
+            return None
+        path = others[0].path
+        if path not in known:
+            known[path] = chance.of_one_law(others[0].curve, chance.scatter([others[0].curve]), runs)
+        return known[path]
+
+    return [
+        dataclasses.replace(
+            group, rows=tuple(dataclasses.replace(row, chance=of(row, group)) for row in group.rows)
+        )
+        for group in groups
+    ]
 
 
 def _own_costs(runs: Sequence[Run]) -> tuple[Optional[float], Optional[float]]:

@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
-from classact.experiments import curves, learned_classes
+from classact.experiments import curves, learned_classes, statistics
 from classact.experiments.curves import Run
+from classact.experiments.statistics import Paired
 from classact.selection import policies
 
 if TYPE_CHECKING:
+    from classact.experiments.chance import Chance
     from classact.experiments.differences import Difference
+    from classact.experiments.targets import Reached
 
 BASELINE_POLICY = "uniform"
 # Runs that differ in nothing else are the seeds of one experiment. A reference of its
@@ -48,6 +51,12 @@ class Row:
         cpu_seconds: of all its processes.
         staleness: mean age of the scores at sampling, in learner updates.
         corrupted: share of corrupted labels or captions among the examples trained on.
+        repeated: share of the examples trained on that had been before.
+        learned: share of them that the learner had right before it trained on them.
+        same_seed: whether it is held against the baseline run of its own seed.
+        final_gain: `final` minus the baseline's.
+        at_targets: what it took to several targets; see `targets`.
+        chance: what two runs of the baseline's law would show as `fewer_updates`.
     """
 
     run: Run
@@ -62,6 +71,12 @@ class Row:
     cpu_seconds: Optional[float] = None
     staleness: Optional[float] = None
     corrupted: Optional[float] = None
+    repeated: Optional[float] = None
+    learned: Optional[float] = None
+    same_seed: bool = False
+    final_gain: Optional[float] = None
+    at_targets: "tuple[Optional[Reached], ...]" = ()
+    chance: "Optional[Chance]" = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +112,28 @@ class Group:
     def diverged(self) -> tuple[Row, ...]:
         """The rows of the runs that have diverged."""
         return tuple(row for row in self.rows if row.run.diverged_at is not None)
+
+    def paired(self, column: str) -> Optional[Paired]:
+        """What a column of differences from the baseline shows over the seeds that both have.
+
+        Args:
+            column: `final_gain`, `fewer_updates` or `saving_full`.
+
+        Returns:
+            None unless each counted run that is held against its own seed has a value: of
+            runs that did not reach a target a mean would hide the worst. And None for a baseline.
+        """
+        rows = [row for row in self.counted if row.same_seed]
+        values = [getattr(row, column) for row in rows]
+        if self.is_baseline or None in values or (self.diverged and column != "final_gain"):
+            return None
+        return statistics.paired(values)
+
+    @property
+    def reached(self) -> tuple[int, int]:
+        """How many runs reached the baseline's final value, and of how many that tried."""
+        tried = [row for row in self.rows if row.target is not None or row in self.diverged]
+        return sum(row.updates is not None for row in tried), len(tried)
 
     def mean(self, column: str) -> Optional[float]:
         """Mean of a column over the counted rows; None unless each of them has a value.

@@ -9,9 +9,10 @@ import rich.box
 import rich.console
 import rich.table
 
-from classact.experiments import comparison, curves, report_page, scored_images, table
+from classact.experiments import comparison, curves, report_page, scored_images, summary, table
 from classact.experiments.comparison import Comparison, PathLike
 from classact.experiments.differences import Difference
+from classact.experiments.drawn import Drawn, draw
 from classact.experiments.groups import Group
 
 _TERMINAL_WIDTH = 132
@@ -27,6 +28,7 @@ class Report:
         headline: what makes figures worthless, or unlike what they seem, one sentence each.
         notes: what its reader must know besides, one sentence each.
         differences: of each group from its baseline, by the group's label.
+        drawn: the page's charts.
     """
 
     path: pathlib.Path
@@ -34,6 +36,7 @@ class Report:
     headline: tuple[str, ...]
     notes: tuple[str, ...]
     differences: Mapping[str, tuple[Difference, ...]]
+    drawn: Drawn
 
 
 def write_report(
@@ -41,6 +44,7 @@ def write_report(
     out: PathLike,
     baseline: PathLike | Sequence[PathLike] | None = None,
     metrics: Sequence[str] = (),
+    targets: Sequence[float] = (),
 ) -> Report:
     """Compares runs and writes the page: a single file that loads nothing.
 
@@ -52,26 +56,33 @@ def write_report(
         out: the HTML file to write; its folder is made if need be.
         baseline: see `comparison.compare`.
         metrics: see `comparison.compare_metrics`.
+        targets: see `comparison.compare`.
 
     Returns:
-        The report, for `format_table`.
+        The report, for `format_table`, `export` and its charts' files.
 
     Raises:
         RunError: if a directory is no run, no run has one of the metrics, or a
-            file is damaged (but for the scored images, which are left out with a
-            note).
+            file is damaged (but for the scored images, and what is recorded of scores
+            and classes, which are left out with a note).
         ValueError: if there is nothing to compare.
         OSError: if the page cannot be written.
     """
-    comparisons = comparison.compare_metrics(run_dirs, baseline, metrics)
+    comparisons = comparison.compare_metrics(run_dirs, baseline, metrics, targets)
+    drawn = draw(comparisons)
     images, image_notes = _load_images(comparisons[0].groups)
     headline = dict.fromkeys(line for compared in comparisons for line in compared.headline)
     notes = dict.fromkeys(note for compared in comparisons for note in compared.notes)
     report = Report(
-        pathlib.Path(out), comparisons, tuple(headline), (*notes, *image_notes), _differences(comparisons)
+        pathlib.Path(out),
+        comparisons,
+        tuple(headline),
+        (*notes, *image_notes, *drawn.notes),
+        _differences(comparisons),
+        drawn,
     )
     report.path.parent.mkdir(parents=True, exist_ok=True)
-    page = report_page.render(comparisons, report.headline, report.notes, report.differences, images)
+    page = report_page.render(comparisons, drawn, report.headline, report.notes, report.differences, images)
     report.path.write_text(page, encoding="utf-8")
     return report
 
@@ -106,6 +117,8 @@ def format_table(report: Report, width: int = _TERMINAL_WIDTH) -> str:
     for compared in report.comparisons:
         console.print(_table(compared))
         console.print()
+        for line in _certainties(compared):
+            console.print(line, soft_wrap=True)
     for note in report.notes:
         console.print(f"Note: {note}", soft_wrap=True)
     for label, differences in report.differences.items():
@@ -115,6 +128,19 @@ def format_table(report: Report, width: int = _TERMINAL_WIDTH) -> str:
         for difference in others:
             console.print(f"  {difference}", soft_wrap=True)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
+
+
+def _certainties(compared: Comparison) -> list[str]:
+    """How sure the differences from the baseline are, a line for each that is known, and an empty one."""
+    said = []
+    for group in compared.groups:
+        if group.is_baseline or not any(row.target is not None for row in group.counted):
+            continue
+        for header, column in (("fewer updates", "fewer_updates"), ("final", "final_gain")):
+            told = summary.difference(group, column)
+            if len(group.counted) > 1 or (column == "fewer_updates" and told != table.NONE):
+                said.append(f"  {group.label}, {header}: {told}")
+    return [*said, ""] if said else []
 
 
 def _table(compared: Comparison) -> rich.table.Table:

@@ -5,9 +5,11 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Optional
 
-from classact.experiments import charts, page_template, table
+from classact.experiments import charts, page_template, report_sections, summary, table
 from classact.experiments.comparison import Comparison
 from classact.experiments.differences import Difference
+from classact.experiments.drawing import Chart, colours
+from classact.experiments.drawn import Drawn, OfMetric
 from classact.experiments.groups import Group, shared_fields
 from classact.experiments.scored_images import Extremes, ScoredImage
 
@@ -22,6 +24,7 @@ score was when its example was trained on.</p>"""
 
 def render(
     comparisons: Sequence[Comparison],
+    drawn: Drawn,
     headline: Sequence[str],
     notes: Sequence[str],
     differences: Mapping[str, Sequence[Difference]],
@@ -31,6 +34,7 @@ def render(
 
     Args:
         comparisons: what to show, one for each metric, of the same groups.
+        drawn: their charts.
         headline: what makes figures worthless, or unlike what they seem.
         notes: what a reader must know besides.
         differences: from the baseline, by the label of a group.
@@ -38,10 +42,14 @@ def render(
     """
     first = comparisons[0]
     policies = dict.fromkeys(group.policy for group in first.groups)
+    of_metrics = list(zip(comparisons, drawn.metrics, strict=True))
+    results = _one_metric(*of_metrics[0], notes) if len(of_metrics) == 1 else _several(of_metrics, notes)
     sections = (
         _heading(first.groups),
         _notes(headline, "headline"),
-        *(_one_metric(first, notes) if len(comparisons) == 1 else _several_metrics(comparisons, notes)),
+        *results,
+        report_sections.selection(first, drawn.selection),
+        *(report_sections.classes(compared, own, len(of_metrics) > 1) for compared, own in of_metrics),
         _differences(differences),
         _images(images, first.targets),
         _configuration(first.groups),
@@ -51,34 +59,39 @@ def render(
     )
 
 
-def _one_metric(compared: Comparison, notes: Sequence[str]) -> list[str]:
-    """The results, with all charts side by side."""
-    charts = _charts(compared.groups, [*_curves(compared), *_costs([compared])])
+def _one_metric(compared: Comparison, own: OfMetric, notes: Sequence[str]) -> list[str]:
+    """The results by the only metric."""
+    curves = report_sections.charts(compared.groups, [*map(_svg, own.curves), _cost(own)])
     return [
         _cards(compared),
         _notes(notes),
-        f"<h2>Learning curves</h2>\n{charts}\n{_about_charts(compared.measure)}" if charts else "",
+        f"<h2>Learning curves</h2>\n{curves}\n{_about_charts(compared.measure)}" if curves else "",
+        report_sections.seeds(compared),
+        report_sections.speedups(compared, own),
         f"<h2>Every run</h2>\n{_table(compared)}\n{_ABOUT_TABLE}",
     ]
 
 
-def _several_metrics(comparisons: Sequence[Comparison], notes: Sequence[str]) -> list[str]:
+def _several(of_metrics: Sequence[tuple[Comparison, OfMetric]], notes: Sequence[str]) -> list[str]:
     """The results by each metric, then what does not depend on it."""
     sections = [_notes(notes)]
-    for compared in comparisons:
+    for compared, own in of_metrics:
         name = charts.long_name(compared.metric)
         sections += [
             f"<h2>{_escape(name[0].upper() + name[1:])} <small>{_escape(compared.metric)}</small></h2>",
             _cards(compared),
-            _charts(compared.groups, _curves(compared)),
+            report_sections.charts(compared.groups, [_svg(chart) for chart in (*own.curves, *own.speedups)]),
+            report_sections.seeds(compared, "h3"),
+            report_sections.targets(compared),
             _table(compared),
         ]
-    costs = _charts(comparisons[0].groups, _costs(comparisons))
-    measures = " or ".join(dict.fromkeys(compared.measure for compared in comparisons))
+    groups = of_metrics[0][0].groups
+    costs = report_sections.charts(groups, [_cost(own) for _, own in of_metrics])
+    measures = " or ".join(dict.fromkeys(compared.measure for compared, _ in of_metrics))
     return [
         *sections,
-        f"<h2>Compute and training data</h2>\n{costs}" if costs else "",
-        f"{_about_charts(measures)}\n{_ABOUT_TABLE}",
+        f"<h2>Compute</h2>\n{costs}" if costs else "",
+        f"{_about_charts(measures)}\n{report_sections.ABOUT_SPEEDUPS}\n{_ABOUT_TABLE}",
     ]
 
 
@@ -103,18 +116,24 @@ def _heading(groups: Sequence[Group]) -> str:
 
 def _cards(compared: Comparison) -> str:
     """The result of each group in a few words."""
-    colours = charts.colours(compared.groups)
+    palette = colours(compared.groups)
     cards = []
     for group in compared.groups:
         words = _result(group, compared.measure)
         if words is not None:
             big, small = words
             cards.append(
-                f'<div class="card" style="--colour: {colours[group.label]}">'
+                f'<div class="card" style="--colour: {report_sections.variable(palette[group.label])}">'
                 f'<div class="name">{_escape(group.label)}</div><div class="big">{big}</div>'
-                f'<div class="small">{small}</div>{_unlike(group)}</div>'
+                f'<div class="small">{small}</div>{_certainty(group)}{_unlike(group)}</div>'
             )
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
+
+
+def _certainty(group: Group) -> str:
+    """How sure a gain is, where it is shown as one."""
+    told = "" if group.is_baseline else summary.certainty(group)
+    return f'<div class="small">{_escape(told)}</div>' if told else ""
 
 
 def _unlike(group: Group) -> str:
@@ -138,13 +157,18 @@ def _result(group: Group, measure: str) -> Optional[tuple[str, str]]:
         return None
     ends = f"ends at {table.percent(final)}"
     if fewer is None or updates is None:
-        return "not reached", f"the baseline's {table.percent(target)}; {ends}"
-    direction = "fewer" if fewer >= 0 else "more"
+        there, tried = group.reached
+        of = f" by {tried - there} of {tried} runs" if there else ""
+        return f"not reached<small>{of}</small>", f"the baseline's {table.percent(target)}; {ends}"
     compute = "" if saved is None else f"; compute saved, all included: {table.signed_percent(saved)}"
-    return (
-        f"{abs(100 * fewer):.0f} % <small>{direction} updates</small>",
-        f"{updates:,.0f} to the baseline's {table.percent(target)}; {ends}{compute}",
-    )
+    reached = f"{updates:,.0f} to the baseline's {table.percent(target)}; {ends}{compute}"
+    direction = "fewer" if fewer >= 0 else "more"
+    changed = f"{abs(100 * fewer):.0f} % {direction} updates"
+    if summary.within_chance(group):
+        return "no gain shown", f"{changed}, as two runs of one law show: {reached}"
+    big, small = changed.split(" % ")
+    star = summary.star(group.paired("fewer_updates"))
+    return f"{big} % <small>{small}{star}</small>", reached
 
 
 def _notes(notes: Sequence[str], kind: str = "small") -> str:
@@ -153,43 +177,26 @@ def _notes(notes: Sequence[str], kind: str = "small") -> str:
     return f'<div class="notes {kind}">{lines}</div>' if lines else ""
 
 
-def _curves(compared: Comparison) -> list[Optional[str]]:
-    """The metric against what it took, where there is data."""
-    return [charts.metric_against_updates(compared), charts.metric_against_macs(compared)]
+def _svg(chart: Chart) -> str:
+    """A chart as part of the page."""
+    return report_sections.themed(chart)
 
 
-def _costs(comparisons: Sequence[Comparison]) -> list[Optional[str]]:
-    """What reaching each baseline's final value was spent on, and the noise in the training data."""
-    parts = _legend(dict(charts.LEDGER_PARTS.values()), "parts")
-    several = len(comparisons) > 1
-    bars = [
-        charts.compute_bars(compared, charts.short_name(compared.metric) if several else "")
-        for compared in comparisons
-    ]
-    return [*(chart and chart + parts for chart in bars), charts.corrupted_against_updates(comparisons[0])]
-
-
-def _charts(groups: Sequence[Group], each: Sequence[Optional[str]]) -> str:
-    """The charts that there is data for, below what their colours mean."""
-    drawn = "".join(f"<div>{chart}</div>" for chart in each if chart)
-    return f'{_legend(charts.colours(groups))}\n<div class="charts">{drawn}</div>' if drawn else ""
+def _cost(own: OfMetric) -> Optional[str]:
+    """What reaching a baseline's final value was spent on, with what its colours mean."""
+    parts = report_sections.legend(dict(charts.LEDGER_PARTS.values()), "parts")
+    return None if own.cost is None else _svg(own.cost) + parts
 
 
 def _about_charts(measure: str) -> str:
     """How the numbers in the charts are made."""
     return f"""<p class="small">Every point is the mean of the last three evaluations, for every run alike,
 and a run has reached the baseline's final {measure} (the dashed line) where the line through these points
-first crosses it (the dots). Bands span the seeds. Compute is counted in multiply-accumulates, with a training
-step as three forward passes: the training of the learner and of the scoring models, every example scored, and
-the pretraining of the reference, with which a curve begins.</p>"""
-
-
-def _legend(colours: dict[str, str], kind: str = "") -> str:
-    """Names beside their colours."""
-    items = "".join(
-        f'<span style="--colour: {colour}"><i></i>{_escape(name)}</span>' for name, colour in colours.items()
-    )
-    return f'<div class="legend {kind}">{items}</div>'
+first crosses it (the dots). Bands span the seeds. Time is what the learner's updates and its waits for
+data took: not what passed between a stop and the resumption, nor the reference's training. Compute is
+counted in multiply-accumulates, with a training step as three forward passes: the training of the learner
+and of the scoring models, every example scored, and the pretraining of the reference, with which a curve
+begins.</p>"""
 
 
 def _table(compared: Comparison) -> str:

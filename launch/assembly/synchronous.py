@@ -137,8 +137,11 @@ class _Recorder:
             self._write(step)
         if step % self._config.evaluation.every == 0 or step == self._config.steps:
             divergence.check_state(step, state)
+            began = time.monotonic()
             for name, (writer, measure) in self._evaluators.items():
                 per_class.write_measured(writer, name, step, measure(state.variables()["learner"]))
+            # A learner does not wait for evaluators.
+            self._since += time.monotonic() - began
 
     def _write(self, step: int) -> None:
         interval = jax.device_get(self._losses)

@@ -1,7 +1,9 @@
 """`classact compare`: a page that compares experiments."""
 
+import contextlib
+import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import flags
 
@@ -9,13 +11,17 @@ from classact.launch.commands import arguments
 
 USAGE = """\
   compare   RUN_DIR… --out=report.html [--baseline=RUN_DIR] [--metric=eval/EVALUATOR/NAME …]
+            [--target=0.8 …] [--charts=DIR] [--csv=FILE] [--latex=FILE]
             compares finished (or running) experiments on one page
 """
 
 
+_KINDS = {"charts": "folder"}
+
+
 def main(argv: Sequence[str]) -> int:
     """Writes the page, and prints a table of it; see `cli.main`."""
-    from classact.experiments import report
+    from classact.experiments import export, report
     from classact.experiments.curves import RunError
 
     out = flags.DEFINE_string("out", "report.html", "Where to write the page.")
@@ -23,17 +29,69 @@ def main(argv: Sequence[str]) -> int:
     metrics = flags.DEFINE_multi_string(
         "metric", [], "What to compare, for instance eval/retrieval/t2i_r1; may be given several times."
     )
+    targets = flags.DEFINE_multi_string(
+        "target",
+        [],
+        "A value of the metric, as 0.8, at which to compare besides; may be given several times.",
+    )
+    charts = flags.DEFINE_string("charts", None, "Folder for each chart as SVG and as PNG.")
+    csv = flags.DEFINE_string("csv", None, "Where to write all figures as CSV.")
+    latex = flags.DEFINE_string("latex", None, "Where to write a LaTeX table.")
     runs = arguments.parse(argv)
     if not runs:
         raise arguments.UsageError("compare: name at least one run directory")
-    try:
-        written = report.write_report(runs, pathlib.Path(out.value), baseline.value, metrics.value)
-    except RunError as error:
-        raise arguments.UsageError(str(error)) from None
-    except OSError as error:
-        raise arguments.UsageError(
-            f"--out={out.value}: cannot be written ({error.strerror}): name another file"
-        ) from None
+    values = [_target(text) for text in targets.value]
+    with _writing("out", out.value):
+        try:
+            written = report.write_report(
+                runs, pathlib.Path(out.value), baseline.value, metrics.value, values
+            )
+        except RunError as error:
+            raise arguments.UsageError(str(error)) from None
+    with _writing("charts", charts.value):
+        if charts.value is not None:
+            written.drawn.save(pathlib.Path(charts.value))
+    for name, path, make in (("csv", csv.value, export.to_csv), ("latex", latex.value, export.to_latex)):
+        with _writing(name, path):
+            if path is not None:
+                _write(pathlib.Path(path), make(written.comparisons))
     print(report.format_table(written))
     print(f"report: {written.path.absolute().as_uri()}")
     return 0
+
+
+def _target(text: str) -> float:
+    """A target's value.
+
+    Raises:
+        UsageError: if it is no share.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value <= 1.0:
+        raise arguments.UsageError(
+            f"--target={text}: expected a value of the metric above 0 and up to 1, such as 0.8"
+        )
+    return value
+
+
+@contextlib.contextmanager
+def _writing(flag: str, path: str | None) -> Iterator[None]:
+    """Says which flag's file cannot be written.
+
+    Raises:
+        UsageError: for an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise arguments.UsageError(
+            f"--{flag}={path}: cannot be written ({error.strerror}): name another {_KINDS.get(flag, 'file')}"
+        ) from None
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

@@ -4,18 +4,20 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from classact.experiments import charts, comparison
+from classact.experiments import charts, charts_of_selection, comparison, drawing
 
 
-def texts(svg):
-    root = ElementTree.fromstring(svg)
+def texts(chart):
+    root = ElementTree.fromstring(chart.svg)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     return [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
-def lines_of_colour(svg, colour):
+def lines_of_colour(chart, colour):
     """The lines of a colour, as lists of (x, y) in the picture."""
-    paths = re.findall(rf'<path d="([^"]*)"[^>]*style="fill: none; stroke: {colour}; stroke-width: 2', svg)
+    paths = re.findall(
+        rf'<path d="([^"]*)"[^>]*style="fill: none; stroke: {colour}; stroke-width: 2', chart.svg
+    )
     return [[tuple(map(float, point)) for point in re.findall(r"[ML] (\S+) (\S+)", path)] for path in paths]
 
 
@@ -37,7 +39,7 @@ def groups(compared):
 def test_curves_against_updates(compared, groups):
     svg = charts.metric_against_updates(compared)
     assert {"top-1 on test against learner updates", "1,500", "learner updates"} <= set(texts(svg))
-    colours = charts.colours(groups)
+    colours = drawing.colours(groups)
     (uniform,), (classact,) = (lines_of_colour(svg, colours[group.label]) for group in groups)
     assert len(uniform) == len(classact) == 30
     # Pixels grow downwards: the faster policy's curve is above.
@@ -47,19 +49,20 @@ def test_curves_against_updates(compared, groups):
 def test_curves_against_compute_begin_with_the_pretraining(compared, groups):
     svg = charts.metric_against_macs(compared)
     assert "GMACs, scoring and all training included" in texts(svg)
-    colours = charts.colours(groups)
+    colours = drawing.colours(groups)
     (uniform,), (classact,) = (lines_of_colour(svg, colours[group.label]) for group in groups)
     assert classact[0][0] > uniform[0][0]
     assert classact[-1][0] > uniform[-1][0]
 
 
 def test_bars_are_as_long_as_the_compute_until_the_target(compared, groups):
-    svg = charts.compute_bars(compared)
-    assert {"uniform", "classact", "Compute to reach the baseline's accuracy"} <= set(texts(svg))
+    chart = charts.compute_bars(compared)
+    assert {"uniform", "classact", "Compute to reach the baseline's accuracy"} <= set(texts(chart))
 
     def widths(name):
         found = re.findall(
-            rf'<path d="M (\S+) \S+ \nL (\S+) [^"]*"[^>]*style="fill: {charts.LEDGER_PARTS[name][1]}', svg
+            rf'<path d="M (\S+) \S+ \nL (\S+) [^"]*"[^>]*style="fill: {charts.LEDGER_PARTS[name][1]}',
+            chart.svg,
         )
         return [float(right) - float(left) for left, right in found]
 
@@ -72,7 +75,9 @@ def test_bars_are_as_long_as_the_compute_until_the_target(compared, groups):
 
 
 def test_the_share_of_wrong_labels(compared):
-    assert "Wrong labels among the examples trained on" in texts(charts.corrupted_against_updates(compared))
+    assert "Wrong labels among the examples trained on" in texts(
+        charts_of_selection.corrupted_against_updates(compared)
+    )
 
 
 def test_charts_of_image_text_runs_say_what_they_show(make_pairs_run):
@@ -88,7 +93,7 @@ def test_charts_of_image_text_runs_say_what_they_show(make_pairs_run):
     zero_shot = comparison.compare(runs, metric="eval/icons_50/zero_shot_top1")
     long = texts(charts.metric_against_updates(zero_shot))
     assert {"zero_shot_top1 on icons_50", "against learner updates", "zero-shot top-1"} <= set(long)
-    wrong = texts(charts.corrupted_against_updates(recall))
+    wrong = texts(charts_of_selection.corrupted_against_updates(recall))
     assert "Wrong captions among the examples trained on" in wrong
 
 
@@ -104,7 +109,7 @@ def test_no_chart_without_data(make_run):
     compared = comparison.compare([make_run("u", status=None, done=0)])
     assert charts.metric_against_updates(compared) is None
     assert charts.metric_against_macs(compared) is None
-    assert charts.corrupted_against_updates(compared) is None
+    assert charts_of_selection.corrupted_against_updates(compared) is None
     assert charts.compute_bars(compared) is None
 
 
@@ -117,11 +122,11 @@ def test_a_run_without_a_ledger_has_no_curve_against_compute(make_run):
 def test_one_evaluation_is_enough(make_run):
     compared = comparison.compare([make_run("u", done=50), make_run("c", policy="classact", done=50)])
     for svg in (charts.metric_against_updates(compared), charts.metric_against_macs(compared)):
-        ElementTree.fromstring(svg)
+        ElementTree.fromstring(svg.svg)
 
 
 def test_colours_are_different_and_the_baseline_is_dark(groups):
-    colours = charts.colours(groups)
+    colours = drawing.colours(groups)
     assert colours["uniform"] == "#222222"
     assert len(set(colours.values())) == 2
 
@@ -132,8 +137,9 @@ def test_charts_share_no_element_ids(compared):
         charts.metric_against_updates(dataclasses.replace(compared, metric="eval/test/top5")),
         charts.compute_bars(compared, "top-1"),
         charts.compute_bars(compared, "top-5"),
-        charts.corrupted_against_updates(compared),
+        charts_of_selection.corrupted_against_updates(compared),
     ]
+    drawn = [chart.svg for chart in drawn]
     ids = [set(re.findall(r' id="([^"]*)"', svg)) for svg in drawn]
     assert len(set.union(*ids)) == sum(map(len, ids))
     for svg, own in zip(drawn, ids, strict=True):

@@ -1,0 +1,166 @@
+"""What two runs of one law would show: the figure that a single pair has to beat.
+
+A run reaches its baseline's final value early or late by chance alone, and the rule favours
+it: both curves scatter, and a crossing counts where it comes first. So pairs of runs of
+one law, the baseline's, are simulated, and measured exactly as the real ones are
+(`curves.updates_to_reach`). A saving that many such pairs show is none.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Optional
+
+import numpy as np
+import scipy.interpolate
+
+from classact.experiments import curves
+from classact.experiments.curves import Curve
+
+# Fewer evaluations do not tell the law from the scatter.
+FEWEST = 6
+_PAIRS = 4000
+_SEED = 20_231_211
+# Var(y[i−1] − 2·y[i] + y[i+1]) of independent noise of variance 1.
+_OF_SECOND_DIFFERENCE = 6.0
+# Second differences overlap: n of them tell as much as so many independent ones.
+_INDEPENDENT = 0.51
+
+
+@dataclasses.dataclass(frozen=True)
+class Chance:
+    """What two runs of one law show, in 95 of 100 pairs.
+
+    Attributes:
+        low: the lower end, as a share of updates that were not needed; None: the run does not reach
+            its baseline's final value.
+        high: the upper end; None likewise.
+        reached: share of the pairs in which the value is reached.
+        over_seeds: whether it counts what makes whole runs differ, which only several seeds of
+            some group tell; otherwise it is that of the evaluations' scatter alone, and too narrow.
+    """
+
+    low: Optional[float]
+    high: Optional[float]
+    reached: float
+    over_seeds: bool
+
+    def holds(self, fewer: Optional[float]) -> bool:
+        """Whether a share, or None for not reached, is within."""
+        if fewer is None:
+            return self.low is None
+        return (self.low is None or fewer >= self.low) and self.high is not None and fewer <= self.high
+
+
+@dataclasses.dataclass(frozen=True)
+class Variance:
+    """An estimate of a variance, and how many independent values it is worth."""
+
+    value: float
+    freedom: float
+
+    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """What the variance may be, float64[count]: value · freedom / χ²(freedom)."""
+        return self.value * self.freedom / rng.chisquare(self.freedom, count)
+
+
+def scatter(found: Sequence[Curve]) -> Optional[Variance]:
+    """The variance of single evaluations about their curve, of the later halves of curves together.
+
+    By second differences, which a smooth curve hardly has: Gasser, Sroka & Jennen-Steinmetz (1986).
+
+    Returns:
+        The estimate, or None if the curves have fewer than `FEWEST` evaluations each.
+    """
+    differences = [
+        np.diff([value for _, value in curve][len(curve) // 2 - 1 :], 2)
+        for curve in found
+        if len(curve) >= FEWEST
+    ]
+    values = np.concatenate(differences) if differences else np.empty(0)
+    if not values.size:
+        return None
+    return Variance(float(np.mean(values**2)) / _OF_SECOND_DIFFERENCE, max(1.0, _INDEPENDENT * len(values)))
+
+
+def between_runs(finals: Sequence[Sequence[float]]) -> Optional[Variance]:
+    """The variance of final values between the seeds of a group, of all groups together.
+
+    Args:
+        finals: of each group its runs' final values.
+
+    Returns:
+        The estimate, or None if no group has two.
+    """
+    several = [np.asarray(values) for values in finals if len(values) > 1]
+    if not several:
+        return None
+    freedom = sum(len(values) - 1 for values in several)
+    squares = sum(float(np.sum((values - values.mean()) ** 2)) for values in several)
+    return Variance(squares / freedom, freedom)
+
+
+def of_one_law(
+    baseline: Curve,
+    noise: Optional[Variance],
+    runs: Optional[Variance] = None,
+    pairs: int = _PAIRS,
+) -> Optional[Chance]:
+    """Simulates pairs of runs of a baseline's law.
+
+    The law is a smoothing spline through the baseline's evaluations (by generalised
+    cross-validation). Each run of a pair has noise of its own on each evaluation, and, where that
+    is known, an offset that lasts, such that final values vary as `runs` says.
+
+    Args:
+        baseline: its evaluations as measured.
+        noise: of single evaluations.
+        runs: of final values, the noise's part included.
+        pairs: how many to simulate.
+
+    Returns:
+        The interval, always the same for the same arguments; None if there are fewer than
+        `FEWEST` evaluations, or no noise is known.
+    """
+    if noise is None or len(baseline) < FEWEST:
+        return None
+    steps, values = np.array(baseline, np.float64).T
+    law = scipy.interpolate.make_smoothing_spline(steps, values)(steps)
+    rng = np.random.default_rng(_SEED)
+    single = noise.draw(rng, pairs)[:, None, None]
+    simulated = law + np.sqrt(single) * rng.standard_normal((pairs, 2, len(steps)))
+    if runs is not None:
+        of_mean = single / curves.SMOOTHED_EVALUATIONS
+        lasting = np.maximum(runs.draw(rng, pairs)[:, None, None] - of_mean, 0.0)
+        simulated += np.sqrt(lasting) * rng.standard_normal((pairs, 2, 1))
+    smoothed = _smooth(simulated)
+    targets = smoothed[:, 1, -1]
+    taken = _first_crossings(steps, smoothed[:, 0], targets)
+    own = _first_crossings(steps, smoothed[:, 1], targets)
+    fewer = np.where(np.isnan(taken), -np.inf, 1.0 - taken / own)
+    low, high = (float(np.quantile(fewer, share, method="higher")) for share in (0.025, 0.975))
+    return Chance(
+        None if np.isinf(low) else low,
+        None if np.isinf(high) else high,
+        float(np.mean(np.isfinite(fewer))),
+        runs is not None,
+    )
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """`curves.smooth` of many curves at once, float64[..., N]."""
+    width = curves.SMOOTHED_EVALUATIONS
+    sums = np.cumsum(values, axis=-1)
+    sums[..., width:] = sums[..., width:] - np.cumsum(values, axis=-1)[..., :-width]
+    return sums / np.minimum(np.arange(1, values.shape[-1] + 1), width)
+
+
+def _first_crossings(steps: np.ndarray, smoothed: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Where curves float64[P, N] first reach targets float64[P], as `curves.updates_to_reach`; or NaN."""
+    reached = smoothed >= targets[:, None]
+    first = reached.argmax(axis=1)
+    before = np.maximum(first - 1, 0)
+    row = np.arange(len(smoothed))
+    low, high = smoothed[row, before], smoothed[row, first]
+    share = np.divide(targets - low, high - low, out=np.zeros(len(row)), where=high > low)
+    crossing = steps[before] + (steps[first] - steps[before]) * share
+    return np.where(reached.any(axis=1), np.where(first == 0, steps[0], crossing), np.nan)
