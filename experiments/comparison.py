@@ -272,7 +272,6 @@ def _opponents(row: Row, baseline: Group) -> Sequence[Run]:
 def with_chance(groups: Sequence[Group]) -> list[Group]:
     """Fills in what two runs of one law would show, from the scatter of all runs compared."""
     finals = [[row.final for row in group.counted if row.final is not None] for group in groups]
-    runs = chance.between_runs(finals)
     baselines = {group.label: group for group in groups if group.is_baseline}
     # Of one baseline run it is the same for all that are held against it.
     known: dict[pathlib.Path, Optional[chance.Chance]] = {}
@@ -284,7 +283,7 @@ def with_chance(groups: Sequence[Group]) -> list[Group]:
             return None
         path = others[0].path
         if path not in known:
-            known[path] = chance.of_one_law(others[0].curve, chance.scatter([others[0].curve]), runs)
+            known[path] = chance.of_one_law(others[0].curve, finals)
         return known[path]
 
     return [

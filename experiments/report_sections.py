@@ -17,10 +17,11 @@ _ABOUT_SEEDS = f"""<p class="small">± is the standard deviation over the seeds.
 over the seeds, of a run minus the baseline run of its own seed, with the 95 % confidence interval by
 Student's t and p of the paired t test; {summary.STAR} only where p &lt; 0.01. A run that did not reach
 the target is not left out: then only the difference of the final values has an interval.</p>"""
-_ABOUT_CHANCE = """<p class="small">“Two runs of one law” is what pairs of runs that differ in nothing but
-chance would show as fewer updates, in 95 of 100 cases, by a simulation of the baseline's own curve and
-its scatter. “Or more”: with one seed of everything, what makes whole runs differ is not known and not in
-it.</p>"""
+_ABOUT_CHANCE = """<p class="small">“Two runs of one law” is what pairs of runs that differ in nothing
+but chance would show as fewer updates, in 95 of 100 cases, by a simulation of the baseline's own curve,
+the scatter of its evaluations, and how much whole runs differ: as the seeds on this page say, or
+(“about”) by experience with other runs, two and a half times as much as single evaluations. A gain within
+it is not called one: run other seeds.</p>"""
 ABOUT_SPEEDUPS = """<p class="small">At each target a run is held against when the baseline itself first got
 there. “&lt;” is a run that did not: it has saved less; “&gt;” a baseline that did not. In the chart of
 actor cost an update of a group above the dashed line pays for its own scoring, the training of the online

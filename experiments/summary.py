@@ -114,8 +114,8 @@ def p_value(p: float) -> str:
 def chance_in_words(chance: Chance) -> str:
     """What two runs of one law show."""
     most = 0.0 if chance.high is None else max(chance.high, 0.0)
-    alone = "" if chance.over_seeds else " or more"
-    return f"two runs of one law: up to {100 * most:.0f}\N{NO-BREAK SPACE}%{alone}"
+    guessed = "" if chance.over_seeds else "about "
+    return f"two runs of one law: up to {guessed}{100 * most:.0f}\N{NO-BREAK SPACE}%"
 
 
 def at_most(group: Group) -> Optional[float]:

@@ -791,6 +791,18 @@ DIRECTORIES = [
         ("--out=file/report.html: cannot be written", "name another"),
         lambda: write("file"),
     ),
+    Case("a target that is no share", "compare saved --target=80", ("--target=80", "above 0 and up to 1")),
+    Case("a target that is no number", "compare saved --target=most", ("--target=most", "such as 0.8")),
+    Case(
+        "charts below a file",
+        "compare saved --charts=file/charts",
+        ("--charts=file/charts: cannot be written", "name another folder"),
+        lambda: write("file"),
+    ),
+    Case("figures in place of a folder", "compare saved --csv=saved", ("--csv=saved: cannot be written",)),
+    Case(
+        "a table in place of a folder", "compare saved --latex=saved", ("--latex=saved: cannot be written",)
+    ),
     Case("a report in place of a folder", "compare saved --out=saved", ("--out=saved: cannot be written",)),
     Case(
         "icons of no package",

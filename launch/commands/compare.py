@@ -1,7 +1,9 @@
 """`classact compare`: a page that compares experiments."""
 
 import contextlib
+import errno
 import math
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -41,6 +43,9 @@ def main(argv: Sequence[str]) -> int:
     if not runs:
         raise arguments.UsageError("compare: name at least one run directory")
     values = [_target(text) for text in targets.value]
+    # Before the page is written: who asked for all has all or nothing.
+    for name, path in (("csv", csv.value), ("latex", latex.value), ("charts", charts.value)):
+        _check_place(name, path)
     with _writing("out", out.value):
         try:
             written = report.write_report(
@@ -75,6 +80,21 @@ def _target(text: str) -> float:
             f"--target={text}: expected a value of the metric above 0 and up to 1, such as 0.8"
         )
     return value
+
+
+def _check_place(flag: str, path: str | None) -> None:
+    """Raises UsageError if something else is where a flag's file or folder shall be, or above it."""
+    if path is None:
+        return
+    place = pathlib.Path(path).absolute()
+    with _writing(flag, path):
+        if flag not in _KINDS and place.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        above = place if flag in _KINDS else place.parent
+        while not above.exists():
+            above = above.parent
+        if not above.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from classact.experiments import curves, report, table
+from classact.experiments import charts, curves, report, table
 
 
 class Page(html.parser.HTMLParser):
@@ -280,3 +280,41 @@ def test_runs_that_are_alike_have_no_differences(make_run, tmp_path):
     written = report.write_report([make_run("u"), make_run("c", policy="classact")], tmp_path / "report.html")
     assert written.headline == () and written.differences == {}
     assert "Differences from the baseline" not in written.path.read_text(encoding="utf-8")
+
+
+def test_the_page_says_how_sure_it_is(runs, tmp_path):
+    page = Page(report.write_report(runs, tmp_path / "report.html", targets=[0.4]).path)
+    (header, *body) = page.tables_with("seeds")
+    assert [row[:2] for row in body] == [["uniform", "2"], ["classact", "2"], ["hard_learner", "1"]]
+    assert body[2][4].startswith("0 of 1 reached it")
+    (header, *body) = page.tables_with("90 % of it")
+    assert header[-1] == "accuracy 40.0\N{NO-BREAK SPACE}%"
+    assert body[1][0] == "hard_learner" and body[1][4].startswith("< ")
+    text = " ".join(page.text)
+    for section in ("What the seeds show", "Speed-up, at several targets", "What was trained on"):
+        assert section in text
+
+
+def test_a_gain_that_chance_shows_as_well_is_not_called_one(make_run, tmp_path):
+    runs = [
+        make_run("u", curved=True, noise=0.012),
+        make_run("c", policy="classact", speed=1.05, curved=True, noise=0.012),
+    ]
+    written = report.write_report(runs, tmp_path / "report.html")
+    (row,) = written.comparisons[0].groups[1].rows
+    assert row.fewer_updates is not None and row.fewer_updates > 0
+    assert "no gain shown" in " ".join(Page(written.path).text)
+    assert "(two runs of one law: up to about" in report.format_table(written)
+
+
+def test_the_page_has_colours_for_light_and_dark(runs, tmp_path):
+    content = report.write_report(runs, tmp_path / "report.html").path.read_text(encoding="utf-8")
+    style, body = content.split("</style>")
+    light, dark = style.split("prefers-color-scheme: dark")
+    used = set(re.findall(r"var\((--[a-z0-9]+)", body))
+    assert {"--baseline", "--c0", "--page"} <= used
+    for name in used - {"--colour"}:
+        assert f"{name}:" in light and f"{name}:" in dark
+    # Nothing in a chart is of one colour in both, but for the parts of the bars.
+    fixed = set(re.findall(r"(?<!, )#[0-9a-f]{6}", body))
+    assert fixed <= {colour for _, colour in charts.LEDGER_PARTS.values()}

@@ -90,6 +90,17 @@ def test_metrics_to_compare(pairs_run, tmp_path, capsys, chosen):
     assert all(f"{name.split('/')[2]} on retrieval" in out.read_text() for name in expected)
 
 
+def test_figures_and_charts_beside_the_page(pairs_run, tmp_path, capsys):
+    files = {"csv": "figures/all.csv", "latex": "figures/table.tex", "charts": "charts"}
+    flags = [f"--{flag}={tmp_path / name}" for flag, name in files.items()]
+    out = tmp_path / "report.html"
+    assert cli.main(["classact", "compare", str(pairs_run), f"--out={out}", "--target=0.05", *flags]) == 0
+    rows = (tmp_path / "figures" / "all.csv").read_text().splitlines()
+    assert rows[0].startswith("kind,metric,") and len(rows) == 1 + 2 * 2
+    assert r"\toprule" in (tmp_path / "figures" / "table.tex").read_text()
+    assert (tmp_path / "charts" / "i2t-r1-on-retrieval-learner-updates.png").read_bytes()[:4] == b"\x89PNG"
+
+
 @pytest.mark.parametrize(("name", "status"), [("192.0.2.2", 2), ("localhost", 0)])
 def test_isolated_hosts_need_a_name_that_leads_inside(
     workdir, capsys, nothing_starts, monkeypatch, name, status
