@@ -42,6 +42,7 @@ class Seen:
             complete: False if there were others, which are not known.
         """
         self._bits = np.zeros(1024, np.uint8) if bits is None else np.array(bits)
+        self._count = int(np.bitwise_count(self._bits).sum())
         self._complete = complete
 
     @property
@@ -52,7 +53,7 @@ class Seen:
     @property
     def count(self) -> int | None:
         """How many ids are in the set; None if it is not complete, or once an id was out of range."""
-        return int(np.bitwise_count(self._bits).sum()) if self._complete else None
+        return self._count if self._complete else None
 
     def add(self, ids: np.ndarray) -> float | None:
         """Adds ids, int64[B]; returns which share was there before, or earlier among them.
@@ -68,9 +69,10 @@ class Seen:
             grown = np.zeros(2 * (int(byte[-1]) + 1), np.uint8)
             grown[: len(self._bits)] = self._bits
             self._bits = grown
-        new = np.count_nonzero(self._bits[byte] & bit == 0)
+        new = int(np.count_nonzero(self._bits[byte] & bit == 0))
         np.bitwise_or.at(self._bits, byte, bit)
-        return 1.0 - int(new) / len(ids)
+        self._count += new
+        return 1.0 - new / len(ids)
 
 
 class _DataSet:
