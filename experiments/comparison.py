@@ -14,10 +14,11 @@ import re
 from collections.abc import Sequence
 from typing import Optional
 
-from classact.experiments import chance, curves, differences, remarks
+from classact.experiments import curves, differences, remarks
 from classact.experiments.curves import Run, RunError
 from classact.experiments.groups import BASELINE_POLICY, Group, Row, experiment_key, group_runs
 from classact.experiments.ledger import compute_speedup
+from classact.experiments.opponents import opponents, with_chance
 from classact.experiments.targets import Target, default_targets, reached
 from classact.selection import policies
 
@@ -213,7 +214,7 @@ def _compare(
     pairs: list[tuple[Run, Run]] = []
     if baseline is not None:
         held = [row for row in rows if row.target is not None]
-        pairs = [(row.run, other) for row in held for other in _opponents(row, baseline)]
+        pairs = [(row.run, other) for row in held for other in opponents(row, baseline)]
     evaluator, measures = metric.split("/")[1], _PLURALS[_measure(metric)]
     return dataclasses.replace(
         group,
@@ -236,7 +237,7 @@ def compare_row(row: Row, baseline: Optional[Group], targets: Sequence[Target] =
         repeated=run.learner_mean("selection/repeated_fraction"),
         learned=run.learner_mean("train/top1"),
     )
-    others = [] if baseline is None else _opponents(row, baseline)
+    others = [] if baseline is None else opponents(row, baseline)
     if not others or run.diverged_at is not None:
         return row
     target = _mean([curves.final(other.curve) for other in others])
@@ -258,40 +259,6 @@ def compare_row(row: Row, baseline: Optional[Group], targets: Sequence[Target] =
         final_gain=None if row.final is None else row.final - target,
         at_targets=tuple(reached(run, others, wanted) for wanted in targets),
     )
-
-
-def _opponents(row: Row, baseline: Group) -> Sequence[Run]:
-    """The baseline runs that a run is held against: that of its seed, or all."""
-    usable = [other.run for other in baseline.counted if other.run.curve]
-    if row.run.path in [run.path for run in usable]:
-        return [row.run]
-    same_seed = [run for run in usable if run.field("seed") == row.run.field("seed")]
-    return same_seed or usable
-
-
-def with_chance(groups: Sequence[Group]) -> list[Group]:
-    """Fills in what two runs of one law would show, from the scatter of all runs compared."""
-    finals = [[row.final for row in group.counted if row.final is not None] for group in groups]
-    baselines = {group.label: group for group in groups if group.is_baseline}
-    # Of one baseline run it is the same for all that are held against it.
-    known: dict[pathlib.Path, Optional[chance.Chance]] = {}
-
-    def of(row: Row, group: Group) -> Optional[chance.Chance]:
-        baseline = baselines.get(group.baseline or "")
-        others = [] if baseline is None or row.target is None else _opponents(row, baseline)
-        if len(others) != 1:
-            return None
-        path = others[0].path
-        if path not in known:
-            known[path] = chance.of_one_law(others[0].curve, finals)
-        return known[path]
-
-    return [
-        dataclasses.replace(
-            group, rows=tuple(dataclasses.replace(row, chance=of(row, group)) for row in group.rows)
-        )
-        for group in groups
-    ]
 
 
 def _own_costs(runs: Sequence[Run]) -> tuple[Optional[float], Optional[float]]:

@@ -1,6 +1,7 @@
 """A comparison as data: flat rows for a CSV file, and a table for LaTeX."""
 
 import csv
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
@@ -13,10 +14,9 @@ from classact.experiments.targets import Target
 
 Value = str | int | float | bool | None
 _DIFFERENCES = ("final_gain", "fewer_updates", "saving_full")
-_COLUMNS = (
-    "final", "target", "final_gain", "updates", "fewer_updates", "macs", "saving_paper", "saving_full",
-    "wall_seconds", "cpu_seconds", "staleness", "corrupted", "repeated", "learned",
-)  # fmt: skip
+# Whatever figures a run has.
+_NO_FIGURES = ("run", "same_seed", "at_targets", "chance")
+_COLUMNS = tuple(field.name for field in dataclasses.fields(Row) if field.name not in _NO_FIGURES)
 
 
 def rows(compared: Comparison) -> list[dict[str, Value]]:

@@ -68,13 +68,14 @@ def difference(group: Group, column: str) -> str:
         )
     found = group.paired(column)
     show = points if column == "final_gain" else table.signed_percent
+    alone = group.counted[0].chance if len(group.counted) == 1 and column == "fewer_updates" else None
+    chance = "" if alone is None else f" ({chance_in_words(alone)})"
     if found is None:
         mean = group.mean(column)
-        return table.NONE if mean is None else f"{show(mean)}, not paired by seed"
+        return table.NONE if mean is None else f"{show(mean)}{chance}, not paired by seed"
     paired = "" if found.n == len(group.counted) else f", {found.n} of {len(group.counted)} seeds paired"
     if found.n == 1:
-        chance = group.rows[0].chance if column == "fewer_updates" else None
-        return show(found.mean) + (f" ({chance_in_words(chance)})" if chance else "") + paired
+        return f"{show(found.mean)}{chance}{paired}"
     return f"{show(found.mean)}{star(found)} ({interval(found, show)}){paired}"
 
 

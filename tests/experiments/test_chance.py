@@ -21,7 +21,7 @@ def fewer(one, baseline):
     return None if updates is None else 1 - updates / curves.updates_to_reach(baseline, target)
 
 
-def share_held(rng, noise, lasting, finals=(), pairs=100):
+def share_held(rng, noise, lasting, finals=(), pairs=60):
     """How many of pairs of one law are held, and how many are above what they may be."""
     held = above = 0
     for _ in range(pairs):
