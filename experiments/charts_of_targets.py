@@ -6,7 +6,7 @@ from typing import Optional
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from classact.experiments import charts
+from classact.experiments import charts, summary
 from classact.experiments.comparison import Comparison
 from classact.experiments.drawing import (
     BASELINE_COLOUR,
@@ -109,8 +109,11 @@ def pareto(compared: Comparison) -> Optional[Chart]:
     costs = np.linspace(0.0, right, 100)
     # What an update costs more is saved by fewer of them: (1 − fewer) · (1 + cost) = 1.
     axes.plot(costs, costs / (1.0 + costs), color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    hollow = {group.label for group in compared.groups if summary.within_chance(group)}
     for label, (cost, fewer) in points.items():
-        axes.plot([cost], [fewer], "o", color=palette[label], markersize=9, markeredgecolor="white")
+        colour = palette[label]
+        rim, inside = (colour, "white") if label in hollow else ("white", colour)
+        axes.plot([cost], [fewer], "o", color=inside, markersize=9, markeredgecolor=rim)
         short = label if len(label) <= _LABELLED else f"{label[:_LABELLED]}…"
         left = cost > 0.6 * right
         axes.annotate(

@@ -27,7 +27,7 @@ h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 h2 small { color: var(--grey); font-size: .87rem; font-weight: 400; margin-left: .5rem; }
 .cards + .legend { margin-top: 1.5rem; } .charts + .table { margin-top: 1.2rem; }
-h2 + .legend, h2 + .table { margin-top: 0; }
+.small + .table { margin-top: 1.2rem; } h2 + .legend, h2 + .table { margin-top: 0; }
 p { margin: .5rem 0; max-width: 46rem; }
 .sub, .small, figcaption { color: var(--grey); }
 .small { font-size: .87rem; }

@@ -81,17 +81,20 @@ def _several(of_metrics: Sequence[tuple[Comparison, OfMetric]], notes: Sequence[
             f"<h2>{_escape(name[0].upper() + name[1:])} <small>{_escape(compared.metric)}</small></h2>",
             _cards(compared),
             report_sections.charts(compared.groups, [_svg(chart) for chart in (*own.curves, *own.speedups)]),
-            report_sections.seeds(compared, "h3"),
+            report_sections.seeds(compared, "h3", explained=False),
             report_sections.targets(compared),
             _table(compared),
         ]
-    groups = of_metrics[0][0].groups
+    first = of_metrics[0][0]
+    groups = first.groups
     costs = report_sections.charts(groups, [_cost(own) for _, own in of_metrics])
     measures = " or ".join(dict.fromkeys(compared.measure for compared, _ in of_metrics))
     return [
         *sections,
         f"<h2>Compute</h2>\n{costs}" if costs else "",
-        f"{_about_charts(measures)}\n{report_sections.ABOUT_SPEEDUPS}\n{_ABOUT_TABLE}",
+        _about_charts(measures),
+        report_sections.about_seeds(first),
+        f"{report_sections.ABOUT_SPEEDUPS}\n{_ABOUT_TABLE}",
     ]
 
 

@@ -22,10 +22,11 @@ but chance would show as fewer updates, in 95 of 100 cases, by a simulation of t
 the scatter of its evaluations, and how much whole runs differ: as the seeds on this page say, or
 (“about”) by experience with other runs, two and a half times as much as single evaluations. A gain within
 it is not called one: run other seeds.</p>"""
-ABOUT_SPEEDUPS = """<p class="small">At each target a run is held against when the baseline itself first got
-there. “&lt;” is a run that did not: it has saved less; “&gt;” a baseline that did not. In the chart of
-actor cost an update of a group above the dashed line pays for its own scoring, the training of the online
-model and the reference aside; the grey line joins the groups that no other beats at less cost.</p>"""
+ABOUT_SPEEDUPS = """<p class="small">At each target a run is held against when the baseline itself first
+got there. “&lt;” is a run that did not: it has saved less; “&gt;” a baseline that did not. In the chart
+of actor cost an update of a group above the dashed line pays for its own scoring, the training of the
+online model and the reference aside; the grey line joins the groups that no other beats at less cost. A
+hollow point shows no gain beyond chance.</p>"""
 _ABOUT_SELECTION = """<p class="small">Already learned: what the learner, in the forward pass of the update
 itself, predicts as it is labelled. Trained on before: by example, in this run. Scores: bands from the 1st
 to the 99th percentile, the 5th to the 95th, the 10th to the 90th and the 25th to the 75th, the line is
@@ -48,8 +49,8 @@ def variable(colour: str) -> str:
 def themed(chart: Chart) -> str:
     """A chart as an `<svg>` element in the page's colours."""
     svg = re.sub(r"#[0-9a-f]{6}", lambda found: variable(found[0]), chart.svg)
-    # The rims of points.
-    return re.sub(r"stroke: (#ffffff|white)", "stroke: var(--page, #ffffff)", svg)
+    # The rims of points, and the inside of hollow ones.
+    return svg.replace("#ffffff", "var(--page, #ffffff)")
 
 
 def legend(colours: Mapping[str, str], kind: str = "") -> str:
@@ -67,8 +68,14 @@ def charts(groups: Sequence[Group], each: Sequence[Optional[str]]) -> str:
     return f'{legend(drawing.colours(groups))}\n<div class="charts">{drawn}</div>' if drawn else ""
 
 
-def seeds(compared: Comparison, level: str = "h2") -> str:
-    """What the seeds show together, where there are several, or what chance alone would."""
+def seeds(compared: Comparison, level: str = "h2", explained: bool = True) -> str:
+    """What the seeds show together, where there are several, or what chance alone would.
+
+    Args:
+        compared: the runs.
+        level: of the heading.
+        explained: whether `about_seeds` comes below it.
+    """
     groups = [group for group in compared.groups if not group.is_baseline]
     several = any(len(group.counted) > 1 for group in groups)
     chance = any(row.chance is not None for group in groups for row in group.counted)
@@ -77,11 +84,16 @@ def seeds(compared: Comparison, level: str = "h2") -> str:
     words = table.words(compared)
     rows = [[line.label, *line.cells] for line in summary.lines(compared)]
     title = "What the seeds show" if several else "How sure that is"
-    about = (_ABOUT_SEEDS if several else "") + (
-        _ABOUT_CHANCE if any(len(group.counted) == 1 for group in groups) else ""
-    )
     shown = _table([header.format(**words) for header in summary.HEADERS], rows, "wrapped")
+    about = about_seeds(compared) if explained else ""
     return f"<{level}>{title}</{level}>\n{shown}\n{about}"
+
+
+def about_seeds(compared: Comparison) -> str:
+    """How the figures of `seeds` are made."""
+    several = any(len(group.counted) > 1 for group in compared.groups)
+    single = any(len(group.counted) == 1 for group in compared.groups if not group.is_baseline)
+    return (_ABOUT_SEEDS if several else "") + (_ABOUT_CHANCE if single else "")
 
 
 def targets(compared: Comparison) -> str:

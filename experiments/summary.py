@@ -69,7 +69,8 @@ def difference(group: Group, column: str) -> str:
     found = group.paired(column)
     show = points if column == "final_gain" else table.signed_percent
     alone = group.counted[0].chance if len(group.counted) == 1 and column == "fewer_updates" else None
-    chance = "" if alone is None else f" ({chance_in_words(alone)})"
+    shown = "no gain shown, " if alone is not None and within_chance(group) else ""
+    chance = "" if alone is None else f" ({shown}{chance_in_words(alone)})"
     if found is None:
         mean = group.mean(column)
         return table.NONE if mean is None else f"{show(mean)}{chance}, not paired by seed"

@@ -304,7 +304,7 @@ def test_a_gain_that_chance_shows_as_well_is_not_called_one(make_run, tmp_path):
     (row,) = written.comparisons[0].groups[1].rows
     assert row.fewer_updates is not None and row.fewer_updates > 0
     assert "no gain shown" in " ".join(Page(written.path).text)
-    assert "(two runs of one law: up to about" in report.format_table(written)
+    assert "(no gain shown, two runs of one law: up to about" in report.format_table(written)
 
 
 def test_the_page_has_colours_for_light_and_dark(runs, tmp_path):
