@@ -41,6 +41,8 @@ class Part:
         ref_noise: share of redrawn labels that the reference has learned from: `noise` makes it
             an in-domain one.
         ref_steps: its updates.
+        split: part of the data that the run trains on, see `train_split`; half is held out for the
+            references of the policies that ask for that.
         on: half of the eval split that it is measured on.
         seed: of the run, and of its reference.
     """
@@ -58,6 +60,7 @@ class Part:
     alpha: float = 1.0
     ref_noise: float = 0.0
     ref_steps: int = 1000
+    split: str = "all"
     on: str = TEST
     seed: int = 0
 
@@ -82,6 +85,7 @@ class Part:
             scorer=self.scorer,
             steps=self.ref_steps,
             ref_steps=self.ref_steps,
+            split="held_out" if self.split == "rest" else "all",
             on=self.on,
             seed=self.seed,
         )
@@ -135,6 +139,8 @@ def get_config(name: str) -> ml_collections.ConfigDict:
     config.steps = part.steps
     config.evaluation.every = part.steps // _EVALUATIONS
     config.learning_rate = part.lr
+    config.train_split = part.split
+    config.held_out = 0.0 if part.split == "all" else 0.5
     config.learner.model = f"vit_{part.learner}"
     config.scorer.model = f"vit_{part.scorer}"
     if part.policy in ("reference", "uniform"):
