@@ -14,9 +14,8 @@ from classact.nodes import metrics as metrics_lib
 from classact.selection import losses
 
 Variables = Any
-# measure(variables) -> {metric: value}, without the evaluator's prefix; a value is a number, or
-# `per_class.PerClass`, which `per_class.write_measured` knows.
-Measure = Callable[[Variables], Mapping[str, Any]]
+# measure(variables) -> {metric: value}, without the evaluator's prefix; maybe `per_class.Measured`.
+Measure = Callable[[Variables], Mapping[str, float]]
 
 
 class LearnerClient(parameters.ParameterSource, Protocol):
@@ -127,7 +126,7 @@ def classification_accuracy(
 
     Returns:
         A function of variables that gives `top1` (share of examples), `loss`, and what
-        `per_class.metrics` makes of the classes.
+        `per_class.measured` makes of the classes.
     """
 
     @jax.jit
@@ -142,7 +141,7 @@ def classification_accuracy(
         )
         return of_classes, jnp.sum(task.act_loss(outputs, batch) * weight)
 
-    def measure(variables: Variables) -> dict[str, Any]:
+    def measure(variables: Variables) -> per_class.Measured:
         variables = jax.device_put(variables)
         size = 0
         loss, totals = 0.0, np.zeros((2, 0))
@@ -163,11 +162,8 @@ def classification_accuracy(
             totals = np.asarray(of_classes, np.float64) + (totals if totals.size else 0.0)
             loss += float(batch_loss)
         examples, correct = totals
-        return {
-            "top1": correct.sum() / examples.sum(),
-            "loss": loss / examples.sum(),
-            **per_class.metrics(examples, correct, class_names),
-        }
+        values = {"top1": correct.sum() / examples.sum(), "loss": loss / examples.sum()}
+        return per_class.measured(values, examples, correct, class_names)
 
     return measure
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,35 +26,53 @@ class PerClass(NamedTuple):
     names: tuple[str, ...] | None
 
 
-def metrics(
-    examples: np.ndarray, correct: np.ndarray, names: Sequence[str] | None, prefix: str = ""
-) -> dict[str, float | PerClass]:
-    """Makes metrics of counts by class.
+class Measured(dict[str, float]):
+    """What an evaluator has measured: numbers by name, and beside them what it has found of each class."""
+
+    def __init__(self, values: Mapping[str, float], classes: PerClass | None = None) -> None:
+        super().__init__(values)
+        self.classes = classes
+
+    def adding(self, values: Mapping[str, float]) -> "Measured":
+        """The same with more numbers."""
+        return Measured({**self, **values}, self.classes)
+
+
+def measured(
+    values: Mapping[str, float],
+    examples: np.ndarray,
+    correct: np.ndarray,
+    names: Sequence[str] | None,
+    prefix: str = "",
+) -> Measured:
+    """Adds to an evaluator's numbers what counts by class say.
 
     Args:
+        values: by name.
         examples: whole numbers [K], at least one not 0.
         correct: whole numbers [K].
         names: by label; None if unknown.
         prefix: of the name of the accuracy.
 
     Returns:
-        `<prefix>worst_class_top1`: the lowest share of right answers of a class that has examples;
-        `per_class`: the counts.
+        `values`, and `<prefix>worst_class_top1`: the lowest share of right answers of a class
+        that has examples; with the counts as `classes`.
     """
     there = examples > 0
+    worst = float(np.min(correct[there] / examples[there]))
     counts = PerClass(
         np.asarray(examples, np.int64), np.asarray(correct, np.int64), tuple(names) if names else None
     )
-    return {f"{prefix}worst_class_top1": float(np.min(correct[there] / examples[there])), "per_class": counts}
+    return Measured({**values, f"{prefix}worst_class_top1": worst}, counts)
 
 
 def write_measured(
-    metrics: metrics_lib.MetricsWriter, evaluator: str, step: int, values: Mapping[str, Any]
+    metrics: metrics_lib.MetricsWriter, evaluator: str, step: int, values: Mapping[str, float]
 ) -> None:
     """Writes what an evaluator has measured: a line of metrics, and `per_class/<evaluator>.json`.
 
-    The file has `step`, `classes` (their names, or null), `examples` and `correct` by class, of
-    the newest evaluation; it is replaced whole.
+    The file, if the values are `Measured` with classes, has `step`, `classes` (their names, or
+    null), `examples` and `correct` by class, of the newest evaluation; it is replaced whole.
 
     Args:
         metrics: of the evaluator.
@@ -65,19 +83,18 @@ def write_measured(
     Raises:
         OSError: if the disk refuses one of them.
     """
-    numbers = {name: value for name, value in values.items() if not isinstance(value, PerClass)}
-    for value in values.values():
-        if isinstance(value, PerClass):
-            folder = metrics.path.parent.parent / FOLDER
-            folder.mkdir(exist_ok=True)
-            record = {
-                "step": step,
-                "classes": None if value.names is None else list(value.names),
-                "examples": value.examples.tolist(),
-                "correct": value.correct.tolist(),
-            }
-            unfinished = folder / f"{evaluator}.tmp"
-            unfinished.write_text(json.dumps(record) + "\n")
-            os.replace(unfinished, folder / f"{evaluator}.json")
+    found = values.classes if isinstance(values, Measured) else None
+    if found is not None:
+        folder = metrics.path.parent.parent / FOLDER
+        folder.mkdir(exist_ok=True)
+        record = {
+            "step": step,
+            "classes": None if found.names is None else list(found.names),
+            "examples": found.examples.tolist(),
+            "correct": found.correct.tolist(),
+        }
+        unfinished = folder / f"{evaluator}.tmp"
+        unfinished.write_text(json.dumps(record) + "\n")
+        os.replace(unfinished, folder / f"{evaluator}.json")
     # Last: who reads the line will find the file.
-    metrics.write(step, {f"eval/{evaluator}/{name}": value for name, value in numbers.items()})
+    metrics.write(step, {f"eval/{evaluator}/{name}": value for name, value in values.items()})

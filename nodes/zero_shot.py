@@ -6,14 +6,14 @@ its score for an image is the dot product with the image's embedding.
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
 from classact.data import prompts
 from classact.models import registry
-from classact.nodes import embedding, per_class
+from classact.nodes import embedding
+from classact.nodes import per_class as per_class_lib
 from classact.nodes.evaluator import Measure
 
 # encode(texts) -> int32[B, L]: a tokenizer's method.
@@ -89,7 +89,7 @@ def zero_shot(
     Returns:
         A function of variables that gives `zero_shot_top1` and, if there are
         more than five classes, `zero_shot_top5`: shares of the examples; and what
-        `per_class.metrics` makes of the classes. It raises ValueError if an
+        `per_class.measured` makes of the classes. It raises ValueError if an
         embedding is not finite, a label has no name, or there are no examples.
 
     Raises:
@@ -98,7 +98,7 @@ def zero_shot(
     _prompts(class_names, templates)
     embed_image, embed_text = embedding.image_tower(model), embedding.text_tower(model)
 
-    def measure(variables: embedding.Variables) -> dict[str, Any]:
+    def measure(variables: embedding.Variables) -> per_class_lib.Measured:
         variables = jax.device_put(variables)
         of_variables = functools.partial(embed_text, variables)
         classes = class_embeddings(of_variables, encode, class_names, templates, batch_size)
@@ -113,10 +113,8 @@ def zero_shot(
         examples, correct = (
             np.bincount(found, minlength=len(classes)) for found in (right, right[ranks == 0])
         )
-        return {
-            **{f"zero_shot_top{k}": float(np.mean(ranks < k)) for k in tops},
-            **per_class.metrics(examples, correct, class_names, "zero_shot_"),
-        }
+        values = {f"zero_shot_top{k}": float(np.mean(ranks < k)) for k in tops}
+        return per_class_lib.measured(values, examples, correct, class_names, "zero_shot_")
 
     return measure
 

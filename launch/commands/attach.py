@@ -177,7 +177,7 @@ class _Written(MetricsWriter):
 def _checked(attached: Attached) -> evaluator.Measure:
     """Measures only parameters that the evaluator's model can take."""
 
-    def measure(variables: Any) -> Mapping[str, Any]:
+    def measure(variables: Any) -> Mapping[str, float]:
         difference = attached.misfit(variables)
         if difference:
             raise source.DataError(

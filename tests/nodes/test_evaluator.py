@@ -184,9 +184,7 @@ def test_each_class_is_counted(linear_model, tmp_path, read_metrics):
     params = jax.device_get(variables["params"])
     right = (IMAGES.reshape(23, -1) / 255.0 @ params["w"] + params["b"]).argmax(-1) == LABELS
     expected = [[np.sum(k == LABELS), np.sum(right[k == LABELS])] for k in range(3)]
-    np.testing.assert_array_equal(
-        np.stack([found["per_class"].examples, found["per_class"].correct], 1), expected
-    )
+    np.testing.assert_array_equal(np.stack([found.classes.examples, found.classes.correct], 1), expected)
     worst = min(correct / examples for examples, correct in expected)
     assert found["worst_class_top1"] == pytest.approx(worst)
     with metrics.MetricsWriter(tmp_path, "evaluator-test") as lines:
@@ -207,5 +205,7 @@ def test_each_class_is_counted(linear_model, tmp_path, read_metrics):
 
 
 def test_a_class_without_examples_is_not_the_worst():
-    found = per_class.metrics(np.array([4.0, 0.0, 2.0]), np.array([1.0, 0.0, 2.0]), None)
-    assert found["worst_class_top1"] == 0.25
+    found = per_class.measured({"top1": 0.5}, np.array([4.0, 0.0, 2.0]), np.array([1.0, 0.0, 2.0]), None)
+    assert found == {"top1": 0.5, "worst_class_top1": 0.25}
+    more = found.adding({"on_training_data": 1.0})
+    assert more["on_training_data"] == 1.0 and more.classes is found.classes

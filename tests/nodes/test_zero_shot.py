@@ -147,7 +147,7 @@ def test_top1_and_top5(sizes, batch_size):
     )
     for _ in range(2):  # The batches are read anew each time.
         found = measure(VARIABLES)
-        counts = found.pop("per_class")
+        counts = found.classes
         worst = {"zero_shot_worst_class_top1": 0.0}
         assert found == pytest.approx({"zero_shot_top1": 2 / 6, "zero_shot_top5": 4 / 6, **worst})
         assert counts.names == tuple("abcdefgh")

@@ -1,6 +1,7 @@
 """What each kind of evaluator measures."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from classact.data import classes, prompts, source
 from classact.experiments.config import EvaluatorConfig, ExperimentConfig
 from classact.launch.assembly.parts import learning, networks, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines, describe_source
-from classact.nodes import evaluator, retrieval, zero_shot
+from classact.nodes import evaluator, per_class, retrieval, zero_shot
 
 # Beside an evaluator's figures, 1 where they are of data that the run trains on.
 TRAINING_DATA = "on_training_data"
@@ -36,8 +37,8 @@ def make_measure(
             with each of its figures.
 
     Returns:
-        A function of variables. "accuracy" gives `top1` and `loss`, "retrieval"
-        `i2t_r1` and the other recalls, "zero_shot" `zero_shot_top1`.
+        A function of variables. "accuracy" gives `top1`, `worst_class_top1` and `loss`,
+        "retrieval" `i2t_r1` and the other recalls, "zero_shot" `zero_shot_top1`.
 
     Raises:
         source.DataError: if the data cannot be opened, its images have another shape, or
@@ -51,7 +52,18 @@ def make_measure(
             if not (trained_on and line in said.lines()):
                 said.say(line)
     measure = _of_kind(config, own, data, opened, said)
-    return (lambda variables: {**measure(variables), TRAINING_DATA: 1.0}) if on_training_data else measure
+    return _marked(measure) if on_training_data else measure
+
+
+def _marked(measure: evaluator.Measure) -> evaluator.Measure:
+    """Says with each figure that it is of data that is trained on."""
+
+    def marked(variables: Any) -> Mapping[str, float]:
+        values = measure(variables)
+        found = values if isinstance(values, per_class.Measured) else per_class.Measured(values)
+        return found.adding({TRAINING_DATA: 1.0})
+
+    return marked
 
 
 def in_run(config: ExperimentConfig, name: str, data: Mapping[str, shapes.DataShape]) -> evaluator.Measure:
