@@ -168,7 +168,7 @@ def _result(group: Group, measure: str) -> Optional[tuple[str, str]]:
     direction = "fewer" if fewer >= 0 else "more"
     changed = f"{abs(100 * fewer):.0f} % {direction} updates"
     if summary.within_chance(group):
-        return "no gain shown", f"{changed}, as two runs of one law show: {reached}"
+        return "no gain shown", f"{changed}, as chance shows, too: {reached}"
     big, small = changed.split(" % ")
     star = summary.star(group.paired("fewer_updates"))
     return f"{big} % <small>{small}{star}</small>", reached

@@ -136,7 +136,12 @@ def at_most(group: Group) -> Optional[float]:
 
 
 def within_chance(group: Group) -> bool:
-    """Whether a group of one seed shows nothing that two runs of one law would not."""
+    """Whether a group shows no gain: two runs of one law would show it, or the seeds' interval includes 0."""
+    if group.is_baseline:
+        return False
+    found = group.paired("fewer_updates")
+    if found is not None and found.n > 1:
+        return found.low is not None and found.includes_zero
     if len(group.counted) != 1:
         return False
     row = group.counted[0]

@@ -119,3 +119,14 @@ def test_a_pair_of_one_law_is_no_gain(make_run):
     assert summary.within_chance(group)
     fast = comparison.compare([runs[0], make_run("f", policy="classact", speed=2, curved=True, noise=0.012)])
     assert not summary.within_chance(fast.groups[1])
+
+
+def test_seeds_whose_interval_includes_0_show_no_gain(make_run):
+    speeds = (1.5, 1.0, 1.02)
+    runs = [make_run(f"u{seed}", seed=seed) for seed in range(3)]
+    runs += [make_run(f"c{seed}", policy="classact", seed=seed, speed=v) for seed, v in enumerate(speeds)]
+    (group,) = comparison.compare(runs).groups[1:]
+    found = group.paired("fewer_updates")
+    assert found.mean > 0.1 and found.includes_zero
+    assert summary.within_chance(group)
+    assert "★" not in summary.difference(group, "fewer_updates")
