@@ -136,7 +136,7 @@ def _certainties(compared: Comparison) -> list[str]:
     for group in compared.groups:
         if group.is_baseline or not any(row.target is not None for row in group.counted):
             continue
-        for header, column in (("fewer updates", "fewer_updates"), ("final", "final_gain")):
+        for header, column in (("fewer updates", "fewer_updates"), ("final, points", "final_gain")):
             told = summary.difference(group, column)
             if len(group.counted) > 1 or (column == "fewer_updates" and told != table.NONE):
                 said.append(f"  {group.label}, {header}: {told}")
