@@ -172,6 +172,9 @@ def get_config() -> ml_collections.ConfigDict:
                 "super_batch": 0,
                 # Of the same: its learning rate, as a multiple of `learning_rate`.
                 "learning_rate_factor": 2.0,
+                # What training the fixed reference has cost, in MACs, for the ledger alone; -1: what
+                # the run of its checkpoint says; 0: nothing, as of a model taken off the shelf.
+                "pretraining_macs": -1.0,
             },
             # ── The replay: the buffer of scored examples that the learner draws from, each
             # at most once.

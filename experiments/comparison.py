@@ -11,10 +11,10 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
-from classact.experiments import curves, differences, remarks
+from classact.experiments import curves, differences, pretraining, remarks
 from classact.experiments.curves import Run, RunError
 from classact.experiments.groups import BASELINE_POLICY, Group, Row, experiment_key, group_runs
 from classact.experiments.ledger import compute_speedup
@@ -66,6 +66,7 @@ def compare_metrics(
     baseline: PathLike | Sequence[PathLike] | None = None,
     metrics: Sequence[str] = (),
     targets: Sequence[float] = (),
+    reference_runs: Optional[int] = None,
 ) -> tuple[Comparison, ...]:
     """Compares runs by several metrics; in all comparisons the groups are the same.
 
@@ -75,6 +76,7 @@ def compare_metrics(
         metrics: `eval/<evaluator>/<name>`, accuracies or recalls. By default, what
             each evaluator is there for (`MAIN_METRICS`), as far as all runs have it.
         targets: as for `compare`.
+        reference_runs: as for `compare`.
 
     Raises:
         RunError: if a directory is no run, a file of it is damaged, or no run has
@@ -94,7 +96,9 @@ def compare_metrics(
         raise RunError(
             f"no main metric is one of all runs: choose a metric of {', '.join(found)} by --metric"
         )
-    return tuple(compare(run_dirs, baseline, metric, targets) for metric in dict.fromkeys(chosen))
+    return tuple(
+        compare(run_dirs, baseline, metric, targets, reference_runs) for metric in dict.fromkeys(chosen)
+    )
 
 
 def compare(
@@ -102,6 +106,7 @@ def compare(
     baseline: PathLike | Sequence[PathLike] | None = None,
     metric: str = curves.DEFAULT_METRIC,
     targets: Sequence[float] = (),
+    reference_runs: Optional[int] = None,
 ) -> Comparison:
     """Loads runs, groups them, and holds each against its baseline.
 
@@ -112,18 +117,22 @@ def compare(
             `run_dirs` that have it.
         metric: as for `curves.load_run`.
         targets: values of the metric at which to compare besides, shares from 0 to 1.
+        reference_runs: among how many runs a reference's pretraining is shared; None: those
+            of `run_dirs` that use it.
 
     Raises:
         RunError: if a directory is no run, or a file of it is damaged.
         ValueError: if there is nothing to compare.
     """
-    groups = group_runs([curves.load_run(path, metric) for path in _unique(run_dirs, baseline)])
+    runs = [curves.load_run(path, metric) for path in _unique(run_dirs, baseline)]
+    shared = pretraining.shares(runs, reference_runs) if pretraining.is_paid(runs) else {}
+    groups = group_runs(runs)
     chosen = {pathlib.Path(path).resolve() for path in _listed(baseline)}
     held_against = [_baseline_of(group, groups, chosen) for group in groups]
     used = {other.label for other in held_against if other is not None}
     tried = default_targets(targets)
     compared = [
-        _compare(group, other, group.label in used, metric, tried)
+        _compare(group, other, group.label in used, metric, tried, shared)
         for group, other in zip(groups, held_against, strict=True)
     ]
     compared = with_chance(compared)
@@ -133,15 +142,21 @@ def compare(
     return Comparison(tuple(compared), remarks.headline(compared, without), notes, metric, tried)
 
 
-def macs_at(run: Run, step: float) -> Optional[float]:
+def macs_at(run: Run, step: float, pretraining: Optional[float] = None) -> Optional[float]:
     """Everything a run had spent at a learner step, the reference's pretraining included.
+
+    Args:
+        run: the run.
+        step: the step.
+        pretraining: MACs that it pays for its reference; None: all that it has cost.
 
     Returns:
         MACs, or None if the run has no ledger yet.
     """
     if not run.ledger.get("macs_per_update"):
         return None
-    return run.ledger.get("reference_pretraining_macs", 0.0) + step * run.ledger["macs_per_update"]
+    paid = run.ledger.get("reference_pretraining_macs", 0.0) if pretraining is None else pretraining
+    return paid + step * run.ledger["macs_per_update"]
 
 
 def _listed(baseline: PathLike | Sequence[PathLike] | None) -> Sequence[PathLike]:
@@ -207,10 +222,16 @@ def _agreement(a: Group, b: Group) -> int:
 
 
 def _compare(
-    group: Group, baseline: Optional[Group], is_baseline: bool, metric: str, targets: Sequence[Target]
+    group: Group,
+    baseline: Optional[Group],
+    is_baseline: bool,
+    metric: str,
+    targets: Sequence[Target],
+    shared: Mapping[pathlib.Path, float],
 ) -> Group:
     """Fills in a group's figures against those of its baseline, and how it differs from that."""
-    rows = [compare_row(row, baseline or (group if is_baseline else None), targets) for row in group.rows]
+    against = baseline or (group if is_baseline else None)
+    rows = [compare_row(row, against, targets, shared) for row in group.rows]
     pairs: list[tuple[Run, Run]] = []
     if baseline is not None:
         held = [row for row in rows if row.target is not None]
@@ -225,8 +246,16 @@ def _compare(
     )
 
 
-def compare_row(row: Row, baseline: Optional[Group], targets: Sequence[Target] = ()) -> Row:
-    """Fills in a run's figures against those of its baseline, if there is one."""
+def compare_row(
+    row: Row,
+    baseline: Optional[Group],
+    targets: Sequence[Target] = (),
+    shared: Optional[Mapping[pathlib.Path, float]] = None,
+) -> Row:
+    """Fills in a run's figures against those of its baseline, if there is one.
+
+    `shared` is of `pretraining.shares`.
+    """
     run, result = row.run, row.run.result
     row = dataclasses.replace(
         row,
@@ -246,6 +275,12 @@ def compare_row(row: Row, baseline: Optional[Group], targets: Sequence[Target] =
     updates = curves.updates_to_reach(run.curve, target)
     macs = None if updates is None else macs_at(run, updates)
     base_updates, base_macs = _own_costs(others)
+    savings = {}
+    if shared and updates is not None:
+        free = dict.fromkeys(shared, 0.0)
+        savings = {
+            name: _saving(run, updates, others, paid) for name, paid in (("shared", shared), ("free", free))
+        }
     fewer = None if updates is None or not base_updates else 1.0 - updates / base_updates
     return dataclasses.replace(
         row,
@@ -258,13 +293,26 @@ def compare_row(row: Row, baseline: Optional[Group], targets: Sequence[Target] =
         same_seed=len(others) == 1 and others[0].field("seed") == run.field("seed"),
         final_gain=None if row.final is None else row.final - target,
         at_targets=tuple(reached(run, others, wanted) for wanted in targets),
+        saving_shared=savings.get("shared"),
+        saving_free=savings.get("free"),
     )
 
 
-def _own_costs(runs: Sequence[Run]) -> tuple[Optional[float], Optional[float]]:
+def _saving(
+    run: Run, updates: float, others: Sequence[Run], paid: Mapping[pathlib.Path, float]
+) -> Optional[float]:
+    """The share of compute saved if each run pays so much for its reference."""
+    spent, base = macs_at(run, updates, paid[run.path]), _own_costs(others, paid)[1]
+    return None if spent is None or not base else 1.0 - spent / base
+
+
+def _own_costs(
+    runs: Sequence[Run], paid: Optional[Mapping[pathlib.Path, float]] = None
+) -> tuple[Optional[float], Optional[float]]:
     """Updates and MACs that runs took to reach their own final accuracy, on average."""
     updates = [curves.updates_to_reach(run.curve, curves.final(run.curve) or 0.0) for run in runs]
-    macs = [macs_at(run, reached or 0.0) for run, reached in zip(runs, updates, strict=True)]
+    pays = [None if paid is None else paid[run.path] for run in runs]
+    macs = [macs_at(run, reached or 0.0, pay) for run, reached, pay in zip(runs, updates, pays, strict=True)]
     return _mean(updates), _mean(macs)
 
 

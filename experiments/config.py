@@ -37,6 +37,8 @@ class ReferenceConfig:
     checkpoint: str
     super_batch: int
     learning_rate_factor: float
+    # Runs that were made before there was one read it from the checkpoint's own run.
+    pretraining_macs: float = -1.0
 
     def __post_init__(self) -> None:
         require(self.super_batch >= 0, "reference.super_batch", self.super_batch, "at least 0 (0: 10 · b)")
@@ -46,6 +48,10 @@ class ReferenceConfig:
             self.learning_rate_factor,
             "a finite number above 0",
         )
+        cost = self.pretraining_macs
+        accepted = "-1 (what its own run has cost), 0 (taken off the shelf) or a finite number of MACs"
+        known = math.isfinite(cost) and (cost >= 0 or cost == -1)
+        require(known, "reference.pretraining_macs", cost, accepted)
 
 
 @dataclasses.dataclass(frozen=True)

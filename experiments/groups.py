@@ -26,6 +26,7 @@ _WITHIN_GROUP = (
 # What makes no difference to a run that scores nothing.
 _OF_SCORING = ("temperature", "scorer", "max_nonfinite_share")
 _CHECKPOINT = "reference.checkpoint"
+_PRETRAINING = "reference.pretraining_macs"
 # Of several data sets the run's own field is the sum, or the names joined.
 _SUMMARIES = ("policy", "train_data", "batch_size", "filter_ratio")
 _EVALUATOR_DATA = re.compile(r"evaluation\.evaluators\.[^.]+\.data")
@@ -46,7 +47,9 @@ class Row:
         fewer_updates: share of the baseline's updates that were not needed.
         macs: everything spent until then, the reference's pretraining included.
         saving_paper: share of compute saved by the formula of Appendix A.1.
-        saving_full: share of compute saved by the runs' own ledgers.
+        saving_full: share of compute saved by the runs' own ledgers, the reference's pretraining in full.
+        saving_shared: the same with a part of it, see `pretraining`; None if no run has one.
+        saving_free: the same without it.
         wall_seconds: of the run.
         cpu_seconds: of all its processes.
         staleness: mean age of the scores at sampling, in learner updates.
@@ -67,6 +70,8 @@ class Row:
     macs: Optional[float] = None
     saving_paper: Optional[float] = None
     saving_full: Optional[float] = None
+    saving_shared: Optional[float] = None
+    saving_free: Optional[float] = None
     wall_seconds: Optional[float] = None
     cpu_seconds: Optional[float] = None
     staleness: Optional[float] = None
@@ -258,6 +263,8 @@ def config_fields(run: Run) -> dict[str, Any]:
                 del flat[field]
     if not _holds_out(run):
         flat.pop("eval_share", None)
+    # Runs of earlier versions say nothing of it.
+    flat = {name: value for name, value in flat.items() if not (name.endswith(_PRETRAINING) and value == -1)}
     evaluated = flat.get("eval_data") or first.get("train_data") or flat.get("train_data")
     named = learned_classes.in_words(run)
     if named:

@@ -144,10 +144,18 @@ def run_ledger(
     examples_scored: int,
     super_batch_size: int = 0,
     reference_pretraining_macs: float = 0.0,
+    learner_recomputed_macs: float = 0.0,
+    scorer_recomputed_macs: float = 0.0,
+    slots_padded: int = 0,
+    updates_redone: int = 0,
+    evaluation_macs: float = 0.0,
 ) -> dict[str, float]:
     """What a run has cost, from what it has counted.
 
-    Examples, not padding: a server that pads its last batch computes more.
+    `total_macs` is what a comparison rests on: the updates that the result consists of, and
+    all examples scored for them. Evaluation is not in it, as both sides pay the same for
+    it; nor are padding and updates that were made twice, which say something of the
+    machines and not of the policy. They stand beside it.
 
     Args:
         policy: the run's policy.
@@ -160,6 +168,12 @@ def run_ledger(
             the same run (10·b in the paper); otherwise ignored.
         reference_pretraining_macs: what training the fixed reference has cost,
             the `total_macs` of its own run; 0 if it came from elsewhere.
+        learner_recomputed_macs: what an update of the learner computes again for one
+            example, because it rematerialises (`cost.recomputed_macs`).
+        scorer_recomputed_macs: the same of the models with the scorer's architecture.
+        slots_padded: rows that inference servers computed to fill their batches up.
+        updates_redone: updates that were made again, after a process died.
+        evaluation_macs: of all evaluations of the run.
 
     Returns:
         MACs by what they were spent on, all zero where a policy does not:
@@ -172,7 +186,12 @@ def run_ledger(
           counted as if on sub-batches of b;
         - `macs_per_update`: `total_macs` without the pretraining, by update;
         - `learner_forward_macs`, `scorer_forward_macs`: the costs per example
-          that all this rests on (the scorer's is 0 without one).
+          that all this rests on (the scorer's is 0 without one), and
+          `learner_update_macs`, `scorer_update_macs`: of a training step, three
+          times that and what is computed again;
+        - `evaluation_macs`, `padding_macs`, `redone_macs`: in none of the sums above;
+        - `computed_macs`: all that this run itself computed, these three included, the
+          pretraining not.
 
     Raises:
         ValueError: if a count is negative, the learner's cost is not positive,
@@ -186,6 +205,11 @@ def run_ledger(
         ("examples_scored", examples_scored),
         ("super_batch_size", super_batch_size),
         ("reference_pretraining_macs", reference_pretraining_macs),
+        ("learner_recomputed_macs", learner_recomputed_macs),
+        ("scorer_recomputed_macs", scorer_recomputed_macs),
+        ("slots_padded", slots_padded),
+        ("updates_redone", updates_redone),
+        ("evaluation_macs", evaluation_macs),
     ):
         _check(name, value, value >= 0, "at least 0")
     _check("learner_macs", learner_macs, learner_macs > 0, "more than 0")
@@ -201,12 +225,18 @@ def run_ledger(
     f_ref = scorer_macs if has_scorer else 0.0
     examples_trained = updates * batch_size
 
-    learner = TRAINING_PASSES * learner_macs * examples_trained
-    online = TRAINING_PASSES * f_ref * examples_trained if policy.online == "proxy" else 0.0
-    reference = TRAINING_PASSES * f_ref * updates * super_batch_size if trains_reference else 0.0
-    scoring = acting_cost(policy, learner_macs, f_ref) * examples_scored
+    learner_update = TRAINING_PASSES * learner_macs + learner_recomputed_macs
+    scorer_update = TRAINING_PASSES * f_ref + scorer_recomputed_macs if has_scorer else 0.0
+    learner = learner_update * examples_trained
+    online = scorer_update * examples_trained if policy.online == "proxy" else 0.0
+    reference = scorer_update * updates * super_batch_size if trains_reference else 0.0
+    f_act = acting_cost(policy, learner_macs, f_ref)
+    scoring = f_act * examples_scored
     during_run = learner + online + reference + scoring
-    reference_by_paper = TRAINING_PASSES * f_ref * examples_trained if trains_reference else 0.0
+    by_paper = TRAINING_PASSES * learner_macs * examples_trained
+    by_paper += TRAINING_PASSES * f_ref * examples_trained if trains_reference else 0.0
+    redone = (learner + online + reference) / updates * updates_redone if updates else 0.0
+    padding = f_act * slots_padded
     ledger = {
         "learner_training_macs": learner,
         "online_training_macs": online,
@@ -214,10 +244,16 @@ def run_ledger(
         "scoring_macs": scoring,
         "reference_pretraining_macs": reference_pretraining_macs,
         "total_macs": during_run + reference_pretraining_macs,
-        "total_macs_paper_formula": learner + scoring + reference_by_paper + reference_pretraining_macs,
+        "total_macs_paper_formula": by_paper + scoring + reference_pretraining_macs,
         "macs_per_update": during_run / updates if updates else 0.0,
         "learner_forward_macs": learner_macs,
         "scorer_forward_macs": f_ref,
+        "learner_update_macs": learner_update,
+        "scorer_update_macs": scorer_update,
+        "evaluation_macs": evaluation_macs,
+        "padding_macs": padding,
+        "redone_macs": redone,
+        "computed_macs": during_run + evaluation_macs + padding + redone,
     }
     return {name: float(macs) for name, macs in ledger.items()}
 
@@ -226,7 +262,7 @@ def add(ledgers: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Adds up the ledgers of one run's data sets, at least one; costs per example do not add up."""
     return {
         name: max(own[name] for own in ledgers)
-        if name.endswith("_forward_macs")
+        if name.endswith(("_forward_macs", "_update_macs"))
         else float(sum(own[name] for own in ledgers))
         for name in ledgers[0]
     }

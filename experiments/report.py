@@ -45,6 +45,7 @@ def write_report(
     baseline: PathLike | Sequence[PathLike] | None = None,
     metrics: Sequence[str] = (),
     targets: Sequence[float] = (),
+    reference_runs: int | None = None,
 ) -> Report:
     """Compares runs and writes the page: a single file that loads nothing.
 
@@ -57,6 +58,7 @@ def write_report(
         baseline: see `comparison.compare`.
         metrics: see `comparison.compare_metrics`.
         targets: see `comparison.compare`.
+        reference_runs: see `comparison.compare`.
 
     Returns:
         The report, for `format_table`, `export` and its charts' files.
@@ -68,7 +70,7 @@ def write_report(
         ValueError: if there is nothing to compare.
         OSError: if the page cannot be written.
     """
-    comparisons = comparison.compare_metrics(run_dirs, baseline, metrics, targets)
+    comparisons = comparison.compare_metrics(run_dirs, baseline, metrics, targets, reference_runs)
     drawn = draw(comparisons)
     images, image_notes = _load_images(comparisons[0].groups)
     headline = dict.fromkeys(line for compared in comparisons for line in compared.headline)
@@ -116,6 +118,8 @@ def format_table(report: Report, width: int = _TERMINAL_WIDTH) -> str:
         console.print()
     for compared in report.comparisons:
         console.print(_table(compared))
+        for line in table.who_pays(compared.groups):
+            console.print(f"  {line}", soft_wrap=True)
         console.print()
         for line in _certainties(compared):
             console.print(line, soft_wrap=True)
@@ -146,7 +150,11 @@ def _certainties(compared: Comparison) -> list[str]:
 def _table(compared: Comparison) -> rich.table.Table:
     """A comparison as a table with the metric's name above it."""
     lines = table.lines(compared.groups)
-    shown = [i for i in range(len(table.COLUMNS)) if any(line.cells[i] != table.NONE for line in lines)]
+    shown = [
+        i
+        for i, column in enumerate(table.COLUMNS)
+        if not column.page_only and any(line.cells[i] != table.NONE for line in lines)
+    ]
     held = any(row.target is not None for group in compared.groups for row in group.rows)
     target = f"target: the final {compared.measure} of the baseline run of the same learner and seed"
     drawn = rich.table.Table(

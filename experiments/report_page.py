@@ -18,8 +18,10 @@ _LONG_LABEL = 24
 
 _ABOUT_TABLE = """<p class="small">A run is held against the baseline run of its own seed. “Paper's formula”
 is Appendix A.1: it leaves out the training of the online model, and takes the reference to be trained for as
-long as the baseline; “full” compares what the runs have really spent. Staleness is how many updates old a
-score was when its example was trained on.</p>"""
+long as the baseline; “full” compares what the runs have really spent, with all of the reference's training.
+“Reference shared” divides that among the runs that use it, those on this page unless
+<code>--reference-runs=N</code> says another number; “not counted” is right for one taken off the shelf.
+Staleness is how many updates old a score was when its example was trained on.</p>"""
 
 
 def render(

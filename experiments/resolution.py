@@ -233,6 +233,8 @@ def _checked_policy(config: DataSetConfig) -> policies.Policy:
                 f"reference.checkpoint={checkpoint!r}: must be empty, policy {config.policy!r} uses no fixed "
                 "reference"
             )
+        stated = config.reference.pretraining_macs
+        require(stated == -1, "reference.pretraining_macs", stated, f"-1 with policy {config.policy!r}")
         return policy
     require(
         bool(checkpoint),

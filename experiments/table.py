@@ -10,7 +10,7 @@ from classact.experiments.groups import Group, Row
 
 NONE = "–"
 _SPACE = "\N{NO-BREAK SPACE}"
-_AGAINST_BASELINE = ("fewer_updates", "saving_paper", "saving_full")
+_AGAINST_BASELINE = ("fewer_updates", "saving_paper", "saving_full", "saving_shared", "saving_free")
 
 
 def percent(share: float) -> str:
@@ -45,12 +45,14 @@ class Column:
         header: for the page; see `words` for the names in braces.
         short: for the terminal, in two lines at most.
         show: formats a value.
+        page_only: whether the terminal has no room for it.
     """
 
     field: str
     header: str
     short: str
     show: Callable[[float], str]
+    page_only: bool = False
 
 
 COLUMNS = (
@@ -60,6 +62,8 @@ COLUMNS = (
     Column("macs", "MACs to baseline's final", "MACs to\ntarget", macs),
     Column("saving_paper", "compute saved, paper's formula", "saved\n(paper)", signed_percent),
     Column("saving_full", "compute saved, full", "saved\n(full)", signed_percent),
+    Column("saving_shared", "compute saved, reference shared", "", signed_percent, page_only=True),
+    Column("saving_free", "compute saved, reference not counted", "", signed_percent, page_only=True),
     Column("wall_seconds", "wall time", "wall\ntime", duration),
     Column("cpu_seconds", "CPU time", "CPU\ntime", duration),
     Column("staleness", "staleness, updates", "stale-\nness", lambda value: f"{value:.1f}"),
@@ -102,6 +106,21 @@ def lines(groups: Sequence[Group]) -> list[Line]:
             cells = tuple(_mean_cell(group, column) for column in COLUMNS)
             result.append(Line(group.label, "mean", cells, is_mean=True))
     return result
+
+
+def who_pays(groups: Sequence[Group]) -> list[str]:
+    """A line for each group that has a reference: what it saves by who pays for that."""
+    found = []
+    for group in groups:
+        savings = [group.mean(f"saving_{way}") for way in ("full", "shared", "free")]
+        known = [signed_percent(saving) for saving in savings if saving is not None]
+        if len(known) == len(savings) and len(set(known)) > 1 and not group.is_baseline:
+            full, shared, free = known
+            found.append(
+                f"{group.label}: compute saved {full} with all of the reference's training, {shared} with a "
+                f"share of it, {free} without it"
+            )
+    return found
 
 
 def _cell(group: Group, row: Row, column: Column) -> str:

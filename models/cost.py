@@ -20,9 +20,11 @@ from jax.interpreters import partial_eval
 
 from classact.models import registry
 
+# What recomputes its body when it is differentiated, by its names in several versions of JAX.
+_RECOMPUTED = ("checkpoint", "remat", "remat2")
 # Call-like primitives: their one body runs once.
 _CALLS = (
-    "checkpoint",
+    *_RECOMPUTED,
     "closed_call",
     "core_call",
     "custom_jvp_call",
@@ -30,7 +32,6 @@ _CALLS = (
     "custom_vjp_call_jaxpr",
     "jit",
     "pjit",
-    "remat2",
 )
 
 
@@ -122,6 +123,74 @@ def forward_cost(
     jaxpr, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     parameters = sum(leaf.size for leaf, is_used in zip(params, used, strict=False) if is_used)
     return Cost(_macs(jaxpr), parameters)
+
+
+def recomputed_macs(model: registry.Model, image_shape: tuple[int, int, int], text_length: int = 0) -> int:
+    """Counts what a training step computes once more for one example, because it was not kept.
+
+    Those are the parts of a model that rematerialise (`remat` of the ViTs, `jax.checkpoint`
+    of any model): what their backward pass needs of the forward pass. It is less than
+    the forward pass, as a block's last product is not needed again.
+
+    Args:
+        model: as for `forward_cost`.
+        image_shape: as there.
+        text_length: as there.
+
+    Returns:
+        MACs; 0 for a model that keeps everything.
+
+    Raises:
+        ValueError: as `count_macs`.
+    """
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    batch = {"image": jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)}
+    if text_length:
+        batch["text"] = jax.ShapeDtypeStruct((1, text_length), jnp.int32)
+    leaves, tree = jax.tree.flatten(variables["params"])
+
+    def forward(leaves: list[jax.Array], state: Any, batch: dict[str, jax.Array]) -> list[jax.Array]:
+        full = {"params": jax.tree.unflatten(tree, leaves), "state": state}
+        outputs, _ = model.apply(full, batch, train=True, rng=jax.random.key(0))
+        return list(outputs.values())
+
+    traced = jax.make_jaxpr(forward)(leaves, variables["state"], batch)
+    if not _recomputes(traced.jaxpr):
+        return 0
+    arguments = leaves, jax.tree.leaves((variables["state"], batch))
+
+    def gradient(traced: Any) -> int:
+        run = core.jaxpr_as_fun(traced)
+
+        def loss(leaves: list[jax.Array], others: list[Any]) -> jax.Array:
+            return sum((output.sum().astype(jnp.float32) for output in run(*leaves, *others)), jnp.zeros(()))
+
+        return count_macs(jax.grad(loss), *arguments)
+
+    return gradient(traced) - gradient(_keeping(traced))
+
+
+def _recomputes(jaxpr: Any) -> bool:
+    return any(
+        equation.primitive.name in _RECOMPUTED or any(map(_recomputes, _bodies(equation.params)))
+        for equation in jaxpr.eqns
+    )
+
+
+def _keeping(value: Any) -> Any:
+    """A jaxpr whose parts keep all that they compute for their backward pass."""
+    if not isinstance(value, (core.Jaxpr, core.ClosedJaxpr)):
+        return value
+    # Newer versions of JAX have one class for both.
+    if not isinstance(value, core.Jaxpr):
+        return value.replace(jaxpr=_keeping(value.jaxpr))
+    equations = []
+    for equation in value.eqns:
+        params = {name: _keeping(item) for name, item in equation.params.items()}
+        if equation.primitive.name in _RECOMPUTED:
+            params["policy"] = jax.checkpoint_policies.everything_saveable
+        equations.append(equation.replace(params=params))
+    return value.replace(eqns=equations)
 
 
 def _size(tree: Any) -> int:

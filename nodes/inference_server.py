@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from classact.nodes import activity, parameters, scoring
+from classact.nodes import activity, parameters, scoring, tally
 from classact.nodes import mesh as mesh_lib
 from classact.nodes import metrics as metrics_lib
 
@@ -60,6 +60,7 @@ class InferenceServer:
         first_parameters_seconds: float = 300.0,
         log_every: int = 200,
         mesh: jax.sharding.Mesh | None = None,
+        counts: tally.Tally | None = None,
     ) -> None:
         """Starts the computing thread.
 
@@ -79,7 +80,11 @@ class InferenceServer:
             log_every: batches between two lines of metrics.
             mesh: this process's devices, over which a batch is split; the models are
                 whole on each. None: one device.
+            counts: told how many `examples` are scored and how many `slots`, padding included,
+                with each batch that is handed to the device, and the device's `busy_seconds`;
+                None: nobody counts.
         """
+        self._counts = counts
         self._score_batch = score_batch
         self._mesh = mesh
         self._fixed = mesh_lib.everywhere(mesh, fixed)
@@ -94,6 +99,7 @@ class InferenceServer:
         self._log_every = log_every
         self._requests: queue.Queue[_Request] = queue.Queue()
         self._error: BaseException | None = None
+        self._finished = 0.0
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
@@ -201,11 +207,18 @@ class InferenceServer:
         batch = {**batch, "valid": np.arange(self._batch_size) < size}
         step, variables = self._variables()
         placed = mesh_lib.place(self._mesh, batch) if self._mesh is not None else batch
-        return _Running(requests, step, self._score_batch(variables, placed, np.int32(step)))
+        if self._counts is not None:
+            self._counts.add(examples=size, slots=self._batch_size)
+        return _Running(requests, step, self._score_batch(variables, placed, np.int32(step)), time.monotonic())
 
     def _finish(self, running: "_Running", statistics: "_Statistics") -> None:
         """Waits for a batch's scores and answers its requests."""
         values = np.asarray(running.values)
+        if self._counts is not None:
+            # Two batches may be on the device, of which it computes one.
+            began = max(running.started, self._finished)
+            self._finished = time.monotonic()
+            self._counts.add(busy_seconds=self._finished - began)
         offset = 0
         for request in running.requests:
             request.answer.set_result(Scores(values[offset : offset + request.size], running.step))
@@ -230,6 +243,7 @@ class _Running(NamedTuple):
     requests: list[_Request]
     step: int
     values: jax.Array
+    started: float
 
 
 class _Statistics:

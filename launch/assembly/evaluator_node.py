@@ -6,7 +6,7 @@ from classact.launch.assembly import rpc
 from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.parts import evaluators
 from classact.launch.assembly.run_spec import RunSpec
-from classact.nodes import evaluator, heap
+from classact.nodes import evaluator, heap, tally
 from classact.nodes.metrics import MetricsWriter
 
 
@@ -16,7 +16,9 @@ def build_evaluator(run: RunSpec, learner: Any, name: str) -> evaluator.Evaluato
     config = run.config
     return evaluator.Evaluator(
         name,
-        evaluators.in_run(config, name, run.data),
+        evaluators.in_run(
+            config, name, run.data, tally.Tally(run.workdir, f"evaluator-{name}", kind="evaluation")
+        ),
         rpc.LearnerClient(learner),
         config.evaluation.every,
         lp.stop_event(),

@@ -10,7 +10,7 @@ from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.parts import learning, networks, references
 from classact.launch.assembly.run_loop_node import Reader
 from classact.launch.assembly.run_spec import RunSpec
-from classact.nodes import clocks, heap, inference_node, inference_server, parameters, scoring
+from classact.nodes import clocks, heap, inference_node, inference_server, parameters, scoring, tally
 from classact.nodes import mesh as mesh_lib
 from classact.nodes.metrics import MetricsWriter
 from classact.selection import policies
@@ -66,6 +66,13 @@ def make_inference_node(
         MetricsWriter(run.workdir, f"inference-{name}"),
         own.inference.max_wait_seconds,
         mesh=mesh,
+        counts=tally.Tally(
+            run.workdir,
+            f"inference-{name}",
+            kind="scoring",
+            data_set=data_set,
+            devices=mesh.size if mesh is not None else 1,
+        ),
     )
     loops = [
         run_loop_node.make_run_loop(run, data_set, replays, server.score, reader, stop, progress, learner)

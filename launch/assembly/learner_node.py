@@ -25,6 +25,7 @@ from classact.nodes import (
     opening,
     saving,
     selected,
+    tally,
     training,
 )
 from classact.nodes import mesh as mesh_lib
@@ -109,11 +110,27 @@ def build_learner(
         mesh,
         mesh_lib.any_host(mesh) if hosts > 1 and mesh is not None else None,
         {name: run.evaluated(name) for name in evaluating},
-        ExampleRecorder(run.workdir) if config.record_examples and first else None,
+        _recorder(run, mesh) if first else None,
         races,
         openings,
         counted,
     )
+
+
+def _recorder(
+    run: RunSpec, mesh: jax.sharding.Mesh | None
+) -> Callable[[int, Mapping[str, np.ndarray]], None]:
+    """Counts the updates, and writes what they were made from if that is asked for."""
+    devices = mesh.size if mesh is not None else 1
+    counts = tally.Tally(run.workdir, "learner", kind="training", devices=devices)
+    record = ExampleRecorder(run.workdir) if run.config.record_examples else None
+
+    def on_update(step: int, ids: Mapping[str, np.ndarray]) -> None:
+        counts.add({"step": step}, updates=1)
+        if record is not None:
+            record(step, ids)
+
+    return on_update
 
 
 def _batch_shapes(run: RunSpec, mesh: jax.sharding.Mesh | None) -> list[compiled_ahead.Shapes]:

@@ -33,6 +33,7 @@ from classact.nodes import (
     score_summary,
     selected,
     synchronous,
+    tally,
     training,
 )
 from classact.nodes.errors import DivergedError
@@ -96,7 +97,12 @@ class _Recorder:
         self._config = config
         self._learner = MetricsWriter(workdir, "learner")
         self._evaluators = {
-            name: (MetricsWriter(workdir, f"evaluator-{name}"), evaluators.in_run(config, name, data))
+            name: (
+                MetricsWriter(workdir, f"evaluator-{name}"),
+                evaluators.in_run(
+                    config, name, data, tally.Tally(workdir, f"evaluator-{name}", kind="evaluation")
+                ),
+            )
             for name in config.evaluation.evaluators
         }
         self._record = ExampleRecorder(workdir) if config.record_examples else None

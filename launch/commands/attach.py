@@ -25,7 +25,7 @@ from classact.launch.assembly.parts import (
 )
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.models import registry
-from classact.nodes import checkpoints, divergence, evaluator, per_class
+from classact.nodes import checkpoints, divergence, evaluator, per_class, tally
 from classact.nodes.metrics import MetricsWriter
 
 
@@ -107,7 +107,14 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
         workdir,
         name,
         every or config.evaluation.every,
-        evaluators.make_measure(config, own, shape, said, on_training_data=trained_on),
+        evaluators.make_measure(
+            config,
+            own,
+            shape,
+            said,
+            on_training_data=trained_on,
+            counts=tally.Tally(workdir, f"evaluator-{name}", kind="evaluation", joined=True),
+        ),
         classifier(shape.num_classes),
         lambda variables: fitting.misfit(variables, classifier, shape.num_classes),
         said.lines(),

@@ -14,6 +14,7 @@ from classact.launch.commands import arguments
 USAGE = """\
   compare   RUN_DIR… --out=report.html [--baseline=RUN_DIR] [--metric=eval/EVALUATOR/NAME …]
             [--target=0.8 …] [--charts=DIR] [--csv=FILE] [--latex=FILE]
+            [--reference-runs=N]
             compares finished (or running) experiments on one page
 """
 
@@ -39,6 +40,13 @@ def main(argv: Sequence[str]) -> int:
     charts = flags.DEFINE_string("charts", None, "Folder for each chart as SVG and as PNG.")
     csv = flags.DEFINE_string("csv", None, "Where to write all figures as CSV.")
     latex = flags.DEFINE_string("latex", None, "Where to write a LaTeX table.")
+    reference_runs = flags.DEFINE_integer(
+        "reference-runs",
+        None,
+        "Among how many runs the training of a reference is shared, for one of the three ways to count it. "
+        "Without it: among those that are compared and use it.",
+        lower_bound=1,
+    )
     runs = arguments.parse(argv)
     if not runs:
         raise arguments.UsageError("compare: name at least one run directory")
@@ -49,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     with _writing("out", out.value):
         try:
             written = report.write_report(
-                runs, pathlib.Path(out.value), baseline.value, metrics.value, values
+                runs, pathlib.Path(out.value), baseline.value, metrics.value, values, reference_runs.value
             )
         except RunError as error:
             raise arguments.UsageError(str(error)) from None

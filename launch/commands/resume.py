@@ -22,7 +22,7 @@ _FREE = {
     "mesh", "cluster", "resources", "threads", "log_every", "checkpoint_every", "record_examples",
     "no_data_seconds", "restarts_per_hour", "hung_seconds", "stop_notice_seconds",
 }  # fmt: skip
-_FREE_OF_DATA_SET = {"inference"}
+_FREE_OF_DATA_SET = {"inference", "pretraining_macs"}
 # What runs did before there was a field, by its group and name.
 _BEFORE: dict[tuple[str, ...], float] = {
     ("selection", "online_weight"): 1.0,
@@ -39,11 +39,13 @@ class Earlier:
         completed: whether it has reached its last step.
         wall_seconds: how long those took that have left a result.
         cpu_seconds: processor time of these.
+        cpu_seconds_by_kind: the same by what it was spent on, as far as they have told.
     """
 
     completed: bool = False
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    cpu_seconds_by_kind: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def earlier(config: ExperimentConfig, workdir: pathlib.Path) -> Earlier | None:
@@ -61,6 +63,7 @@ def earlier(config: ExperimentConfig, workdir: pathlib.Path) -> Earlier | None:
         result.get("status") == "completed",
         float(result.get("wall_seconds", 0.0)),
         float(result.get("cpu_seconds", 0.0)),
+        result.get("cpu_seconds_by_kind") or {},
     )
 
 

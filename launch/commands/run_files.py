@@ -10,12 +10,12 @@ import subprocess
 from typing import Any
 
 from classact import environments
-from classact.experiments import curves, ledger
-from classact.launch.assembly.parts import networks
+from classact.experiments import curves
+from classact.launch.assembly.parts import costs
+from classact.launch.commands import resume
 from classact.launch.commands.prepared import Prepared
 from classact.launch.engines import isolation
 from classact.launch.engines.outcome import Outcome
-from classact.selection import policies
 
 _VERSIONS = ("jax", "flax", "optax", "dm-haiku", "numpy")
 
@@ -50,15 +50,21 @@ def write_result(prepared: Prepared, outcome: Outcome, wall_seconds: float, cpu_
     final |= _scalars(learner_lines[-1:])
     completed = outcome.status == "completed"
     steps = config.steps if completed else max((line["step"] for line in learner_lines), default=0)
+    last = learner_lines[-1] if learner_lines else {}
+    gpu_seconds = costs.device_seconds(workdir)
+    before = prepared.earlier or resume.Earlier()
     write_json(
         workdir / "result.json",
         {
             "status": outcome.status,
             "steps": steps,
             "final": final,
-            "ledger": _ledger(prepared, steps, learner_lines),
+            **costs.account(config, prepared.data, workdir, steps, last),
             "wall_seconds": wall_seconds,
             "cpu_seconds": cpu_seconds,
+            "cpu_seconds_by_kind": _cpu_seconds_by_kind(outcome, before, cpu_seconds),
+            "gpu_seconds": sum(gpu_seconds.values(), 0.0),
+            "gpu_seconds_by_kind": gpu_seconds,
             "cpu_seconds_by_node": {name: end.cpu_seconds for name, end in outcome.tasks.items()},
             "peak_bytes": outcome.peak_bytes,
             "peak_bytes_by_node": {name: end.peak_bytes for name, end in outcome.tasks.items()},
@@ -69,41 +75,17 @@ def write_result(prepared: Prepared, outcome: Outcome, wall_seconds: float, cpu_
     )
 
 
-def _ledger(prepared: Prepared, steps: int, learner_lines: list[dict[str, Any]]) -> dict[str, float]:
-    """The sum of the data sets' ledgers; each reference's pretraining counts once."""
-    config = prepared.config
-    shape = next(iter(prepared.data.values()))
-    models = networks.make_models(config, shape)
-    scorer = models.get("online") or models.get("reference")
-    macs = {
-        "learner_macs": networks.forward_macs(models["learner"], config, shape),
-        "scorer_macs": networks.forward_macs(scorer, config, shape) if scorer else 0.0,
-    }
-    last = learner_lines[-1] if learner_lines else {}
-    pretrained: set[str] = set()
-    parts_of = []
-    for name, own in config.data_sets.items():
-        policy = policies.get(own.policy)
-        scored, pretraining = 0, 0.0
-        if policy.scores:
-            inserts = last.get(f"replay/{name}/inserts", last.get("replay/inserts", 0))
-            scored = int(max(steps * own.super_batch_size, inserts))
-        if policy.reference == "fixed" and own.reference.checkpoint not in pretrained:
-            pretrained.add(own.reference.checkpoint)
-            reference = curves.load_run(own.reference.checkpoint)
-            pretraining = float(reference.ledger.get("total_macs", 0.0))
-        parts_of.append(
-            ledger.run_ledger(
-                policy,
-                **macs,
-                updates=steps,
-                batch_size=own.batch_size,
-                examples_scored=scored,
-                super_batch_size=own.reference.super_batch,
-                reference_pretraining_macs=pretraining,
-            )
-        )
-    return ledger.add(parts_of)
+def _cpu_seconds_by_kind(outcome: Outcome, before: resume.Earlier, cpu_seconds: float) -> dict[str, float]:
+    """Processor time of all sessions by the kind of node.
+
+    What no node has is the launcher's, and all of it where the run is one process.
+    """
+    nodes = [(name.split("-")[0], end.cpu_seconds) for name, end in outcome.tasks.items()]
+    rest = cpu_seconds - before.cpu_seconds - sum(seconds for _, seconds in nodes)
+    found = dict(before.cpu_seconds_by_kind)
+    for kind, seconds in (*nodes, ("launcher" if nodes else "one_process", rest)):
+        found[kind] = found.get(kind, 0.0) + seconds
+    return found
 
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:

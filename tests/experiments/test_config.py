@@ -335,6 +335,7 @@ class TestDataSets:
             "checkpoint": "runs/a",
             "super_batch": 0,
             "learning_rate_factor": 2.0,
+            "pretraining_macs": -1.0,
         }
 
     def test_entries_do_not_share_groups(self):

@@ -109,11 +109,13 @@ def test_ledger_of_a_uniform_run_has_only_the_learner():
     result = ledger.run_ledger(policies.get("uniform"), **(COUNTS | {"examples_scored": 0}))
     assert result.pop("learner_forward_macs") == 100
     assert result.pop("macs_per_update") == 1200
+    assert result.pop("learner_update_macs") == 300
     spent = {name: value for name, value in result.items() if value}
     assert spent == {
         "learner_training_macs": 60_000,
         "total_macs": 60_000,
         "total_macs_paper_formula": 60_000,
+        "computed_macs": 60_000,
     }
 
 
@@ -130,8 +132,35 @@ def test_ledger_of_a_classact_run():
         "macs_per_update": 76_000 / 50,
         "learner_forward_macs": 100,
         "scorer_forward_macs": 10,
+        "learner_update_macs": 300,
+        "scorer_update_macs": 30,
+        "evaluation_macs": 0,
+        "padding_macs": 0,
+        "redone_macs": 0,
+        "computed_macs": 76_000,
     }
     assert all(type(value) is float for value in result.values())
+
+
+def test_what_is_no_part_of_a_comparison_stands_beside_the_total():
+    plain = ledger.run_ledger(policies.get("classact"), reference_pretraining_macs=7000.0, **COUNTS)
+    beside = {"slots_padded": 30, "updates_redone": 5, "evaluation_macs": 1000.0}
+    result = ledger.run_ledger(
+        policies.get("classact"), reference_pretraining_macs=7000.0, **beside, **COUNTS
+    )
+    assert (result["padding_macs"], result["redone_macs"], result["evaluation_macs"]) == (600, 6600, 1000)
+    assert result["computed_macs"] == 76_000 + 600 + 6600 + 1000
+    same = ("total_macs", "total_macs_paper_formula", "macs_per_update", "scoring_macs")
+    assert [result[name] for name in same] == [plain[name] for name in same]
+
+
+def test_rematerialisation_costs_in_each_update_and_not_in_the_papers_formula():
+    again = {"learner_recomputed_macs": 70, "scorer_recomputed_macs": 7}
+    result = ledger.run_ledger(policies.get("classact_online"), super_batch_size=40, **again, **COUNTS)
+    plain = ledger.run_ledger(policies.get("classact_online"), super_batch_size=40, **COUNTS)
+    assert result["total_macs"] - plain["total_macs"] == 50 * (4 * 70 + 4 * 7 + 40 * 7)
+    assert result["total_macs_paper_formula"] == plain["total_macs_paper_formula"]
+    assert (result["learner_update_macs"], result["scorer_update_macs"]) == (370, 37)
 
 
 def test_ledger_of_a_classact_online_run_counts_the_super_batches():
@@ -182,7 +211,7 @@ def test_ledger_and_formula_agree(policy, learner_macs, scorer_macs, updates, ba
 
 def test_a_run_of_no_updates_has_a_ledger():
     result = ledger.run_ledger(policies.get("classact"), **(COUNTS | {"updates": 0, "examples_scored": 0}))
-    assert set(result.values()) == {0.0, 10.0, 100.0}
+    assert set(result.values()) == {0.0, 10.0, 30.0, 100.0, 300.0}
 
 
 @pytest.mark.parametrize(

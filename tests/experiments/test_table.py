@@ -65,6 +65,8 @@ def test_cells_show_the_figures(make_run):
         "macs": table.macs(row.macs),
         "saving_paper": table.signed_percent(row.saving_paper),
         "saving_full": table.signed_percent(row.saving_full),
+        "saving_shared": table.signed_percent(row.saving_shared),
+        "saving_free": table.signed_percent(row.saving_free),
         "wall_seconds": "1:01",
         "cpu_seconds": "1:58",
         "staleness": "2.5",

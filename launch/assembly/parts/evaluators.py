@@ -1,5 +1,6 @@
 """What each kind of evaluator measures."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from classact.data import classes, prompts, source
 from classact.experiments.config import EvaluatorConfig, ExperimentConfig
 from classact.launch.assembly.parts import learning, networks, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines, describe_source
-from classact.nodes import evaluator, per_class, retrieval, zero_shot
+from classact.nodes import evaluator, per_class, retrieval, tally, zero_shot
 
 # Beside an evaluator's figures, 1 where they are of data that the run trains on.
 TRAINING_DATA = "on_training_data"
@@ -22,6 +23,7 @@ def make_measure(
     said: FirstLines | None = None,
     held: np.ndarray | None = None,
     on_training_data: bool = False,
+    counts: tally.Tally | None = None,
 ) -> evaluator.Measure:
     """Builds what an evaluator computes from the learner's variables.
 
@@ -35,6 +37,8 @@ def make_measure(
         held: see `sources.open_eval_source`.
         on_training_data: whether its data are trained on; then `TRAINING_DATA` says so
             with each of its figures.
+        counts: told of each evaluation how many `images` and `texts` went through the model, and
+            the `busy_seconds` that it took; None: nobody counts.
 
     Returns:
         A function of variables. "accuracy" gives `top1`, `worst_class_top1` and `loss`,
@@ -51,7 +55,12 @@ def make_measure(
             # What is left out of both is said once.
             if not (trained_on and line in said.lines()):
                 said.say(line)
-    measure = _of_kind(config, own, data, opened, said)
+    read: list[int] = []
+    measure = _of_kind(config, own, data, opened, said, read)
+    if counts is not None:
+        named = opened.class_names if own.kind == "zero_shot" else None
+        prompted = len(named) * len(prompts.templates(own.templates)) if named else 0
+        measure = _counted(measure, read, prompted, counts)
     return _marked(measure) if on_training_data else measure
 
 
@@ -66,13 +75,43 @@ def _marked(measure: evaluator.Measure) -> evaluator.Measure:
     return marked
 
 
-def in_run(config: ExperimentConfig, name: str, data: Mapping[str, shapes.DataShape]) -> evaluator.Measure:
+def _counted(
+    measure: evaluator.Measure, read: list[int], prompted: int, counts: tally.Tally
+) -> evaluator.Measure:
+    """Tells what each evaluation took.
+
+    Args:
+        measure: of `_of_kind`.
+        read: grows by the size of each batch that is read.
+        prompted: texts that name the classes.
+        counts: is told.
+    """
+
+    def counted(variables: Any) -> Mapping[str, float]:
+        began = time.monotonic()
+        read.clear()
+        values = measure(variables)
+        # An image is embedded once, whatever the number of its captions.
+        images, texts = int(values.get("images", sum(read))), int(values.get("pairs", prompted))
+        counts.add(evaluations=1, images=images, texts=texts, busy_seconds=time.monotonic() - began)
+        return values
+
+    return counted
+
+
+def in_run(
+    config: ExperimentConfig,
+    name: str,
+    data: Mapping[str, shapes.DataShape],
+    counts: tally.Tally | None = None,
+) -> evaluator.Measure:
     """Builds what one of a run's own evaluators computes.
 
     Args:
         config: the resolved configuration.
         name: of the evaluator.
         data: shapes of all data sets of the run.
+        counts: see `make_measure`.
 
     Raises:
         source.DataError: as `make_measure`.
@@ -80,7 +119,8 @@ def in_run(config: ExperimentConfig, name: str, data: Mapping[str, shapes.DataSh
     own = config.evaluation.evaluators[name]
     held = [data[other].held_out for other in data if config.data_sets[other].train_data == own.data]
     trained_on = any(name in shape.measured_by for shape in data.values())
-    return make_measure(config, own, next(iter(data.values())), None, next(iter(held), None), trained_on)
+    shape, held_out = next(iter(data.values())), next(iter(held), None)
+    return make_measure(config, own, shape, None, held_out, trained_on, counts)
 
 
 def _of_kind(
@@ -89,6 +129,7 @@ def _of_kind(
     data: shapes.DataShape,
     opened: source.Source,
     said: FirstLines | None,
+    read: list[int],
 ) -> evaluator.Measure:
     if opened.image_shape != data.image_shape:
         raise source.DataError(
@@ -103,7 +144,13 @@ def _of_kind(
             said.say(remark)
         opened = classes.in_order_of(opened, data.classes, whose)
     model = networks.make_models(config, data)["learner"]
-    batches = evaluator.whole_data_set(opened, size)
+    whole = evaluator.whole_data_set(opened, size)
+
+    def batches() -> Iterator[Mapping[str, np.ndarray]]:
+        for batch in whole():
+            read.append(len(batch["id"]))
+            yield batch
+
     if own.kind == "accuracy":
         return evaluator.classification_accuracy(
             model, learning.make_task(config), batches, data.classes.names
