@@ -27,6 +27,7 @@ COMMANDS = (
     "logs",
     "compare",
     "sweep",
+    "plan",
     "data",
     "setup",
     "doctor",

@@ -44,7 +44,7 @@ def test_a_run_pays_for_its_reference_in_three_ways(make_run, make_selecting):
 
 
 def test_a_chosen_baseline_pays_in_the_same_way(make_run, make_selecting):
-    runs = [make_selecting("c0", 0), make_run("e", policy="easy_reference")]
+    runs = [make_selecting("c0", 0), make_run("e", policy="easy_reference", speed=2.0)]
     table = rows(comparison.compare(runs, baseline=runs[0]))
     base, row = table["classact", 0], table["easy_reference", 0]
     assert base.saving_free == pytest.approx(0)

@@ -1,0 +1,173 @@
+"""How fast each part of a run is on this machine, alone: for `classact plan --measure`.
+
+Each function works for about so many seconds, after what it needs to begin (compiling, opening
+data, starting a server), and writes nothing but into a temporary directory of its own.
+"""
+
+import itertools
+import pathlib
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from classact import environments
+from classact.data import stream
+from classact.experiments.config import DataSetConfig, ExperimentConfig
+from classact.launch.assembly.parts import learning, networks, shapes, sources
+from classact.nodes import batches as batches_lib
+from classact.nodes import mesh as mesh_lib
+from classact.nodes import scoring, training
+from classact.replay import dataset, server_process, tables, writer
+from classact.replay.config import EXAMPLES_TABLE, TableConfig
+from classact.selection import policies, race
+
+_NEXT_SECONDS = 1.0
+
+Batch = dict[str, np.ndarray]
+
+
+def learner(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], seconds: float) -> float:
+    """Seconds of an update of all models that the learner trains, with this process's devices."""
+    trained = learning.trained_models(config, next(iter(data.values())))
+    mesh = mesh_lib.make_mesh(config.mesh.fsdp)
+    update = training.make_update(
+        trained, learning.make_task(config, mesh), mesh, config.gradient_accumulation
+    )
+    state = training.init_state(trained, config.seed, mesh)
+
+    def placed(name: str, size: int) -> Mapping[str, jax.Array]:
+        return batches_lib.to_device(_examples(data[name], size), mesh).batch
+
+    sets = config.data_sets.items()
+    sub = {name: placed(name, own.batch_size) for name, own in sets}
+    whole = {name: placed(name, own.reference.super_batch) for name, own in sets if own.reference.super_batch}
+
+    def step() -> None:
+        nonlocal state
+        state, metrics = update(state, sub, whole)
+        jax.block_until_ready(metrics)
+
+    return 1 / _per_second(step, seconds)
+
+
+def scorings(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], seconds: float) -> float:
+    """Examples per second of one inference server's computation, of the first data set that is scored."""
+    name, own = _scored(config)
+    mesh = mesh_lib.local_mesh()
+    policy = policies.get(own.policy)
+    # Not `role_models`: the reference need not be there yet.
+    chosen = {"online": config.learner if policy.online == "learner" else config.scorer}
+    models = {
+        role: networks.make_model(chosen.get(role, config.scorer), config, data[name])
+        for role in ("online", "reference")
+        if getattr(policy, role) is not None
+    }
+    score = scoring.make_scorer(policy, learning.make_task(config), models)
+    variables = {role: jax.jit(model.init)(jax.random.key(0)) for role, model in models.items()}
+    variables = mesh_lib.everywhere(mesh, jax.device_get(variables))
+    devices = mesh.size if mesh is not None else 1
+    size = -(-own.inference.batch_size // devices) * devices
+    fields = batches_lib.device_fields(_examples(data[name], size))
+    batch = {**fields, "valid": np.ones(size, bool)}
+
+    def answer() -> None:
+        np.asarray(score(variables, mesh_lib.place(mesh, batch)))
+
+    return size * _per_second(answer, seconds)
+
+
+def reads(config: ExperimentConfig, seconds: float) -> float:
+    """Examples per second that one run loop reads, decodes and turns into tokens, of the slowest data set.
+
+    Raises:
+        source.DataError: if data cannot be read.
+    """
+    found = []
+    for own in config.data_sets.values():
+        opened = sources.open_train_source(config, own)
+        examples = stream.IIDStream(opened, min(own.super_batch_size, opened.num_examples), config.seed)
+        rate = _per_second(examples.__next__, seconds / len(config.data_sets))
+        found.append(rate * min(own.super_batch_size, opened.num_examples))
+    return min(found)
+
+
+def inserts(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], seconds: float) -> float:
+    """Inserts per second of one replay server, with a writer and a reader in this process.
+
+    Raises:
+        EnvironmentMissingError: if there is no Python with Reverb.
+        ReplayServerError: if the server does not begin.
+    """
+    name, own = _scored(config)
+    codec = data[name].codec
+    table = TableConfig(
+        batch_size=own.batch_size,
+        samples_per_insert=own.batch_size / own.super_batch_size,
+        capacity=4 * own.super_batch_size,
+    )
+    batch = _examples(data[name], own.super_batch_size)
+    keep, weights = np.ones(own.super_batch_size, bool), np.zeros(own.super_batch_size)
+    clock, rng, stop = race.Clock((0.0,)), np.random.default_rng(0), threading.Event()
+    with tempfile.TemporaryDirectory() as folder:
+        socket = pathlib.Path(folder) / "socket"
+        made = tables.make_tables(table, codec.num_bytes)
+        spec = server_process.ServerSpec(made, socket, pathlib.Path(folder) / "tables")
+        with server_process.ServerProcess(
+            server_process.command(spec, environments.replay_python())
+        ) as process:
+            process.wait_ready()
+            address = f"unix:{socket}"
+            reading = threading.Thread(target=_read, args=(address, codec, own.batch_size, stop), daemon=True)
+            reading.start()
+            out = writer.ReplayWriter(
+                address, codec, (EXAMPLES_TABLE,), stop, compression=own.replay.compression
+            )
+
+            def insert() -> None:
+                out.write(batch, lambda rows: clock.keys(weights[rows], rng), keep)
+
+            rate = own.super_batch_size * _per_second(insert, seconds)
+            stop.set()
+            out.close()
+            reading.join(timeout=10.0)
+    return rate
+
+
+def _read(address: str, codec: object, batch_size: int, stop: threading.Event) -> None:
+    """Takes what the rate limiter gives, until `stop`."""
+    source = dataset.ReplayDataset([address], EXAMPLES_TABLE, codec, batch_size, stop)  # type: ignore[arg-type]
+    while not stop.is_set():
+        try:
+            source.next(_NEXT_SECONDS)
+        except dataset.ReplayTimeoutError:
+            continue
+    source.close()
+
+
+def _scored(config: ExperimentConfig) -> tuple[str, DataSetConfig]:
+    return next((name, own) for name, own in config.data_sets.items() if policies.get(own.policy).scores)
+
+
+def _examples(data: shapes.DataShape, size: int) -> Batch:
+    """Examples of a data set's shapes; random pixels, label 0 and empty texts."""
+    zeros = data.codec.unpack(np.zeros((size, data.codec.num_bytes), np.uint8))
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, zeros["image"].shape, np.uint8)
+    return {**{name: np.array(array) for name, array in zeros.items()}, "image": image}
+
+
+def _per_second(work: Callable[[], object], seconds: float) -> float:
+    """How often something is done in a second, after three times to begin with."""
+    for _ in range(3):
+        work()
+    began = time.monotonic()
+    for number in itertools.count(1):
+        work()
+        elapsed = time.monotonic() - began
+        if elapsed >= seconds:
+            return number / elapsed
+    raise AssertionError("unreachable")

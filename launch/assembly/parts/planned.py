@@ -1,0 +1,205 @@
+"""From a configuration to what `experiments/plan.py` and `needs.py` take; nothing is trained."""
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+
+from classact.experiments import plan
+from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig, ModelConfig
+from classact.launch.assembly.parts import class_meaning, costs, networks, shapes, sources
+from classact.launch.assembly.parts.first_lines import FirstLines
+from classact.models import cost, transformer
+from classact.replay import records
+from classact.selection import policies
+
+# What stands for a reference that is not trained yet.
+UNTRAINED = "a reference that is not trained yet"
+_RATIOS = (0.5, 0.33, 0.25)
+# The same score with a small online model in place of the learner.
+_WITH_PROXY = {"rho": "classact_ho", "learnability": "classact"}
+
+
+def opened_shapes(config: ExperimentConfig, said: FirstLines) -> dict[str, shapes.DataShape]:
+    """Opens each data set to learn its shape.
+
+    Raises:
+        source.DataError: if one cannot be opened.
+        ConfigError: if they differ in what one model is built for.
+    """
+    data = {
+        name: shapes.data_shape(config, sources.open_train_source(config, own))
+        for name, own in config.data_sets.items()
+    }
+    (first, shape), *others = data.items()
+    for name, other in others:
+        if shape.image_shape != other.image_shape:
+            raise ConfigError(
+                f"data_sets {first} and {name} differ in image_shape: one model learns from both"
+            )
+    return class_meaning.agreed(config, data, None, said)
+
+
+def stated_shapes(
+    config: ExperimentConfig, image_shape: tuple[int, int, int], num_classes: int
+) -> dict[str, shapes.DataShape]:
+    """Shapes of data that are not here.
+
+    Args:
+        config: the resolved configuration; a contrastive task's tokenizer is loaded.
+        image_shape: (H, W, C) in pixels.
+        num_classes: K; not used by a contrastive task.
+    """
+    example: dict[str, np.ndarray] = {
+        "id": np.zeros(1, np.int64),
+        "image": np.zeros((1, *image_shape), np.uint8),
+    }
+    vocab_size = end_id = 0
+    if config.task == "contrastive":
+        tokenizer = sources.make_tokenizer(config)
+        vocab_size, end_id, num_classes = tokenizer.vocab_size, tokenizer.end_id, 0
+        example["text"] = np.zeros((1, config.contrastive.context_length), np.int32)
+    else:
+        example["label"] = np.zeros(1, np.int32)
+    codec = records.RecordCodec(example)
+    shape = shapes.DataShape("stated images", 0, num_classes, image_shape, codec, vocab_size, end_id)
+    return dict.fromkeys(config.data_sets, shape)
+
+
+def is_trained(own: DataSetConfig) -> bool:
+    """Whether a data set's fixed reference is there."""
+    return (pathlib.Path(own.reference.checkpoint) / "config.json").is_file()
+
+
+def make_setting(
+    config: ExperimentConfig,
+    data: Mapping[str, shapes.DataShape],
+    uniform_steps: int = 0,
+    reference_steps: int = 0,
+) -> plan.Setting:
+    """Counts a configuration's costs and sizes.
+
+    Args:
+        config: the resolved configuration.
+        data: shapes of each data set.
+        uniform_steps: updates of the uniform run to be held against; 0: as many as this one's.
+        reference_steps: updates of a reference that is not trained yet, on the data set's batches;
+            0: as many as the uniform run's, as the paper's formula has it.
+
+    Raises:
+        ConfigError: if a model cannot be built.
+        ValueError: if its MACs cannot be counted.
+        curves.RunError: if a reference's run is damaged.
+    """
+    shape = next(iter(data.values()))
+    models = networks.make_models(config, shape)
+    learner = _network(config.learner, config, shape)
+    scorer = _network(config.scorer, config, shape) if {"online", "reference"} & set(models) else None
+    uniform_steps = uniform_steps or config.steps
+    paid: set[str] = set()
+    data_sets = []
+    for name, own in config.data_sets.items():
+        policy = policies.get(own.policy)
+        before = 0.0
+        if policy.reference == "fixed" and own.reference.checkpoint not in paid:
+            paid.add(own.reference.checkpoint)
+            assert scorer is not None
+            steps = reference_steps or uniform_steps
+            before = own.reference.pretraining_macs
+            if before < 0 and is_trained(own):
+                before = costs.pretraining_macs(config, own, data[name])
+            elif before < 0:
+                before = steps * own.batch_size * scorer.update_macs
+        data_sets.append(
+            plan.DataSetPlan(
+                name,
+                policy,
+                own.batch_size,
+                own.super_batch_size,
+                own.reference.super_batch,
+                before,
+                data[name].codec.num_bytes,
+                own.replay.capacity,
+                own.replay.shards,
+                own.inference.servers,
+                own.inference.servers * own.inference.run_loops,
+            )
+        )
+    return plan.Setting(config.steps, uniform_steps, learner, scorer, tuple(data_sets))
+
+
+def _network(model: ModelConfig, config: ExperimentConfig, data: shapes.DataShape) -> plan.Network:
+    made = networks.make_model(model, config, data)
+    counted = costs.of_model(made, config, data)
+    variables = jax.eval_shape(lambda: made.init(jax.random.key(0)))
+    return plan.Network(model.model, counted.forward, counted.update, cost.count_parameters(variables))
+
+
+def alternatives(
+    config: ExperimentConfig, data: Mapping[str, shapes.DataShape], setting: plan.Setting
+) -> list[plan.Alternative]:
+    """What could be instead: smaller scorers of the registry, lower ratios, a small online model.
+
+    A reference of another size costs as many updates as this one.
+    """
+    shape = next(iter(data.values()))
+    scorers: list[tuple[tuple[tuple[str, str], ...], plan.Network | None]] = [((), setting.scorer)]
+    for model in _smaller(config):
+        network = _network(model, config, shape)
+        largest = (setting.scorer or setting.learner).forward_macs
+        if network.forward_macs < largest:
+            scorers.append(((("scorer.model", model.model),), network))
+    found = []
+    for (changes, scorer), ratio, proxied in itertools.product(scorers, (None, *_RATIOS), (False, True)):
+        if setting.scorer is None and scorer is not None and not proxied:
+            continue
+        changed = [_changed(item, setting.scorer, scorer, ratio, proxied) for item in setting.data_sets]
+        if any(item is None for item in changed):
+            continue
+        parts = tuple(item for item in changed if item is not None)
+        more = ((("filter_ratio", f"{ratio:g}"),) if ratio else ()) + (_proxied(setting) if proxied else ())
+        if changes or more:
+            other = dataclasses.replace(setting, scorer=scorer, data_sets=parts)
+            found.append(plan.Alternative((*changes, *more), other))
+    return found
+
+
+def _smaller(config: ExperimentConfig) -> Iterator[ModelConfig]:
+    options = config.scorer.options if config.scorer.model.startswith("vit_") else {}
+    for size in transformer.SIZES:
+        text_model = f"text_{size}" if config.task == "contrastive" else ""
+        yield ModelConfig(f"vit_{size}", text_model, options)
+
+
+def _proxied(setting: plan.Setting) -> tuple[tuple[str, str], ...]:
+    names = dict.fromkeys(
+        _WITH_PROXY[i.policy.name] for i in setting.data_sets if i.policy.name in _WITH_PROXY
+    )
+    return tuple(("policy", name) for name in names)
+
+
+def _changed(
+    item: plan.DataSetPlan,
+    own: plan.Network | None,
+    scorer: plan.Network | None,
+    ratio: float | None,
+    proxied: bool,
+) -> plan.DataSetPlan | None:
+    """A data set with these changes; None if one of them changes nothing, or cannot be."""
+    if ratio is not None:
+        smaller = round(item.batch_size / (1 - ratio))
+        if not item.policy.scores or smaller >= item.super_batch_size:
+            return None
+        item = dataclasses.replace(item, super_batch_size=smaller)
+    if proxied:
+        if item.policy.name not in _WITH_PROXY:
+            return None
+        item = dataclasses.replace(item, policy=policies.get(_WITH_PROXY[item.policy.name]))
+    if own is not None and scorer is not None:
+        # On as many examples as the one that it replaces.
+        factor = scorer.update_macs / own.update_macs
+        item = dataclasses.replace(item, pretraining_macs=item.pretraining_macs * factor)
+    return item
