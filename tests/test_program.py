@@ -99,6 +99,29 @@ def test_classact_runs_and_leaves_what_the_contract_says(place, launch):
     learner = lines_of(place, name, "learner")
     assert [line["step"] for line in learner] == [10, 20, 30, 40, 50, 60]
     assert all(set(line) >= LINE_NAMES for line in learner)
+    counts = result["counts"]
+    assert counts["updates"] == 60 and counts["updates_redone"] == 0
+    scored = counts["examples"]["online"].pop("scored")
+    # Not only what came into the tables before the last update: all that the servers computed.
+    assert scored % 64 == 0 and learner[-1]["replay/inserts"] <= scored <= 60 * 64 + 256 + 2 * 3 * 64
+    assert counts["examples"] == {
+        "learner": {"evaluated_images": counts["evaluations"] * 359, "trained": 60 * 32},
+        "online": {"trained": 60 * 32},
+        "reference": {"scored": scored},
+    }
+    assert counts["evaluations"] == len(lines_of(place, name, "evaluator-test"))
+    spent = result["ledger"]
+    assert spent["scoring_macs"] == 2 * scored * spent["scorer_forward_macs"]
+    evaluated = counts["examples"]["learner"]["evaluated_images"]
+    assert spent["evaluation_macs"] == evaluated * spent["learner_forward_macs"]
+    assert spent["padding_macs"] == spent["redone_macs"] == 0
+    assert result["reference_pretraining"] == {
+        str(place / "reference"): result_of(place, "reference")["ledger"]["total_macs"]
+    }
+    kinds = {"learner", "replay", "inference", "evaluator", "launcher"}
+    assert set(result["cpu_seconds_by_kind"]) == (kinds if launch == "processes" else {"one_process"})
+    assert sum(result["cpu_seconds_by_kind"].values()) == pytest.approx(result["cpu_seconds"])
+    assert result["gpu_seconds"] == 0 and result["gpu_seconds_by_kind"] == {}
     last = learner[-1]
     # The ratio of Appendix A.6, up to what the rate limiter lets writers run ahead.
     assert 0.5 * (last["replay/inserts"] - 1024) < last["replay/samples"] < 0.5 * last["replay/inserts"] + 1
@@ -136,6 +159,14 @@ def test_images_and_texts_of_two_data_sets(place, launch):
     assert final["eval/retrieval/pairs"] > 1000
     assert 0 <= final["eval/retrieval/t2i_r1"] <= final["eval/retrieval/t2i_r10"] <= 1
     assert 0 <= final["eval/icons/zero_shot_top1"] <= 1
+    counts = result_of(place, name)["counts"]["examples"]
+    # Each of two evaluations: all pairs and their images, and the images and the prompts of 50 classes.
+    once = final["eval/retrieval/images"] + final["eval/retrieval/pairs"]
+    assert counts["learner"]["evaluated_images"] + counts["learner"]["evaluated_texts"] > once
+    assert counts["learner"]["trained"] == 20 * (16 + 8) and counts["online"]["trained"] == 20 * 16
+    assert counts["reference"]["trained"] == 20 * 160
+    if launch == "synchronous":
+        assert counts["online"]["scored"] == counts["reference"]["scored"] == 20 * 32
     last = lines_of(place, name, "learner")[-1]
     assert last["train/examples"] == 10 * (16 + 8)
     assert last["train/pairs/loss"] != last["train/labels/loss"]

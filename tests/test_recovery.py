@@ -84,6 +84,13 @@ def test_a_run_goes_on_where_its_last_checkpoint_is(place):
     result = result_of(place, name)
     assert result["status"] == "completed" and result["steps"] == 120
     assert result["wall_seconds"] > stopped["wall_seconds"]
+    made = len((place / name / "trained_examples.jsonl").read_text().splitlines())
+    # The kill may have come between the two.
+    assert made - 120 <= result["counts"]["updates_redone"] <= made - 120 + 1
+    spent = result["ledger"]
+    each = 32 * spent["learner_update_macs"]
+    assert spent["redone_macs"] == result["counts"]["updates_redone"] * each > 0
+    assert spent["total_macs"] == 120 * each
     assert (place / name / "checkpoints" / f"damaged-{newest}").is_dir()
     assert not (place / name / "replay").exists()
     assert processes_of(place / name) == []

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from classact.models import cost, registry, transformer
+from classact.models import cost, registry, text, transformer, two_tower
 
 IMAGE = (224, 224, 3)
 
@@ -164,3 +164,56 @@ def test_a_while_loop_is_refused_only_if_it_contains_products():
     assert cost.count_macs(run(lambda x: x + 1), spec(3, 3)) == 0
     with pytest.raises(ValueError, match="'while'"):
         cost.count_macs(run(lambda x: x @ x), spec(3, 3))
+
+
+def remat_vit(name="vit_mu_2_1", **options):
+    image = (32, 32, 3)
+    return registry.create(name, num_classes=10, image_shape=image, patch_size=8, **options), image
+
+
+def test_what_keeps_everything_computes_nothing_again():
+    assert cost.recomputed_macs(*remat_vit()) == 0
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+def test_a_block_is_computed_again_but_for_its_last_product(pool):
+    model, image = remat_vit(remat=True, pool=pool)
+    size, tokens = transformer.SIZES["mu_2_1"], 16 + (pool == "cls")
+    width = size.width
+    products = 3 * width**2 + width**2 + width * size.mlp  # Of a token: qkv, out, mlp_in.
+    attention = 2 * tokens * width  # Weights of all keys, and the mean by them.
+    assert cost.recomputed_macs(model, image) == size.depth * tokens * (products + attention)
+
+
+def test_what_a_loop_and_a_jitted_function_recompute_is_found():
+    def layer(x, w):
+        return jnp.tanh(x @ w) @ w
+
+    def model_of(wrap):
+        def init(key):
+            return {"params": jnp.zeros((3, 8, 8)), "state": {}}
+
+        def apply(variables, batch, *, train, rng=None):
+            x = batch["image"].reshape(1, 8).astype(jnp.float32)
+            body = jax.jit(lambda x, w: (wrap(layer)(x, w), None))
+            x, _ = jax.lax.scan(body, x, variables["params"])
+            return {"logits": x}, variables["state"]
+
+        return registry.Model("own", init, apply)
+
+    # The first product of each of three layers; nothing needs the value of the second one.
+    assert cost.recomputed_macs(model_of(jax.checkpoint), (1, 8, 1)) == 3 * 8 * 8
+    assert cost.recomputed_macs(model_of(lambda layer: layer), (1, 8, 1)) == 0
+
+
+def test_texts_are_computed_again_as_images_are():
+    image, shape = remat_vit(remat=True)
+    texts = {
+        remat: two_tower.build(
+            image,
+            text.TextTransformer(text.size("text_mu_1_1"), 50, 7, 3, 10, True, jnp.float32, remat),
+        )
+        for remat in (False, True)
+    }
+    with_text, without = (cost.recomputed_macs(texts[remat], shape, 7) for remat in (True, False))
+    assert with_text > without == cost.recomputed_macs(image, shape)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from classact.nodes import inference_node, inference_server, metrics, parameters
+from classact.nodes import inference_node, inference_server, metrics, parameters, tally
 
 SOON = 10.0
 
@@ -76,6 +76,16 @@ def test_one_shape_for_requests_of_any_size(make_server):
         np.testing.assert_array_equal(scores.values, values)
         assert scores.step == -1
     assert scorer.shapes == [(8, 1)]
+
+
+def test_what_is_computed_is_counted_padding_beside_it(make_server, stop, tmp_path):
+    counts = tally.Tally(tmp_path, "inference-a-0", kind="scoring")
+    server = make_server(Scorer(), counts=counts)
+    for size in (3, 8, 1):
+        server.score(request(*range(size)))
+    (found,) = tally.read(tmp_path)
+    assert (found["examples"], found["slots"]) == (3 + 8 + 1, 3 * 8)
+    assert 0 < found["busy_seconds"] < SOON
 
 
 def test_padding_is_marked(make_server):

@@ -1,0 +1,186 @@
+"""What a run has computed, from its tallies, and that a plan says the same beforehand."""
+
+import dataclasses
+import json
+
+import pytest
+from on_digits import only, open_train, resolved
+
+from classact.experiments import base, plan, resolution
+from classact.launch.assembly.parts import costs, evaluators, learning, planned, shapes, sources
+from classact.nodes import checkpoints, tally, training
+
+SMALL = dict(learner__model="vit_mu_2_1", steps=10, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return shapes.data_shape(resolved(), open_train())
+
+
+@pytest.fixture
+def reference(tmp_path):
+    """A reference's run that says what it has cost."""
+    run = tmp_path / "reference"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps(resolved(batch_size=4).to_dict()))
+    (run / "result.json").write_text(json.dumps({"status": "completed", "ledger": {"total_macs": 5e9}}))
+    return run
+
+
+def account(config, data, workdir, steps=None):
+    return costs.account(config, dict.fromkeys(config.data_sets, data), workdir, steps or config.steps, {})
+
+
+def learner_of(config, data):
+    return costs.of_run(config, data)["learner"]
+
+
+@pytest.mark.parametrize(
+    "policy", ["easy_reference", "classact", "learnability", "classact_online", "hard_learner"]
+)
+@pytest.mark.parametrize("remat", [False, True])
+def test_a_plan_says_what_the_ledger_will(digits, reference, tmp_path, policy, remat):
+    """To the digit, of a run that scores no more than it needs, as a synchronous one."""
+    fixed = policy not in ("classact_online", "hard_learner")
+    changes = {"reference__checkpoint": str(reference)} if fixed else {}
+    config = resolved(policy=policy, learner__options={"remat": remat}, **SMALL, **changes)
+    setting = planned.make_setting(config, dict.fromkeys(config.data_sets, digits))
+    found = account(config, digits, tmp_path)["ledger"]
+    assert plan.predicted_ledger(setting) == found
+    assert (found["learner_update_macs"] > 3 * found["learner_forward_macs"]) is remat
+    assert found["reference_pretraining_macs"] == (5e9 if fixed else 0)
+
+
+def test_servers_count_what_they_computed(digits, reference, tmp_path):
+    config = resolved(policy="classact", reference__checkpoint=str(reference), **SMALL)
+    (name,) = config.data_sets
+    for node, of, examples, slots in (
+        ("inference-a-0", name, 100, 128),
+        ("inference-a-0", name, 50, 64),
+        ("inference-joined-x-0", name, 7, 16),
+        ("inference-b-0", "another", 999, 999),
+    ):
+        tally.Tally(tmp_path, node, kind="scoring", data_set=of).add(examples=examples, slots=slots)
+    found = account(config, digits, tmp_path)
+    scored = found["counts"]["examples"]
+    assert scored["online"]["scored"] == scored["reference"]["scored"] == 157
+    scorer = found["ledger"]["scorer_forward_macs"]
+    assert found["ledger"]["scoring_macs"] == 157 * 2 * scorer
+    assert found["ledger"]["padding_macs"] == (208 - 157) * 2 * scorer
+
+
+def test_updates_that_were_made_twice_are_told(digits, tmp_path):
+    config = resolved(**SMALL)
+    for first, last in ((0, 7), (5, 9), (8, 10)):
+        counts = tally.Tally(tmp_path, "learner", kind="training")
+        for step in range(first + 1, last + 1):
+            counts.add({"step": step}, updates=1)
+    found = account(config, digits, tmp_path)
+    assert found["counts"]["updates_redone"] == 7 + 4 + 2 - 10
+    assert found["ledger"]["redone_macs"] == 3 * 8 * found["ledger"]["learner_update_macs"]
+    # A run that is going on has made all of them once.
+    assert account(config, digits, tmp_path, steps=9)["counts"]["updates_redone"] == 3
+
+
+def test_a_run_of_an_earlier_version_counts_its_inserts(digits, reference, tmp_path):
+    config = resolved(policy="classact", reference__checkpoint=str(reference), **SMALL)
+    data = dict.fromkeys(config.data_sets, digits)
+    for inserts, scored in ((300, 300), (50, 160)):
+        found = costs.account(config, data, tmp_path, 10, {"replay/inserts": inserts})
+        assert found["counts"]["examples"]["online"]["scored"] == scored
+
+
+def test_a_reference_s_cost_is_stated_or_read_or_counted(digits, reference):
+    def paid(**changes):
+        config = resolved(policy="classact", reference__checkpoint=str(reference), **SMALL, **changes)
+        return costs.pretraining_macs(config, only(config), digits)
+
+    assert paid() == 5e9
+    assert (paid(reference__pretraining_macs=0.0), paid(reference__pretraining_macs=7e12)) == (0, 7e12)
+    # Its checkpoint alone was copied: its updates until then.
+    (reference / "result.json").unlink()
+    chosen = resolved(batch_size=4)
+    checkpointer = checkpoints.Checkpointer(reference / "checkpoints")
+    checkpointer.save(3, training.init_state(learning.trained_models(chosen, digits), 0))
+    checkpointer.close()
+    assert paid() == 3 * 4 * 3 * learner_of(chosen, digits).forward
+    config = resolved()
+    assert costs.pretraining_macs(config, only(config), digits) == 0
+
+
+def test_two_data_sets_pay_for_one_reference_once(digits, reference, tmp_path):
+    fields = base.get_config()
+    fields.patch_size, fields.learner.model, fields.scorer.model = 4, "vit_mu_2_1", "vit_mu_1_1"
+    fields.train_data, fields.reference.checkpoint = "digits", str(reference)
+    fields.data_sets = {name: base.data_set(fields) for name in ("a", "b")}
+    config = resolution.resolve(fields.to_dict())
+    found = account(config, digits, tmp_path)
+    assert found["reference_pretraining"] == {str(reference): 5e9}
+    assert found["ledger"]["reference_pretraining_macs"] == 5e9
+    setting = planned.make_setting(config, dict.fromkeys(config.data_sets, digits))
+    assert plan.predicted_ledger(setting) == found["ledger"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "images", "texts"), [("accuracy", 5, 0), ("retrieval", 3, 4), ("zero_shot", 5, 6)]
+)
+def test_evaluations_count_what_went_through_the_model(tmp_path, kind, images, texts):
+    counts = tally.Tally(tmp_path, "evaluator-test", kind="evaluation")
+    values = {"images": 3.0, "pairs": 4.0} if kind == "retrieval" else {}
+    read = []
+
+    def measure(variables):
+        read.extend((2, 3))
+        return values
+
+    counted = evaluators._counted(measure, read, 6 if kind == "zero_shot" else 0, counts)
+    for _ in range(2):
+        assert counted(None) == values
+    (found,) = tally.read(tmp_path)
+    assert (found["evaluations"], found["images"], found["texts"]) == (2, 2 * images, 2 * texts)
+
+
+def test_an_evaluator_counts_its_data_set(digits, tmp_path):
+    config = resolved(**SMALL)
+    (name,) = config.evaluation.evaluators
+    counts = tally.Tally(tmp_path, f"evaluator-{name}", kind="evaluation")
+    measure = evaluators.in_run(config, name, dict.fromkeys(config.data_sets, digits), counts)
+    state = training.init_state(learning.trained_models(config, digits), 0)
+    measure(state.variables()["learner"])
+    held = sources.open_eval_source(config, config.evaluation.evaluators[name]).num_examples
+    found = account(config, digits, tmp_path)
+    assert found["counts"]["evaluations"] == 1
+    assert found["counts"]["examples"]["learner"]["evaluated_images"] == held
+    assert found["ledger"]["evaluation_macs"] == held * learner_of(config, digits).forward
+
+
+def test_accelerators_are_busy_as_long_as_they_say(tmp_path):
+    def put(node, platform, **what):
+        path = tmp_path / tally.FOLDER / f"{node}.0.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"platform": platform, **what}))
+
+    put("inference-a-0", "gpu", kind="scoring", busy_seconds=3.0, devices=2)
+    put("inference-a-1", "gpu", kind="scoring", busy_seconds=1.0)
+    put("evaluator-test", "cpu", kind="evaluation", busy_seconds=9.0)
+    put("learner", "gpu", kind="training", devices=4, updates=20, step=20)
+    (tmp_path / "metrics").mkdir()
+    lines = [{"step": step, "train/step_seconds": 0.5} for step in (10, 20, 10)]
+    (tmp_path / "metrics" / "learner.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # What was undone was computed too.
+    assert costs.device_seconds(tmp_path) == {"inference": 7.0, "learner": 6.0}
+    put("learner", "cpu", kind="training", updates=20, step=20)
+    assert costs.device_seconds(tmp_path) == {"inference": 7.0}
+
+
+def test_costs_of_two_towers_are_those_of_each():
+    config = resolved(
+        task="contrastive", train_data="icon_pairs", patch_size=8, learner__model="vit_mu_2_1",
+        scorer__model="vit_mu_1_1",
+    )  # fmt: skip
+    data = planned.stated_shapes(config, (32, 32, 3), 0)[next(iter(config.data_sets))]
+    found = learner_of(config, data)
+    assert found.image > 0 and found.text > 0 and found.image + found.text == found.forward
+    assert found.update == 3 * found.forward
+    assert dataclasses.replace(found, recomputed=5).update == found.update + 5
