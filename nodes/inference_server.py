@@ -209,7 +209,8 @@ class InferenceServer:
         placed = mesh_lib.place(self._mesh, batch) if self._mesh is not None else batch
         if self._counts is not None:
             self._counts.add(examples=size, slots=self._batch_size)
-        return _Running(requests, step, self._score_batch(variables, placed, np.int32(step)), time.monotonic())
+        started = time.monotonic()
+        return _Running(requests, step, self._score_batch(variables, placed, np.int32(step)), started)
 
     def _finish(self, running: "_Running", statistics: "_Statistics") -> None:
         """Waits for a batch's scores and answers its requests."""

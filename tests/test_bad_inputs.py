@@ -36,6 +36,7 @@ CONFIGS = pathlib.Path(classification.__file__).parent
 SMALL = {"patch_size": 4, "learner.model": "vit_mu_1_1", "scorer.model": "vit_mu_1_1"}
 FIELDS = " ".join(f"--config.{name}={value}" for name, value in SMALL.items())
 TRAIN = f"train --config={CONFIGS}/classification.py --workdir=run {FIELDS} --config.train_data=digits"
+PLAN = f"plan --config={CONFIGS}/classification.py --config.train_data=digits"
 PAIRS = TRAIN.replace("classification.py", "image_text.py").replace("=digits", "=captioned_folder:pairs")
 # Where a held-out reference asks for the rest of the data.
 REST = "--config.train_split=rest --config.held_out=0.5"
@@ -220,6 +221,17 @@ COMMAND_LINE = [
     Case("logs of nothing", "logs --workdir=", ("--workdir is missing",)),
     Case("the last no lines", "logs --workdir=saved --last=0", ("--last=0", "positive integer")),
     Case("compare nothing", "compare", ("name at least one run directory",)),
+    Case("shared by nobody", "compare saved --reference-runs=0", ("--reference-runs=0", "positive integer")),
+    Case("plan nothing", "plan", ("--config=FILE.py is missing",)),
+    Case("plan an argument", f"{PLAN} steps=5", ("unexpected argument 'steps=5'",)),
+    Case(
+        "an update without end",
+        f"{PLAN} --step-seconds=inf",
+        ("--step-seconds=inf", "finite number"),
+    ),
+    Case("all updates saved", f"{PLAN} --speedup=1", ("--speedup=1.0", "below 1")),
+    Case("an image of no channels", f"{PLAN} --image=8x8", ("--image=8x8", "224x224x3")),
+    Case("classes of data", f"{PLAN} --classes=3", ("--classes", "only with --image")),
     Case("data of no name", "data --out=x", ("expected the name of a set, icons, got nothing",)),
     Case("data of another name", "data photos --out=x", ("expected the name of a set, icons", "photos")),
     Case("data to nowhere", "data icons", ("--out=DIR is missing",)),
@@ -234,6 +246,8 @@ def field(name, value, *words, command=TRAIN):
 
 ONE_FIELD = [
     field("policy", "clasact", "policy='clasact'", "did you mean classact"),
+    field("reference.pretraining_macs", 5.0, "reference.pretraining_macs=5.0", "-1 with policy 'uniform'"),
+    field("reference.pretraining_macs", -2.0, "reference.pretraining_macs=-2.0", "off the shelf"),
     field("policy", "no_such_module:mine", "there is no module no_such_module", "PYTHONPATH"),
     field("batch_size", 0, "batch_size=0", "at least 1"),
     field("filter_ratio", 1.0, "filter_ratio=1.0", "at least 0 and below 1"),

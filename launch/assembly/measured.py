@@ -66,7 +66,8 @@ def scorings(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], sec
         for role in ("online", "reference")
         if getattr(policy, role) is not None
     }
-    score = scoring.make_scorer(policy, learning.make_task(config), models)
+    weight = learning.online_weight(config, own)
+    score = scoring.make_scorer(policy, learning.make_task(config), models, weight)
     variables = {role: jax.jit(model.init)(jax.random.key(0)) for role, model in models.items()}
     variables = mesh_lib.everywhere(mesh, jax.device_get(variables))
     devices = mesh.size if mesh is not None else 1
@@ -75,7 +76,7 @@ def scorings(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], sec
     batch = {**fields, "valid": np.ones(size, bool)}
 
     def answer() -> None:
-        np.asarray(score(variables, mesh_lib.place(mesh, batch)))
+        np.asarray(score(variables, mesh_lib.place(mesh, batch), np.int32(0)))
 
     return size * _per_second(answer, seconds)
 

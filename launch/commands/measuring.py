@@ -82,18 +82,16 @@ def main(argv: Sequence[str]) -> None:
     from classact.launch.assembly.parts import planned
     from classact.launch.assembly.parts.first_lines import FirstLines
 
-    part, seconds = argv[0], float(argv[1])
+    measures = {
+        "step_seconds": lambda: measured.learner(config, data, seconds),
+        "scorings": lambda: measured.scorings(config, data, seconds),
+        "reads": lambda: measured.reads(config, seconds),
+        "inserts": lambda: measured.inserts(config, data, seconds),
+    }
+    measure_part, seconds = measures[argv[0]], float(argv[1])
     config = resolution.resolve(json.load(sys.stdin))
     data = planned.opened_shapes(config, FirstLines())
-    if part == "step_seconds":
-        rate = measured.learner(config, data, seconds)
-    elif part == "scorings":
-        rate = measured.scorings(config, data, seconds)
-    elif part == "reads":
-        rate = measured.reads(config, seconds)
-    else:
-        rate = measured.inserts(config, data, seconds)
-    print(f"{_MARK}{rate!r}", flush=True)
+    print(f"{_MARK}{measure_part()!r}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`classact plan`: what a configuration would cost and need, before it is trained."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -112,15 +113,19 @@ def make(fields: dict[str, Any], options: Options) -> "Plan | None":
     from classact.launch.commands import measuring
 
     _check(options)
-    remarks = _name_references(fields)
+    _name_references(fields)
     try:
         config = resolution.resolve(fields)
-        return _made(config, options, remarks)
+        return _made(config, options)
     except (ConfigError, DataError, RunError, measuring.MeasureError) as error:
         raise arguments.UsageError(str(error)) from None
 
 
 def _check(options: Options) -> None:
+    for name in ("step_seconds", "tflops"):
+        if not math.isfinite(getattr(options, name)):
+            flag = name.replace("_", "-")
+            raise arguments.UsageError(f"--{flag}={getattr(options, name)}: expected a finite number")
     if options.speedup is not None and not -1 < options.speedup < 1:
         raise arguments.UsageError(f"--speedup={options.speedup}: expected a share of the updates below 1")
     if options.image and not _IMAGE.fullmatch(options.image):
@@ -131,8 +136,8 @@ def _check(options: Options) -> None:
         raise arguments.UsageError("--classes: only with --image; else the data say it")
 
 
-def _name_references(fields: dict[str, Any]) -> list[str]:
-    """Puts a name where a policy's reference is not said, and tells of those that are not there."""
+def _name_references(fields: dict[str, Any]) -> None:
+    """Puts a name where a policy's reference is not said: it need not be trained yet."""
     from classact.launch.assembly.parts import planned
     from classact.selection import policies
 
@@ -144,10 +149,9 @@ def _name_references(fields: dict[str, Any]) -> list[str]:
             continue
         if fixed and not own["reference"]["checkpoint"]:
             own["reference"]["checkpoint"] = planned.UNTRAINED
-    return []
 
 
-def _made(config: "ExperimentConfig", options: Options, remarks: list[str]) -> "Plan | None":
+def _made(config: "ExperimentConfig", options: Options) -> "Plan | None":
     from classact.experiments import needs, plan, plan_text
     from classact.launch.assembly.parts import planned
     from classact.launch.assembly.parts.first_lines import FirstLines
@@ -167,14 +171,15 @@ def _made(config: "ExperimentConfig", options: Options, remarks: list[str]) -> "
         setting = planned.make_setting(config, data, options.uniform_steps, options.reference_steps)
     except ValueError as error:
         raise arguments.UsageError(str(error)) from None
-    for name, own in config.data_sets.items():
-        if policies.get(own.policy).reference == "fixed" and not planned.is_trained(own):
-            steps = options.reference_steps or setting.uniform_steps
-            if own.reference.pretraining_macs < 0:
-                remarks.append(
-                    f"the reference of {name} is not trained yet; counted are {steps:,} updates of "
-                    f"{own.batch_size:,} (--reference-steps)"
-                )
+    steps = options.reference_steps or setting.uniform_steps
+    remarks = [
+        f"the reference of {name} is not trained yet; counted are {steps:,} updates of {own.batch_size:,} "
+        "(--reference-steps)"
+        for name, own in config.data_sets.items()
+        if policies.get(own.policy).reference == "fixed"
+        and own.reference.pretraining_macs < 0
+        and not planned.is_trained(own)
+    ]
     rates = needs.Rates(accelerator_flops=options.tflops * 1e12)
     measured: Mapping[str, float] = {}
     step_seconds, step_source = options.step_seconds, "--step-seconds"

@@ -147,15 +147,13 @@ def alternatives(
     """
     shape = next(iter(data.values()))
     scorers: list[tuple[tuple[tuple[str, str], ...], plan.Network | None]] = [((), setting.scorer)]
-    for model in _smaller(config):
+    for model in _from_small_to_large(config) if setting.scorer else ():
         network = _network(model, config, shape)
-        largest = (setting.scorer or setting.learner).forward_macs
-        if network.forward_macs < largest:
-            scorers.append(((("scorer.model", model.model),), network))
+        if network.forward_macs >= setting.scorer.forward_macs:
+            break
+        scorers.append(((("scorer.model", model.model),), network))
     found = []
     for (changes, scorer), ratio, proxied in itertools.product(scorers, (None, *_RATIOS), (False, True)):
-        if setting.scorer is None and scorer is not None and not proxied:
-            continue
         changed = [_changed(item, setting.scorer, scorer, ratio, proxied) for item in setting.data_sets]
         if any(item is None for item in changed):
             continue
@@ -167,9 +165,14 @@ def alternatives(
     return found
 
 
-def _smaller(config: ExperimentConfig) -> Iterator[ModelConfig]:
+def _from_small_to_large(config: ExperimentConfig) -> Iterator[ModelConfig]:
     options = config.scorer.options if config.scorer.model.startswith("vit_") else {}
-    for size in transformer.SIZES:
+
+    def of_token(size: str) -> int:
+        own = transformer.SIZES[size]
+        return own.depth * own.width * (4 * own.width + 2 * own.mlp)
+
+    for size in sorted(transformer.SIZES, key=of_token):
         text_model = f"text_{size}" if config.task == "contrastive" else ""
         yield ModelConfig(f"vit_{size}", text_model, options)
 
