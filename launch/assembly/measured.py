@@ -81,15 +81,15 @@ def scorings(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], sec
     return size * _per_second(answer, seconds)
 
 
-def reads(config: ExperimentConfig, seconds: float) -> float:
+def reads(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], seconds: float) -> float:
     """Examples per second that one run loop reads, decodes and turns into tokens, of the slowest data set.
 
     Raises:
         source.DataError: if data cannot be read.
     """
     found = []
-    for own in config.data_sets.values():
-        opened = sources.open_train_source(config, own)
+    for name, own in config.data_sets.items():
+        opened = sources.open_train_source(config, own, known=data[name].classes)
         examples = stream.IIDStream(opened, min(own.super_batch_size, opened.num_examples), config.seed)
         rate = _per_second(examples.__next__, seconds / len(config.data_sets))
         found.append(rate * min(own.super_batch_size, opened.num_examples))

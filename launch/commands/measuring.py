@@ -82,16 +82,17 @@ def main(argv: Sequence[str]) -> None:
     from classact.launch.assembly.parts import planned
     from classact.launch.assembly.parts.first_lines import FirstLines
 
-    measures = {
-        "step_seconds": lambda: measured.learner(config, data, seconds),
-        "scorings": lambda: measured.scorings(config, data, seconds),
-        "reads": lambda: measured.reads(config, seconds),
-        "inserts": lambda: measured.inserts(config, data, seconds),
-    }
-    measure_part, seconds = measures[argv[0]], float(argv[1])
+    part, seconds = argv[0], float(argv[1])
     config = resolution.resolve(json.load(sys.stdin))
     data = planned.opened_shapes(config, FirstLines())
-    print(f"{_MARK}{measure_part()!r}", flush=True)
+    measures = {
+        "step_seconds": measured.learner,
+        "scorings": measured.scorings,
+        "reads": measured.reads,
+        "inserts": measured.inserts,
+    }
+    rate = measures[part](config, data, seconds)
+    print(f"{_MARK}{rate!r}", flush=True)
 
 
 if __name__ == "__main__":

@@ -147,9 +147,10 @@ def alternatives(
     """
     shape = next(iter(data.values()))
     scorers: list[tuple[tuple[tuple[str, str], ...], plan.Network | None]] = [((), setting.scorer)]
-    for model in _from_small_to_large(config) if setting.scorer else ():
+    own_macs = setting.scorer.forward_macs if setting.scorer else 0.0
+    for model in _from_small_to_large(config) if own_macs else ():
         network = _network(model, config, shape)
-        if network.forward_macs >= setting.scorer.forward_macs:
+        if network.forward_macs >= own_macs:
             break
         scorers.append(((("scorer.model", model.model),), network))
     found = []

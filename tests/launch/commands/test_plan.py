@@ -153,7 +153,7 @@ def test_each_part_is_measured_by_itself(classact):
     config, data = classact
     assert 0 < measured.learner(config, data, 0.1) < 10
     assert measured.scorings(config, data, 0.1) > 1
-    assert measured.reads(config, 0.1) > 100
+    assert measured.reads(config, data, 0.1) > 100
     environments.replay_python()
     assert measured.inserts(config, data, 0.5) > 100
 
