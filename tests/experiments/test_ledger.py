@@ -1,3 +1,6 @@
+import pathlib
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -226,3 +229,9 @@ def test_a_run_of_no_updates_has_a_ledger():
 def test_impossible_counts_are_named(policy, changes, message):
     with pytest.raises(ValueError, match=message):
         ledger.run_ledger(policies.get(policy), **(COUNTS | changes))
+
+
+def test_the_page_names_every_key():
+    page = (pathlib.Path(ledger.__file__).parents[1] / "docs" / "ledger.md").read_text()
+    named = set(re.findall(r"`([a-z_]+)`", page))
+    assert set(ledger.run_ledger(policies.get("classact"), **COUNTS)) <= named
