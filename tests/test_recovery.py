@@ -91,6 +91,12 @@ def test_a_run_goes_on_where_its_last_checkpoint_is(place):
     each = 32 * spent["learner_update_macs"]
     assert spent["redone_macs"] == result["counts"]["updates_redone"] * each > 0
     assert spent["total_macs"] == 120 * each
+    # Of both sessions that have left a result.
+    assert sum(result["cpu_seconds_by_kind"].values()) == pytest.approx(result["cpu_seconds"])
+    assert all(
+        seconds > stopped["cpu_seconds_by_kind"].get(kind, 0.0)
+        for kind, seconds in result["cpu_seconds_by_kind"].items()
+    )
     assert (place / name / "checkpoints" / f"damaged-{newest}").is_dir()
     assert not (place / name / "replay").exists()
     assert processes_of(place / name) == []

@@ -59,11 +59,12 @@ def earlier(config: ExperimentConfig, workdir: pathlib.Path) -> Earlier | None:
         return None
     _check_same(json.loads(json.dumps(config.to_dict())), theirs, workdir)
     result = _read(workdir / "result.json") or {}
+    by_kind = result.get("cpu_seconds_by_kind")
     return Earlier(
         result.get("status") == "completed",
         float(result.get("wall_seconds", 0.0)),
         float(result.get("cpu_seconds", 0.0)),
-        result.get("cpu_seconds_by_kind") or {},
+        by_kind if isinstance(by_kind, dict) else {},
     )
 
 

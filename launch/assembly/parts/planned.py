@@ -13,6 +13,7 @@ from classact.experiments.config import ConfigError, DataSetConfig, ExperimentCo
 from classact.launch.assembly.parts import class_meaning, costs, networks, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.models import cost, transformer
+from classact.nodes import checkpoints
 from classact.replay import records
 from classact.selection import policies
 
@@ -70,8 +71,10 @@ def stated_shapes(
 
 
 def is_trained(own: DataSetConfig) -> bool:
-    """Whether a data set's fixed reference is there."""
-    return (pathlib.Path(own.reference.checkpoint) / "config.json").is_file()
+    """Whether a data set's fixed reference is there: its run has ended, or has left a checkpoint."""
+    run = pathlib.Path(own.reference.checkpoint)
+    there = (run / "result.json").is_file() or checkpoints.latest_step(run / "checkpoints") is not None
+    return (run / "config.json").is_file() and there
 
 
 def make_setting(

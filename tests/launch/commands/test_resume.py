@@ -57,9 +57,16 @@ def test_where_and_how_fast_it_runs_may_be_another(run, changes):
 def test_a_run_of_a_version_without_a_field_goes_on_as_it_was(run):
     recorded = resolved().to_dict()
     for group in (recorded, *recorded["data_sets"].values()):
-        del group["selection"]
+        del group["selection"], group["reference"]["pretraining_macs"]
     (run / "config.json").write_text(json.dumps({**recorded, "launch": "processes"}))
     assert resume.earlier(resolved(), run) is not None
+
+
+def test_what_a_reference_has_cost_may_be_said_later(run):
+    reference = {"checkpoint": "somewhere", "super_batch": 0, "learning_rate_factor": 2.0}
+    (run / "config.json").write_text(json.dumps(resolved(policy="classact", reference=reference).to_dict()))
+    stated = {**reference, "pretraining_macs": 0.0}
+    assert resume.earlier(resolved(policy="classact", reference=stated), run) is not None
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,15 @@ def learner_of(config, data):
 
 
 @pytest.mark.parametrize(
-    "policy", ["easy_reference", "classact", "learnability", "classact_online", "hard_learner"]
+    ("policy", "remat"),
+    [
+        ("easy_reference", False),
+        ("classact", True),
+        ("learnability", False),
+        ("classact_online", False),
+        ("hard_learner", False),
+    ],
 )
-@pytest.mark.parametrize("remat", [False, True])
 def test_a_plan_says_what_the_ledger_will(digits, reference, tmp_path, policy, remat):
     """To the digit, of a run that scores no more than it needs, as a synchronous one."""
     fixed = policy not in ("classact_online", "hard_learner")
