@@ -33,6 +33,8 @@ _REQUIRES = [
     "pillow>=12.0,<14",
     "protobuf>=6.33,<8",
     "psutil>=7.1",
+    # Parquet, which score files are.
+    "pyarrow>=22,<26",
     "pyzmq>=27.1,<28",
     "rich>=14.0",
     "scikit-learn>=1.7,<2",

@@ -111,7 +111,7 @@ def updates_of(run: pathlib.Path) -> Updates:
         while found and next(reversed(found)) >= step:
             found.popitem()
             repeated += 1
-        (found[step],) = record.values()
+        (found[step],) = (ids for name, ids in record.items() if "/" not in name)
     return Updates(found, repeated)
 
 

@@ -8,6 +8,7 @@ import ml_collections
 DATA_SET_FIELDS = (
     "policy", "batch_size", "filter_ratio", "temperature", "selection", "weight", "train_data",
     "label_noise", "caption_noise", "held_out", "train_split", "reference", "replay", "inference",
+    "top_share", "curriculum",
 )  # fmt: skip
 
 
@@ -166,6 +167,9 @@ def get_config() -> ml_collections.ConfigDict:
             "reference": {
                 # Run directory of a trained reference, for policies with a fixed one.
                 "checkpoint": "",
+                # In its place, a folder of `classact score`: the reference's loss on each example
+                # is read and not computed (docs/amortised.md).
+                "scores": "",
                 # Of `classact_online`, whose reference is trained in the run: the examples of
                 # each of its updates, drawn IID; rounded up to whole super-batches of scored
                 # examples. 0: 10 · batch_size.
@@ -175,6 +179,27 @@ def get_config() -> ml_collections.ConfigDict:
                 # What training the fixed reference has cost, in MACs, for the ledger alone; -1: what
                 # the run of its checkpoint says; 0: nothing, as of a model taken off the shelf.
                 "pretraining_macs": -1.0,
+            },
+            # ── Of `top_share`, which scores nothing: it trains, uniformly, on the best share of the
+            # data by what was scored before the run, as offline curation does.
+            "top_share": {
+                # Share of the examples that is kept, above 0 to 1.
+                "share": 0.5,
+                # Which are best: "hard", the highest losses of `scores`; "easy", the lowest;
+                # "learnability", the highest of `scores` minus `reference_scores`.
+                "by": "hard",
+                # Folders of `classact score`; for "learnability" a learner's and a reference's.
+                "scores": "",
+                "reference_scores": "",
+            },
+            # ── Of `curriculum`, which scores nothing: it trains on the examples that another run
+            # has trained on, update by update.
+            "curriculum": {
+                # Directory of a run that had `record_examples`, or such a file. `batch_size` must
+                # be that run's, and `steps` at most its.
+                "record": "",
+                # What that run calls the data set; empty: as this one, or its only one.
+                "data_set": "",
             },
             # ── The replay: the buffer of scored examples that the learner draws from, each
             # at most once.
@@ -221,8 +246,8 @@ def get_config() -> ml_collections.ConfigDict:
             # Updates between checkpoints, from which a run that was interrupted is resumed;
             # 0: only at the end, or when it is stopped. Each takes disk and some time.
             "checkpoint_every": 250,
-            # Whether to write which examples each update was made from, by their ids, to
-            # `trained_examples.jsonl` (of several hosts: the first one's).
+            # Whether to write which examples each update was made from, by their ids, and their
+            # scores to `trained_examples.jsonl` (of several hosts: the first one's).
             "record_examples": False,
             # If the learner gets no batch of a data set for so long, in seconds, what should
             # deliver it is started again, and if that was done within the hour before, the run

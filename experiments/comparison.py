@@ -321,6 +321,9 @@ def _saving_by_paper(run: Run, learner_speedup: float) -> Optional[float]:
     f_learn, filter_ratio = run.ledger.get("learner_forward_macs"), run.field("filter_ratio")
     if not f_learn or not isinstance(filter_ratio, (int, float)) or run.policy not in policies.names():
         return None
+    # It has no term for what was computed before.
+    if policies.get(run.policy).prepared is not None or run.field("reference.scores"):
+        return None
     f_ref, rho = run.ledger.get("scorer_forward_macs", 0.0), 1.0 / (1.0 - filter_ratio)
     return compute_speedup(policies.get(run.policy), f_learn, f_ref, rho, learner_speedup)
 

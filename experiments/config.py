@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from classact.data import seeds
+from classact.experiments.amortised import CurriculumConfig, TopShareConfig
 from classact.experiments.checks import ConfigError as ConfigError
 from classact.experiments.checks import require
 from classact.experiments.machines import ClusterConfig, MeshConfig, ResourcesConfig, ThreadsConfig
 from classact.replay.config import COMPRESSIONS
+from classact.selection import policies
 
 TRAIN_SPLITS = ("all", "held_out", "rest")
 TASKS = ("classification", "contrastive")
@@ -39,6 +41,7 @@ class ReferenceConfig:
     learning_rate_factor: float
     # Runs that were made before there was one read it from the checkpoint's own run.
     pretraining_macs: float = -1.0
+    scores: str = ""
 
     def __post_init__(self) -> None:
         require(self.super_batch >= 0, "reference.super_batch", self.super_batch, "at least 0 (0: 10 · b)")
@@ -179,6 +182,8 @@ class DataSetConfig:
     replay: ReplayConfig
     inference: InferenceConfig
     selection: SelectionConfig = dataclasses.field(default_factory=SelectionConfig, kw_only=True)
+    top_share: TopShareConfig = dataclasses.field(default_factory=TopShareConfig, kw_only=True)
+    curriculum: CurriculumConfig = dataclasses.field(default_factory=CurriculumConfig, kw_only=True)
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
@@ -201,6 +206,17 @@ class DataSetConfig:
     def super_batch_size(self) -> int:
         """B, examples read (and scored) per update."""
         return round(self.batch_size / (1.0 - self.filter_ratio))
+
+    @property
+    def has_servers(self) -> bool:
+        """Whether inference servers score: a model does that is not replaced by its score files."""
+        policy = policies.get(self.policy)
+        return policy.online is not None or (policy.reference is not None and not self.reference.scores)
+
+    @property
+    def has_replay(self) -> bool:
+        """Whether examples come by way of a replay; a recorded order is read by the learner itself."""
+        return policies.get(self.policy).prepared != "order"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,6 +316,11 @@ class ExperimentConfig(DataSetConfig):
         # NCCL, through which hosts exchange gradients, refuses two of them on one device.
         shared = self.mesh.hosts > 1 and 0 < own < 1
         require(not shared, "resources.learner.gpus", own, f"whole with mesh.hosts={self.mesh.hosts}")
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The data sets whose examples are scored."""
+        return tuple(name for name, own in self.data_sets.items() if policies.get(own.policy).scores)
 
     @property
     def on_cluster(self) -> ClusterConfig:

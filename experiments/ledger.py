@@ -30,19 +30,21 @@ TRAINING_PASSES = 3
 """A gradient update in forward passes: one forward, and a backward worth two."""
 
 
-def acting_cost(policy: Policy, f_learn: float, f_ref: float) -> float:
+def acting_cost(policy: Policy, f_learn: float, f_ref: float, reference_from_file: bool = False) -> float:
     """The cost of scoring one example, F_act of section 3.3.
 
     Args:
         policy: the policy; a proxy online model has the reference's architecture.
         f_learn: MACs of the learner's forward pass for one example.
         f_ref: MACs of the scorer's (the reference's and the online model's).
+        reference_from_file: whether the reference's losses are read from score files, which
+            costs nothing here.
 
     Returns:
         MACs; 0 for a policy that scores nothing.
     """
     online = {None: 0.0, "learner": f_learn, "proxy": f_ref}[policy.online]
-    return online + (0.0 if policy.reference is None else f_ref)
+    return online + (0.0 if policy.reference is None or reference_from_file else f_ref)
 
 
 def cost_per_update(
@@ -149,6 +151,7 @@ def run_ledger(
     slots_padded: int = 0,
     updates_redone: int = 0,
     evaluation_macs: float = 0.0,
+    reference_from_file: bool = False,
 ) -> dict[str, float]:
     """What a run has cost, from what it has counted.
 
@@ -167,13 +170,15 @@ def run_ledger(
         super_batch_size: examples per update of a reference that is trained in
             the same run (10·b in the paper); otherwise ignored.
         reference_pretraining_macs: what training the fixed reference has cost,
-            the `total_macs` of its own run; 0 if it came from elsewhere.
+            the `total_macs` of its own run; 0 if it came from elsewhere. Of score files
+            what made them, of a recorded order what the run that recorded it has cost.
         learner_recomputed_macs: what an update of the learner computes again for one
             example, because it rematerialises (`cost.recomputed_macs`).
         scorer_recomputed_macs: the same of the models with the scorer's architecture.
         slots_padded: rows that inference servers computed to fill their batches up.
         updates_redone: updates that were made again, after a process died.
         evaluation_macs: of all evaluations of the run.
+        reference_from_file: whether the reference's losses were read from score files.
 
     Returns:
         MACs by what they were spent on, all zero where a policy does not:
@@ -213,7 +218,7 @@ def run_ledger(
     ):
         _check(name, value, value >= 0, "at least 0")
     _check("learner_macs", learner_macs, learner_macs > 0, "more than 0")
-    if policy.reference != "fixed":
+    if policy.reference != "fixed" and policy.prepared is None:
         fixed = f"0, as policy {policy.name!r} reads no fixed reference"
         _check(
             "reference_pretraining_macs", reference_pretraining_macs, reference_pretraining_macs == 0, fixed
@@ -221,7 +226,8 @@ def run_ledger(
     trains_reference = policy.reference == "trained"
     if trains_reference:
         _check("super_batch_size", super_batch_size, super_batch_size > 0, "more than 0")
-    has_scorer = policy.reference is not None or policy.online == "proxy"
+    has_reference = policy.reference is not None and not reference_from_file
+    has_scorer = has_reference or policy.online == "proxy"
     f_ref = scorer_macs if has_scorer else 0.0
     examples_trained = updates * batch_size
 
@@ -230,7 +236,7 @@ def run_ledger(
     learner = learner_update * examples_trained
     online = scorer_update * examples_trained if policy.online == "proxy" else 0.0
     reference = scorer_update * updates * super_batch_size if trains_reference else 0.0
-    f_act = acting_cost(policy, learner_macs, f_ref)
+    f_act = acting_cost(policy, learner_macs, f_ref, reference_from_file)
     scoring = f_act * examples_scored
     during_run = learner + online + reference + scoring
     by_paper = TRAINING_PASSES * learner_macs * examples_trained

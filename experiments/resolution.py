@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
 from classact.data import specs
-from classact.experiments import importable
+from classact.experiments import importable, policy_checks
 from classact.experiments.config import (
     NAME,
     ConfigError,
@@ -135,7 +135,7 @@ def _summary(data_sets: Mapping[str, DataSetConfig]) -> dict[str, Any]:
 
 
 def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
-    policy = _checked_policy(config)
+    policy = policy_checks.checked_policy(config)
     config = dataclasses.replace(
         config,
         policy=policies.importable_name(config.policy),
@@ -150,7 +150,7 @@ def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
     room = shards * math.ceil(examples / shards)
     capacity = config.replay.capacity or _CAPACITY * room
     # While one thread beside a server writes, the other's batch is scored.
-    as_nodes = config.inference.run_loops_as_nodes or not policy.scores
+    as_nodes = config.inference.run_loops_as_nodes or not config.has_servers
     run_loops = config.inference.run_loops or (1 if as_nodes else 2)
     server_batch = config.inference.batch_size or examples
     super_batch = 0
@@ -218,38 +218,6 @@ def _check_shards(config: DataSetConfig, capacity: int, run_loops: int, streamed
         f"a divisor of the {examples} examples that are read per update, batch_size / (1 − filter_ratio): "
         f"policy {config.policy!r} takes equally many of each shard's stream",
     )
-
-
-def _checked_policy(config: DataSetConfig) -> policies.Policy:
-    """The policy, with the reference that it asks for."""
-    try:
-        policy = policies.get(policies.importable_name(config.policy))
-    except ValueError as error:
-        raise ConfigError(f"policy={config.policy!r}: {error}") from None
-    checkpoint = config.reference.checkpoint
-    if policy.reference != "fixed":
-        if checkpoint:
-            raise ConfigError(
-                f"reference.checkpoint={checkpoint!r}: must be empty, policy {config.policy!r} uses no fixed "
-                "reference"
-            )
-        stated = config.reference.pretraining_macs
-        require(stated == -1, "reference.pretraining_macs", stated, f"-1 with policy {config.policy!r}")
-        return policy
-    require(
-        bool(checkpoint),
-        "reference.checkpoint",
-        checkpoint,
-        f"the run directory of a pretrained reference: policy {config.policy!r} scores with one",
-    )
-    if policy.reference_data == "held_out":
-        require(
-            config.train_split == "rest",
-            "train_split",
-            config.train_split,
-            f"'rest' with policy {config.policy!r}: its reference learned from the held-out part",
-        )
-    return policy
 
 
 def _with_text_model(field: str, model: ModelConfig, task: str) -> ModelConfig:

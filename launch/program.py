@@ -21,7 +21,6 @@ from classact.launch.assembly.parts.shapes import DataShape
 from classact.launch.assembly.replay_node import AddressHandle, ReplayNode
 from classact.launch.assembly.run_loop_node import build_run_loop
 from classact.launch.assembly.run_spec import RunSpec
-from classact.selection import policies
 
 LEARNER = "learner"
 # RPCs that may wait inside the learner at once: long polls of followers.
@@ -46,9 +45,13 @@ def build_program(
     run = RunSpec(config, workdir, data)
     program = lp.Program("classact")
 
-    replays = {}
+    replays: dict[str, list[Any]] = {}
     for data_set in config.data_sets:
         tables, record_bytes = run.table_config(data_set), data[data_set].codec.num_bytes
+        # The learner itself reads what comes in a recorded order.
+        replays[data_set] = []
+        if not config.data_sets[data_set].has_replay:
+            continue
         with program.group(f"replay/{data_set}"):
             replays[data_set] = [
                 program.add_node(ReplayNode(tables, record_bytes, folder))
@@ -81,6 +84,8 @@ def build_program(
             )
 
     for data_set, own in config.data_sets.items():
+        if not own.has_replay:
+            continue
         _add_actors(program, run, data_set, own, learner, replays[data_set])
 
     for name in config.evaluation.evaluators:
@@ -100,7 +105,7 @@ def _add_actors(
     """Adds what fills a data set's replay: inference servers, run loops as threads or as nodes."""
     with_nodes = own.inference.run_loops_as_nodes
     servers = []
-    if policies.get(own.policy).scores:
+    if own.has_servers:
         with program.group(f"inference/{data_set}"):
             for index in range(own.inference.servers):
                 threads = 0 if with_nodes else own.inference.run_loops

@@ -42,6 +42,7 @@ class Sampled(NamedTuple):
         labels: int[B / hosts], their labels; None without labels.
         true_labels: int[B / hosts], the labels before a noise wrapper changed some; None if
             that is not known.
+        scores: float32[B / hosts], theirs; None if they have none.
     """
 
     batch: dict[str, jax.Array]
@@ -51,6 +52,15 @@ class Sampled(NamedTuple):
     ids: np.ndarray
     labels: np.ndarray | None = None
     true_labels: np.ndarray | None = None
+    scores: np.ndarray | None = None
+
+
+def ids_and_scores(
+    sub_batches: Mapping[str, Sampled],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray | None]]:
+    """What an update was made from, by data set."""
+    ids = {name: item.ids for name, item in sub_batches.items()}
+    return ids, {name: item.scores for name, item in sub_batches.items()}
 
 
 class Drawn(NamedTuple):
@@ -67,11 +77,11 @@ def to_device(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh | None = 
     needed = {name: np.ascontiguousarray(array) for name, array in device_fields(batch).items()}
     placed = mesh_lib.place(mesh, needed)
     size = len(next(iter(placed.values())))
-    labels, true_labels = (
-        np.array(batch[name]) if name in batch else None for name in ("label", "clean_label")
+    labels, true_labels, scores = (
+        np.array(batch[name]) if name in batch else None for name in ("label", "clean_label", "score")
     )
     scored_step, ids = np.array(batch["scored_step"]), np.array(batch["id"])
-    return Sampled(placed, size, scored_step, corrupted_share(batch), ids, labels, true_labels)
+    return Sampled(placed, size, scored_step, corrupted_share(batch), ids, labels, true_labels, scores)
 
 
 def device_fields(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from classact.calls import exposed
 from classact.nodes import activity, divergence, hosts, opening, parameters, saving, training
@@ -67,7 +66,7 @@ class Learner:
         mesh: jax.sharding.Mesh | None = None,
         any_host: Callable[[bool], Any] | None = None,
         reported: Mapping[str, int] | None = None,
-        record: Callable[[int, Mapping[str, np.ndarray]], None] | None = None,
+        record: Callable[[int, Mapping[str, Any], Mapping[str, Any]], None] | None = None,
         clocks: Mapping[str, clocks_lib.Clocks] | None = None,
         openings: opening.Openings | None = None,
         selected: selected_lib.Selected | None = None,
@@ -90,7 +89,7 @@ class Learner:
             mesh: the devices that `state` and the batches are on; None: one.
             any_host: of `mesh.any_host`; None: there is one host.
             reported: last steps that evaluators have reported to an earlier process.
-            record: told for each update the ids that it was made from, by data set.
+            record: told for each update the ids that it was made from, and their scores, by data set.
             clocks: of the tables from which the batches are drawn, by data set.
             openings: told which data sets are being opened.
             selected: counts what the updates are made from.
@@ -237,7 +236,7 @@ class Learner:
             )
             step += 1
             if self._record:
-                self._record(step, {name: item.ids for name, item in drawn.sub_batches.items()})
+                self._record(step, *batches_lib.ids_and_scores(drawn.sub_batches))
             if step < self._config.steps:
                 self._store.offer(step, self._state.variables())
             in_flight.append((step, step_metrics))

@@ -7,7 +7,7 @@ import pathlib
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, Optional, Union
 
@@ -128,21 +128,41 @@ class MetricsWriter:
 class ExampleRecorder:
     """Appends which examples each update was made from to `trained_examples.jsonl`, a JSON line an update."""
 
-    def __init__(self, workdir: pathlib.Path) -> None:
+    def __init__(self, workdir: pathlib.Path, scored: Collection[str] = ()) -> None:
         """Opens the file in a run directory.
+
+        Args:
+            workdir: the run directory.
+            scored: the data sets of which scores are recorded too.
 
         Raises:
             OSError: if it cannot be made.
         """
+        self._scored = frozenset(scored)
         self._lines = _open_for_lines(workdir / "trained_examples.jsonl")
 
-    def __call__(self, step: int, ids: Mapping[str, np.ndarray]) -> None:
-        """Writes `{"step": int, "<data set>": [ids]}`; a run that went back repeats steps.
+    def __call__(
+        self, step: int, ids: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray | None] | None = None
+    ) -> None:
+        """Writes `{"step": int, "<data set>": [ids], "score/<data set>": [numbers]}`.
+
+        The last of them only of data sets that are scored. A run that went back repeats steps.
+
+        Args:
+            step: of the update.
+            ids: int64[b] by data set.
+            scores: float32[b] by data set, in the same order; None where there are none.
 
         Raises:
             OSError: if the disk refuses the line.
         """
-        record = {"step": step, **{data_set: array.tolist() for data_set, array in ids.items()}}
+        record: dict[str, Any] = {"step": step}
+        for data_set, array in ids.items():
+            record[data_set] = array.tolist()
+            values = (scores or {}).get(data_set)
+            if values is not None and data_set in self._scored:
+                # As few digits as tell one float32 from the next.
+                record[f"score/{data_set}"] = [float(str(value)) for value in values]
         _append(self._lines, (json.dumps(record) + "\n").encode())
 
 

@@ -56,6 +56,19 @@ class Openings:
         return now - began if now - heard < _HEARD_SECONDS else None
 
 
+def told_here(openings: Openings, data_set: str) -> contextlib.AbstractContextManager[None]:
+    """As `told`, where the learner itself opens a data set."""
+    return told(_Here(openings), data_set)
+
+
+class _Here:
+    def __init__(self, openings: Openings) -> None:
+        self._openings = openings
+
+    def report_opening(self, data_set: str, seconds: float) -> None:
+        self._openings.put(data_set, seconds)
+
+
 @contextlib.contextmanager
 def told(learner: OpeningListener | None, data_set: str) -> Iterator[None]:
     """Tells the learner, while the body opens a data set, that it does; never waits for it.

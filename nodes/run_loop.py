@@ -13,7 +13,7 @@ from classact.nodes import activity, divergence, score_summary
 from classact.nodes import metrics as metrics_lib
 from classact.nodes.extremes import Extremes
 from classact.nodes.inference_server import Scores
-from classact.nodes.scoring import scoring_fields
+from classact.nodes.scoring import request
 from classact.selection import race
 
 # Batches between two lines of metrics.
@@ -48,6 +48,11 @@ class Writer(Protocol):
         """Ends writing."""
 
 
+def scored_here(score: Callable[[Batch], np.ndarray]) -> ScoreFn:
+    """Scores that need no model and no server, of `scoring.make_file_scorer`; they never change."""
+    return lambda batch: Scores(score(batch), -1)
+
+
 class RunLoop:
     """Moves one reader's examples into the replay, batch by batch, until stopped."""
 
@@ -67,6 +72,7 @@ class RunLoop:
         report_cursor: Callable[[dict[str, Any]], None] | None = None,
         clock: Callable[[], race.Clock] | None = None,
         rng: np.random.Generator | None = None,
+        reference_losses: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         """Builds the loop; `run` starts it.
 
@@ -88,6 +94,8 @@ class RunLoop:
             clock: the newest one known of the table that is written to, must not block; None:
                 all items race from time 0, as is right where none leaves unsampled.
             rng: of the race; None: a new one.
+            reference_losses: gives the reference's losses of ids, which go with what is sent for
+                scores, see `scoring.request`; None: a model gives them.
         """
         self._stream = stream
         self._score = score
@@ -103,6 +111,7 @@ class RunLoop:
         self._report_cursor = report_cursor
         self._clock = clock or race.Clock
         self._rng = rng or np.random.default_rng()
+        self._reference_losses = reference_losses
         # Cursors of which some example may not be in the tables yet, each with how many
         # examples had been written up to it.
         self._unreported: collections.deque[tuple[int, dict[str, Any]]] = collections.deque()
@@ -143,7 +152,7 @@ class RunLoop:
             return Scores(np.zeros(len(batch["id"]), np.float32), -1)
         try:
             with activity.waiting("scores"):
-                return self._score(scoring_fields(batch))
+                return self._score(request(batch, self._reference_losses))
         except futures.CancelledError:
             return None
 

@@ -12,6 +12,8 @@ from classact.selection import losses, policies
 from classact.selection.weighting import OnlineWeight
 
 Variables = Any
+# In what is sent for scoring: the losses of a reference that score files stand for.
+REFERENCE_LOSS = "reference_loss"
 # score(variables by role, batch, learner's step int32[]) -> float32[B]; roles: "online", "reference".
 ScoreBatch = Callable[[Mapping[str, Variables], Mapping[str, Any], Any], jax.Array]
 
@@ -21,6 +23,7 @@ def make_scorer(
     task: losses.Task,
     models: Mapping[str, registry.Model],
     online_weight: OnlineWeight | None = None,
+    reference_from_file: bool = False,
 ) -> ScoreBatch:
     """Builds the jitted score function of a policy.
 
@@ -30,6 +33,8 @@ def make_scorer(
         models: by role: "online" and "reference", those that the policy has.
         online_weight: α, which the online model's loss is multiplied by before the policy
             sees it; None: 1.
+        reference_from_file: whether the batch has the reference's losses, as
+            `reference_loss`, float32[B], and no model is asked for them.
 
     Returns:
         A function of variables by role, of a batch and of the learner's step, that gives
@@ -41,6 +46,8 @@ def make_scorer(
     def outputs_of(role: str, variables: Mapping[str, Variables], batch: Mapping[str, Any]) -> Any:
         if not roles[role]:
             return None
+        if role == "reference" and reference_from_file:
+            return {"loss": batch[REFERENCE_LOSS]}
         outputs, _ = models[role].apply(variables[role], batch, train=False)
         return {**outputs, "loss": task.act_loss(outputs, batch)}
 
@@ -55,9 +62,34 @@ def make_scorer(
     return score
 
 
+def make_file_scorer(policy: policies.Policy) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """Builds the score function of a policy whose only model is a reference with score files.
+
+    Returns:
+        A function of a batch with `reference_loss`, float32[B], that gives float32[B].
+    """
+    score = jax.jit(lambda loss: policy.score(None, {"loss": loss}))
+    return lambda batch: np.asarray(score(batch[REFERENCE_LOSS]))
+
+
 def published_name(policy: policies.Policy, role: str) -> str:
     """The name under which the learner publishes the model of a role."""
     return "learner" if role == "online" and policy.online == "learner" else role
+
+
+def request(
+    batch: Mapping[str, np.ndarray], reference_losses: Callable[[np.ndarray], np.ndarray] | None
+) -> dict[str, np.ndarray]:
+    """What a score is asked for with: `scoring_fields`, and the reference's losses if they were read.
+
+    Args:
+        batch: of a source.
+        reference_losses: gives those of ids int64[B], float32[B]; None: a model does.
+    """
+    fields = scoring_fields(batch)
+    if reference_losses is not None:
+        fields[REFERENCE_LOSS] = reference_losses(batch["id"])
+    return fields
 
 
 # The names of arrays that a score may need; the rest of a batch stays with the run loop.

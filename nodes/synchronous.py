@@ -16,6 +16,7 @@ import numpy as np
 
 from classact.models import registry
 from classact.nodes import divergence, scoring, training
+from classact.nodes.batches import device_fields
 from classact.nodes.errors import DivergedError
 from classact.nodes.scoring import scoring_fields
 from classact.selection import losses, policies, race
@@ -38,6 +39,8 @@ class DataSet:
         max_nonfinite_share: share of the scores so far that may be NaN or infinite; such
             examples are not drawn.
         online_weight: α of a score with two terms; None: 1.
+        reference_losses: gives the reference's losses of ids, see `scoring.request`; None: a
+            model does.
     """
 
     policy: policies.Policy
@@ -47,6 +50,7 @@ class DataSet:
     fixed: Mapping[str, tuple[registry.Model, Any]] = dataclasses.field(default_factory=dict)
     max_nonfinite_share: float = 0.01
     online_weight: OnlineWeight | None = None
+    reference_losses: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def train(
@@ -93,7 +97,7 @@ def train(
         chosen = {name: select[name](step - 1, state, batch) for name, batch in read.items()}
         state, metrics = update(
             state,
-            {name: scoring_fields(batch) for name, batch in chosen.items()},
+            {name: device_fields(batch) for name, batch in chosen.items()},
             {name: scoring_fields(batch) for name, batch in read.items()},
         )
         in_flight.append((step, metrics))
@@ -124,7 +128,8 @@ def _selector(
         published = scoring.published_name(policy, role)
         if role not in models and published in policy.published_models:
             models[role] = trained[published].model
-    score = scoring.make_scorer(policy, task, models, data_set.online_weight)
+    losses_of = data_set.reference_losses
+    score = scoring.make_scorer(policy, task, models, data_set.online_weight, losses_of is not None)
     fixed = {role: jax.device_put(variables) for role, (_, variables) in data_set.fixed.items()}
 
     examples = nonfinite = 0
@@ -134,8 +139,8 @@ def _selector(
         variables = {**state.variables(), **fixed}
         if policy.online == "learner":
             variables["online"] = variables["learner"]
-        scored = score({role: variables[role] for role in models}, scoring_fields(batch), state.step)
-        scores = np.asarray(scored)
+        needed = {role: variables[role] for role in models}
+        scores = np.asarray(score(needed, scoring.request(batch, losses_of), state.step))
         usable = np.flatnonzero(np.isfinite(scores))
         unusable = len(scores) - len(usable)
         examples, nonfinite = examples + len(scores), nonfinite + unusable
@@ -146,6 +151,6 @@ def _selector(
                 raise DivergedError(step, f"{why}, too many to draw {data_set.batch_size} from it")
         on_scored(step, name, batch, scores)
         drawn = race.gumbel_top_k(scores[usable], data_set.batch_size, data_set.temperature, rng)
-        return {name: array[usable[drawn]] for name, array in batch.items()}
+        return {name: array[usable[drawn]] for name, array in {**batch, "score": scores}.items()}
 
     return select

@@ -23,6 +23,7 @@ ScoreFn = Callable[[Optional[ModelOutputs], Optional[ModelOutputs]], jax.Array]
 ONLINE_KINDS = (None, "learner", "proxy")
 REFERENCE_KINDS = (None, "fixed", "trained")
 REFERENCE_DATA = ("in_domain", "held_out")
+PREPARED = (None, "share", "order")
 
 
 def loss_difference(online: Optional[ModelOutputs], reference: Optional[ModelOutputs]) -> jax.Array:
@@ -62,6 +63,9 @@ class Policy:
             "in_domain" or "held_out" (data that the learner never sees).
         score: `score(online, reference) -> float32[B]`; see `ModelOutputs`.
             It is traced by JAX: use `jax.numpy`.
+        prepared: what a policy that scores nothing goes by, made before the run: "share",
+            the best share of the data by score files, or "order", the order in which
+            another run has learned. None: nothing.
         paper: where the paper defines it.
     """
 
@@ -70,6 +74,7 @@ class Policy:
     reference: Optional[str] = None
     reference_data: str = "in_domain"
     score: ScoreFn = loss_difference
+    prepared: Optional[str] = None
     paper: str = ""
 
     def __post_init__(self) -> None:
@@ -77,6 +82,7 @@ class Policy:
             ("online", self.online, ONLINE_KINDS),
             ("reference", self.reference, REFERENCE_KINDS),
             ("reference_data", self.reference_data, REFERENCE_DATA),
+            ("prepared", self.prepared, PREPARED),
         ):
             if value not in accepted:
                 raise ValueError(f"policy {self.name!r}: {field}={value!r}, expected one of {accepted}")
@@ -211,6 +217,8 @@ register(Policy("learnability", online="learner", reference="fixed", paper="Eq. 
 register(Policy("classact_ho", online="proxy", reference="fixed", reference_data="held_out", paper="Table 1"))
 register(Policy("classact", online="proxy", reference="fixed", paper="Algorithm 1"))
 register(Policy("classact_online", online="proxy", reference="trained", paper="Algorithm 2"))
+register(Policy("top_share", prepared="share", paper="offline curation, the baseline"))
+register(Policy("curriculum", prepared="order", paper="Figure 2, foundation curriculum"))
 
 # The names that every process knows by this module alone.
 _OWN = names()

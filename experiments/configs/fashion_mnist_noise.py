@@ -24,7 +24,9 @@ import ml_collections
 from classact.experiments import base
 from classact.selection import policies
 
-PARTS = ("reference", "reference_held_out", *policies.names())
+# Those that go by what another run has made are not shown here.
+_POLICIES = tuple(name for name in policies.names() if policies.get(name).prepared is None)
+PARTS = ("reference", "reference_held_out", *_POLICIES)
 
 
 def get_config(part: str = "classact") -> ml_collections.ConfigDict:

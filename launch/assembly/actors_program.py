@@ -10,7 +10,6 @@ from classact.launch.assembly import joined_actor
 from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.run_loop_node import Reader
 from classact.launch.assembly.run_spec import RunSpec
-from classact.selection import policies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +42,7 @@ class JoiningActors:
     @property
     def scores(self) -> bool:
         """Whether they are inference servers with run loops; else they are run loops alone."""
-        return policies.get(self.run.config.data_sets[self.data_set].policy).scores
+        return self.run.config.data_sets[self.data_set].has_servers
 
     @property
     def num_readers(self) -> int:

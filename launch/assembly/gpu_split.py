@@ -45,7 +45,8 @@ def work_of(config: ExperimentConfig, data: shapes.DataShape) -> Work:
         trained += scorer * own.reference.super_batch if policy.reference == "trained" else 0.0
         training += ledger.TRAINING_PASSES * trained
         if policy.scores:
-            scoring += ledger.acting_cost(policy, learner, scorer) * own.super_batch_size
+            acting = ledger.acting_cost(policy, learner, scorer, bool(own.reference.scores))
+            scoring += acting * own.super_batch_size
     return Work(training, scoring)
 
 
@@ -115,7 +116,7 @@ def _nodes(config: ExperimentConfig) -> Iterator[tuple[str, int]]:
     """Label and index of the nodes that compute with JAX, as in `program.build_program`."""
     yield from (("learner", host) for host in range(config.mesh.hosts))
     for name, own in config.data_sets.items():
-        if policies.get(own.policy).scores:
+        if own.has_servers:
             yield from ((f"inference/{name}", index) for index in range(own.inference.servers))
     yield from ((f"evaluator/{name}", 0) for name in config.evaluation.evaluators)
 

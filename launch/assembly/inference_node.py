@@ -57,7 +57,13 @@ def make_inference_node(
         place = functools.partial(mesh_lib.everywhere, mesh)
         follower = parameters.Follower(learner, tuple(roles), stop, place=place)
     server = inference_server.InferenceServer(
-        scoring.make_scorer(policy, learning.make_task(config), models, learning.online_weight(config, own)),
+        scoring.make_scorer(
+            policy,
+            learning.make_task(config),
+            models,
+            learning.online_weight(config, own),
+            bool(own.reference.scores),
+        ),
         references.fixed_variables(own),
         follower,
         roles,

@@ -10,7 +10,6 @@ from classact.launch.assembly.inference_node import make_inference_node
 from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.run_loop_node import Reader, make_run_loop
 from classact.launch.assembly.run_spec import RunSpec
-from classact.selection import policies
 
 _POLL_SECONDS = 1.0
 _GREETING_SECONDS = 2.0
@@ -41,7 +40,7 @@ def make(
     stop = lp.stop_event()
 
     def run() -> None:
-        if policies.get(spec.config.data_sets[data_set].policy).scores:
+        if spec.config.data_sets[data_set].has_servers:
             client = joined_learner.Learner(spec.workdir, stop)
             make_inference_node(spec, data_set, name, client, replays, readers, stop).run()
         else:

@@ -3,7 +3,7 @@
 import functools
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 from classact.experiments.config import ConfigError
 from classact.launch.assembly import rpc
 from classact.launch.assembly.launchpad import lp
-from classact.launch.assembly.parts import class_meaning, learning
+from classact.launch.assembly.parts import class_meaning, learning, ordered
 from classact.launch.assembly.run_spec import RunSpec
 from classact.nodes import (
     batches,
@@ -23,6 +23,7 @@ from classact.nodes import (
     heap,
     learner,
     opening,
+    ordered_batches,
     saving,
     selected,
     tally,
@@ -72,16 +73,18 @@ def build_learner(
     restored = checkpointer.restore(state)
     if restored is not None:
         state, data_state = restored
-    addresses = dict(zip(config.data_sets, replays, strict=True))
+    # None of a data set that comes in a recorded order.
+    addresses = {name: own for name, own in zip(config.data_sets, replays, strict=True) if own}
     races = {
         name: clocks.Clocks(len(addresses[name]), data_state.clocks.get(name, ()))
-        for name in config.data_sets
+        for name in addresses
         if run.table_config(name).filters
     }
     openings = opening.Openings()
     # Run loops tell the first host's learner.
     opening_seconds = rpc.LearnerClient(first_host).get_opening_seconds if host else openings.seconds
-    sub_batches = _batches(run, addresses, data_state, mesh, races, opening_seconds, host)
+    in_order = functools.partial(_in_order, run, int(state.step), mesh, openings, host)
+    sub_batches = _batches(run, addresses, data_state, mesh, races, in_order, opening_seconds, host)
     first = host == 0
     counted = None
     if hosts == 1:
@@ -119,16 +122,16 @@ def build_learner(
 
 def _recorder(
     run: RunSpec, mesh: jax.sharding.Mesh | None
-) -> Callable[[int, Mapping[str, np.ndarray]], None]:
+) -> Callable[[int, Mapping[str, Any], Mapping[str, Any]], None]:
     """Counts the updates, and writes what they were made from if that is asked for."""
     devices = mesh.size if mesh is not None else 1
     counts = tally.Tally(run.workdir, "learner", kind="training", devices=devices)
-    record = ExampleRecorder(run.workdir) if run.config.record_examples else None
+    record = ExampleRecorder(run.workdir, run.config.scored) if run.config.record_examples else None
 
-    def on_update(step: int, ids: Mapping[str, np.ndarray]) -> None:
+    def on_update(step: int, ids: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
         counts.add({"step": step}, updates=1)
         if record is not None:
-            record(step, ids)
+            record(step, ids, scores)
 
     return on_update
 
@@ -177,12 +180,34 @@ def _table_batches(run: RunSpec, data_set: str) -> int:
     return math.ceil(held / own.super_batch_size) + batches.READ_AHEAD + 2
 
 
+def _in_order(
+    run: RunSpec,
+    step: int,
+    mesh: jax.sharding.Mesh | None,
+    openings: opening.Openings,
+    host: int,
+    data_set: str,
+    stop: threading.Event,
+) -> ordered_batches.OrderedBatches:
+    """Starts reading a data set that comes in a recorded order, after so many updates."""
+    config, own = run.config, run.config.data_sets[data_set]
+    rows = ordered.host_rows(own.batch_size, config.mesh.hosts, host)
+
+    def open_stream() -> Iterator[Mapping[str, np.ndarray]]:
+        with opening.told_here(openings, data_set):
+            return ordered.open_stream(config, data_set, own, run.data[data_set], step, rows)
+
+    transfer = functools.partial(batches.to_device, mesh=mesh)
+    return ordered_batches.OrderedBatches(open_stream, transfer, stop, data_set)
+
+
 def _batches(
     run: RunSpec,
     addresses: Mapping[str, Sequence[str]],
     data_state: checkpoints.DataState,
     mesh: jax.sharding.Mesh | None,
     races: Mapping[str, clocks.Clocks],
+    in_order: Callable[[str, threading.Event], batches.Dataset],
     opening_seconds: Callable[[str], float | None],
     host: int,
 ) -> batches.Batches:
@@ -209,7 +234,12 @@ def _batches(
         )
 
     return batches.Batches(
-        {name: sampled(name, EXAMPLES_TABLE, own.batch_size) for name, own in config.data_sets.items()},
+        {
+            name: sampled(name, EXAMPLES_TABLE, own.batch_size)
+            if name in addresses
+            else in_order(name, stop_reading)
+            for name, own in config.data_sets.items()
+        },
         {
             name: batches.SuperBatches(
                 sampled(

@@ -9,12 +9,13 @@ from typing import Any
 from classact.data import stream
 from classact.launch.assembly import rpc
 from classact.launch.assembly.launchpad import lp
-from classact.launch.assembly.parts import identity, sources
+from classact.launch.assembly.parts import identity, kept, sources
 from classact.launch.assembly.run_spec import RunSpec
-from classact.nodes import clocks, cursors, opening, run_loop
+from classact.nodes import clocks, cursors, opening, run_loop, scoring
 from classact.nodes.errors import FatalError
 from classact.nodes.metrics import MetricsWriter
 from classact.replay import writer
+from classact.selection import policies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Reader:
 def build_run_loop(
     run: RunSpec, data_set: str, learner: Any, replays: Sequence[str], server: Any, index: int
 ) -> run_loop.RunLoop:
-    """Builds run loop `index` as a node; `server` is None for a policy without scores."""
+    """Builds run loop `index` as a node; `server` is None where no server scores."""
     score = rpc.InferenceClient(server) if server is not None else None
     reader = own_reader(run, data_set, index)
     client = rpc.LearnerClient(learner)
@@ -71,7 +72,7 @@ def make_run_loop(
         data_set: its name.
         replays: addresses of the data set's shards; the loop writes to the one
             that its reader's number is, modulo how many there are.
-        score: asks an inference server; None for IID data.
+        score: asks an inference server; None for IID data, or where score files say all.
         reader: what it reads.
         stop: ends it.
         progress: knows where the data set's readers are, and is told that this one opens
@@ -88,6 +89,9 @@ def make_run_loop(
     with opening.told(progress, data_set):
         source = sources.open_train_source(config, own, shape.held_out, known=shape.classes)
         identity.check_here(source, shape)
+    losses = kept.reference_losses(own)
+    if score is None and policies.get(own.policy).scores:
+        score = run_loop.scored_here(scoring.make_file_scorer(policies.get(own.policy)))
     cursors_found = json.loads(progress.get_cursors(data_set)) if progress is not None else None
     try:
         examples = stream.IIDStream(
@@ -115,4 +119,5 @@ def make_run_loop(
         decode=sources.make_tokenizer(config).decode if config.task == "contrastive" else None,
         report_cursor=cursors.Reporter(progress, data_set, stop) if progress is not None else None,
         clock=clock,
+        reference_losses=losses,
     )

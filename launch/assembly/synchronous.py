@@ -105,7 +105,7 @@ class _Recorder:
             )
             for name in config.evaluation.evaluators
         }
-        self._record = ExampleRecorder(workdir) if config.record_examples else None
+        self._record = ExampleRecorder(workdir, config.scored) if config.record_examples else None
         names = {name: data[name].class_names for name in config.data_sets}
         self._selected = selected.Selected(workdir, names)
         self._scores = {name: _Scores(workdir, name, config, names[name]) for name in config.data_sets}
@@ -133,7 +133,8 @@ class _Recorder:
     ) -> None:
         self._step = step
         if self._record is not None:
-            self._record(step, {name: batch["id"] for name, batch in batches.items()})
+            ids = {name: batch["id"] for name, batch in batches.items()}
+            self._record(step, ids, {name: batch.get("score") for name, batch in batches.items()})
         self._losses.append(metrics)
         shares = [batches_lib.corrupted_share(batch) for batch in batches.values()]
         self._corrupted += [share for share in shares if share is not None]

@@ -60,6 +60,10 @@ def prepare(workdir: pathlib.Path, data_set: str, count: int) -> JoiningActors:
     name = data_set or next(iter(config.data_sets))
     if name not in config.data_sets:
         raise AttachError(f"dataset={name!r}: the experiment has {known}")
+    if not config.data_sets[name].has_replay:
+        raise AttachError(
+            f"dataset={name!r}: its learner reads a recorded order by itself, there is no replay to fill"
+        )
     try:
         started = fields["started"]
         host, directory, theirs = started["host"], started["directory"], started["data"][name]

@@ -28,6 +28,7 @@ COMMANDS = (
     "compare",
     "sweep",
     "plan",
+    "score",
     "data",
     "setup",
     "doctor",

@@ -19,7 +19,9 @@ from classact.launch.assembly.parts import (
     identity,
     learning,
     networks,
+    ordered,
     references,
+    scored,
     shapes,
     sources,
     text_lines,
@@ -107,10 +109,12 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
     for name, own in config.data_sets.items():
         references.check_reference(config, own, data[name], said)
         traced.check_scores(config, own, data[name])
+        ordered.check(config, name, own, data[name], said)
     for evaluator in config.evaluation.evaluators.values():
         evaluators.make_measure(config, evaluator, shape, said)
     placement = devices.place(config, runs, shape, said)
     checked = identity.check(config, workdir, data, said)
+    scored.check_unchanged(config, None if earlier is None else earlier.started)
     return Prepared(
         config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated, placement
     )

@@ -24,10 +24,17 @@ _FREE = {
 }  # fmt: skip
 _FREE_OF_DATA_SET = {"inference", "pretraining_macs"}
 # What runs did before there was a field, by its group and name.
-_BEFORE: dict[tuple[str, ...], float] = {
+_BEFORE: dict[tuple[str, ...], object] = {
     ("selection", "online_weight"): 1.0,
     ("selection", "online_weight_end"): 1.0,
     ("selection", "learning_rate_factor"): 1.0,
+    ("reference", "scores"): "",
+    ("top_share", "share"): 0.5,
+    ("top_share", "by"): "hard",
+    ("top_share", "scores"): "",
+    ("top_share", "reference_scores"): "",
+    ("curriculum", "record"): "",
+    ("curriculum", "data_set"): "",
 }
 
 
@@ -40,12 +47,14 @@ class Earlier:
         wall_seconds: how long those took that have left a result.
         cpu_seconds: processor time of these.
         cpu_seconds_by_kind: the same by what it was spent on, as far as they have told.
+        started: what the first of them has recorded of what it was started with.
     """
 
     completed: bool = False
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
     cpu_seconds_by_kind: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    started: Any = None
 
 
 def earlier(config: ExperimentConfig, workdir: pathlib.Path) -> Earlier | None:
@@ -65,6 +74,7 @@ def earlier(config: ExperimentConfig, workdir: pathlib.Path) -> Earlier | None:
         float(result.get("wall_seconds", 0.0)),
         float(result.get("cpu_seconds", 0.0)),
         by_kind if isinstance(by_kind, dict) else {},
+        theirs.get("started"),
     )
 
 

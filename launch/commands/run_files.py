@@ -11,7 +11,7 @@ from typing import Any
 
 from classact import environments
 from classact.experiments import curves
-from classact.launch.assembly.parts import costs
+from classact.launch.assembly.parts import costs, scored
 from classact.launch.commands import resume
 from classact.launch.commands.prepared import Prepared
 from classact.launch.engines import isolation
@@ -120,6 +120,7 @@ def _provenance(engine: str, prepared: Prepared) -> dict[str, Any]:
             "isolated": isolation.described(),
             "data": {name: shape.described() for name, shape in prepared.data.items()},
             "eval_data": dict(prepared.evaluated),
+            "scores": {name: scored.identities(own) for name, own in prepared.config.data_sets.items()},
         },
     }
 

@@ -333,6 +333,7 @@ class TestDataSets:
         made = base.data_set(base.get_config(), reference={"checkpoint": "runs/a"})
         assert made.reference.to_dict() == {
             "checkpoint": "runs/a",
+            "scores": "",
             "super_batch": 0,
             "learning_rate_factor": 2.0,
             "pretraining_macs": -1.0,

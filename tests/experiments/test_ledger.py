@@ -212,6 +212,32 @@ def test_ledger_and_formula_agree(policy, learner_macs, scorer_macs, updates, ba
     assert result["total_macs"] == pytest.approx(full * examples)
 
 
+def test_a_reference_whose_losses_were_read_is_no_part_of_the_scoring():
+    counts = {"learner_macs": 10.0, "scorer_macs": 2.0, "updates": 3, "batch_size": 4, "examples_scored": 24}
+    by_model, by_file = (
+        ledger.run_ledger(
+            policies.get("classact"),
+            **counts,
+            reference_pretraining_macs=100.0,
+            reference_from_file=from_file,
+        )
+        for from_file in (False, True)
+    )
+    assert by_model["scoring_macs"] - by_file["scoring_macs"] == 24 * 2.0
+    assert by_model["total_macs"] - by_file["total_macs"] == 24 * 2.0
+    # Of easy reference nothing is left to compute.
+    alone = ledger.run_ledger(policies.get("easy_reference"), **counts, reference_from_file=True)
+    assert (alone["scoring_macs"], alone["scorer_forward_macs"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("policy", ["top_share", "curriculum"])
+def test_what_was_made_before_a_run_counts(policy):
+    counts = {"learner_macs": 10.0, "scorer_macs": 0.0, "updates": 3, "batch_size": 4, "examples_scored": 0}
+    found = ledger.run_ledger(policies.get(policy), **counts, reference_pretraining_macs=100.0)
+    assert found["total_macs"] == 3 * 10.0 * 3 * 4 + 100.0
+    assert found["scoring_macs"] == 0.0
+
+
 def test_a_run_of_no_updates_has_a_ledger():
     result = ledger.run_ledger(policies.get("classact"), **(COUNTS | {"updates": 0, "examples_scored": 0}))
     assert set(result.values()) == {0.0, 10.0, 30.0, 100.0, 300.0}

@@ -127,6 +127,19 @@ def test_a_recorder_that_goes_on_begins_on_a_line_of_its_own(tmp_path):
     assert json.loads(last) == {"step": 2, "a": [8, 9]}
 
 
+def test_scores_are_recorded_beside_the_ids_where_there_are_any(tmp_path):
+    record = metrics.ExampleRecorder(tmp_path, scored=["a"])
+    ids = {"a": np.array([8, 9]), "b": np.array([1])}
+    scores = np.array([0.1, -3.4028235e38], np.float32)
+    record(1, ids, {"a": scores, "b": np.zeros(1, np.float32)})
+    (line,) = (tmp_path / "trained_examples.jsonl").read_text().splitlines()
+    found = json.loads(line)
+    assert {name: found[name] for name in ("step", "a", "b")} == {"step": 1, "a": [8, 9], "b": [1]}
+    assert set(found) == {"step", "a", "b", "score/a"}
+    np.testing.assert_array_equal(np.array(found["score/a"], np.float32), scores)
+    assert "0.1," in line
+
+
 def test_a_line_that_fits_only_in_parts_is_written_whole_or_fails():
     # As a disk that is nearly full: it takes some bytes, then less, then none.
     room = [3, 2]

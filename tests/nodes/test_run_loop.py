@@ -218,3 +218,23 @@ def test_a_batch_that_a_stop_has_cut_short_is_not_reported(stop):
     )
     loop.run()
     assert [cursor["read"] for cursor in found] == [1, 2]
+
+
+def test_the_references_losses_go_with_what_is_sent_for_scores():
+    stop, asked = threading.Event(), []
+
+    def score(batch):
+        asked.append(batch)
+        return Scores(batch["reference_loss"], 3)
+
+    writer = Writer(stop, 2)
+    loop = run_loop.RunLoop(
+        Stream(2), score, writer, 1.0, stop, reference_losses=lambda ids: (ids / 2).astype(np.float32)
+    )
+    loop.run()
+    for number, batch in enumerate(asked):
+        expected = np.arange(number * SIZE, (number + 1) * SIZE, dtype=np.float32) / 2
+        np.testing.assert_array_equal(batch["reference_loss"], expected)
+        np.testing.assert_array_equal(writer.batches[number]["score"], expected)
+    # They are no part of what the learner gets.
+    assert "reference_loss" not in writer.batches[0]

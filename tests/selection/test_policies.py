@@ -42,6 +42,8 @@ TABLE = {
         ("learner", "online", "reference"),
         ("online", "reference"),
     ),
+    "top_share": (None, None, "in_domain", ("learner",), ()),
+    "curriculum": (None, None, "in_domain", ("learner",), ()),
 }
 
 
@@ -71,7 +73,8 @@ def test_the_policies_are_those_of_the_table(name):
     assert (policy.online, policy.reference, policy.reference_data) == (online, reference, data)
     assert policy.trained_models == trained
     assert policy.published_models == published
-    assert policy.scores == (name != "uniform")
+    assert policy.scores == (name not in ("uniform", "top_share", "curriculum"))
+    assert policy.prepared == {"top_share": "share", "curriculum": "order"}.get(name)
 
 
 def test_every_policy_of_the_table_is_registered():

@@ -1,13 +1,14 @@
 """What a run's models cost, and what the run has computed: the ledger's numbers."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from classact.experiments import curves, ledger
 from classact.experiments.config import DataSetConfig, ExperimentConfig
-from classact.launch.assembly.parts import networks
+from classact.launch.assembly.parts import networks, scored
 from classact.launch.assembly.parts.shapes import DataShape
 from classact.models import cost, registry
 from classact.nodes import checkpoints, tally
@@ -84,6 +85,20 @@ def pretraining_macs(config: ExperimentConfig, own: DataSetConfig, data: DataSha
     return float(step * int(run.field("batch_size", 0)) * of_model(model, config, data).update)
 
 
+def _computed_before(config: ExperimentConfig, own: DataSetConfig, data: DataShape) -> dict[str, float]:
+    """What was computed before a run for a data set's selection, in MACs, by what it was."""
+    if policies.get(own.policy).reference == "fixed" and not own.reference.scores:
+        run = os.path.realpath(own.reference.checkpoint)
+        return {f"run {run}": pretraining_macs(config, own, data)}
+    spent = scored.cost(own)
+    stated = own.reference.pretraining_macs
+    if own.reference.scores and stated >= 0:
+        # The scoring pass was made all the same.
+        spent = {what: macs for what, macs in spent.items() if what.startswith("scores ")}
+        spent["stated"] = stated
+    return spent
+
+
 def account(
     config: ExperimentConfig,
     data: Mapping[str, DataShape],
@@ -102,7 +117,8 @@ def account(
 
     Returns:
         What `result.json` has of it: `ledger` (`ledger.run_ledger`, all data sets together; each
-        reference's pretraining counts once), `reference_pretraining` by checkpoint, and
+        reference's pretraining counts once), `reference_pretraining` by checkpoint,
+        `computed_before`, all that was computed before the run for its selection, by what it was, and
         `counts`: `updates`, `updates_redone`, `evaluations`, and `examples` by model and by what
         they went through it for.
     """
@@ -114,14 +130,20 @@ def account(
     images, texts = (int(_sum(evaluated, name)) for name in ("images", "texts"))
     counts = _Counts(updates=steps, redone=redone, evaluated=(images, texts))
     pretrained: dict[str, float] = {}
+    computed_before: dict[str, float] = {}
     parts: list[dict[str, float]] = []
     for name, own in config.data_sets.items():
         policy = policies.get(own.policy)
-        scored, padded = _scored(config, name, tallies, steps, last)
-        counts.add(own, policy, scored)
-        before = 0.0
-        if policy.reference == "fixed" and own.reference.checkpoint not in pretrained:
-            before = pretrained[own.reference.checkpoint] = pretraining_macs(config, own, data[name])
+        examples, padded = _scored(config, name, tallies, steps, last)
+        counts.add(own, policy, examples)
+        spent = _computed_before(config, own, data[name])
+        before = sum(macs for what, macs in spent.items() if what not in computed_before)
+        computed_before |= spent
+        if policy.reference == "fixed" and not own.reference.scores:
+            pretrained[own.reference.checkpoint] = sum(spent.values())
+        else:
+            # Score files and recorded runs are shared as references are.
+            pretrained |= {what.partition(" ")[2] or what: macs for what, macs in spent.items()}
         parts.append(
             ledger.run_ledger(
                 policy,
@@ -129,9 +151,10 @@ def account(
                 scorer_macs=scorer.forward if scorer else 0.0,
                 updates=steps,
                 batch_size=own.batch_size,
-                examples_scored=scored,
+                examples_scored=examples,
                 super_batch_size=own.reference.super_batch,
                 reference_pretraining_macs=before,
+                reference_from_file=bool(own.reference.scores),
                 learner_recomputed_macs=learner.recomputed,
                 scorer_recomputed_macs=scorer.recomputed if scorer else 0.0,
                 slots_padded=padded,
@@ -143,6 +166,7 @@ def account(
     return {
         "ledger": ledger.add(parts),
         "reference_pretraining": pretrained,
+        "computed_before": computed_before,
         "counts": {**counts.as_json(), "evaluations": int(_sum(evaluated, "evaluations"))},
     }
 
@@ -186,7 +210,7 @@ class _Counts:
             self._more(name, "trained", size * self._updates)
         if policy.online is not None:
             self._more("online" if policy.online == "proxy" else "learner", "scored", scored)
-        if policy.reference is not None:
+        if policy.reference is not None and not own.reference.scores:
             self._more("reference", "scored", scored)
 
     def _more(self, model: str, what: str, number: int) -> None:

@@ -7,7 +7,6 @@ from classact.data.shown import shown
 from classact.data.source import Source
 from classact.experiments.config import ConfigError, DataSetConfig
 from classact.launch.assembly.parts.first_lines import FirstLines
-from classact.selection import policies
 
 # How often an update may read all the data; more helps nobody, and ends out of memory.
 _MOST_PASSES = 1000
@@ -113,7 +112,6 @@ def _check_memory(
 ) -> None:
     """Adds up what is certain: examples as pixels, and scores; neither models nor their activations."""
     examples = own.super_batch_size
-    scores = policies.get(own.policy).scores
     readers = own.inference.servers * own.inference.run_loops if nodes else 1
     sizes = {
         # What a run loop has read, and its copy as records for the replay.
@@ -121,7 +119,7 @@ def _check_memory(
         * examples
         * record_bytes
         * (1 + nodes),
-        f"logits of {examples:,} examples": 4 * examples * num_classes * scores,
+        f"logits of {examples:,} examples": 4 * examples * num_classes * own.has_servers,
     }
     if nodes:
         held = own.replay.capacity + own.reference.super_batch

@@ -20,7 +20,7 @@ from classact.data.fingerprint import difference, same_contents
 from classact.data.source import DataError, Source
 from classact.data.views import SourceView
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly.parts import held_out, recorded, shapes, sources
+from classact.launch.assembly.parts import held_out, recorded, references, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.selection import policies
 
@@ -168,14 +168,14 @@ def _warn_of_reference(
     own = config.data_sets[name]
     if policies.get(own.policy).reference != "fixed" or shape.held_out is None or not len(shape.held_out):
         return
-    theirs = json.loads((pathlib.Path(own.reference.checkpoint) / "config.json").read_text())
+    theirs = references.config_of(own)
     for found in recorded.group(recorded.group(theirs.get("started")).get("data")).values():
         same = same_contents(recorded.group(found.get("fingerprint")), shape.described()["fingerprint"])
         held = found.get("held_out_examples"), theirs.get("data_seed")
         if same and held != (len(shape.held_out), config.data_seed):
             said.warn(
-                f"reference.checkpoint={own.reference.checkpoint!r} was trained on images that this run "
-                "holds out to measure on: it had another eval_share or data_seed"
+                f"the reference, {own.reference.scores or own.reference.checkpoint}, was trained on images "
+                "that this run holds out to measure on: it had another eval_share or data_seed"
             )
 
 

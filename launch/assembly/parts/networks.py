@@ -86,7 +86,11 @@ def make_models(config: ExperimentConfig, data: DataShape) -> dict[str, registry
     models = {"learner": make_model(config.learner, config, data)}
     if any(policy.online == "proxy" for policy in every):
         models["online"] = make_model(config.scorer, config, data)
-    if any(policy.reference is not None for policy in every):
+    # Where score files stand for it there is none.
+    if any(
+        policy.reference is not None and not item.reference.scores
+        for policy, item in zip(every, config.data_sets.values(), strict=True)
+    ):
         models["reference"] = make_model(config.scorer, config, data)
     return models
 
@@ -94,7 +98,7 @@ def make_models(config: ExperimentConfig, data: DataShape) -> dict[str, registry
 def role_models(
     config: ExperimentConfig, data_set: DataSetConfig, data: DataShape
 ) -> dict[str, registry.Model]:
-    """The networks that score a data set, by role: "online" and "reference".
+    """The networks that score a data set, by role: "online" and "reference", if not from score files.
 
     The logits of all are in the order of the run's classes.
     """
@@ -103,9 +107,9 @@ def role_models(
     if policy.online is not None:
         chosen = config.learner if policy.online == "learner" else config.scorer
         models["online"] = make_model(chosen, config, data)
-    if policy.reference is not None:
+    if policy.reference is not None and not data_set.reference.scores:
         models["reference"] = make_model(config.scorer, config, data)
-    if policy.reference == "fixed" and config.task == "classification":
+    if policy.reference == "fixed" and "reference" in models and config.task == "classification":
         run = pathlib.Path(data_set.reference.checkpoint)
         models["reference"] = class_meaning.in_order_of_run(models["reference"], run, data.classes)
     return models

@@ -1,13 +1,13 @@
 """Algorithm 1 or 2 in one loop, from a configuration: no nodes, no replay, no files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
 
 from classact.data.stream import IIDStream
 from classact.experiments.config import DataSetConfig, ExperimentConfig
-from classact.launch.assembly.parts import learning, networks, references, sources
+from classact.launch.assembly.parts import kept, learning, networks, ordered, references, sources
 from classact.launch.assembly.parts.shapes import DataShape
 from classact.nodes import synchronous, training
 from classact.selection import policies
@@ -37,7 +37,7 @@ def train(
         DivergedError: if a loss, the scores or the final state are not finite.
     """
     return synchronous.train(
-        {name: data_set(config, own, data[name]) for name, own in config.data_sets.items()},
+        {name: data_set(config, own, data[name], name) for name, own in config.data_sets.items()},
         learning.make_task(config),
         learning.trained_models(config, next(iter(data.values()))),
         steps=config.steps,
@@ -48,26 +48,35 @@ def train(
     )
 
 
-def data_set(config: ExperimentConfig, own: DataSetConfig, shape: DataShape) -> synchronous.DataSet:
+def data_set(
+    config: ExperimentConfig, own: DataSetConfig, shape: DataShape, name: str = ""
+) -> synchronous.DataSet:
     """Opens one of a run's data sets for the loop, with its policy and its fixed reference.
 
     Args:
         config: the resolved configuration.
         own: the data set.
         shape: of the data set.
+        name: its name, by which a recorded order is found that has several.
     """
     models = networks.role_models(config, own, shape)
     return synchronous.DataSet(
         policies.get(own.policy),
-        # The reference of Algorithm 2 learns from the whole of what is scored.
-        IIDStream(
-            sources.open_train_source(config, own, shape.held_out, known=shape.classes),
-            own.super_batch_size,
-            config.seed,
-        ),
+        _stream(config, own, shape, name),
         own.batch_size,
         own.temperature,
         {role: (models[role], variables) for role, variables in references.fixed_variables(own).items()},
         config.max_nonfinite_share,
         learning.online_weight(config, own),
+        kept.reference_losses(own),
     )
+
+
+def _stream(
+    config: ExperimentConfig, own: DataSetConfig, shape: DataShape, name: str
+) -> Iterator[synchronous.Batch]:
+    if not own.has_replay:
+        return ordered.open_stream(config, name, own, shape)
+    source = sources.open_train_source(config, own, shape.held_out, known=shape.classes)
+    # The reference of Algorithm 2 learns from the whole of what is scored.
+    return IIDStream(source, own.super_batch_size, config.seed)

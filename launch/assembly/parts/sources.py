@@ -11,7 +11,7 @@ from classact.experiments.config import (
     ExperimentConfig,
     require,
 )
-from classact.launch.assembly.parts import held_out
+from classact.launch.assembly.parts import held_out, kept
 
 
 def open_train_source(
@@ -31,6 +31,9 @@ def open_train_source(
         known: what labels mean in the run: those of a classification are mapped to it
             before they get noise, which draws from all classes of the run. None: what
             they mean in the data set.
+
+    Returns:
+        What its policy trains on: of `top_share` the part that it keeps.
 
     Raises:
         source.DataError: if it cannot be opened; names the file and the reason. Also if it
@@ -55,10 +58,10 @@ def open_train_source(
     if data_set.label_noise > 0:
         opened = noise.with_label_noise(opened, data_set.label_noise, config.data_seed)
     if config.task == "classification":
-        return opened
+        return kept.best_share(data_set, opened)
     if data_set.caption_noise > 0:
         opened = captions.with_shuffled_captions(opened, data_set.caption_noise, config.data_seed)
-    return _tokenized(config, opened)
+    return _tokenized(config, kept.best_share(data_set, opened))
 
 
 def open_eval_source(

@@ -72,11 +72,17 @@ def check_scores(config: ExperimentConfig, data_set: DataSetConfig, data: shapes
         return
     models = networks.role_models(config, data_set, data)
     score = scoring.make_scorer(
-        policy, learning.make_task(config), models, learning.online_weight(config, data_set)
+        policy,
+        learning.make_task(config),
+        models,
+        learning.online_weight(config, data_set),
+        bool(data_set.reference.scores),
     )
     size = data_set.inference.batch_size
     # As an inference server pads it.
     batch = {**_batch(data, size), "valid": jax.ShapeDtypeStruct((size,), np.dtype(bool))}
+    if data_set.reference.scores:
+        batch[scoring.REFERENCE_LOSS] = jax.ShapeDtypeStruct((size,), np.dtype(np.float32))
     field = f"policy={data_set.policy!r}"
     try:
         variables = {role: _variables(model) for role, model in models.items()}
@@ -89,6 +95,8 @@ def check_scores(config: ExperimentConfig, data_set: DataSetConfig, data: shapes
         # JAX's name for it, and it says so at length.
         numpy = "Tracer" in type(error).__name__
         hint = "; a score is traced by JAX: use jax.numpy in place of numpy, if and float()" if numpy else ""
+        if isinstance(error, KeyError) and data_set.reference.scores:
+            hint = "; with reference.scores the reference gives its `loss` alone: name its checkpoint instead"
         raise ConfigError(f"{field}: {said}{hint}") from error
     if getattr(found, "shape", None) != (size,) or not np.issubdtype(found.dtype, np.floating):
         raise ConfigError(

@@ -1,0 +1,62 @@
+"""Whether a data set names what its policy goes by: a reference, score files, a recorded order."""
+
+from classact.experiments.config import ConfigError, DataSetConfig, require
+from classact.selection import policies
+
+
+def checked_policy(config: DataSetConfig) -> policies.Policy:
+    """The policy, with the reference, or what else was made before the run, that it asks for.
+
+    Raises:
+        ConfigError: for an unknown policy, if what it needs is not named, or something is
+            that it does not use.
+    """
+    try:
+        policy = policies.get(policies.importable_name(config.policy))
+    except ValueError as error:
+        raise ConfigError(f"policy={config.policy!r}: {error}") from None
+    _check_prepared(config, policy)
+    checkpoint, scores = config.reference.checkpoint, config.reference.scores
+    if policy.reference != "fixed":
+        for name, value in (("checkpoint", checkpoint), ("scores", scores)):
+            if value:
+                raise ConfigError(
+                    f"reference.{name}={value!r}: must be empty, policy {config.policy!r} uses no fixed "
+                    "reference"
+                )
+        stated = config.reference.pretraining_macs
+        require(stated == -1, "reference.pretraining_macs", stated, f"-1 with policy {config.policy!r}")
+        return policy
+    require(
+        bool(checkpoint or scores),
+        "reference.checkpoint",
+        checkpoint,
+        f"the run directory of a pretrained reference: policy {config.policy!r} scores with one (or "
+        "reference.scores, a folder of its score files)",
+    )
+    if policy.reference_data == "held_out":
+        require(
+            config.train_split == "rest",
+            "train_split",
+            config.train_split,
+            f"'rest' with policy {config.policy!r}: its reference learned from the held-out part",
+        )
+    return policy
+
+
+def _check_prepared(config: DataSetConfig, policy: policies.Policy) -> None:
+    """What a policy without scores goes by is named, and nothing is named that it does not use."""
+    kept, order = config.top_share, config.curriculum
+    two = policy.prepared == "share" and kept.by == "learnability"
+    asked = {
+        "top_share.scores": (kept.scores, policy.prepared == "share", "a folder of score files"),
+        "top_share.reference_scores": (kept.reference_scores, two, "a folder of the reference's score files"),
+        "curriculum.record": (order.record, policy.prepared == "order", "a run that had record_examples"),
+    }
+    for field, (value, wanted, what) in asked.items():
+        if wanted:
+            require(bool(value), field, value, f"{what}, with policy {config.policy!r}")
+        else:
+            by = " with by='learnability'" if field.endswith("reference_scores") else ""
+            owner = {"top_share": "'top_share'", "curriculum": "'curriculum'"}[field.partition(".")[0]]
+            require(not value, field, value, f"empty: it is of policy {owner}{by}")
