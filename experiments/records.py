@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from classact.experiments import base, comparison
+from classact.experiments import base
 from classact.experiments import curves as curves_lib
-from classact.experiments.groups import flatten
+from classact.experiments.compare import comparison
+from classact.experiments.compare.groups import flatten
 
 # Of the learner's metrics these are kept, as means between evaluations.
 _KEPT = ("selection/",)

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from classact.experiments import comparison, curves, groups, records
+from classact.experiments import curves, records
+from classact.experiments.compare import comparison, groups
 from classact.experiments.config import ConfigError
 from classact.experiments.records import Record
 

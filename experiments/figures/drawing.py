@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from classact.experiments import bands, curves
-from classact.experiments.comparison import compare_row
+from classact.experiments import curves
+from classact.experiments.compare import bands
+from classact.experiments.compare.comparison import compare_row
+from classact.experiments.compare.groups import Group, Row
 from classact.experiments.curves import Run
-from classact.experiments.drawing import BASELINE_COLOUR, PALETTE
 from classact.experiments.figures import parts
 from classact.experiments.figures.parts import Part
-from classact.experiments.groups import Group, Row
+from classact.experiments.report.drawing import BASELINE_COLOUR, PALETTE
 
 _WIDTH, _HEIGHT = 5.4, 3.7
 

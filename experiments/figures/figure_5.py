@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from classact.experiments import curves
 from classact.experiments.curves import Run
-from classact.experiments.drawing import BASELINE_COLOUR, PALETTE
 from classact.experiments.figures import drawing, parts
 from classact.experiments.figures.parts import Part, baseline, get_config
+from classact.experiments.report.drawing import BASELINE_COLOUR, PALETTE
 
 __all__ = ["RUNS", "baseline", "draw", "get_config", "power_law"]
 

@@ -24,8 +24,8 @@ _KINDS = {"charts": "folder"}
 
 def main(argv: Sequence[str]) -> int:
     """Writes the page, and prints a table of it; see `cli.main`."""
-    from classact.experiments import export, report
     from classact.experiments.curves import RunError
+    from classact.experiments.report import export, report
 
     out = flags.DEFINE_string("out", "report.html", "Where to write the page.")
     baseline = flags.DEFINE_string("baseline", None, "Run directory to compare with.")

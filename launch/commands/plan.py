@@ -12,7 +12,7 @@ from classact.launch.commands import arguments, command_help, terminal
 
 if TYPE_CHECKING:
     from classact.experiments.config import ExperimentConfig
-    from classact.experiments.plan_text import Plan
+    from classact.experiments.planning.plan_text import Plan
 
 USAGE = """\
   plan      --config=FILE.py [--config.FIELD=VALUE …] [--step-seconds=T] [--measure] [--json]
@@ -46,8 +46,8 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Prints a plan; see `cli.main`."""
-    from classact.experiments import plan_text
     from classact.experiments.config import ConfigError
+    from classact.experiments.planning import plan_text
     from classact.launch.commands import config_file
 
     names = _define_flags()
@@ -152,7 +152,7 @@ def _name_references(fields: dict[str, Any]) -> None:
 
 
 def _made(config: "ExperimentConfig", options: Options) -> "Plan | None":
-    from classact.experiments import needs, plan, plan_text
+    from classact.experiments.planning import needs, plan, plan_text
     from classact.launch.assembly.parts import planned
     from classact.launch.assembly.parts.first_lines import FirstLines
     from classact.launch.commands import measuring

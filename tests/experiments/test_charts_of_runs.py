@@ -6,16 +6,14 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from classact.experiments import (
+from classact.experiments import curves, recorded
+from classact.experiments.compare import comparison, running_time
+from classact.experiments.report import (
     charts,
     charts_of_classes,
     charts_of_selection,
     charts_of_targets,
-    comparison,
-    curves,
     drawn,
-    recorded,
-    running_time,
 )
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from classact.experiments import comparison, curves, groups, learned_classes
+from classact.experiments import curves, learned_classes
+from classact.experiments.compare import comparison, groups
 
 
 def recorded(*names, **more):

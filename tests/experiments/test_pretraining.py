@@ -1,6 +1,8 @@
 import pytest
 
-from classact.experiments import comparison, curves, pretraining, report, table
+from classact.experiments import curves, pretraining
+from classact.experiments.compare import comparison
+from classact.experiments.report import report, table
 
 
 def rows(compared):

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from classact.experiments import base, comparison, curves, records
+from classact.experiments import base, curves, records
+from classact.experiments.compare import comparison
 
 METRIC = curves.DEFAULT_METRIC
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classact.experiments import base, comparison, curves, records, sweeps
+from classact.experiments import base, curves, records, sweeps
+from classact.experiments.compare import comparison
 from classact.experiments.config import ConfigError
 
 METRIC = curves.DEFAULT_METRIC

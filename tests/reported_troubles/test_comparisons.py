@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from classact.experiments import base, report, resolution
+from classact.experiments import base, resolution
+from classact.experiments.report import report
 from classact.launch.assembly.in_threads import make_threads
 from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.parts import learning

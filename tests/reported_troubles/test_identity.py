@@ -15,9 +15,10 @@ from PIL import Image
 
 from classact.data import registry
 from classact.data.source import DataError, Source
-from classact.experiments import base, report, resolution
+from classact.experiments import base, resolution
 from classact.experiments.config import ConfigError
 from classact.experiments.configs import classification
+from classact.experiments.report import report
 from classact.launch.assembly import joined_run, run_loop_node
 from classact.launch.assembly.parts import shapes, sources
 from classact.launch.assembly.run_spec import RunSpec

@@ -1,4 +1,4 @@
-"""From a configuration to what `experiments/plan.py` and `needs.py` take; nothing is trained."""
+"""From a configuration to what `experiments/planning/plan.py` and `needs.py` take; nothing is trained."""
 
 import dataclasses
 import itertools
@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 import jax
 import numpy as np
 
-from classact.experiments import plan
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig, ModelConfig
+from classact.experiments.planning import plan
 from classact.launch.assembly.parts import class_meaning, costs, networks, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.models import cost, transformer

@@ -9,7 +9,7 @@ from absl import flags
 from on_digits import resolved
 
 from classact import environments
-from classact.experiments import plan
+from classact.experiments.planning import plan
 from classact.launch.assembly import measured
 from classact.launch.assembly.parts import planned
 from classact.launch.assembly.parts.first_lines import FirstLines

@@ -6,7 +6,8 @@ import json
 import pytest
 from on_digits import only, open_train, resolved
 
-from classact.experiments import base, plan, resolution
+from classact.experiments import base, resolution
+from classact.experiments.planning import plan
 from classact.launch.assembly.parts import costs, evaluators, learning, planned, shapes, sources
 from classact.nodes import checkpoints, tally, training
 
