@@ -165,15 +165,19 @@ def _result(group: Group, measure: str) -> Optional[tuple[str, str]]:
         there, tried = group.reached
         of = f" by {tried - there} of {tried} runs" if there else ""
         return f"not reached<small>{of}</small>", f"the baseline's {table.percent(target)}; {ends}"
-    compute = "" if saved is None else f"; compute saved, all included: {table.signed_percent(saved)}"
-    reached = f"{updates:,.0f} to the baseline's {table.percent(target)}; {ends}{compute}"
-    direction = "fewer" if fewer >= 0 else "more"
-    changed = f"{abs(100 * fewer):.0f} % {direction} updates"
+    reached = f"{updates:,.0f} to the baseline's {table.percent(target)}; {ends}"
+    changed = f"{abs(100 * fewer):.0f} % {'fewer' if fewer >= 0 else 'more'} updates"
     if summary.within_chance(group):
-        return "no gain shown", f"{changed}, as chance shows, too: {reached}"
+        compute = (
+            "" if saved is None else f"; compute saved, everything counted: {table.signed_percent(saved)}"
+        )
+        return "no gain shown", f"{changed}, as chance shows, too: {reached}{compute}"
     big, small = changed.split(" % ")
-    star = summary.star(group.paired("fewer_updates"))
-    return f"{big} % <small>{small}{star}</small>", reached
+    lines = [f"{big} % <small>{small}{summary.star(group.paired('fewer_updates'))}</small>"]
+    if saved is not None:
+        more = "less" if saved >= 0 else "more"
+        lines.append(f"{abs(100 * saved):.0f} % <small>{more} compute, everything counted</small>")
+    return "<br>".join(lines), reached
 
 
 def _notes(notes: Sequence[str], kind: str = "small") -> str:

@@ -82,6 +82,8 @@ def test_the_page_says_what_it_shows(runs, tmp_path):
     text = " ".join(Page(written.path).text)
     group = written.comparisons[0].groups[1]
     assert f"{100 * group.mean('fewer_updates'):.0f} %" in text
+    assert f"{abs(100 * group.mean('saving_full')):.0f} %" in text
+    assert "compute, everything counted" in text
     assert "vit_mu_6_1 on fashion_mnist with 20 % label noise" in text
     assert "h0 is interrupted, at update 600 of 1,500." in text
     assert "top-1 on test against learner updates" in text
