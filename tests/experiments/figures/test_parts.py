@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classact.data import specs
-from classact.experiments import resolution
+from classact.experiments import resolution, sweeps
 from classact.experiments.figures import halves, parts
 from classact.experiments.figures.parts import Part
 
@@ -64,14 +64,13 @@ def test_baselines_come_with_their_runs_and_once():
     )  # fmt: skip
 
 
-def test_every_part_of_every_figure_resolves(figure):
-    for name in figure.RUNS:
-        fields = figure.get_config(name).to_dict()
-        if fields["reference"]["checkpoint"]:
-            parts.parse(fields["reference"]["checkpoint"])
-        resolution.resolve(fields)
-        other = figure.baseline(name)
-        assert other is None or other in figure.RUNS
+def test_every_run_of_every_figure_resolves_with_its_references(figure):
+    found = sweeps.parts(figure.RUNS, figure.get_config)
+    assert set(figure.RUNS) <= set(found)
+    for part in found.values():
+        resolution.resolve(part.placed({name: f"runs/{name}" for name in part.references}))
+        other = figure.baseline(part.name)
+        assert other is None or other in found
 
 
 def test_the_halves_are_disjoint_whole_and_keep_each_class_half():
