@@ -64,6 +64,8 @@ setuptools.setup(
     packages=["classact", *(f"classact.{name}" for name in _PACKAGES)],
     package_data={
         "classact.data": ["icons/*", "templates/*", "vocabularies/*"],
+        # What is known of the figures' runs.
+        "classact.experiments.figures": ["records.jsonl"],
         # What `classact setup` installs.
         "classact.launch.assembly": ["launchpad.lock"],
         "classact.replay": ["requirements.lock"],

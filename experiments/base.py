@@ -188,8 +188,9 @@ def get_config() -> ml_collections.ConfigDict:
                 # Which are best: "hard", the highest losses of `scores`; "easy", the lowest;
                 # "learnability", the highest of `scores` minus `reference_scores`.
                 "by": "hard",
-                # Folders of `classact score`; for "learnability" a learner's and a reference's.
+                # Folder of `classact score`; for "learnability" a learner's,
                 "scores": "",
+                # and here a reference's.
                 "reference_scores": "",
             },
             # ── Of `curriculum`, which scores nothing: it trains on the examples that another run

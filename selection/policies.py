@@ -9,16 +9,18 @@ same place.
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
-from typing import Any, Optional
-
-import jax
+from typing import TYPE_CHECKING, Any, Optional
 
 from classact import user_code
 
+# The configuration reads this table, also where nothing is computed and JAX takes a second to load.
+if TYPE_CHECKING:
+    import jax
+
 # What a scoring model returned for a batch: `loss: float32[B]` (ℓ_act) and
 # everything else that the model's forward pass gave, for instance `logits`.
-ModelOutputs = Mapping[str, jax.Array]
-ScoreFn = Callable[[Optional[ModelOutputs], Optional[ModelOutputs]], jax.Array]
+ModelOutputs = Mapping[str, "jax.Array"]
+ScoreFn = Callable[[Optional[ModelOutputs], Optional[ModelOutputs]], "jax.Array"]
 
 ONLINE_KINDS = (None, "learner", "proxy")
 REFERENCE_KINDS = (None, "fixed", "trained")
@@ -26,7 +28,7 @@ REFERENCE_DATA = ("in_domain", "held_out")
 PREPARED = (None, "share", "order")
 
 
-def loss_difference(online: Optional[ModelOutputs], reference: Optional[ModelOutputs]) -> jax.Array:
+def loss_difference(online: Optional[ModelOutputs], reference: Optional[ModelOutputs]) -> "jax.Array":
     """The score of every policy in the paper: Eq. 2 to 5.
 
     Args:

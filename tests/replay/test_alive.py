@@ -3,12 +3,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import replay_servers
 
 from classact.replay import alive, config
 
+SOON = 20.0
 TABLES = config.TableConfig(batch_size=2, samples_per_insert=0.5, capacity=10)
 
 
@@ -23,8 +25,11 @@ def test_a_server_that_is_stopped_is_not_alive(monkeypatch, quick):
         assert asks()
         os.kill(server.process.pid, signal.SIGSTOP)
         try:
-            # An answer may be on its way, and what it computed up to now counts once.
-            assert not all([asks() for _ in range(3)])
+            # Answers may be on their way, and what it computed up to now counts once. On a busy
+            # machine the signal itself takes its time.
+            deadline = time.monotonic() + SOON
+            while asks():
+                assert time.monotonic() < deadline
         finally:
             os.kill(server.process.pid, signal.SIGCONT)
         monkeypatch.setattr(alive, "_ANSWER_SECONDS", 10.0)

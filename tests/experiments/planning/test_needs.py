@@ -13,7 +13,7 @@ from classact.experiments.planning.plan_text import about, with_unit
 from classact.models import cost, registry
 from classact.selection import policies
 
-PAGE = (pathlib.Path(needs.__file__).parents[1] / "docs" / "scaling.md").read_text()
+PAGE = (pathlib.Path(needs.__file__).parents[2] / "docs" / "scaling.md").read_text()
 IMAGE = (224, 224, 3)
 
 
