@@ -1,10 +1,13 @@
 """What is kept of a run when its directory is gone: one JSON line, from which tables and figures are made.
 
-A record names its run by the changes from `experiments/base.py`, so that a record of a
-configuration that has been edited since is not taken for the run that it would be now.
+A record has the whole configuration of its run and of its references, as changes from what
+`experiments/base.py` was then. So a record of a configuration that has been edited since, be it the
+run's, a reference's or a default, is not taken for the run that it would be now; a field that is new
+since, and at its default, makes no difference.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -35,8 +38,10 @@ class Record:
 
     Attributes:
         name: of the run in its sweep.
-        changes: the fields in which its configuration differs from `experiments/base.py`, by
-            dotted names; a reference by its name in the sweep.
+        changes: the fields in which its configuration differs from `defaults`, by dotted names;
+            a reference by its name in the sweep.
+        references: changes of these by name, and of their references.
+        defaults: all fields of `experiments/base.py` when it was made, by dotted names.
         launch: the engine that ran it.
         git_commit: of the code that ran it.
         result: of `result.json`: how it ended, its steps, its ledger, its seconds.
@@ -46,22 +51,41 @@ class Record:
 
     name: str
     changes: Mapping[str, Any]
+    references: Mapping[str, Mapping[str, Any]]
+    defaults: Mapping[str, Any]
     launch: str
     git_commit: str
     result: Mapping[str, Any]
     curves: Mapping[str, list[list[float]]]
     selection: Mapping[str, list[list[float]]] = dataclasses.field(default_factory=dict)
 
+    def is_of(self, changes: Mapping[str, Any], references: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether it is of a run that has these changes from the present defaults, and such references."""
+        now = defaults()
+
+        def same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+            theirs, ours = {**now, **self.defaults, **before}, {**now, **after}
+            return theirs == ours
+
+        return (
+            same(self.changes, changes)
+            and set(self.references) == set(references)
+            and all(same(self.references[name], references[name]) for name in references)
+        )
+
     def run(self, metric: str) -> curves_lib.Run:
         """The run as `comparison` takes it, with one of its metrics as the learning curve.
 
         Raises:
-            KeyError: if it has not that metric.
+            RecordError: if it has not that metric.
         """
+        if metric not in self.curves:
+            known = ", ".join(self.curves)
+            raise RecordError(f"METRIC={metric!r}: {self.name} was not measured by it, but by {known}")
         learner = [
             {"step": step, name: value} for name, points in self.selection.items() for step, value in points
         ]
-        config = _nested({**flatten(base.get_config().to_dict()), **self.changes})
+        config = _nested({**self.defaults, **self.changes})
         diverged = self.result.get("diverged")
         return curves_lib.Run(
             pathlib.Path(self.name),
@@ -74,16 +98,30 @@ class Record:
         )
 
 
+def defaults() -> dict[str, Any]:
+    """The fields of `experiments/base.py` by dotted names, as JSON has them."""
+    return _as_json(flatten(base.get_config().to_dict()))
+
+
 def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that differ from those of `experiments/base.py`, by dotted names, as JSON has them."""
-    before = flatten(base.get_config().to_dict())
-    changed = {name: value for name, value in flatten(fields).items() if before.get(name, ...) != value}
-    found: dict[str, Any] = json.loads(json.dumps(changed))
+    before = defaults()
+    after = _as_json(flatten(fields))
+    return {name: value for name, value in after.items() if before.get(name, ...) != value}
+
+
+def _as_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(value))
     return found
 
 
-def of_run(name: str, changes: Mapping[str, Any], run_dir: pathlib.Path) -> Record:
-    """Makes the record of a run that has ended.
+def of_run(
+    name: str,
+    changes: Mapping[str, Any],
+    references: Mapping[str, Mapping[str, Any]],
+    run_dir: pathlib.Path,
+) -> Record:
+    """Makes the record of a run that has ended, with the present defaults.
 
     Raises:
         RunError: if the directory holds none, or a file of it is damaged.
@@ -99,6 +137,8 @@ def of_run(name: str, changes: Mapping[str, Any], run_dir: pathlib.Path) -> Reco
     return Record(
         name,
         dict(changes),
+        {key: dict(value) for key, value in references.items()},
+        defaults(),
         str(found.field("launch", "")),
         str(found.field("git_commit", "")),
         result,
@@ -145,12 +185,17 @@ def read(path: pathlib.Path) -> dict[str, Record]:
         return {}
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error
-    found = {}
+    found: dict[str, Record] = {}
+    known: dict[str, Mapping[str, Any]] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            record = Record(**json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise RecordError(f"{path}, line {number} is no record of a run: {error}") from error
+            fields = json.loads(line)
+            if "fields" in fields:
+                known[fields["defaults"]] = fields["fields"]
+                continue
+            record = Record(**{**fields, "defaults": known[fields["defaults"]]})
+        except (ValueError, TypeError, KeyError) as error:
+            raise RecordError(f"{path}, line {number} is no record of a run: {error!r}") from error
         found[record.name] = record
     return found
 
@@ -161,7 +206,16 @@ def write(path: pathlib.Path, found: Iterable[Record]) -> None:
     Raises:
         OSError: if the file cannot be written.
     """
-    lines = [json.dumps(dataclasses.asdict(record)) for record in sorted(found, key=lambda item: item.name)]
+    lines: list[str] = []
+    written: set[str] = set()
+    for record in sorted(found, key=lambda item: item.name):
+        # Those of all runs of a time are the same: they are there once.
+        text = json.dumps(record.defaults, sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()[:12]
+        if key not in written:
+            lines.append(json.dumps({"defaults": key, "fields": record.defaults}))
+            written.add(key)
+        lines.append(json.dumps({**dataclasses.asdict(record), "defaults": key}))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(f"{line}\n" for line in lines))

@@ -42,6 +42,13 @@ class Part:
         """What a record of this run says of its configuration."""
         return records.changes_of(self.fields)
 
+    def changes_of_references(self, others: Mapping[str, "Part"]) -> dict[str, dict[str, Any]]:
+        """What records say of the runs that this one rests on, by name."""
+        found: dict[str, dict[str, Any]] = {}
+        for name in self.references:
+            found |= {name: others[name].changes, **others[name].changes_of_references(others)}
+        return found
+
     @property
     def steps(self) -> int:
         """Updates of the run."""

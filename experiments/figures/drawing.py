@@ -64,9 +64,12 @@ def draw_curves(axes: Axes, runs: Mapping[str, Run], label: Callable[[Part], str
     colours = iter(PALETTE)
     for part, seeds in by_experiment(runs).items():
         colour = BASELINE_COLOUR if part.policy == "uniform" else next(colours)
-        band = bands.aggregate([curves.smooth(run.curve) for run in seeds.values()])
+        found = [curves.smooth(run.curve) for run in seeds.values() if run.curve and run.diverged_at is None]
+        if not found:
+            continue
+        band = bands.aggregate(found)
         axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(band.steps, band.mean, color=colour, label=f"{label(part)} ({len(seeds)})")
+        axes.plot(band.steps, band.mean, color=colour, label=f"{label(part)} ({len(found)})")
     axes.set_xlabel("learner updates")
     axes.set_ylabel("top-1")
     percent(axes.yaxis)

@@ -27,9 +27,10 @@ a sweep's file:
 def main(argv: Sequence[str]) -> int:
     """Makes the runs that are left, then tables and pictures; see `cli.main`."""
     from classact.experiments.config import ConfigError
+    from classact.experiments.curves import RunError
     from classact.experiments.records import RecordError
-    from classact.launch.commands import sweep_file, sweep_runs
-    from classact.launch.engines import registry
+    from classact.launch.commands import sweep_file, sweep_runs, sweeping
+    from classact.launch.engines import accelerators, registry
     from classact.launch.engines.outcome import LaunchError
 
     out = flags.DEFINE_string("out", None, "Directory of the runs; one that is in it is not made again.")
@@ -38,7 +39,10 @@ def main(argv: Sequence[str]) -> int:
     )
     launch = flags.DEFINE_string("launch", "synchronous", "How each run is launched; see `classact train`.")
     jobs = flags.DEFINE_integer(
-        "jobs", 0, "Runs at once; 0: a core each where a run is one process, else one.", lower_bound=0
+        "jobs",
+        0,
+        "Runs at once; 0: as many as cores where a run is one process without a GPU, else one.",
+        lower_bound=0,
     )
     command_help.check(argv[1:])
     files = arguments.parse(argv)
@@ -52,17 +56,19 @@ def main(argv: Sequence[str]) -> int:
         raise arguments.UsageError(str(error)) from None
     folder = pathlib.Path(out.value)
     records_file = pathlib.Path(kept.value) if kept.value else folder / "records.jsonl"
-    at_once = jobs.value or (len(os.sched_getaffinity(0)) if engine.one_process else 1)
+    # Several processes on one GPU would take its memory from each other.
+    cores = 1 if accelerators.found().gpus else len(os.sched_getaffinity(0))
+    at_once = jobs.value or (cores if engine.one_process else 1)
     try:
         sweeps = [sweep_file.load(file) for file in files]
-        runs = sweep_runs.Runs(folder, launch.value, engine, at_once)
+        runs = sweep_runs.Runs(folder, launch.value, engine, at_once, sweeping.together(sweeps))
         with sweep_runs.locked(folder):
             stop, stopped = terminal.stop_on_signals()
-            failed = sweep_runs.make_all(sweeps, runs, records_file, stop)
+            failed = sweeping.make_all(sweeps, runs, records_file, stop)
             if stopped:
                 return 128 + stopped[0]
             return 1 if failed else 0
-    except (ConfigError, RecordError, LaunchError) as error:
+    except (ConfigError, RecordError, RunError, LaunchError) as error:
         raise arguments.UsageError(str(error)) from None
     except OSError as error:
         raise arguments.UsageError(f"{error.filename or folder}: {error.strerror}") from None

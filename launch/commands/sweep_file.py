@@ -48,7 +48,11 @@ class SweepFile:
             ConfigError: if `baseline` or `draw` fails.
             OSError: if a file cannot be written.
         """
-        done = {name: records[name] for name in self.asked if name in records and records[name].curves}
+        done = {
+            name: records[name]
+            for name in self.asked
+            if name in records and any(records[name].curves.values())
+        }
         if not done:
             return []
         metric = getattr(self.module, "METRIC", None) or next(iter(next(iter(done.values())).curves))
@@ -56,6 +60,8 @@ class SweepFile:
         lines = []
         for name, record in done.items():
             named = self._called(baseline, name) if baseline else None
+            if named is not None and named not in self.parts:
+                raise ConfigError(f"{self.path}: baseline({name!r}) is {named!r}, which is no name in RUNS")
             lines.append(sweeps.against(record, records.get(named) if named else None, metric))
         table = out / f"{self.name}.csv"
         table.write_text(sweeps.table(lines))

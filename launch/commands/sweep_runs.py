@@ -16,14 +16,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import rich.console
-import rich.progress
-
-from classact.experiments import records, resolution, sweeps
+from classact.experiments import records, resolution
 from classact.experiments.config import ConfigError
 from classact.experiments.curves import RunError
 from classact.experiments.sweeps import Part
-from classact.launch.commands import resume, sweep_file
+from classact.launch.commands import resume
 from classact.launch.engines.interface import Engine
 from classact.launch.engines.local import guard
 from classact.launch.engines.outcome import LaunchError
@@ -53,7 +50,9 @@ class Ended:
 class Runs:
     """The runs of a sweep in one directory."""
 
-    def __init__(self, out: pathlib.Path, launch: str, engine: Engine, jobs: int) -> None:
+    def __init__(
+        self, out: pathlib.Path, launch: str, engine: Engine, jobs: int, parts: Mapping[str, Part]
+    ) -> None:
         """Nothing is started.
 
         Args:
@@ -61,7 +60,9 @@ class Runs:
             launch: the engine's name.
             engine: it.
             jobs: how many runs at once; of those that are one process each has a core.
+            parts: all that may be run, by name.
         """
+        self._parts = parts
         self.out = out
         self._launch = launch
         self._engine = engine
@@ -90,8 +91,17 @@ class Runs:
             ConfigError: if its directory holds a run of another configuration.
             RunError: if its files are damaged.
         """
+        self.check(part)
+        references = part.changes_of_references(self._parts)
+        return records.of_run(part.name, part.changes, references, self.folder(part.name))
+
+    def check(self, part: Part) -> None:
+        """Checks that a part's directory holds no run of another configuration.
+
+        Raises:
+            ConfigError: if it does.
+        """
         resume.earlier(resolution.resolve(self._fields(part)), self.folder(part.name))
-        return records.of_run(part.name, part.changes, self.folder(part.name))
 
     def run(self, left: Sequence[Part], on_end: Callable[[Ended], None], stop: threading.Event) -> list[str]:
         """Runs parts; blocks until all have ended, or soon after `stop`.
@@ -157,7 +167,7 @@ class Runs:
         if self.has_ended(part.name):
             try:
                 return Ended(part, self.record(part))
-            except RunError as error:
+            except (RunError, ConfigError) as error:
                 return Ended(part, None, str(error))
         last = log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
         return Ended(part, None, f"it ended with status {status}: {' | '.join(last)} ({log})")
@@ -175,6 +185,8 @@ class Runs:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, env=environment,  # type: ignore[call-overload]
+            # Ctrl-C in the terminal must reach the sweep alone: a second signal hurries a run.
+            start_new_session=True,
         )  # fmt: skip
         if core is not None:
             # Before it can have more than one thread: Python takes longer to start.
@@ -242,86 +254,3 @@ def locked(out: pathlib.Path) -> Iterator[None]:
         except BlockingIOError:
             raise LaunchError(f"--out={out}: a sweep is running in it") from None
         yield
-
-
-def make_all(
-    files: Sequence[sweep_file.SweepFile], runs: Runs, records_file: pathlib.Path, stop: threading.Event
-) -> list[str]:
-    """Makes what is left of several sweeps, and their tables and pictures; blocks until then or `stop`.
-
-    Args:
-        files: the sweeps; runs of one name must be the same in all.
-        runs: makes them.
-        records_file: of what is known of ended runs; written after each.
-        stop: ends it early; what has ended is kept.
-
-    Returns:
-        The names of the runs that failed.
-
-    Raises:
-        ConfigError: for two runs of one name.
-        RecordError: if the records cannot be read.
-    """
-    wanted: dict[str, Part] = {}
-    for file in files:
-        for name, part in file.parts.items():
-            if wanted.setdefault(name, part).changes != part.changes:
-                raise ConfigError(f"{file.path}: {name!r} is another run in a file before it")
-    known = records.read(records_file)
-    for shipped in {file.records for file in files}:
-        known = {**records.read(shipped), **known}
-    for part in wanted.values():
-        if part.name in known and known[part.name].changes != part.changes:
-            del known[part.name]
-        if part.name not in known and runs.has_ended(part.name):
-            known[part.name] = runs.record(part)
-    records.write(records_file, known.values())
-    there = [name for name in wanted if runs.has_ended(name)]
-    left = sweeps.undone(wanted, known, there)
-    failed = _made(left, wanted, runs, known, records_file, stop)
-    for file in files:
-        for path in file.outputs(known, runs.out):
-            print(path)
-    return failed
-
-
-def _made(
-    left: Sequence[Part],
-    wanted: Mapping[str, Part],
-    runs: Runs,
-    known: dict[str, records.Record],
-    records_file: pathlib.Path,
-    stop: threading.Event,
-) -> list[str]:
-    console = rich.console.Console(stderr=True)
-    failed: list[str] = []
-    console.print(f"{len(wanted) - len(left)} of {len(wanted)} runs are done, {len(left)} are left")
-    if not left:
-        return []
-    columns = [
-        rich.progress.TextColumn("{task.completed:,.0f} of {task.total:,.0f} updates"),
-        rich.progress.BarColumn(),
-        rich.progress.TimeElapsedColumn(),
-        rich.progress.TimeRemainingColumn(),
-    ]
-    with rich.progress.Progress(*columns, console=console, speed_estimate_period=3600.0) as progress:
-        task = progress.add_task("", total=sum(part.steps for part in left))
-
-        def on_end(ended: Ended) -> None:
-            progress.advance(task, ended.part.steps)
-            if ended.record is None:
-                failed.append(ended.part.name)
-                said = "stopped" if stop.is_set() else f"failed: {ended.said}"
-                console.print(f"{ended.part.name}: {said}", markup=False)
-                return
-            known[ended.part.name] = ended.record
-            records.write(records_file, known.values())
-            seconds = float(ended.record.result.get("wall_seconds", 0.0))
-            console.print(
-                f"{ended.part.name}: {ended.record.result['status']} in {seconds:.0f} s", markup=False
-            )
-
-        for name in runs.run(left, on_end, stop):
-            failed.append(name)
-            console.print(f"{name}: not made, its reference failed", markup=False)
-    return failed

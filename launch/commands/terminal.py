@@ -49,7 +49,7 @@ def say_how_it_ended(outcome: "Outcome") -> None:
 
 
 def stop_on_signals() -> tuple[threading.Event, list[int]]:
-    """An event that SIGINT and SIGTERM set, and the signals that came."""
+    """An event that SIGINT, SIGTERM and SIGHUP (but under nohup) set, and the signals that came."""
     stopped: list[int] = []
     stop = threading.Event()
 
@@ -58,6 +58,7 @@ def stop_on_signals() -> tuple[threading.Event, list[int]]:
         stopped.append(number)
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, on_signal)
     return stop, stopped

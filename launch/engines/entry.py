@@ -132,6 +132,13 @@ def _heed(number: signal.Signals) -> None:
         os.close(tell)
         listener.join(_LEAVE_SECONDS)
 
+    def leave_child() -> None:
+        # The pipe is the parent's: what a child of `fork` is told is no stop of the node.
+        signal.set_wakeup_fd(-1)
+        if number == signal.SIGTERM:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    os.register_at_fork(after_in_child=leave_child)
     atexit.register(leave)
     # Python gives signals their default action back before it has ended: one that comes so
     # late would make a failure of an end that is none.

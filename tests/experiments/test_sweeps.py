@@ -90,7 +90,7 @@ def test_names_that_cannot_be_run_are_refused(names, references, said):
 
 
 def record_of(make_run, name, policy, **options):
-    found = records.of_run(name, {"policy": policy}, make_run(name, policy=policy, **options))
+    found = records.of_run(name, {"policy": policy}, {}, make_run(name, policy=policy, **options))
     # As it comes back from a file.
     return records.Record(**dataclasses.asdict(found))
 

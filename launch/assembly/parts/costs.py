@@ -237,13 +237,13 @@ def _scored(
     own = config.data_sets[data_set]
     if not policies.get(own.policy).scores:
         return 0, 0
+    # Of a run that an earlier version began only what has come into the tables is known.
+    inserts = int(last.get(f"replay/{data_set}/inserts", last.get("replay/inserts", 0)))
     ours = [item for item in _of_kind(tallies, "scoring") if item.get("data_set") == data_set]
     if ours:
         examples = int(_sum(ours, "examples"))
-        return examples, int(_sum(ours, "slots")) - examples
-    # A run that an earlier version began counts what had come into the tables.
-    inserts = last.get(f"replay/{data_set}/inserts", last.get("replay/inserts", 0))
-    return int(max(steps * own.super_batch_size, inserts)), 0
+        return max(examples, inserts), int(_sum(ours, "slots")) - examples
+    return max(steps * own.super_batch_size, inserts), 0
 
 
 def _redone(tallies: Sequence[Mapping[str, Any]]) -> int:

@@ -12,7 +12,7 @@ import pytest
 
 from classact.experiments import records, sweeps
 from classact.experiments.config import ConfigError
-from classact.launch.commands import resume, sweep_file, sweep_runs
+from classact.launch.commands import resume, sweep_file, sweep_runs, sweeping
 from classact.launch.engines import registry
 from classact.launch.engines.outcome import LaunchError
 
@@ -127,7 +127,7 @@ class Runs(sweep_runs.Runs):
     """Runs that end when the test says so."""
 
     def __init__(self, out, jobs, fails=()):
-        super().__init__(out, "synchronous", registry.get("synchronous"), jobs)
+        super().__init__(out, "synchronous", registry.get("synchronous"), jobs, {})
         self.begun = []
         self.go = threading.Semaphore(0)
         self._fails = fails
@@ -137,7 +137,7 @@ class Runs(sweep_runs.Runs):
         while not self.go.acquire(timeout=0.05):
             if stop.is_set():
                 return sweep_runs.Ended(part, None, "stopped")
-        kept = None if part.name in self._fails else records.Record(part.name, {}, "", "", {}, {})
+        kept = None if part.name in self._fails else records.Record(part.name, {}, {}, {}, "", "", {}, {})
         return sweep_runs.Ended(part, kept)
 
 
@@ -189,17 +189,39 @@ def test_what_cannot_be_told_ends_the_others(tmp_path):
     assert stop.is_set()
 
 
-def test_a_record_of_another_configuration_is_not_taken(written, tmp_path):
+@pytest.mark.parametrize("changed", ["classact", "teacher"])
+def test_a_record_of_another_configuration_is_not_taken_and_not_lost(written, tmp_path, changed):
     file = sweep_file.load(str(written()))
-    runs = Runs(tmp_path / "out", jobs=1)
-    kept = tmp_path / "records.jsonl"
-    part = file.parts["uniform"]
-    old = records.Record("uniform", {**part.changes, "steps": 9}, "", "", {}, {})
-    records.write(kept, [old])
-    stop = threading.Event()
+    runs, kept, stop = Runs(tmp_path / "out", jobs=1), tmp_path / "kept.jsonl", threading.Event()
+    runs.out.mkdir()
     stop.set()
-    sweep_runs.make_all([file], runs, kept, stop)
-    assert records.read(kept) == {}
+
+    def record(name, **more):
+        part = file.parts[name]
+        references = part.changes_of_references(file.parts)
+        changes = part.changes | more if name == changed else part.changes
+        if changed in references:
+            references[changed] |= more
+        curves = {"eval/test/top1": [[4, 0.5]]}
+        ended = {"status": "completed", "steps": 4}
+        return records.Record(name, changes, references, records.defaults(), "", "", ended, curves)
+
+    for more, expected in (({}, ["uniform", "classact"]), ({"steps": 9}, ["uniform"])):
+        records.write(kept, [record(name, **more) for name in file.parts])
+        sweeping.make_all([file], runs, kept, stop)
+        lines = (tmp_path / "out" / "small.csv").read_text().splitlines()[1:]
+        assert [line.split(",")[0] for line in lines] == expected
+        assert set(records.read(kept)) == set(file.parts)
+
+
+def test_a_default_that_has_changed_since_makes_another_run_of_it_and_a_new_field_does_not():
+    record = records.Record("run", {"steps": 9}, {}, records.defaults(), "", "", {}, {})
+    assert record.is_of({"steps": 9}, {}) and not record.is_of({}, {})
+    older = {name: value for name, value in record.defaults.items() if name != "clip_norm"}
+    before = records.Record("run", {"steps": 9}, {}, older, "", "", {}, {})
+    assert before.is_of({"steps": 9}, {}) and not before.is_of({"steps": 9, "clip_norm": 1.0}, {})
+    other = records.Record("run", {"steps": 9}, {}, {**record.defaults, "clip_norm": 1.0}, "", "", {}, {})
+    assert not other.is_of({"steps": 9}, {})
 
 
 def test_a_directory_with_a_run_of_another_configuration_is_refused(written, tmp_path):
@@ -210,7 +232,7 @@ def test_a_directory_with_a_run_of_another_configuration_is_refused(written, tmp
     (folder / "config.json").write_text(json.dumps({"policy": "uniform", "steps": 9}))
     (folder / "result.json").write_text(json.dumps({"status": "completed"}))
     with pytest.raises(ConfigError, match="holds a run with"):
-        sweep_runs.make_all([file], runs, tmp_path / "records.jsonl", threading.Event())
+        sweeping.make_all([file], runs, tmp_path / "records.jsonl", threading.Event())
 
 
 def test_only_one_sweep_is_let_in(tmp_path):
@@ -238,7 +260,11 @@ def test_a_file_that_is_no_sweep_is_refused(written, text, said):
 def test_a_drawing_that_fails_is_named(written, tmp_path):
     file = sweep_file.load(str(written(text=SWEEP.replace("figure = Figure()", "figure = 1 / 0"))))
     ended = {"status": "completed", "steps": 4}
-    kept = {"uniform": records.Record("uniform", {}, "", "", ended, {"eval/test/top1": [[1, 0.5]]})}
+    kept = {
+        "uniform": records.Record(
+            "uniform", {}, {}, records.defaults(), "", "", ended, {"eval/test/top1": [[1, 0.5]]}
+        )
+    }
     with pytest.raises(ConfigError, match="draw failed: ZeroDivisionError"):
         file.outputs(kept, tmp_path)
     # The table is there all the same.

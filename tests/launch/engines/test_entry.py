@@ -138,6 +138,38 @@ def test_a_stop_that_another_thread_gets_wakes_the_main_thread():
     assert done.returncode == 0
 
 
+# A source may fork, and end what it has forked.
+FORKED = """
+import os, signal, sys, threading, time
+from classact.launch.engines.entry import Entry
+
+stop = threading.Event()
+signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+
+def node():
+    there, here = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(here, b"!")
+        time.sleep(60)
+        os._exit(1)
+    os.read(there, 1)
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+    assert not stop.wait(0.3)
+
+Entry(node)()
+"""
+
+
+def test_a_signal_to_a_forked_child_ends_that_alone():
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=SOON, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_that_nothing_was_delivered_has_a_status_of_its_own(capsys, in_task):
     def fail():
         raise errors.NoDataError("icons", "delivered no batch for 3 s")
