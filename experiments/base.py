@@ -64,7 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
                 # α at the last update, reached in a straight line; -1: it does not change.
                 "online_weight_end": -1.0,
                 # The learning rate of an online model that is no learner, as a multiple of
-                # `learning_rate`.
+                # `learning_rate`; of several data sets, which share it, the run's own counts.
                 "learning_rate_factor": 1.0,
             },
             # The run fails if more than this share of all scores so far (and more than ten)

@@ -1,4 +1,4 @@
-"""Figure 4: the size of the scorer, from a thirteenth of the learner to its own; against easy reference.
+"""Figure 4: the size of the scorer, from a nineteenth of the learner to its own; against easy reference.
 
 Command:
     classact sweep experiments/figures/figure_4.py --out=runs/figures

@@ -5,7 +5,7 @@ Command:
 
 The references of `rho` and `classact_ho` have learned from half of the noisy data, which their
 learners do not see; that of `classact` from all of it; that of `classact_online` from the stream.
-No reference has seen a right label that the learner has not.
+All are held against uniform on all of the data, which is twice what the first two learn from.
 """
 
 from classact.experiments.figures import drawing, parts

@@ -20,6 +20,7 @@ a sweep's file:
   get_config(part)  a part's configuration; a `reference.checkpoint` that is the name of a part
                     means that part's run
   baseline(part)    optional: the name of the part that this one is held against
+  METRIC            optional: eval/EVALUATOR/NAME, what the table is of
   draw(runs)        optional: makes a matplotlib Figure of the runs, by name
 """
 
