@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from classact.experiments.config import ConfigError
+from classact.launch.commands import arguments, command_help
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[2]
 _SHIPPED = "those that come with classact are in experiments/configs/"
@@ -95,6 +96,34 @@ def run_file(path: str, said: str) -> types.ModuleType:
     # A configuration is Python and may fail in any way.
     except Exception as error:
         raise ConfigError(f"{said}: {_described(error, file)}") from None
+
+
+def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
+    """The configuration that a command line names, with the fields that it sets.
+
+    Args:
+        argv: the command's name and its arguments; of flags those that the command has defined.
+
+    Raises:
+        arguments.UsageError: if there is none, it is not right, or something else is given.
+        command_help.HelpAsked: if help is asked for.
+    """
+    # Before a configuration that may be missing, or fail.
+    command_help.check(argv[1:])
+    file, argv = split(argv)
+    if not file:
+        given = next((word for word in argv[1:] if re.search(r"\.py(:\w+)?$", word)), None)
+        meant = f"did you mean --config={given}?" if given else "see experiments/configs/"
+        raise arguments.UsageError(f"--config=FILE.py is missing; {meant}")
+    try:
+        config = load(file)
+        check_fields(config, argv)
+    except ConfigError as error:
+        raise arguments.UsageError(str(error)) from None
+    rest = arguments.parse(argv, config)
+    if rest:
+        raise arguments.UsageError(f"unexpected argument {rest[0]!r}: fields are set by --config.FIELD=VALUE")
+    return config
 
 
 def check_fields(config: ml_collections.ConfigDict, argv: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from classact.launch.commands import arguments, command_help, terminal
+from classact.launch.commands import arguments, terminal
 
 if TYPE_CHECKING:
     from classact.experiments.config import ExperimentConfig
@@ -46,24 +46,12 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Prints a plan; see `cli.main`."""
-    from classact.experiments.config import ConfigError
     from classact.experiments.planning import plan_text
     from classact.launch.commands import config_file
 
     names = _define_flags()
     as_json = flags.DEFINE_bool("json", False, "Print JSON in place of text.")
-    command_help.check(argv[1:])
-    file, argv = config_file.split(argv)
-    if not file:
-        raise arguments.UsageError("--config=FILE.py is missing; see experiments/configs/")
-    try:
-        config = config_file.load(file)
-        config_file.check_fields(config, argv)
-    except ConfigError as error:
-        raise arguments.UsageError(str(error)) from None
-    rest = arguments.parse(argv, config)
-    if rest:
-        raise arguments.UsageError(f"unexpected argument {rest[0]!r}: fields are set by --config.FIELD=VALUE")
+    config = config_file.parse(argv)
     options = Options(**{name: holder.value for name, holder in names.items()})
     found = make(config.to_dict(), options)
     if found is None:

@@ -199,6 +199,7 @@ def _stopped_by_errors(stop: threading.Event) -> Iterator[None]:
     """Lets nothing go on for which nobody waits any more."""
     try:
         yield
+    # Whatever ends the sweep, an interrupt too; it is raised again.
     except BaseException:
         stop.set()
         raise

@@ -1,13 +1,12 @@
 """`classact train`: checks an experiment, and runs it."""
 
 import pathlib
-import re
 import sys
 from collections.abc import Sequence
 
 from absl import flags
 
-from classact.launch.commands import arguments, command_help, terminal
+from classact.launch.commands import arguments, terminal
 
 USAGE = """\
   train     --config=FILE.py --workdir=DIR [--config.FIELD=VALUE …]
@@ -34,28 +33,13 @@ MORE_HELP = f"""fields:
 
 def main(argv: Sequence[str]) -> int:
     """Trains one model, as the command line says; see `cli.main`."""
-    from classact.experiments.config import ConfigError
     from classact.launch.commands import config_file
     from classact.launch.engines import isolation, registry
 
     workdir = flags.DEFINE_string("workdir", None, "Run directory; a run in it goes on.")
     launch = flags.DEFINE_string("launch", registry.DEFAULT, "How to run the program: the name of an engine.")
     isolate = flags.DEFINE_bool("isolate", False, _ISOLATE_HELP)
-    # Before a configuration that may be missing, or fail.
-    command_help.check(argv[1:])
-    file, argv = config_file.split(argv)
-    if not file:
-        given = next((word for word in argv[1:] if re.search(r"\.py(:\w+)?$", word)), None)
-        meant = f"did you mean --config={given}?" if given else "see experiments/configs/"
-        raise arguments.UsageError(f"--config=FILE.py is missing; {meant}")
-    try:
-        config = config_file.load(file)
-        config_file.check_fields(config, argv)
-    except ConfigError as error:
-        raise arguments.UsageError(str(error)) from None
-    rest = arguments.parse(argv, config)
-    if rest:
-        raise arguments.UsageError(f"unexpected argument {rest[0]!r}: fields are set by --config.FIELD=VALUE")
+    config = config_file.parse(argv)
     if not workdir.value:
         raise arguments.UsageError("--workdir=DIR is missing: the directory for the run's files")
     try:
