@@ -2,17 +2,17 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
-import os
 import pathlib
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch.assembly.parts import recorded
+from classact.launch.engines import folders as engine_folders
 from classact.launch.engines.outcome import LaunchError
 from classact.nodes import checkpoints
 from classact.replay import folders
@@ -115,24 +115,10 @@ def _flat(value: Mapping[str, Any], names: tuple[str, ...] = ()) -> Iterator[tup
             yield (*names, name), item
 
 
-@contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other launchers out of a work directory, on every host that locks its files together.
-
-    Raises:
-        LaunchError: if one is in it.
-    """
-    file = os.open(workdir / "launcher.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LaunchError(
-                f"workdir={str(workdir)!r}: a launcher is running it; wait for its end, or stop it"
-            ) from None
-        yield
-    finally:
-        os.close(file)
+def locked(workdir: pathlib.Path) -> AbstractContextManager[None]:
+    """Keeps other launchers out of a work directory; raises a LaunchError if one is in it."""
+    said = f"workdir={str(workdir)!r}: a launcher is running it; wait for its end, or stop it"
+    return engine_folders.held(workdir / "launcher.lock", said)
 
 
 def prepare_files(config: ExperimentConfig, workdir: pathlib.Path) -> int:

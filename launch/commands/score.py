@@ -22,6 +22,7 @@ def main(argv: Sequence[str]) -> int:
     from classact.launch.assembly import joined_run
     from classact.launch.commands import score_run
     from classact.launch.commands.score_processes import WorkerError
+    from classact.launch.engines.outcome import LaunchError
 
     run = flags.DEFINE_string("reference", None, "Run directory of the model that scores: its learner.")
     out = flags.DEFINE_string("out", None, "Folder to write; an interrupted scoring goes on there.")
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     stop, stopped = terminal.stop_on_signals()
     try:
         done = score_run.score(scoring, folder, int(processes.value or 0), stop)
-    except (score_run.BusyError, ConfigError) as error:
+    except (LaunchError, ConfigError) as error:
         raise arguments.UsageError(str(error)) from None
     except WorkerError as error:
         terminal.complain(f"{error}; the same command goes on with what is missing")

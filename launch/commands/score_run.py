@@ -1,8 +1,6 @@
 """One scoring pass from its arguments to a complete folder of score files."""
 
 import contextlib
-import fcntl
-import os
 import pathlib
 import sys
 import threading
@@ -16,10 +14,7 @@ from classact.launch.assembly import joined_run
 from classact.launch.assembly.parts import score_pass
 from classact.launch.assembly.parts.score_pass import ScoringPass
 from classact.launch.commands import counting, run_files, score_processes
-
-
-class BusyError(RuntimeError):
-    """Another process scores into the same folder."""
+from classact.launch.engines import folders
 
 
 @specs.opened_once()
@@ -64,7 +59,7 @@ def score(scoring: ScoringPass, folder: pathlib.Path, processes: int, stop: thre
         Whether all is there.
 
     Raises:
-        BusyError: if another process does the same.
+        LaunchError: if another process does the same.
         ConfigError: if the folder cannot be made.
         score_processes.WorkerError: if a process has failed.
         OSError: if the folder cannot be written.
@@ -125,19 +120,12 @@ def _said(description: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _locked(folder: pathlib.Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(folder / ".score.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        said = f"cannot be written ({error.strerror}): name another"
-        raise ConfigError(f"out={str(folder)!r}: {said}") from None
-    try:
+    busy = f"out={str(folder)!r}: a `classact score` is writing it; wait for its end, or stop it"
+    with contextlib.ExitStack() as lock:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(
-                f"out={str(folder)!r}: a `classact score` is writing it; wait for its end, or stop it"
-            ) from None
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(folders.held(folder / ".score.lock", busy))
+        except OSError as error:
+            said = f"cannot be written ({error.strerror}): name another"
+            raise ConfigError(f"out={str(folder)!r}: {said}") from None
         yield
-    finally:
-        os.close(file)

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     from classact.experiments.curves import RunError
     from classact.experiments.records import RecordError
     from classact.launch.commands import sweep_file, sweep_runs, sweeping
-    from classact.launch.engines import accelerators, registry
+    from classact.launch.engines import accelerators, folders, registry
     from classact.launch.engines.outcome import LaunchError
 
     out = flags.DEFINE_string("out", None, "Directory of the runs; one that is in it is not made again.")
@@ -63,7 +63,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         sweeps = [sweep_file.load(file) for file in files]
         runs = sweep_runs.Runs(folder, launch.value, engine, at_once, sweeping.together(sweeps))
-        with sweep_runs.locked(folder):
+        records_file.parent.mkdir(parents=True, exist_ok=True)
+        said = f"--records={records_file}: another sweep is writing it"
+        with sweep_runs.locked(folder), folders.held(records_file.with_suffix(".lock"), said):
             stop, stopped = terminal.stop_on_signals()
             failed = sweeping.make_all(sweeps, runs, records_file, stop)
             if stopped:

@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
@@ -14,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from classact.experiments import records, resolution
@@ -21,6 +21,7 @@ from classact.experiments.config import ConfigError
 from classact.experiments.curves import RunError
 from classact.experiments.sweeps import Part
 from classact.launch.commands import resume
+from classact.launch.engines import folders
 from classact.launch.engines.interface import Engine
 from classact.launch.engines.local import guard
 from classact.launch.engines.outcome import LaunchError
@@ -241,17 +242,7 @@ def _remove_unfinished(folder: pathlib.Path) -> None:
         shutil.rmtree(folder)
 
 
-@contextlib.contextmanager
-def locked(out: pathlib.Path) -> Iterator[None]:
-    """Keeps other sweeps out of a directory.
-
-    Raises:
-        LaunchError: if one is in it.
-    """
+def locked(out: pathlib.Path) -> AbstractContextManager[None]:
+    """Makes a sweep's directory, and keeps other sweeps out of it; raises a LaunchError if one is in it."""
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "sweep.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LaunchError(f"--out={out}: a sweep is running in it") from None
-        yield
+    return folders.held(out / "sweep.lock", f"--out={out}: a sweep is running in it")

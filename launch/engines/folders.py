@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -69,6 +70,29 @@ def written(workdir: Path) -> Iterator[None]:
         if why is None:
             raise
         raise LaunchError(f"workdir={str(workdir)!r}: {why}; the same command goes on once it can") from error
+
+
+@contextlib.contextmanager
+def held(lock: Path, said: str) -> Iterator[None]:
+    """Keeps all others out who ask for the same lock, on every host that locks these files together.
+
+    Args:
+      lock: a file that is made for it, and stays; its folder must be there.
+      said: if another one has it.
+
+    Raises:
+      LaunchError: if another one has it.
+      OSError: if the file cannot be made.
+    """
+    file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LaunchError(said) from None
+        yield
+    finally:
+        os.close(file)
 
 
 def _reason(error: Exception) -> str:

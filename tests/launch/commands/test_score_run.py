@@ -12,6 +12,7 @@ from classact.data.source import DataError
 from classact.experiments.config import ConfigError
 from classact.launch.assembly.joined_run import AttachError
 from classact.launch.commands import cli, score_run
+from classact.launch.engines.outcome import LaunchError
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_what_is_complete_is_left_as_it_is(run, whole):
 def test_one_at_a_time(run, whole):
     with open(whole / ".score.lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(score_run.BusyError, match="a `classact score` is writing it"):
+        with pytest.raises(LaunchError, match="a `classact score` is writing it"):
             score(run, whole)
 
 

@@ -13,7 +13,7 @@ import pytest
 from classact.experiments import records, sweeps
 from classact.experiments.config import ConfigError
 from classact.launch.commands import resume, sweep_file, sweep_runs, sweeping
-from classact.launch.engines import registry
+from classact.launch.engines import folders, registry
 from classact.launch.engines.outcome import LaunchError
 
 SWEEP = """
@@ -59,14 +59,14 @@ def written(tmp_path):
 
 @pytest.fixture
 def started():
-    """`started(file, out)` starts a sweep; it ends with the test."""
+    """`started(file, out, *more arguments)` starts a sweep; it ends with the test."""
     with contextlib.ExitStack() as ends:
-        yield lambda file, out: ends.enter_context(_started(file, out))
+        yield lambda *arguments: ends.enter_context(_started(*arguments))
 
 
 @contextlib.contextmanager
-def _started(file, out):
-    command = [*program_runs.CLASSACT, "sweep", str(file), f"--out={out}", "--jobs=2"]
+def _started(file, out, *more):
+    command = [*program_runs.CLASSACT, "sweep", str(file), f"--out={out}", "--jobs=2", *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             yield process
@@ -239,6 +239,14 @@ def test_only_one_sweep_is_let_in(tmp_path):
     refused = pytest.raises(LaunchError, match="a sweep is running in it")
     with sweep_runs.locked(tmp_path), refused, sweep_runs.locked(tmp_path):
         pass
+
+
+def test_only_one_sweep_writes_a_file_of_records(written, started, tmp_path):
+    with folders.held(tmp_path / "out.lock", "held"):
+        refused = started(written(), tmp_path / "runs", f"--records={tmp_path / 'out.jsonl'}")
+        said, _ = refused.communicate(timeout=SOON)
+    assert refused.returncode == 2
+    assert "out.jsonl: another sweep is writing it" in said
 
 
 @pytest.mark.parametrize(
