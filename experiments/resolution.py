@@ -49,6 +49,9 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         data_sets = {}
         for name, data_set in sorted(config.data_sets.items()):
             require(bool(NAME.fullmatch(name)), "data_sets", name, "named by a-z, 0-9 and _")
+            own, of_run = data_set.selection.learning_rate_factor, config.selection.learning_rate_factor
+            one = f"the run's own, selection.learning_rate_factor={of_run}: one online model learns from all"
+            require(own in (1.0, of_run), f"data_sets.{name}.selection.learning_rate_factor", own, one)
             try:
                 data_sets[name] = _resolve_data_set(data_set)
             except ConfigError as error:

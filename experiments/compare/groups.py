@@ -126,12 +126,12 @@ class Group:
             column: `final_gain`, `fewer_updates` or `saving_full`.
 
         Returns:
-            None unless each counted run that is held against its own seed has a value: of
-            runs that did not reach a target a mean would hide the worst. And None for a baseline.
+            None unless each counted run that is held against its own seed has a value, and none
+            has diverged: of the others alone a mean would hide the worst. And None for a baseline.
         """
         rows = [row for row in self.counted if row.same_seed]
         values = [getattr(row, column) for row in rows]
-        if self.is_baseline or None in values or (self.diverged and column != "final_gain"):
+        if self.is_baseline or None in values or self.diverged:
             return None
         return statistics.paired(values)
 

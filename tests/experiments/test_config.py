@@ -318,6 +318,15 @@ class TestDataSets:
         assert noisy.inference.batch_size == 192
         assert resolution.resolve(json.loads(json.dumps(found.to_dict()))) == found
 
+    def test_the_online_model_has_one_learning_rate(self):
+        chosen = self.two(selection={"learning_rate_factor": 2.0})
+        with pytest.raises(
+            config.ConfigError, match=r"data_sets\.noisy\.selection\.learning_rate_factor=2\.0"
+        ):
+            resolution.resolve(chosen)
+        chosen["selection"]["learning_rate_factor"] = 2.0
+        assert resolution.resolve(chosen).selection.learning_rate_factor == 2.0
+
     def test_the_runs_own_fields_sum_them_up(self):
         found = resolution.resolve(self.two())
         assert found.policy == "uniform+hard_learner"  # In the order of their names.

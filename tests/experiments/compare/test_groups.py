@@ -1,7 +1,7 @@
 import pytest
 
 from classact.experiments import base, curves
-from classact.experiments.compare import groups
+from classact.experiments.compare import comparison, groups
 
 
 def group_of(*paths):
@@ -194,3 +194,11 @@ def test_shared_fields(make_run):
     assert shared["learner.model"] == "vit_mu_6_1"
     assert shared["label_noise"] == 0.2
     assert not {"policy", "seed", "extra"} & set(shared)
+
+
+def test_seeds_of_which_one_has_diverged_show_no_paired_gain(make_run):
+    runs = [make_run(f"u{seed}", seed=seed, noise=0.01) for seed in range(3)]
+    runs += [make_run(f"c{seed}", policy="classact", seed=seed, noise=0.01, speed=2.0) for seed in range(3)]
+    assert comparison.compare(runs).groups[1].paired("final_gain").n == 3
+    runs[-1] = make_run("gone", policy="classact", seed=2, status="failed", result={"diverged": 900})
+    assert comparison.compare(runs).groups[1].paired("final_gain") is None
