@@ -91,7 +91,8 @@ class Setup:
             self.stop,
             no_data_seconds,
         )
-        self.selected = selected.Selected(workdir, {"digits": None})
+        # Of several hosts, which share the work directory, none counts: see `Selected`.
+        self.selected = selected.Selected(workdir, {"digits": None}) if any_host is None else None
         self.learner = learner.Learner(
             learner.LearnerConfig(**{"steps": 6, "log_every": 3, **config}),
             trained,
