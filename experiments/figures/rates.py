@@ -1,0 +1,22 @@
+"""The learning rate, uniform's and selection's over one grid, on validation data.
+
+Command:
+    classact sweep experiments/figures/rates.py --out=runs/figures
+
+Each run is held against uniform at the same rate; `goal.py` takes the best rate of each kind.
+"""
+
+from classact.experiments.figures import parts
+from classact.experiments.figures.parts import Part, baseline, get_config
+
+__all__ = ["RUNS", "baseline", "get_config"]
+
+RATES = (5e-4, 1e-3, 2e-3, 4e-3)
+RUNS = parts.with_baselines(
+    part
+    for lr in RATES
+    for part in (
+        Part("classact", lr=lr, on=parts.VALIDATION),
+        Part("classact", lr=lr, alpha=0.25, ref_noise=0.3, on=parts.VALIDATION),
+    )
+)
