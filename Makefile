@@ -60,7 +60,7 @@ demo-clip: env
 		--out=runs/demo_clip/report.html
 
 test: env
-	$(PYTHON) -m pytest -n 2 --dist worksteal
+	$(PYTHON) -m pytest -n 2 --dist worksteal --durations=30
 
 # What another Python must pass: make test-short VERSION=3.12. It has an environment of its own;
 # the replay's server and Launchpad's files are those of .venv.

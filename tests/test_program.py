@@ -293,8 +293,8 @@ def test_actors_join_a_running_experiment_and_leave_at_any_time(place):
         "--launch=processes",
         "--config.policy=classact",
         f"--config.reference.checkpoint={place / 'reference'}",
-        "--config.steps=2000",
-        "--config.evaluation.every=1000",
+        "--config.steps=1000",
+        "--config.evaluation.every=500",
     )
     wait_for_line(place, name, running)
     # The run must not be over before everybody is there, however slow the machine is.
