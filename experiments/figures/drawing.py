@@ -45,12 +45,15 @@ def by_experiment(runs: Mapping[str, Run]) -> dict[Part, dict[int, Run]]:
     return found
 
 
-def rows(runs: Mapping[str, Run]) -> dict[str, Row]:
+Baseline = Callable[[str], str | None]
+
+
+def rows(runs: Mapping[str, Run], baseline: Baseline = parts.baseline) -> dict[str, Row]:
     """Each run's figures against its baseline's, where that is there."""
     found = {}
     for name, run in runs.items():
         row = Row(run, None if run.diverged_at is not None else curves.final(run.curve))
-        other = parts.baseline(name)
+        other = baseline(name)
         if other is None:
             found[name] = row
         elif other in runs:
@@ -63,7 +66,8 @@ def draw_curves(axes: Axes, runs: Mapping[str, Run], label: Callable[[Part], str
     """Smoothed learning curves: the mean over seeds, and the band of these."""
     colours = iter(PALETTE)
     for part, seeds in by_experiment(runs).items():
-        colour = BASELINE_COLOUR if part.policy == "uniform" else next(colours)
+        # The first uniform one is the baseline; another has a colour of its own.
+        colour = BASELINE_COLOUR if part.policy == "uniform" and not axes.lines else next(colours)
         found = [curves.smooth(run.curve) for run in seeds.values() if run.curve and run.diverged_at is None]
         if not found:
             continue
@@ -76,13 +80,19 @@ def draw_curves(axes: Axes, runs: Mapping[str, Run], label: Callable[[Part], str
     axes.legend(fontsize=8, frameon=False, title="policy (seeds)", title_fontsize=8)
 
 
-def draw_bars(axes: Axes, runs: Mapping[str, Run], column: str, label: Callable[[Part], str]) -> None:
+def draw_bars(
+    axes: Axes,
+    runs: Mapping[str, Run],
+    column: str,
+    label: Callable[[Part], str],
+    baseline: Baseline = parts.baseline,
+) -> None:
     """A column of `Row`: a bar for the mean over seeds, a point for each.
 
     A seed that has not reached its baseline's final accuracy has no point, and is counted in
     the label; then there is no bar.
     """
-    found = rows(runs)
+    found = rows(runs, baseline)
     experiments = [part for part in by_experiment(runs) if part.policy != "uniform"]
     for place, part in enumerate(experiments):
         names = [name for name in found if without_seed(name) == part]
@@ -110,13 +120,15 @@ def policy(part: Part) -> str:
     return part.policy
 
 
-def policies_compared(runs: Mapping[str, Run]) -> Optional[Figure]:
-    """Curves, and the updates and the compute that each policy saves, side by side."""
+def policies_compared(
+    runs: Mapping[str, Run], label: Callable[[Part], str] = policy, baseline: Baseline = parts.baseline
+) -> Optional[Figure]:
+    """Curves, and the updates and the compute that each experiment saves, side by side."""
     made, (left, middle, right) = figure(3)
-    draw_curves(left, runs, policy)
-    draw_bars(middle, runs, "fewer_updates", policy)
+    draw_curves(left, runs, label)
+    draw_bars(middle, runs, "fewer_updates", label, baseline)
     middle.set_title("fewer updates to uniform's final accuracy", fontsize=10)
-    draw_bars(right, runs, "saving_full", policy)
+    draw_bars(right, runs, "saving_full", label, baseline)
     right.set_title("compute saved, everything counted", fontsize=10)
     return made
 

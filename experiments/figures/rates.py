@@ -11,7 +11,7 @@ from classact.experiments.figures.parts import Part, baseline, get_config
 
 __all__ = ["RUNS", "baseline", "get_config"]
 
-RATES = (5e-4, 1e-3, 2e-3, 4e-3)
+RATES = (5e-4, 1e-3, 2e-3)
 RUNS = parts.with_baselines(
     part
     for lr in RATES
