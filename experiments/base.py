@@ -225,7 +225,11 @@ def get_config() -> ml_collections.ConfigDict:
                 # Whether each run loop is a process of its own instead of a thread of
                 # its server: for data that takes much decoding.
                 "run_loops_as_nodes": False,
-                # Examples that are scored in one computation; 0: one super-batch. Larger where
+                # Examples that a run loop reads, sends for scores and writes at once; 0: one
+                # super-batch, at most 512 (with contrastive.act_loss="infonce", whose scores are
+                # among those of a request, always one super-batch).
+                "request_size": 0,
+                # Examples that are scored in one computation; 0: one request. Larger where
                 # a GPU is not busy.
                 "batch_size": 0,
                 # How long a batch that is not full waits for more, in seconds.

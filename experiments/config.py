@@ -101,8 +101,12 @@ class InferenceConfig:
     run_loops_as_nodes: bool
     batch_size: int
     max_wait_seconds: float
+    # Runs that were made before there was one had requests of a super-batch, and say none.
+    request_size: int = 0
 
     def __post_init__(self) -> None:
+        size = self.request_size
+        require(size >= 0, "inference.request_size", size, "at least 0 (0: chosen for you)")
         require(self.servers >= 1, "inference.servers", self.servers, "at least 1")
         require(self.run_loops >= 0, "inference.run_loops", self.run_loops, "at least 0 (0: chosen for you)")
         require(

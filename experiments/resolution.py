@@ -25,6 +25,8 @@ from classact.selection import policies
 
 _DATA_SET = re.compile(r"data_sets\.[^.]+\.")
 _CAPACITY = 4  # Of a replay table by default, in super-batches.
+# Examples that a run loop has in its hands at once: memory and age of scores grow with them.
+_LARGEST_REQUEST = 512
 # The icons' vocabulary was made from the captions of these sources alone.
 _ICONS = {"icons", "icon_pairs"}
 _ICONS_TOKENS, _CLIP_TOKENS = 16, 77
@@ -45,6 +47,7 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         learner=importable.model("learner", config.learner),
         scorer=importable.model("scorer", config.scorer),
     )
+    grouped = config.task == "contrastive" and config.contrastive.act_loss != "dot"
     if config.data_sets:
         data_sets = {}
         for name, data_set in sorted(config.data_sets.items()):
@@ -53,12 +56,12 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
             one = f"the run's own, selection.learning_rate_factor={of_run}: one online model learns from all"
             require(own in (1.0, of_run), f"data_sets.{name}.selection.learning_rate_factor", own, one)
             try:
-                data_sets[name] = _resolve_data_set(data_set)
+                data_sets[name] = _resolve_data_set(data_set, grouped)
             except ConfigError as error:
                 raise ConfigError(f"data_sets.{name}.{error}") from None
         summary = _summary(data_sets)
     else:
-        only = _resolve_data_set(_part(config))
+        only = _resolve_data_set(_part(config), grouped)
         data_sets = {specs.short_name(only.train_data): only}
         summary = {field.name: getattr(only, field.name) for field in dataclasses.fields(DataSetConfig)}
     for name, data_set in data_sets.items():
@@ -137,7 +140,8 @@ def _summary(data_sets: Mapping[str, DataSetConfig]) -> dict[str, Any]:
     }
 
 
-def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
+def _resolve_data_set(config: DataSetConfig, grouped: bool) -> DataSetConfig:
+    """Fills in what is left open; `grouped`: whether scores compare the examples of a request."""
     policy = policy_checks.checked_policy(config)
     config = dataclasses.replace(
         config,
@@ -155,7 +159,8 @@ def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
     # While one thread beside a server writes, the other's batch is scored.
     as_nodes = config.inference.run_loops_as_nodes or not config.has_servers
     run_loops = config.inference.run_loops or (1 if as_nodes else 2)
-    server_batch = config.inference.batch_size or examples
+    request = config.inference.request_size or (examples if grouped else min(examples, _LARGEST_REQUEST))
+    server_batch = config.inference.batch_size or request
     super_batch = 0
     if policy.reference == "trained":
         # Whole reads of the stream make up a super-batch.
@@ -163,17 +168,17 @@ def _resolve_data_set(config: DataSetConfig) -> DataSetConfig:
         super_batch = math.ceil(wanted / examples) * examples
     require(capacity >= 2 * room, "replay.capacity", capacity, f"at least two super-batches, {2 * room}")
     _check_shards(config, capacity, config.inference.servers * run_loops, bool(super_batch))
-    require(
-        server_batch >= examples,
-        "inference.batch_size",
-        server_batch,
-        f"at least one super-batch, {examples} (0: just that)",
-    )
+    least = f"at least one request, inference.request_size={request} (0: just that)"
+    require(server_batch >= request, "inference.batch_size", server_batch, least)
     return dataclasses.replace(
         config,
         replay=dataclasses.replace(config.replay, capacity=capacity),
         inference=dataclasses.replace(
-            config.inference, batch_size=server_batch, run_loops=run_loops, run_loops_as_nodes=as_nodes
+            config.inference,
+            request_size=request,
+            batch_size=server_batch,
+            run_loops=run_loops,
+            run_loops_as_nodes=as_nodes,
         ),
         reference=dataclasses.replace(config.reference, super_batch=super_batch),
         selection=_selection(config.selection, policy),

@@ -212,6 +212,8 @@ def test_run_loops_fill_two_shards_and_the_learner_reads_both(place):
         "--config.policy=classact_online",
         "--config.replay.shards=2",
         "--config.inference.servers=2",
+        # No divisor of the 64 examples that are scored for an update.
+        "--config.inference.request_size=24",
         "--config.steps=200",
         "--launch=threads",
     )
@@ -228,6 +230,8 @@ def test_run_loops_fill_two_shards_and_the_learner_reads_both(place):
     assert 200 * 64 <= last["replay/inserts"] <= 2 * last["replay/samples"] + 128 + 256 + 640 + 256
     losses = [line["train/reference_loss"] for line in lines_of(place, "sharded", "learner")]
     assert losses[-1] < losses[0]
+    scored = [line["run_loop/examples"] for line in lines_of(place, "sharded", "run_loop-digits-0")]
+    assert scored[:2] == [50 * 24, 100 * 24]
 
 
 def test_scores_that_are_not_numbers_end_the_run_with_their_reason(place):

@@ -52,6 +52,7 @@ class DataSetPlan:
         shards: tables that it has.
         servers: inference servers that it has.
         run_loops: run loops that it has, of all servers.
+        request_size: examples that each of them has scored at once.
     """
 
     name: str
@@ -65,6 +66,7 @@ class DataSetPlan:
     shards: int = 1
     servers: int = 1
     run_loops: int = 1
+    request_size: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,11 +140,11 @@ def predicted_ledger(setting: Setting) -> dict[str, float]:
 def scored_ahead(setting: Setting) -> int:
     """How many examples may be scored that no update of the run waits for.
 
-    What the tables hold, what each run loop has in its hands (the batch that it writes and the one
+    What the tables hold, what each run loop has in its hands (the request that it writes and the one
     that is being scored), and the two batches that the learner reads ahead.
     """
     return sum(
-        item.capacity + 2 * item.run_loops * item.super_batch_size + 2 * item.super_batch_size
+        item.capacity + 2 * item.run_loops * item.request_size + 2 * item.super_batch_size
         for item in setting.data_sets
         if item.policy.scores
     )

@@ -90,9 +90,9 @@ def reads(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], second
     found = []
     for name, own in config.data_sets.items():
         opened = sources.open_train_source(config, own, known=data[name].classes)
-        examples = stream.IIDStream(opened, min(own.super_batch_size, opened.num_examples), config.seed)
-        rate = _per_second(examples.__next__, seconds / len(config.data_sets))
-        found.append(rate * min(own.super_batch_size, opened.num_examples))
+        size = min(own.inference.request_size, opened.num_examples)
+        examples = stream.IIDStream(opened, size, config.seed)
+        found.append(size * _per_second(examples.__next__, seconds / len(config.data_sets)))
     return min(found)
 
 

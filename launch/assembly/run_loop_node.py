@@ -95,7 +95,7 @@ def make_run_loop(
     cursors_found = json.loads(progress.get_cursors(data_set)) if progress is not None else None
     try:
         examples = stream.IIDStream(
-            source, own.super_batch_size, reader.seed, reader.reader, reader.num_readers, cursors_found
+            source, own.inference.request_size, reader.seed, reader.reader, reader.num_readers, cursors_found
         )
     except ValueError as error:
         # Of other data, or of another run: they stay that, however often the node is started.

@@ -209,6 +209,24 @@ def test_what_is_set_stays():
     assert (found.inference.batch_size, found.inference.run_loops) == (512, 5)
 
 
+@pytest.mark.parametrize(
+    ("changes", "request_size", "server"),
+    [
+        ({"batch_size": 4096}, 512, 512),
+        ({"batch_size": 4096, "inference__request_size": 2000}, 2000, 2000),
+        ({"batch_size": 4096, "inference__batch_size": 4096}, 512, 4096),
+        ({"batch_size": 4096, "task": "contrastive", "contrastive__act_loss": "dot"}, 512, 512),
+        # These scores compare what is sent together.
+        ({"batch_size": 4096, "task": "contrastive", "contrastive__act_loss": "infonce"}, 8192, 8192),
+    ],
+)
+def test_a_request_is_a_super_batch_unless_that_is_large(changes, request_size, server):
+    if "task" in changes:
+        changes = {**changes, "train_data": "icon_pairs", "policy": "classact_online"}
+    found = resolution.resolve(fields(**{"policy": "hard_learner", **changes}))
+    assert (found.inference.request_size, found.inference.batch_size) == (request_size, server)
+
+
 def test_a_run_loop_that_is_a_node_is_alone():
     found = resolution.resolve(fields(policy="hard_learner", inference__run_loops_as_nodes=True))
     assert found.inference.run_loops == 1

@@ -129,6 +129,7 @@ def make_setting(
                 own.replay.shards,
                 own.inference.servers,
                 own.inference.servers * own.inference.run_loops,
+                own.inference.request_size,
             )
         )
     return plan.Setting(config.steps, uniform_steps, learner, scorer, tuple(data_sets))
