@@ -60,9 +60,8 @@ def test_a_run_goes_on_where_its_last_checkpoint_is(place):
     first = checkpoints.latest_step(place / name / "checkpoints")
     assert not (place / name / "result.json").exists()
 
-    process = start(
-        place, name, *LONG, "--config.inference.servers=2", "--config.inference.run_loops_as_nodes=True"
-    )
+    others = ("servers=2", "run_loops_as_nodes=True", "request_size=20")
+    process = start(place, name, *LONG, *(f"--config.inference.{field}" for field in others))
     wait_for_checkpoint(place, name, process, first + 20)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM

@@ -173,11 +173,11 @@ def _saver(
 
 
 def _table_batches(run: RunSpec, data_set: str) -> int:
-    """How many batches of one run loop may be in a data set's tables and in what reads them."""
+    """How many requests of one run loop may be in a data set's tables and in what reads them."""
     own = run.config.data_sets[data_set]
-    held = own.replay.capacity + own.reference.super_batch
-    # The writer's unfinished batch, and one that it has not reported yet.
-    return math.ceil(held / own.super_batch_size) + batches.READ_AHEAD + 2
+    held = own.replay.capacity + own.reference.super_batch + batches.READ_AHEAD * own.super_batch_size
+    # The writer's unfinished one, and one that it has not reported yet.
+    return math.ceil(held / own.inference.request_size) + 2
 
 
 def _in_order(
@@ -214,6 +214,8 @@ def _batches(
     """Starts reading the tables of all data sets, after what an earlier process had read ahead."""
     config = run.config
     stop_reading = threading.Event()
+    # Several hosts save no tables, see `_saver`.
+    remembered = batches.REMEMBERED if config.mesh.hosts == 1 else 0
 
     def sampled(data_set: str, table: str, batch_size: int, window: int = 0) -> dataset.ReplayDataset:
         race = races.get(data_set) if table == EXAMPLES_TABLE else None
@@ -228,7 +230,7 @@ def _batches(
             batch_size // config.mesh.hosts,
             stop_reading,
             functools.partial(batches.to_device, mesh=mesh),
-            remembered=batches.REMEMBERED + window,
+            remembered=remembered and remembered + window,
             first=ahead,
             drawn=race.drawn if race is not None else None,
         )
