@@ -50,6 +50,10 @@ _REQUIRES = [
     "termcolor>=3.0",
 ]
 
+# Data sets of the Hugging Face hub and of its library, and a user's Grain pipelines.
+_HF = ["datasets>=4.4,<6"]
+_GRAIN = ["grain>=0.2.15,<0.3"]
+
 # Rasterises SVG, for `classact data icons` alone.
 _ICONS = ["resvg-py>=0.2,<0.6"]
 
@@ -76,10 +80,14 @@ setuptools.setup(
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "icons": _ICONS,
+        "hf": _HF,
+        "grain": _GRAIN,
         # With its dashboard, which also takes jobs.
         "ray": ["ray[default]>=2.50,<3"],
         "dev": [
             *_ICONS,
+            *_HF,
+            *_GRAIN,
             "hypothesis",
             "import-linter",
             "mypy",

@@ -2,14 +2,17 @@
 
 import functools
 import pathlib
+from collections import Counter
 from typing import Optional
 
 import numpy as np
 
 from classact.data.caption_text import CaptionedImages, captions_option
 from classact.data.class_folders import refuse_splits
+from classact.data.damage import MAX_SHARE
 from classact.data.decode import FORMATS_IN_WORDS, SUFFIXES
 from classact.data.image_files import ImageFiles, size_and_channels
+from classact.data.options import share_option
 from classact.data.pairing import pair_up
 from classact.data.registry import register_source
 from classact.data.shown import shown
@@ -28,13 +31,21 @@ class CaptionedFiles(Source):
         size: the side of the square images in pixels, or None to take them as they are.
         channels: 3 for RGB or 1 for grey images.
         hint: how to tell the source a size, for errors.
+        damaged: the share of the images that may be damaged.
 
     Raises:
         DataError: if no image has a caption, too many captions are no text, or images
             are of several sizes and `size` is None.
     """
 
-    def __init__(self, found: CaptionedImages, size: Optional[int], channels: int, hint: str) -> None:
+    def __init__(
+        self,
+        found: CaptionedImages,
+        size: Optional[int],
+        channels: int,
+        hint: str,
+        damaged: float = MAX_SHARE,
+    ) -> None:
         found.finish()
         if not found.files:
             why = (
@@ -47,7 +58,8 @@ class CaptionedFiles(Source):
             )
         self.name = found.name
         self.left_out = found.left_out
-        self._images = ImageFiles(found.name, found.files, size, channels, hint, self.left_out)
+        self.accepted_damage = damaged
+        self._images = ImageFiles(found.name, found.files, size, channels, hint, self.left_out, damaged)
         captions = found.captions
         self._captions = np.array([text for texts in captions for text in texts] + [None], object)[:-1]
         self._shown = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
@@ -74,12 +86,22 @@ class CaptionedFiles(Source):
         """See `Source.skipped`."""
         return self._images.skipped
 
+    @property
+    def damage(self) -> Counter[str]:
+        """See `Source.damage`."""
+        return self._images.damage
+
+    @property
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """See `Source.sizes`."""
+        return self._images.sizes
+
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`; pairs whose image is damaged are left out.
 
         Raises:
             DataError: if an image has another shape than the others, or more
-                than 1 % of the files have turned out to be damaged.
+                than the accepted share of the files have turned out to be damaged.
         """
         indices = checked_indices(indices, self.num_examples)
         kept, images = self._images.read(self._shown[indices])
@@ -93,9 +115,15 @@ class CaptionedFiles(Source):
 
 @register_source("captioned_folder")
 def open_captioned_folder(
-    argument: str, split: str, *, size: Optional[str] = None, channels: str = "3", captions: str = "one"
+    argument: str,
+    split: str,
+    *,
+    size: Optional[str] = None,
+    channels: str = "3",
+    captions: str = "one",
+    damaged: str = "0.01",
 ) -> Source:
-    """`captioned_folder:PATH`, with `?size=64`, `?channels=1` or `?captions=lines`: all for both splits.
+    """`captioned_folder:PATH`, with the options of `folder:` or `?captions=lines`: all for both splits.
 
     An image anywhere below PATH has its caption in `NAME.txt` beside it: its whole
     text, or with `?captions=lines` one a line. Links to directories are followed; ids
@@ -128,5 +156,8 @@ def open_captioned_folder(
             raise DataError(f"{files[caption]}: cannot be read ({error.strerror})") from error
         found.add(files[image], shown(names[caption]), content)
     return CaptionedFiles(
-        found, *size_and_channels("captioned_folder", size, channels), "captioned_folder:PATH?size=N"
+        found,
+        *size_and_channels("captioned_folder", size, channels),
+        "captioned_folder:PATH?size=N",
+        share_option("captioned_folder", "damaged", damaged),
     )

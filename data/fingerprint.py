@@ -10,6 +10,7 @@ from classact.data.views import SourceView
 _DIFFER = {
     "files": "names or sizes of its files, or captions, or contents, are others",
     "members": "names or sizes of its shards' members, or captions, or contents, are others",
+    "rows": "names or sizes of its files, or labels, captions or images of its rows, are others",
     "contents": "images or labels are others",
 }
 

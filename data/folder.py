@@ -3,22 +3,27 @@
 import functools
 import os
 import pathlib
+from collections import Counter
 from typing import Optional
 
 import numpy as np
 
 from classact.data.class_folders import list_classes
+from classact.data.damage import MAX_SHARE
 from classact.data.image_files import ImageFiles, size_and_channels
+from classact.data.options import share_option
 from classact.data.registry import register_source
 from classact.data.source import Batch, DataError, Source, checked_indices
 
 
 @register_source("folder")
-def open_folder(argument: str, split: str, *, size: Optional[str] = None, channels: str = "3") -> Source:
-    """`folder:PATH`, `folder:PATH?size=64` or `folder:PATH?channels=1`: the whole of it for both splits.
+def open_folder(
+    argument: str, split: str, *, size: Optional[str] = None, channels: str = "3", damaged: str = "0.01"
+) -> Source:
+    """`folder:PATH`, with `?size=64`, `?channels=1` or `?damaged=0.05`: the whole of it for both splits.
 
     With `size`, the shorter side is scaled to it and the middle square is cut
-    out; without, all images must have one shape.
+    out; without, all images must have one shape. `damaged` is the share of the files that may be.
 
     Raises:
         DataError: if there are no images, or they are of different sizes.
@@ -26,7 +31,11 @@ def open_folder(argument: str, split: str, *, size: Optional[str] = None, channe
     del split
     if not argument:
         raise DataError("data source 'folder' needs a directory: folder:PATH")
-    return FolderSource(pathlib.Path(argument).expanduser(), *size_and_channels("folder", size, channels))
+    return FolderSource(
+        pathlib.Path(argument).expanduser(),
+        *size_and_channels("folder", size, channels),
+        share_option("folder", "damaged", damaged),
+    )
 
 
 class FolderSource(Source):
@@ -42,6 +51,7 @@ class FolderSource(Source):
         folder: the directory.
         size: the side of the square images in pixels, or None to take them as they are.
         channels: 3 for RGB or 1 for grey images.
+        damaged: the share of the files that may be damaged.
 
     Attributes:
         files: where each example is, in the order of the ids.
@@ -51,14 +61,23 @@ class FolderSource(Source):
             holds images of several sizes and `size` is None; or if too many are damaged.
     """
 
-    def __init__(self, folder: pathlib.Path, size: Optional[int] = None, channels: int = 3) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        size: Optional[int] = None,
+        channels: int = 3,
+        damaged: float = MAX_SHARE,
+    ) -> None:
         classes = list_classes(os.fspath(folder), self.left_out)
         self.files = [file for files in classes.values() for file in files]
         self._labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(x) for x in classes.values()])
         # Names that are no UTF-8 stay as they are: `shown` makes text of them.
         self.class_names = tuple(classes)
         self.name = f"folder:{folder}"
-        self._images = ImageFiles(self.name, self.files, size, channels, "folder:PATH?size=N", self.left_out)
+        self.accepted_damage = damaged
+        self._images = ImageFiles(
+            self.name, self.files, size, channels, "folder:PATH?size=N", self.left_out, damaged
+        )
         self.num_examples = len(self.files)
         self.has_splits = False
         self.label_of = self._labels
@@ -79,6 +98,16 @@ class FolderSource(Source):
     def skipped(self) -> int:
         """See `Source.skipped`."""
         return self._images.skipped
+
+    @property
+    def damage(self) -> Counter[str]:
+        """See `Source.damage`."""
+        return self._images.damage
+
+    @property
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """See `Source.sizes`."""
+        return self._images.sizes
 
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`; damaged files are left out.

@@ -2,13 +2,14 @@
 
 import functools
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Optional
 
 import numpy as np
 
 from classact.data import digests, duplicates
-from classact.data.damage import accepted_damage, too_many_damaged
+from classact.data.damage import MAX_SHARE, accepted_damage, too_many_damaged
 from classact.data.decode import DamagedError, ImageFile, read_pixels, read_size
 from classact.data.left_out import LeftOut
 from classact.data.options import positive_option
@@ -16,6 +17,7 @@ from classact.data.source import DataError
 
 # How many files are opened, without being decoded, when a source is.
 _PROBES = 1000
+_KINDS = 5
 _MODES = {1: "L", 3: "RGB"}
 
 _log = logging.getLogger(__name__)
@@ -24,10 +26,10 @@ _log = logging.getLogger(__name__)
 class ImageFiles:
     """The images of a source, all of one shape; `decode.read_pixels` says how they are read.
 
-    A file that cannot be decoded is left out of what is read and counted in `skipped`.
-    One that is found when the source is opened is also counted in `left_out`, a later
-    one logged, once, by name. Too many of them stop the run: more than 1 % of the
-    files and more than 3, or all.
+    A file that cannot be decoded is left out of what is read and counted in `skipped`,
+    and by what it is in `damage`. One that is found when the source is opened is also
+    counted in `left_out`, a later one logged, once, by name. Too many of them stop the
+    run: more than the share `damaged` of the files and more than 3, or all.
 
     Args:
         name: the source's name, for errors.
@@ -37,9 +39,13 @@ class ImageFiles:
         channels: 3 for RGB or 1 for grey images.
         hint: how to tell the source a size, for errors.
         left_out: takes what is found damaged now.
+        damaged: the share of the files that may be damaged.
+        probes: the numbers of the images that are opened now; None: 1,000 evenly over all.
 
     Attributes:
         shape: (H, W, C) of every image.
+        damage: how many damaged images were met so far, by what they are instead.
+        sizes: (width, height) of those that were opened now.
 
     Raises:
         DataError: if images are of several sizes (found at once in a sample of the
@@ -55,17 +61,24 @@ class ImageFiles:
         channels: int,
         hint: str,
         left_out: LeftOut,
+        damaged: float = MAX_SHARE,
+        probes: Optional[np.ndarray] = None,
     ) -> None:
         self._name = name
         self._files = files
         self._size = size
         self._mode = _MODES[channels]
         self._hint = hint
+        self.damage: Counter[str] = Counter()
+        self.sizes: Counter[tuple[int, int]] = Counter()
+        self._accepted = damaged
         self._damaged: set[int] = set()
         self._shape_of: Optional[int] = None
         if size is not None:
             self.shape = (size, size, channels)
-        self._probe(channels, left_out)
+        if probes is None:
+            probes = np.unique(np.linspace(0, len(files) - 1, _PROBES).astype(np.int64))
+        self._probe(channels, left_out, probes)
 
     @property
     def skipped(self) -> int:
@@ -109,18 +122,27 @@ class ImageFiles:
             pixels = read_pixels(self._files[number], self._mode, self._size)
         except DamagedError as error:
             self._skip(number, error)
-            _log.warning("%s (image %d) is damaged and left out: %s", self._files[number], number, error)
+            _log.warning(
+                "%s (image %d) is damaged and left out: %s; %d of %d so far",
+                self._files[number], number, error, self.skipped, len(self._files),
+            )  # fmt: skip
             return None
         self._check_shape(number, pixels.shape[:2])
         return pixels
 
     def _skip(self, number: int, error: DamagedError) -> None:
         self._damaged.add(number)
+        # What Pillow adds in brackets differs from file to file.
+        self.damage[str(error).partition(" (")[0]] += 1
         damaged, total = len(self._damaged), len(self._files)
-        if too_many_damaged(damaged, total):
+        if too_many_damaged(damaged, total, self._accepted):
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.damage.most_common(_KINDS))
             raise DataError(
-                f"{self._name}: {damaged} of {total} images are damaged, expected {accepted_damage(total)}; "
+                f"{self._name}: {damaged} of {total} images are damaged, expected "
+                f"{accepted_damage(total, self._accepted)}; "
                 f"the last one is image {number}, {self._files[number]}: {error}"
+                + (f"; in all: {kinds}" if damaged > 1 else "")
+                + "; ?damaged=SHARE accepts more"
             ) from error
 
     def _check_shape(self, number: int, shape: tuple[int, ...]) -> None:
@@ -131,22 +153,22 @@ class ImageFiles:
                 f"but {first} is {self.shape[1]}×{self.shape[0]}: say {self._hint} to resize all"
             )
 
-    def _probe(self, channels: int, left_out: LeftOut) -> None:
-        """Opens files evenly over all: takes the shape from the first, compares the rest."""
-        numbers = np.unique(np.linspace(0, len(self._files) - 1, _PROBES).astype(np.int64)).tolist()
-        for number in numbers:
+    def _probe(self, channels: int, left_out: LeftOut, numbers: np.ndarray) -> None:
+        """Opens files: takes the shape from the first, compares the rest."""
+        for number in numbers.tolist():
             try:
                 width, height = read_size(self._files[number])
             except DamagedError as error:
                 self._skip(number, error)
                 left_out.add("damaged, or no image", f"{self._files[number]} ({error})")
                 continue
+            self.sizes[width, height] += 1
             if self._size is None:
                 if self._shape_of is None:
                     self._shape_of, self.shape = number, (height, width, channels)
                 self._check_shape(number, (height, width))
         # Twice what is accepted of all: by chance, a sample has more than its share.
-        if too_many_damaged(self.skipped // 2, len(numbers)) or self.skipped == len(numbers):
+        if too_many_damaged(self.skipped // 2, len(numbers), self._accepted) or self.skipped == len(numbers):
             found = "; ".join(left_out.lines())
             raise DataError(
                 f"{self._name}: {self.skipped} of {len(numbers)} images that were opened: {found}"

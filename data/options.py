@@ -10,6 +10,17 @@ def positive_option(source: str, name: str, value: str) -> int:
     return int(value)
 
 
+def share_option(source: str, name: str, value: str) -> float:
+    """Reads the value of a spec's option as a share; DataError unless it is a number from 0 to below 1."""
+    try:
+        share = float(value)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise DataError(f"data source {source!r}: {name}={value}, expected a share from 0 to below 1")
+    return share
+
+
 def no_argument(name: str, argument: str) -> None:
     """DataError unless the spec has nothing behind the colon."""
     if argument:

@@ -29,7 +29,9 @@ Opener = Callable[..., Source]
 
 _OPENERS: dict[str, Opener] = {}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_OPTIONS = re.compile(r"[a-z_]+=[^?&=/]*(&[a-z_]+=[^?&=/]*)*")
+# Only these options may be paths: a slash behind a question mark is otherwise a part of the argument.
+_OPTION = r"((folder|classes)=[^?&=]*|[a-z_]+=[^?&=/]*)"
+_OPTIONS = re.compile(f"{_OPTION}(&{_OPTION})*")
 
 
 def register_source(name: str) -> Callable[[Opener], Opener]:

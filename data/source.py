@@ -6,12 +6,14 @@ is the business of `stream.IIDStream`.
 
 import abc
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from typing import Optional
 
 import numpy as np
 
 from classact.data import digests, duplicates
+from classact.data.damage import MAX_SHARE
 from classact.data.left_out import LeftOut
 
 # `id: int64[B]`, `image: uint8[B, H, W, C]` and the fields of the task: for
@@ -72,6 +74,7 @@ class Source(abc.ABC):
             image that each pair shows: equal numbers, same image.
         label_of: int[num_examples], each example's true label, whatever noise a view adds;
             None if it is not known without reading images.
+        accepted_damage: the share of the images that may be damaged before a run ends, in [0, 1).
         has_splits: whether "train" and "eval" are different examples. A source that is the
             whole of it for both says False; then a run holds out a part of it to measure on.
     """
@@ -84,6 +87,7 @@ class Source(abc.ABC):
     captioned: bool = False
     image_of: Optional[np.ndarray] = None
     label_of: Optional[np.ndarray] = None
+    accepted_damage: float = MAX_SHARE
     has_splits: bool = True
 
     @functools.cached_property
@@ -131,6 +135,16 @@ class Source(abc.ABC):
     def skipped(self) -> int:
         """The number of different damaged images met so far."""
         return 0
+
+    @property
+    def damage(self) -> Counter[str]:
+        """The damaged images met so far, by what they are instead of images."""
+        return Counter()
+
+    @property
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """(width, height) in pixels of the files that were opened to see it, before any resizing."""
+        return Counter()
 
     def ids(self, indices: np.ndarray) -> np.ndarray:
         """The `id` int64[N] that `batch` gives these examples, without reading them.

@@ -34,6 +34,7 @@ import classact.data.captioned_files
 import classact.data.embedded_icons
 import classact.data.folder
 import classact.data.icon_pairs
+import classact.data.tables.openers
 import classact.data.tar_shards  # noqa: F401
 from classact import user_code
 from classact.data.checked import checked

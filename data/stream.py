@@ -86,7 +86,9 @@ class IIDStream(Iterator[Batch]):
         per_image = (
             1 if source.image_of is None else int(np.unique(source.image_of, return_counts=True)[1].max())
         )
-        self._most_skipped = most_damaged_of_share(self._whole_share, source.num_examples, per_image)
+        self._most_skipped = most_damaged_of_share(
+            self._whole_share, source.num_examples, per_image, source.accepted_damage
+        )
         self._skipped_in_a_row = 0
 
     def __next__(self) -> Batch:

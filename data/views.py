@@ -1,5 +1,6 @@
 """Sources that show another one differently: whole, in part, or split in two."""
 
+from collections import Counter
 from typing import Optional
 
 import numpy as np
@@ -29,6 +30,7 @@ class SourceView(Source):
         self.captioned = source.captioned
         self.image_of = source.image_of
         self.label_of = source.label_of
+        self.accepted_damage = source.accepted_damage
         self.has_splits = source.has_splits
 
     @property
@@ -62,6 +64,16 @@ class SourceView(Source):
     def skipped(self) -> int:
         """See `Source.skipped`; counted by the source behind it."""
         return self.source.skipped
+
+    @property
+    def damage(self) -> Counter[str]:
+        """See `Source.damage`; counted by the source behind it."""
+        return self.source.damage
+
+    @property
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """See `Source.sizes`; of the source behind it."""
+        return self.source.sizes
 
 
 class Subset(SourceView):

@@ -1,0 +1,102 @@
+"""Text files of comma- or tab-separated values: a line an image, with its path and its caption or label."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+
+from classact.data.shown import shown
+from classact.data.source import DataError
+from classact.data.tables.columns import choose
+from classact.data.tables.options import TableOptions
+from classact.data.tables.parts import images_folder
+
+
+class DelimitedTable:
+    """The columns of a text file that are needed, in memory; see `source.Table`.
+
+    Args:
+        kind: of the source.
+        path: the file; compressed if its ending says so, as `.gz`.
+        separator: between the values of a line.
+        folder: where relative paths of images start; None: in the file's directory.
+        options: which columns.
+
+    Raises:
+        DataError: if the file is missing, empty or damaged, or lacks a column.
+    """
+
+    def __init__(
+        self, kind: str, path: str, separator: str, folder: Optional[str], options: TableOptions
+    ) -> None:
+        self.where = shown(path)
+        self.folder = images_folder(folder, path)
+        self.known: Mapping[str, Sequence[str]] = {}
+        self.class_names: Mapping[str, Sequence[str]] = {}
+        self.digest = ""
+        parsing = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
+        try:
+            with csv.open_csv(path, parse_options=parsing) as file:
+                names = file.schema.names
+            self._check_columns(kind, names, separator)
+            given = {"image": options.image, "label": options.label, "caption": options.caption}
+            chosen = choose(names, given, {}, self.where)
+            texts = [name for name in (chosen.image, chosen.caption) if name is not None]
+            converting = csv.ConvertOptions(
+                include_columns=[name for name in chosen if name is not None],
+                column_types=dict.fromkeys(texts, pa.string()),
+                strings_can_be_null=True,
+                # Only what is empty lacks: "NA" or "null" may be a class, or a caption.
+                null_values=[""],
+            )
+            self._table = csv.read_csv(path, parse_options=parsing, convert_options=converting)
+        except OSError as error:
+            raise DataError(f"{self.where}: cannot be read ({error.strerror or error})") from error
+        except pa.ArrowException as error:
+            raise DataError(f"{self.where}: {str(error).splitlines()[0]}") from error
+        self.num_rows = self._table.num_rows
+        # Columns that are not read have no type: nothing asks for it.
+        self.types = {name: self._types().get(name, pa.null()) for name in names}
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """See `source.Table`."""
+        return self._table.column(name)
+
+    def paths(self, name: str) -> Optional[pa.ChunkedArray]:
+        """See `source.Table`."""
+        return self.column(name)
+
+    def images(self, name: str, rows: Sequence[int]) -> list[Any]:
+        """See `source.Table`; a text file has paths alone."""
+        return self._table.column(name).take(pa.array(rows)).to_pylist()
+
+    def image_bytes(self, name: str) -> int:
+        """See `source.Table`."""
+        return int(self._table.column(name).nbytes)
+
+    def probes(self) -> np.ndarray:
+        """See `source.Table`; `ImageFiles` chooses of files."""
+        return np.empty(0, np.int64)
+
+    def remarks(self, name: str) -> list[str]:
+        """See `source.Table`."""
+        del name
+        return []
+
+    def _types(self) -> dict[str, pa.DataType]:
+        return {field.name: field.type for field in self._table.schema}
+
+    def _check_columns(self, kind: str, names: Sequence[str], separator: str) -> None:
+        other, other_kind = ("\t", "tsv") if separator == "," else (",", "csv")
+        if len(names) == 1 and other in names[0]:
+            apart = "tabs" if other == "\t" else "commas"
+            raise DataError(
+                f"{self.where}: its columns are separated by {apart}: say {other_kind}:{self.where}"
+            )
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(
+                f"{self.where}: two columns are called {twice!r}, expected a name of its own for each"
+            )

@@ -1,0 +1,213 @@
+"""The specs of tables: what each takes. Their libraries are imported when one is opened."""
+
+import os
+from typing import Optional
+
+from classact.data.registry import register_source
+from classact.data.source import DataError, Source
+from classact.data.tables.options import TableOptions, table_options
+
+
+@register_source("parquet")
+def open_parquet(
+    argument: str,
+    split: str,
+    *,
+    image: Optional[str] = None,
+    label: Optional[str] = None,
+    caption: Optional[str] = None,
+    classes: Optional[str] = None,
+    folder: Optional[str] = None,
+    size: Optional[str] = None,
+    channels: str = "3",
+    damaged: str = "0.01",
+) -> Source:
+    """`parquet:PATTERN`: a file, a directory of them, or a pattern with `*`; all of it for both splits.
+
+    Images are bytes of image files, structs of `bytes` and `path` as Hugging Face writes
+    them, or paths, which start from `folder`, or else from the files' own directory.
+    Labels are whole numbers, named by the file of `classes` or by what Hugging Face has
+    written into the schema, or texts. Captions are texts or lists of texts. `columns` says
+    which columns are taken where the options do not. See `TableSource` for the rest, and
+    `RowGroups` for the memory and the disk that it takes.
+
+    Raises:
+        DataError: if there is no file, one is damaged or has other columns, or what
+            `table_source` refuses.
+    """
+    del split
+    from classact.data.tables.parquet import ParquetTable, files_of
+    from classact.data.tables.source import table_source
+
+    options = table_options("parquet", image, label, caption, classes, size, channels, damaged)
+    table = ParquetTable(files_of(argument), folder)
+    return table_source(f"parquet:{argument}", table, options, "parquet:PATTERN?size=N")
+
+
+@register_source("csv")
+def open_csv(
+    argument: str,
+    split: str,
+    *,
+    image: Optional[str] = None,
+    label: Optional[str] = None,
+    caption: Optional[str] = None,
+    classes: Optional[str] = None,
+    folder: Optional[str] = None,
+    size: Optional[str] = None,
+    channels: str = "3",
+    damaged: str = "0.01",
+) -> Source:
+    """`csv:PATH`: comma-separated, with a line of names on top; all of it for both splits.
+
+    A column holds paths of images, which start from `folder`, or else from the file's own
+    directory; another one captions, or labels: whole numbers, named by the file of
+    `classes`, or names. Lines that name the same image are captions of that image. Where the
+    options do not say, `columns` says which columns are taken: OpenCLIP's are `filepath` and
+    `title`. The columns are held in memory. See `TableSource` for the rest.
+
+    Raises:
+        DataError: if the file is missing, damaged or no UTF-8, or what `table_source` refuses.
+    """
+    del split
+    options = table_options("csv", image, label, caption, classes, size, channels, damaged)
+    return _open_delimited("csv", argument, ",", folder, options)
+
+
+@register_source("tsv")
+def open_tsv(
+    argument: str,
+    split: str,
+    *,
+    image: Optional[str] = None,
+    label: Optional[str] = None,
+    caption: Optional[str] = None,
+    classes: Optional[str] = None,
+    folder: Optional[str] = None,
+    size: Optional[str] = None,
+    channels: str = "3",
+    damaged: str = "0.01",
+) -> Source:
+    """`tsv:PATH`: as `csv:PATH`, separated by tabs, which is OpenCLIP's own default."""
+    del split
+    options = table_options("tsv", image, label, caption, classes, size, channels, damaged)
+    return _open_delimited("tsv", argument, "\t", folder, options)
+
+
+@register_source("hf")
+def open_hugging_face(
+    argument: str,
+    use: str,
+    /,
+    *,
+    split: Optional[str] = None,
+    config: Optional[str] = None,
+    revision: Optional[str] = None,
+    image: Optional[str] = None,
+    label: Optional[str] = None,
+    caption: Optional[str] = None,
+    classes: Optional[str] = None,
+    size: Optional[str] = None,
+    channels: str = "3",
+    damaged: str = "0.01",
+) -> Source:
+    """`hf:NAME_OR_PATH`: a data set of Hugging Face's library `datasets`.
+
+    That is a name on the hub, a directory that `save_to_disk` has written, or one of files
+    that the library knows, such as an image folder or parquet files. It is trained on the
+    split `train`, and measured on `validation` or `test` if it has one; with `split`, which may
+    be a part such as `train[:10%]`, both are that split. Features say which column holds
+    images and which labels, and what these mean. `open_rows` says how long it may block; see
+    `TableSource` for the rest.
+
+    Raises:
+        DataError: if the library is not installed (`pip install classact[hf]`), there is no
+            such data set, the hub cannot be reached, or what `table_source` refuses.
+    """
+    from classact.data.tables.hugging_face import open_rows
+    from classact.data.tables.source import table_source
+
+    if not argument:
+        raise DataError("data source 'hf' needs a name or a directory: hf:NAME_OR_PATH")
+    options = table_options("hf", image, label, caption, classes, size, channels, damaged)
+    table, has_splits = open_rows(argument, use, split, config, revision)
+    source = table_source(f"hf:{argument}", table, options, "hf:NAME_OR_PATH?size=N")
+    source.has_splits = has_splits
+    return source
+
+
+@register_source("python")
+def open_python(
+    argument: str,
+    split: str,
+    *,
+    image: Optional[str] = None,
+    label: Optional[str] = None,
+    caption: Optional[str] = None,
+    classes: Optional[str] = None,
+    size: Optional[str] = None,
+    channels: str = "3",
+    damaged: str = "0.01",
+) -> Source:
+    """`python:package.module:function` or `…:function:ARGUMENT`: an object with a length and items.
+
+    The function takes ARGUMENT if there is one, and `split` ("train" or "eval") if it has
+    such a parameter; otherwise its object is all for both splits. It returns an object
+    whose `len()` is known and whose item i is always the same: see `ItemSource`.
+
+    Raises:
+        DataError: if there is no such function, it fails, or what `ItemSource` refuses.
+    """
+    from classact.data.tables.items import ItemSource
+    from classact.data.tables.users_objects import call
+
+    options = table_options("python", image, label, caption, classes, size, channels, damaged)
+    items, has_splits = call("python", argument, split)
+    source = ItemSource(f"python:{argument}", items, options, "python:MODULE:FUNCTION?size=N")
+    source.has_splits = has_splits
+    return source
+
+
+@register_source("grain")
+def open_grain(
+    argument: str,
+    split: str,
+    *,
+    image: Optional[str] = None,
+    label: Optional[str] = None,
+    caption: Optional[str] = None,
+    classes: Optional[str] = None,
+    size: Optional[str] = None,
+    channels: str = "3",
+    damaged: str = "0.01",
+) -> Source:
+    """`grain:package.module:function`: as `python:`, of a Grain `MapDataset`.
+
+    It is neither batched nor repeated. Elements that a `filter` of it takes out count as
+    damaged: `damaged` must be at least their share.
+
+    Raises:
+        DataError: if Grain is not installed (`pip install classact[grain]`), or it is another
+            data set, or what `open_python` refuses.
+    """
+    from classact.data.tables.items import ItemSource
+    from classact.data.tables.users_objects import call, check_grain
+
+    options = table_options("grain", image, label, caption, classes, size, channels, damaged)
+    items, has_splits = call("grain", argument, split)
+    check_grain(argument, items)
+    source = ItemSource(f"grain:{argument}", items, options, "grain:MODULE:FUNCTION?size=N")
+    source.has_splits = has_splits
+    return source
+
+
+def _open_delimited(
+    kind: str, argument: str, separator: str, folder: Optional[str], options: TableOptions
+) -> Source:
+    from classact.data.tables.delimited import DelimitedTable
+    from classact.data.tables.source import table_source
+
+    if not argument:
+        raise DataError(f"data source {kind!r} needs a file: {kind}:PATH")
+    table = DelimitedTable(kind, os.path.expanduser(argument), separator, folder, options)
+    return table_source(f"{kind}:{argument}", table, options, f"{kind}:PATH?size=N")

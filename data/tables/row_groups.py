@@ -1,0 +1,139 @@
+"""Row groups of parquet files, unpacked, so that any row can be read at any time."""
+
+import collections
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from classact.data.shown import shown
+from classact.data.source import DataError
+
+# So many bytes of row groups stay in memory, in each reader.
+MEMORY = 256 << 20
+# How many unpacked files are mapped at once.
+_MAPPED = 64
+
+
+class RowGroups:
+    """One column of row groups, read as they are needed.
+
+    A row group cannot be read in part, and rows are asked for in any order. So if all of
+    them together do not fit into 256 MiB, each is unpacked once into a directory that all
+    readers of this machine share, and mapped into memory from there; where the disk has no
+    room for that, as many as fit stay in memory, and the others are read again and again.
+
+    Not thread-safe; several processes may unpack at once.
+
+    Args:
+        groups: (file, number) of each.
+        column: its name.
+        total: bytes of all, without compression.
+        digest: of the files: what is unpacked of others is not taken.
+
+    Attributes:
+        unpacked: where row groups are unpacked; None if they are not.
+    """
+
+    def __init__(self, groups: Sequence[tuple[str, int]], column: str, total: int, digest: str) -> None:
+        self._groups = groups
+        self._column = column
+        self._held: collections.OrderedDict[int, pa.ChunkedArray] = collections.OrderedDict()
+        self._bytes = 0
+        self._total = total
+        self.unpacked = None
+        if total > MEMORY:
+            folder = unpacked_folder(digest, column)
+            if folder.is_dir() or _free(folder) > total:
+                self.unpacked = folder
+
+    def remarks(self) -> list[str]:
+        """Where row groups are unpacked, or that they are read again and again; nothing if they fit."""
+        size = f"{self._total / 1e9:.1f} GB"
+        if self._total <= MEMORY:
+            return []
+        if self.unpacked is not None:
+            return [f"row groups are unpacked as they are read, {size} in all, into {self.unpacked}"]
+        folder = unpacked_folder("", "").parent
+        each = self._total / len(self._groups) / 1e6
+        return [
+            f"row groups of {each:.0f} MB are read anew for almost each image: {folder} has no room to "
+            f"unpack them ({size}); make room, or name another directory by CLASSACT_DATA"
+        ]
+
+    def column(self, number: int) -> pa.ChunkedArray:
+        """The column of a row group; may block on a disk.
+
+        Raises:
+            DataError: if the group is damaged, or cannot be unpacked.
+            OSError: if the disk fails.
+        """
+        if number in self._held:
+            self._held.move_to_end(number)
+            return self._held[number]
+        found = self._read(number) if self.unpacked is None else self._mapped(self.unpacked, number)
+        self._held[number] = found
+        self._bytes += found.nbytes
+        while len(self._held) > 1 and (
+            len(self._held) > _MAPPED if self.unpacked is not None else self._bytes > MEMORY
+        ):
+            self._bytes -= self._held.popitem(last=False)[1].nbytes
+        return found
+
+    def _read(self, number: int) -> pa.ChunkedArray:
+        path, group = self._groups[number]
+        try:
+            with pq.ParquetFile(path) as file:
+                return file.read_row_group(group, columns=[self._column], use_threads=False).column(0)
+        except (OSError, pa.ArrowException) as error:
+            # What has a number is the disk's doing, and may pass; Arrow's own says that the file is damaged.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise DataError(
+                f"{shown(path)}: row group {group} of column {self._column!r} cannot be read ({error})"
+            ) from error
+
+    def _mapped(self, folder: pathlib.Path, number: int) -> pa.ChunkedArray:
+        path = folder / f"{number:06d}.arrow"
+        if not path.is_file():
+            self._unpack(path, number)
+        with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as file:
+            return file.read_all().column(0)
+
+    def _unpack(self, path: pathlib.Path, number: int) -> None:
+        """Writes one row group; whoever does it last replaces the same by the same."""
+        table = pa.table({self._column: self._read(number)})
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                    writer.write_table(table)
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"{path.parent}: a row group cannot be unpacked there ({error.strerror or error}): make "
+                "room, or name another directory by CLASSACT_DATA"
+            ) from error
+
+
+def unpacked_folder(digest: str, column: str) -> pathlib.Path:
+    """Where a column's row groups are unpacked: below `$CLASSACT_DATA`, or `~/.cache/classact`."""
+    base = pathlib.Path(os.environ.get("CLASSACT_DATA") or "~/.cache/classact").expanduser()
+    return base / "parquet" / f"{digest.rpartition(':')[2]}-{column.encode().hex()[:32]}"
+
+
+def _free(folder: pathlib.Path) -> int:
+    """How many bytes are free where a folder would be."""
+    while not folder.is_dir():
+        folder = folder.parent
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0

@@ -1,0 +1,374 @@
+"""A source over a table with columns, whatever file the table is in."""
+
+import contextlib
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Optional, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from classact.data import class_names, digests, duplicates
+from classact.data.image_files import ImageFiles
+from classact.data.left_out import LeftOut
+from classact.data.source import Batch, DataError, Source, checked_indices
+from classact.data.tables.columns import choose
+from classact.data.tables.images import ImageValues, PathColumn, check_local
+from classact.data.tables.options import TableOptions
+from classact.data.tables.parts import evenly, is_text
+
+# Images of which so many bytes are held altogether are compared, to find copies.
+_COMPARED_BYTES = 256 << 20
+_COMPARED_AT_ONCE = 256
+_SAMPLE = 16
+
+
+class Table(Protocol):
+    """What a format gives: rows with named columns, of which any can be read at any time.
+
+    Attributes:
+        where: the file or files, for errors.
+        num_rows: how many rows there are.
+        types: of the columns, by their names, in order.
+        folder: where the paths of images start that are relative.
+        known: by role ("image", "label", "caption") the columns that say to be of that kind.
+        class_names: of the columns that say what their numbers mean.
+    """
+
+    where: str
+    num_rows: int
+    types: Mapping[str, pa.DataType]
+    folder: str
+    known: Mapping[str, Sequence[str]]
+    class_names: Mapping[str, Sequence[str]]
+
+    @property
+    def digest(self) -> str:
+        """See `Source.digest`, of the files; empty: not known, rows are sampled."""
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """The whole of a column of texts or numbers."""
+
+    def paths(self, name: str) -> Optional[pa.ChunkedArray]:
+        """The paths of the images of a column, if they are files of their own; else None."""
+
+    def images(self, name: str, rows: Sequence[int]) -> list[Any]:
+        """The values of a column of images, as `images.opened` takes them; may block on a disk."""
+
+    def image_bytes(self, name: str) -> int:
+        """How many bytes a column of images has, without compression."""
+
+    def probes(self) -> np.ndarray:
+        """int64[N], rows whose images are read when a source is opened."""
+
+    def remarks(self, name: str) -> list[str]:
+        """What a user should know of how a column of images is read; see `LeftOut.remarks`."""
+
+
+class _Texts(NamedTuple):
+    """Captions, and the row of each."""
+
+    texts: pa.ChunkedArray
+    rows: np.ndarray
+
+
+def table_source(name: str, table: Table, options: TableOptions, hint: str) -> "TableSource":
+    """Makes a source of a table: chooses its columns, and reads its labels or captions.
+
+    Args:
+        name: the source's name, for errors.
+        table: the rows.
+        options: what the spec says.
+        hint: how to tell the source a size, for errors.
+
+    Raises:
+        DataError: if a column cannot be told or holds something else, there is no example,
+            or what `ImageFiles` refuses.
+    """
+    if not table.num_rows:
+        raise DataError(f"{table.where}: no rows")
+    given = {"image": options.image, "label": options.label, "caption": options.caption}
+    chosen = choose(list(table.types), given, table.known, table.where)
+    left_out = LeftOut()
+    labels, texts = None, None
+    if chosen.label is not None:
+        labels = _labels(table, chosen.label, options)
+        rows = np.flatnonzero(labels.numbers >= 0)
+        missing = np.flatnonzero(labels.numbers < 0)
+        _count(left_out, "without a label", missing, table.where)
+    else:
+        assert chosen.caption is not None  # `choose` has chosen one of the two.
+        texts = _captions(table, chosen.caption, left_out)
+        rows = texts.rows
+    return TableSource(name, table, chosen.image, rows, labels, texts, options, hint, left_out)
+
+
+class TableSource(Source):
+    """The rows of a table that have an image and a label or a caption; ids are in the rows' order.
+
+    Labels, captions and paths are held in memory, compactly; images are read as they are
+    asked for. An image that cannot be read is found, left out and counted as in `ImageFiles`.
+    `table_source` makes it.
+
+    Args:
+        name: the source's name, for errors.
+        table: where the images are.
+        image: the column that holds them.
+        rows: int64[M], the row of each example; one with k captions k times.
+        labels: of all rows, or None.
+        texts: the captions, one for each of `rows`, or None.
+        options: what the spec says.
+        hint: how to tell the source a size, for errors.
+        left_out: what is left out so far.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        table: Table,
+        image: str,
+        rows: np.ndarray,
+        labels: Optional[class_names.Labels],
+        texts: Optional[_Texts],
+        options: TableOptions,
+        hint: str,
+        left_out: LeftOut,
+    ) -> None:
+        self.name = name
+        self.left_out = left_out
+        self._table, self._column = table, image
+        self._values: Optional[ImageValues] = None
+        files: Sequence[Any]
+        probes = None
+        paths = table.paths(image)
+        if paths is not None:
+            files, self._shown, kept = _paths(table, paths, rows, left_out)
+            rows = rows[kept]
+        else:
+            _check_images(table, image)
+            left_out.remarks += table.remarks(image)
+            used, self._shown = np.unique(rows, return_inverse=True)
+            kept = np.ones(len(rows), bool)
+            files = self._values = ImageValues(
+                functools.partial(table.images, image), used, table.where, table.folder
+            )
+            probes = np.unique(np.searchsorted(used, table.probes()).clip(max=max(0, len(used) - 1)))
+        if not len(rows):
+            raise DataError(
+                f"{table.where}: no row with all that an example needs: {'; '.join(left_out.lines())}"
+            )
+        with self._held(probes):
+            self._images = ImageFiles(
+                table.where, files, options.size, options.channels, hint, left_out, options.damaged, probes
+            )
+        self.accepted_damage = options.damaged
+        self.num_examples = len(rows)
+        self.image_shape = self._images.shape
+        self.has_splits = False
+        self.num_classes = 0
+        self._texts = None if texts is None else texts.texts.filter(pa.array(kept)).combine_chunks()
+        if labels is not None:
+            self.num_classes, self.class_names = labels.num_classes, labels.names
+            self.label_of = labels.numbers[rows]
+        else:
+            self.captioned = True
+            self.image_of = self._shown
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """See `Source.digest`; of files or sampled rows, and of all labels or captions."""
+        if self._values is None:
+            return self._images.digest(self._words())
+        hashed = hashlib.blake2b(self._table.digest.encode(), digest_size=16)
+        if not self._table.digest:
+            numbers = evenly(len(self._values), _SAMPLE)
+            with self._values.held(numbers):
+                for number in numbers.tolist():
+                    hashed.update(self._content(number))
+        return digests.of_texts("rows", self._words(), hashed)
+
+    @functools.cached_property
+    def same_images(self) -> Optional[np.ndarray]:
+        """See `Source.same_images`; None if images in the rows have more than 256 MiB."""
+        if self._values is None:
+            same = self._images.same()
+            return None if same is None else same[self._shown]
+        count = len(self._values)
+        if count > duplicates.MAX_CANDIDATES or self._table.image_bytes(self._column) > _COMPARED_BYTES:
+            return None
+        first: dict[bytes, int] = {}
+        keys = (
+            _key(value)
+            for start in range(0, count, _COMPARED_AT_ONCE)
+            for value in self._fetched(np.arange(start, min(count, start + _COMPARED_AT_ONCE)))
+        )
+        numbers = np.fromiter((first.setdefault(key, i) for i, key in enumerate(keys)), np.int64, count)
+        return numbers[self._shown]
+
+    @property
+    def skipped(self) -> int:
+        """See `Source.skipped`."""
+        return self._images.skipped
+
+    @property
+    def damage(self) -> Counter[str]:
+        """See `Source.damage`."""
+        return self._images.damage
+
+    @property
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """See `Source.sizes`."""
+        return self._images.sizes
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """See `Source.batch`; examples whose image is damaged are left out.
+
+        Raises:
+            DataError: if an image has another shape than the others or is no image, or if too
+                many have turned out to be damaged.
+        """
+        indices = checked_indices(indices, self.num_examples)
+        numbers = self._shown[indices]
+        with self._held(numbers):
+            kept, images = self._images.read(numbers)
+        ids = indices[kept]
+        if self.label_of is not None:
+            return {"id": ids, "image": images, "label": self.label_of[ids]}
+        captions = np.empty(len(ids), object)
+        captions[:] = self.caption_at(ids)
+        return {"id": ids, "image": images, "caption": captions}
+
+    def caption_at(self, indices: np.ndarray) -> list[str]:
+        """See `Source.caption_at`."""
+        if self._texts is None:
+            return super().caption_at(indices)
+        return list(self._texts.take(pa.array(checked_indices(indices, self.num_examples))).to_pylist())
+
+    def _held(self, numbers: Optional[np.ndarray]) -> contextlib.AbstractContextManager[Any]:
+        if self._values is None or numbers is None:
+            return contextlib.nullcontext()
+        return self._values.held(numbers)
+
+    def _fetched(self, numbers: np.ndarray) -> list[Any]:
+        assert self._values is not None
+        with self._values.held(numbers) as held:
+            return [held[number] for number in numbers.tolist()]
+
+    def _content(self, number: int) -> bytes:
+        """The file of an image; nothing if it cannot be read."""
+        assert self._values is not None
+        try:
+            with self._values.opened(number) as file:
+                return bytes(file.read())
+        except OSError:
+            return b""
+
+    def _words(self) -> Iterable[str]:
+        """What belongs to the images, in order."""
+        if self._texts is not None:
+            return (text.as_py() for text in self._texts)
+        assert self.label_of is not None
+        return map(str, self.label_of.tolist())
+
+
+def _labels(table: Table, column: str, options: TableOptions) -> class_names.Labels:
+    kind = table.types[column]
+    whole = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    if not (whole or is_text(kind) or pa.types.is_null(kind)):
+        raise DataError(
+            f"{table.where}: the labels in {column!r} are {kind}, expected whole numbers, or names"
+        )
+    values = _texts_of(table, column) if is_text(kind) else table.column(column)
+    where = f"{table.where}, column {column!r}"
+    return class_names.numbered(values.to_pylist(), where, options.classes, table.class_names.get(column))
+
+
+def _captions(table: Table, column: str, left_out: LeftOut) -> _Texts:
+    """All captions that are not empty; of a row with a list of them each."""
+    kind = table.types[column]
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not is_text(kind.value_type if listed else kind):
+        raise DataError(
+            f"{table.where}: the captions in {column!r} are {kind}, expected texts or lists of texts"
+        )
+    texts = _texts_of(table, column)
+    rows = np.arange(table.num_rows)
+    if listed:
+        _count(
+            left_out,
+            "without a caption",
+            _rows_where(pc.equal(pc.fill_null(pc.list_value_length(texts), 0), 0)),
+            table.where,
+        )
+        rows = pc.list_parent_indices(texts).to_numpy().astype(np.int64)
+        texts = pc.list_flatten(texts)
+    _count(left_out, "without a caption", rows[_rows_where(pc.is_null(texts))], table.where)
+    texts = pc.utf8_trim_whitespace(texts)
+    empty = pc.fill_null(pc.equal(texts, ""), False)
+    _count(left_out, "with an empty caption", rows[_rows_where(empty)], table.where)
+    kept = pc.and_not(pc.is_valid(texts), empty)
+    return _Texts(texts.filter(kept), rows[_rows_where(kept)])
+
+
+def _texts_of(table: Table, column: str) -> pa.ChunkedArray:
+    """A column of texts; DataError if one is no UTF-8."""
+    found = table.column(column)
+    try:
+        found.validate(full=True)
+        kind = found.type
+        if pa.types.is_dictionary(kind):
+            found = found.cast(kind.value_type)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{table.where}: column {column!r}: {error}; expected texts in UTF-8") from error
+    return found
+
+
+def _paths(
+    table: Table, paths: pa.ChunkedArray, rows: np.ndarray, left_out: LeftOut
+) -> tuple[PathColumn, np.ndarray, np.ndarray]:
+    """(files, the number of each example's file, which of the examples have one)."""
+    paths = paths.take(pa.array(rows))
+    missing = np.asarray(pc.fill_null(pc.equal(paths, ""), True))
+    _count(left_out, "without an image", rows[missing], table.where)
+    encoded = paths.filter(pa.array(~missing)).combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], pa.string()).dictionary_encode()
+    if len(encoded.dictionary):
+        check_local(encoded.dictionary[0].as_py(), table.where)
+    shown = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return PathColumn(encoded.dictionary, table.folder), shown, ~missing
+
+
+def _check_images(table: Table, column: str) -> None:
+    kind = table.types[column]
+    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    fields = {field.name for field in kind} if pa.types.is_struct(kind) else set()
+    if not binary and not fields & {"bytes", "path"}:
+        raise DataError(
+            f"{table.where}: the images in {column!r} are {kind}, expected bytes of image files, "
+            "a struct of bytes and path, or paths"
+        )
+
+
+def _rows_where(mask: pa.ChunkedArray) -> np.ndarray:
+    return np.flatnonzero(np.asarray(mask))
+
+
+def _count(left_out: LeftOut, reason: str, rows: np.ndarray, where: str) -> None:
+    if len(rows):
+        for row in rows[:3].tolist():
+            left_out.add(reason, f"{where}, row {row}")
+        if len(rows) > 3:
+            left_out.add(reason, "", len(rows) - 3)
+
+
+def _key(value: Any) -> bytes:
+    """Equal for equal images."""
+    if isinstance(value, dict):
+        content = value.get("bytes")
+        value = content if content is not None else value.get("path")
+    content = value if isinstance(value, bytes) else f"path {value}".encode(errors="surrogateescape")
+    return hashlib.blake2b(content, digest_size=16).digest()
