@@ -150,8 +150,8 @@ def _meant(spec: str, name: str) -> str:
     near = difflib.get_close_matches(name, source_names(), n=3, cutoff=0.5)
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
     if os.path.isdir(spec) or "/" in name:
-        hints.append(f"a folder is folder:{spec}")
-    if spec.endswith((".npz", ".tar")):
+        hints.append(f"a folder is folder:{spec}, a data set of Hugging Face's hub hf:{spec}")
+    if spec.endswith((".npz", ".tar", ".parquet", ".csv", ".tsv")):
         hints.append(f"this file is {spec.rpartition('.')[2]}:{spec}")
     if "webdataset" in name.lower():
         hints.append("tar shards are tar:PATTERN")

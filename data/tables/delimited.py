@@ -12,10 +12,11 @@ from classact.data.source import DataError
 from classact.data.tables.columns import choose
 from classact.data.tables.options import TableOptions
 from classact.data.tables.parts import images_folder
+from classact.data.tables.table import Table
 
 
-class DelimitedTable:
-    """The columns of a text file that are needed, in memory; see `source.Table`.
+class DelimitedTable(Table):
+    """The columns of a text file that are needed, in memory; see `Table`.
 
     Args:
         kind: of the source.
@@ -35,7 +36,6 @@ class DelimitedTable:
         self.folder = images_folder(folder, path)
         self.known: Mapping[str, Sequence[str]] = {}
         self.class_names: Mapping[str, Sequence[str]] = {}
-        self.digest = ""
         parsing = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
         try:
             with csv.open_csv(path, parse_options=parsing) as file:
@@ -61,29 +61,24 @@ class DelimitedTable:
         self.types = {name: self._types().get(name, pa.null()) for name in names}
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """See `source.Table`."""
+        """See `Table`."""
         return self._table.column(name)
 
     def paths(self, name: str) -> Optional[pa.ChunkedArray]:
-        """See `source.Table`."""
+        """See `Table`."""
         return self.column(name)
 
     def images(self, name: str, rows: Sequence[int]) -> list[Any]:
-        """See `source.Table`; a text file has paths alone."""
+        """See `Table`; a text file has paths alone."""
         return self._table.column(name).take(pa.array(rows)).to_pylist()
 
     def image_bytes(self, name: str) -> int:
-        """See `source.Table`."""
+        """See `Table`."""
         return int(self._table.column(name).nbytes)
 
     def probes(self) -> np.ndarray:
-        """See `source.Table`; `ImageFiles` chooses of files."""
+        """See `Table`; `ImageFiles` chooses of files."""
         return np.empty(0, np.int64)
-
-    def remarks(self, name: str) -> list[str]:
-        """See `source.Table`."""
-        del name
-        return []
 
     def _types(self) -> dict[str, pa.DataType]:
         return {field.name: field.type for field in self._table.schema}

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from classact.data.source import DataError
 from classact.data.tables.parts import evenly
+from classact.data.tables.table import Table
 
 # What a run measures on, by the names that data sets give it; the first that there is.
 _EVAL_SPLITS = ("validation", "valid", "val", "dev", "test", "eval", "evaluation")
@@ -97,8 +98,8 @@ def _is_saved(path: str) -> bool:
     return any(os.path.isfile(os.path.join(os.path.expanduser(path), name)) for name in _SAVED)
 
 
-class HuggingFaceTable:
-    """A `datasets.Dataset`, whose rows are memory-mapped from its cache; see `source.Table`.
+class HuggingFaceTable(Table):
+    """A `datasets.Dataset`, whose rows are memory-mapped from its cache; see `Table`.
 
     Args:
         where: what it is called in errors.
@@ -106,7 +107,6 @@ class HuggingFaceTable:
     """
 
     folder = ""
-    digest = ""
 
     def __init__(self, where: str, dataset: Any) -> None:
         import datasets
@@ -129,11 +129,11 @@ class HuggingFaceTable:
         self.class_names: Mapping[str, Sequence[str]] = labels
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """See `source.Table`."""
+        """See `Table`."""
         return self._only(name)[:].column(name)
 
     def paths(self, name: str) -> Optional[pa.ChunkedArray]:
-        """See `source.Table`; of a data set that was made of image files."""
+        """See `Table`; of a data set that was made of image files."""
         kind = self.types[name]
         if not pa.types.is_struct(kind):
             return self.column(name) if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
@@ -146,22 +146,17 @@ class HuggingFaceTable:
         return pc.struct_field(column, "path")
 
     def images(self, name: str, rows: Sequence[int]) -> list[Any]:
-        """See `source.Table`."""
+        """See `Table`."""
         return list(self._only(name)[list(rows)].column(name).to_pylist())
 
     def image_bytes(self, name: str) -> int:
-        """See `source.Table`; of all columns of the files behind it."""
+        """See `Table`; of all columns of the files behind it."""
         del name
         return int(self._rows.data.nbytes)
 
     def probes(self) -> np.ndarray:
-        """See `source.Table`."""
+        """See `Table`."""
         return evenly(self.num_rows, _PROBED)
-
-    def remarks(self, name: str) -> list[str]:
-        """See `source.Table`."""
-        del name
-        return []
 
     @functools.cache  # noqa: B019 - one a table, for as long as it lives.
     def _only(self, name: str) -> Any:

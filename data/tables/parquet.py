@@ -18,6 +18,7 @@ from classact.data.shown import shown
 from classact.data.source import DataError
 from classact.data.tables.parts import evenly, images_folder, is_text
 from classact.data.tables.row_groups import RowGroups
+from classact.data.tables.table import Table
 
 # Each row group that is looked into is read as a whole.
 _PROBED_GROUPS = 4
@@ -58,8 +59,8 @@ class _Part(NamedTuple):
     bytes_of: Mapping[str, int]
 
 
-class ParquetTable:
-    """Parquet files of the same columns, one behind the other; see `source.Table`.
+class ParquetTable(Table):
+    """Parquet files of the same columns, one behind the other; see `Table`.
 
     Args:
         paths: the files, in order.
@@ -103,11 +104,11 @@ class ParquetTable:
 
     @functools.cached_property
     def digest(self) -> str:
-        """See `source.Table`; of names, sizes and the files' descriptions of themselves."""
+        """See `Table`; of names, sizes and the files' descriptions of themselves."""
         return digests.of_places(self._places, [self._footers])
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """See `source.Table`; reads it from all files."""
+        """See `Table`; reads it from all files."""
         read = []
         for part in self._parts:
             try:
@@ -117,11 +118,11 @@ class ParquetTable:
         return pa.chunked_array([chunk for column in read for chunk in column.chunks], self.types[name])
 
     def paths(self, name: str) -> Optional[pa.ChunkedArray]:
-        """See `source.Table`."""
+        """See `Table`."""
         return self.column(name) if is_text(self.types[name]) else None
 
     def images(self, name: str, rows: Sequence[int]) -> list[Any]:
-        """See `source.Table`; each row group that is needed is read once."""
+        """See `Table`; each row group that is needed is read once."""
         numbers = np.asarray(rows, np.int64)
         group_of = np.searchsorted(self._starts, numbers, side="right") - 1
         values: list[Any] = [None] * len(rows)
@@ -132,11 +133,11 @@ class ParquetTable:
         return values
 
     def image_bytes(self, name: str) -> int:
-        """See `source.Table`."""
+        """See `Table`."""
         return sum(part.bytes_of.get(name, 0) for part in self._parts)
 
     def probes(self) -> np.ndarray:
-        """See `source.Table`; of a few row groups."""
+        """See `Table`; of a few row groups."""
         return np.concatenate(
             [
                 self._starts[group] + evenly(int(self._starts[group + 1] - self._starts[group]), _PROBED_ROWS)
@@ -145,7 +146,7 @@ class ParquetTable:
         )
 
     def remarks(self, name: str) -> list[str]:
-        """See `source.Table`."""
+        """See `Table`."""
         return self._column_groups(name).remarks()
 
     def _column_groups(self, name: str) -> RowGroups:

@@ -4,8 +4,8 @@ import contextlib
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Optional, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import pyarrow as pa
@@ -19,53 +19,12 @@ from classact.data.tables.columns import choose
 from classact.data.tables.images import ImageValues, PathColumn, check_local
 from classact.data.tables.options import TableOptions
 from classact.data.tables.parts import evenly, is_text
+from classact.data.tables.table import Table
 
 # Images of which so many bytes are held altogether are compared, to find copies.
 _COMPARED_BYTES = 256 << 20
 _COMPARED_AT_ONCE = 256
 _SAMPLE = 16
-
-
-class Table(Protocol):
-    """What a format gives: rows with named columns, of which any can be read at any time.
-
-    Attributes:
-        where: the file or files, for errors.
-        num_rows: how many rows there are.
-        types: of the columns, by their names, in order.
-        folder: where the paths of images start that are relative.
-        known: by role ("image", "label", "caption") the columns that say to be of that kind.
-        class_names: of the columns that say what their numbers mean.
-    """
-
-    where: str
-    num_rows: int
-    types: Mapping[str, pa.DataType]
-    folder: str
-    known: Mapping[str, Sequence[str]]
-    class_names: Mapping[str, Sequence[str]]
-
-    @property
-    def digest(self) -> str:
-        """See `Source.digest`, of the files; empty: not known, rows are sampled."""
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """The whole of a column of texts or numbers."""
-
-    def paths(self, name: str) -> Optional[pa.ChunkedArray]:
-        """The paths of the images of a column, if they are files of their own; else None."""
-
-    def images(self, name: str, rows: Sequence[int]) -> list[Any]:
-        """The values of a column of images, as `images.opened` takes them; may block on a disk."""
-
-    def image_bytes(self, name: str) -> int:
-        """How many bytes a column of images has, without compression."""
-
-    def probes(self) -> np.ndarray:
-        """int64[N], rows whose images are read when a source is opened."""
-
-    def remarks(self, name: str) -> list[str]:
-        """What a user should know of how a column of images is read; see `LeftOut.remarks`."""
 
 
 class _Texts(NamedTuple):

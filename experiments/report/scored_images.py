@@ -106,7 +106,7 @@ def _check(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _scored_image(arrays: dict[str, np.ndarray], index: int) -> ScoredImage:
     """Returns one of the images with its names."""
-    url, score = _data_url(arrays["image"][index]), float(arrays["score"][index])
+    url, score = data_url(arrays["image"][index]), float(arrays["score"][index])
     if "caption" in arrays:
         corrupted = "corrupted" in arrays and bool(arrays["corrupted"][index])
         return ScoredImage(
@@ -124,8 +124,8 @@ def _class_name(arrays: dict[str, np.ndarray], label: int) -> str:
     return shown(str(names[label])) if 0 <= label < len(names) else f"class {label}"
 
 
-def _data_url(image: np.ndarray) -> str:
-    """Encodes an image, uint8[H, W, C], as a PNG in a URL."""
+def data_url(image: np.ndarray) -> str:
+    """Encodes an image, uint8[H, W, C] with C of 1, 3 or 4, as a PNG in a URL, at most 96 pixels a side."""
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     picture.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
     buffer = io.BytesIO()

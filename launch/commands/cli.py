@@ -29,6 +29,7 @@ COMMANDS = (
     "sweep",
     "plan",
     "score",
+    "inspect",
     "data",
     "setup",
     "doctor",

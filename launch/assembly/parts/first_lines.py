@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from classact.data import inspected
 from classact.data.source import Source
 
 
@@ -55,6 +56,7 @@ def describe_source(source: Source, use: str = "trains on") -> list[str]:
     height, width, channels = source.image_shape
     return [
         f"{use} {source.name}: {what}{kinds if source.num_classes else ''}, {height}×{width}×{channels}",
+        *(f"  {line}" for line in inspected.in_short(source)),
         *(f"  left out: {line}" for line in source.left_out.lines()),
         *(f"  {remark}" for remark in source.left_out.remarks),
     ]

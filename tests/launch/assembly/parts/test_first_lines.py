@@ -35,7 +35,10 @@ def test_indented_lines_stay_with_the_line_that_they_belong_to():
 
 def test_a_source_is_described_with_what_was_left_out():
     images = ArraySource("npz:x", np.zeros((1200, 4, 6, 1), np.uint8), np.zeros(1200, int), 7)
-    assert describe_source(images) == ["trains on npz:x: 1,200 images, 7 classes, 4×6×1"]
+    assert describe_source(images) == [
+        "trains on npz:x: 1,200 images, 7 classes, 4×6×1",
+        "  images a class: 0 to 1,200, median 0; 6 classes have none",
+    ]
     images = ArraySource("npz:x", np.zeros((1, 4, 6, 1), np.uint8), np.zeros(1, int), 1)
     assert describe_source(images) == ["trains on npz:x: 1 image, 1 class, 4×6×1"]
     pairs = Pairs()
