@@ -191,10 +191,8 @@ def in_short(source: Source) -> list[str]:
     if set(source.sizes) - {(width, height)}:
         (w, h), often = source.sizes.most_common(1)[0]
         total = sum(source.sizes.values())
-        lines.append(
-            f"resized: of {total:,} files that were opened, sizes are {len(source.sizes):,}, "
-            f"the most frequent {w}×{h} ({100 * often / total:.0f} %)"
-        )
+        several = f"{len(source.sizes):,} sizes, most often {w}×{h}" if len(source.sizes) > 1 else f"{w}×{h}"
+        lines.append(f"resized from {several}: {often:,} of {total:,} files that were opened")
     return lines
 
 

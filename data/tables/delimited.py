@@ -11,7 +11,7 @@ from classact.data.shown import shown
 from classact.data.source import DataError
 from classact.data.tables.columns import choose
 from classact.data.tables.options import TableOptions
-from classact.data.tables.parts import images_folder
+from classact.data.tables.parts import images_folder, reason
 from classact.data.tables.table import Table
 
 
@@ -52,10 +52,8 @@ class DelimitedTable(Table):
                 null_values=[""],
             )
             self._table = csv.read_csv(path, parse_options=parsing, convert_options=converting)
-        except OSError as error:
-            raise DataError(f"{self.where}: cannot be read ({error.strerror or error})") from error
-        except pa.ArrowException as error:
-            raise DataError(f"{self.where}: {str(error).splitlines()[0]}") from error
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{self.where}: cannot be read ({reason(error)})") from error
         self.num_rows = self._table.num_rows
         # Columns that are not read have no type: nothing asks for it.
         self.types = {name: self._types().get(name, pa.null()) for name in names}

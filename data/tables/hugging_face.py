@@ -88,7 +88,7 @@ def _loaded(argument: str, split: Optional[str], config: Optional[str], revision
             if os.path.isdir(path) or "Unknown split" in said
             else (
                 "; expected a directory that is there, or a name on the hub that can be reached "
-                "(HF_HUB_OFFLINE=1 takes what was fetched before, without asking)"
+                "(with HF_HUB_OFFLINE=1, only what was fetched before is taken)"
             )
         )
         raise DataError(f"hf:{argument}: {type(error).__name__}: {said}{hint}") from error

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from classact.data import digests
 from classact.data.shown import shown
 from classact.data.source import DataError
-from classact.data.tables.parts import evenly, images_folder, is_text
+from classact.data.tables.parts import evenly, images_folder, is_text, reason
 from classact.data.tables.row_groups import RowGroups
 from classact.data.tables.table import Table
 
@@ -114,7 +114,9 @@ class ParquetTable(Table):
             try:
                 read.append(pq.ParquetFile(part.path).read(columns=[name]).column(name))
             except (OSError, pa.ArrowException) as error:
-                raise DataError(f"{shown(part.path)}: column {name!r} cannot be read ({error})") from error
+                raise DataError(
+                    f"{shown(part.path)}: column {name!r} cannot be read ({reason(error)})"
+                ) from error
         return pa.chunked_array([chunk for column in read for chunk in column.chunks], self.types[name])
 
     def paths(self, name: str) -> Optional[pa.ChunkedArray]:
@@ -160,10 +162,7 @@ def _read_footer(path: str) -> tuple[_Part, pa.Schema]:
         with pq.ParquetFile(path) as file:
             metadata, schema = file.metadata, file.schema_arrow
     except (OSError, pa.ArrowException) as error:
-        reason = (
-            error.strerror if isinstance(error, OSError) and error.strerror else str(error).split(". ")[0]
-        )
-        raise DataError(f"{shown(path)}: no parquet file that can be read ({reason})") from error
+        raise DataError(f"{shown(path)}: no parquet file that can be read ({reason(error)})") from error
     bytes_of: dict[str, int] = {}
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     for group in groups:

@@ -33,3 +33,9 @@ def is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be read, in few words; Arrow's own errors name the file again, and more."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else str(error).splitlines()[0].split(". Detail")[0].rstrip(".")

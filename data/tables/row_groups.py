@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from classact.data.shown import shown
 from classact.data.source import DataError
+from classact.data.tables.parts import reason
 
 # So many bytes of row groups stay in memory, in each reader.
 MEMORY = 256 << 20
@@ -90,11 +91,11 @@ class RowGroups:
             with pq.ParquetFile(path) as file:
                 return file.read_row_group(group, columns=[self._column], use_threads=False).column(0)
         except (OSError, pa.ArrowException) as error:
-            # What has a number is the disk's doing, and may pass; Arrow's own says that the file is damaged.
+            # What has a number is the disk's doing, and may pass; Arrow's own errors mean a damaged file.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise DataError(
-                f"{shown(path)}: row group {group} of column {self._column!r} cannot be read ({error})"
+                f"{shown(path)}: row group {group} of column {self._column!r} cannot be read ({reason(error)})"
             ) from error
 
     def _mapped(self, folder: pathlib.Path, number: int) -> pa.ChunkedArray:
