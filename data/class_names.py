@@ -57,19 +57,29 @@ def classes_option(source: str, value: Optional[str]) -> Optional[GivenClasses]:
     if value.isdecimal() and int(value) > 0:
         return GivenClasses(int(value), None, f"classes={value}")
     path = pathlib.Path(value).expanduser()
+    names = read_class_names(path)
+    return GivenClasses(len(names), tuple(names), str(path))
+
+
+def read_class_names(path: pathlib.Path) -> list[str]:
+    """The names of classes in a file, by number from 0; see `classes_option`.
+
+    Raises:
+        DataError: if the file is missing or holds something else, or a name comes twice.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
         raise DataError(
-            f"data source {source!r}: classes={value}: cannot be read ({reason}); expected the number of "
-            "classes, or a file of their names, one a line"
+            f"classes={path}: cannot be read ({reason}); expected the number of classes, or a file of their "
+            "names, one a line"
         ) from error
     names = _names_in(path, text)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{path}: the class name {twice!r} comes twice, expected each once")
-    return GivenClasses(len(names), tuple(names), str(path))
+    return names
 
 
 def numbered(

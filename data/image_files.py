@@ -40,7 +40,7 @@ class ImageFiles:
         hint: how to tell the source a size, for errors.
         left_out: takes what is found damaged now.
         damaged: the share of the files that may be damaged.
-        probes: the numbers of the images that are opened now; None: 1,000 evenly over all.
+        probed: the numbers of the images that are opened now; None: 1,000 evenly over all.
 
     Attributes:
         shape: (H, W, C) of every image.
@@ -62,7 +62,7 @@ class ImageFiles:
         hint: str,
         left_out: LeftOut,
         damaged: float = MAX_SHARE,
-        probes: Optional[np.ndarray] = None,
+        probed: Optional[np.ndarray] = None,
     ) -> None:
         self._name = name
         self._files = files
@@ -76,9 +76,9 @@ class ImageFiles:
         self._shape_of: Optional[int] = None
         if size is not None:
             self.shape = (size, size, channels)
-        if probes is None:
-            probes = np.unique(np.linspace(0, len(files) - 1, _PROBES).astype(np.int64))
-        self._probe(channels, left_out, probes)
+        if probed is None:
+            probed = np.unique(np.linspace(0, len(files) - 1, _PROBES).astype(np.int64))
+        self._probe(channels, left_out, probed)
 
     @property
     def skipped(self) -> int:

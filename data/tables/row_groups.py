@@ -95,7 +95,8 @@ class RowGroups:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise DataError(
-                f"{shown(path)}: row group {group} of column {self._column!r} cannot be read ({reason(error)})"
+                f"{shown(path)}: row group {group} of column {self._column!r} cannot be read "
+                f"({reason(error)})"
             ) from error
 
     def _mapped(self, folder: pathlib.Path, number: int) -> pa.ChunkedArray:
