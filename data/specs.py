@@ -18,6 +18,16 @@ Image–text pairs:
 | `captioned_folder:PATH` with the same options | image files with a `.txt` file beside each |
 | either with `?captions=lines` | each line of a `.txt` is a caption of its image |
 
+Tables and objects, with labels or captions; `tables.openers` says what each takes:
+
+| spec | what it holds |
+|---|---|
+| `parquet:PATTERN` | parquet files with images or their paths |
+| `csv:PATH`, `tsv:PATH` | paths of images, by line |
+| `hf:NAME_OR_PATH`, `hf:NAME_OR_PATH?split=train` | a data set of Hugging Face's library `datasets` |
+| `python:module:function` | an object with a length and items, such as PyTorch's map-style data sets |
+| `grain:module:function` | a Grain `MapDataset` |
+
 `builtin` says more about each. `my_sources:open_squares`, `my_sources:open_squares:ARGUMENT`
 and either with options is a function of a user's own, in a module that Python can import;
 `registry` says how, and `docs/extending.md` has an example.

@@ -5,6 +5,7 @@ from typing import Any, Optional
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv
 
 from classact.data.shown import shown
@@ -13,6 +14,9 @@ from classact.data.tables.columns import choose
 from classact.data.tables.options import TableOptions
 from classact.data.tables.parts import images_folder, reason
 from classact.data.tables.table import Table
+
+# Also as programs write them that know no gaps in a column of numbers. A leading zero makes a name of it.
+_WHOLE = r"^(-1|0|[1-9][0-9]{0,9})(\.0)?$"
 
 
 class DelimitedTable(Table):
@@ -43,10 +47,11 @@ class DelimitedTable(Table):
             self._check_columns(kind, names, separator)
             given = {"image": options.image, "label": options.label, "caption": options.caption}
             chosen = choose(names, given, {}, self.where)
-            texts = [name for name in (chosen.image, chosen.caption) if name is not None]
+            wanted = [name for name in chosen if name is not None]
             converting = csv.ConvertOptions(
-                include_columns=[name for name in chosen if name is not None],
-                column_types=dict.fromkeys(texts, pa.string()),
+                include_columns=wanted,
+                # Arrow's guesses would make dates of some names.
+                column_types=dict.fromkeys(wanted, pa.string()),
                 strings_can_be_null=True,
                 # Only what is empty lacks: "NA" or "null" may be a class, or a caption.
                 null_values=[""],
@@ -54,6 +59,8 @@ class DelimitedTable(Table):
             self._table = csv.read_csv(path, parse_options=parsing, convert_options=converting)
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{self.where}: cannot be read ({reason(error)})") from error
+        if chosen.label is not None:
+            self._number(chosen.label)
         self.num_rows = self._table.num_rows
         # Columns that are not read have no type: nothing asks for it.
         self.types = {name: self._types().get(name, pa.null()) for name in names}
@@ -77,6 +84,13 @@ class DelimitedTable(Table):
     def probes(self) -> np.ndarray:
         """See `Table`; `ImageFiles` chooses of files."""
         return np.empty(0, np.int64)
+
+    def _number(self, name: str) -> None:
+        """Makes numbers of labels that all are whole numbers."""
+        labels = self._table.column(name)
+        if pc.all(pc.match_substring_regex(labels, _WHOLE)).as_py():
+            place = self._table.schema.get_field_index(name)
+            self._table = self._table.set_column(place, name, labels.cast(pa.float64()).cast(pa.int64()))
 
     def _types(self) -> dict[str, pa.DataType]:
         return {field.name: field.type for field in self._table.schema}

@@ -1,6 +1,7 @@
 """Row groups of parquet files, unpacked, so that any row can be read at any time."""
 
 import collections
+import logging
 import os
 import pathlib
 import shutil
@@ -18,6 +19,8 @@ from classact.data.tables.parts import reason
 MEMORY = 256 << 20
 # How many unpacked files are mapped at once.
 _MAPPED = 64
+
+_log = logging.getLogger(__name__)
 
 
 class RowGroups:
@@ -101,10 +104,14 @@ class RowGroups:
 
     def _mapped(self, folder: pathlib.Path, number: int) -> pa.ChunkedArray:
         path = folder / f"{number:06d}.arrow"
-        if not path.is_file():
-            self._unpack(path, number)
-        with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as file:
-            return file.read_all().column(0)
+        if path.is_file():
+            try:
+                return _map(path)
+            except pa.ArrowInvalid:
+                # A machine that lost its power may leave half a file.
+                _log.warning("%s is damaged and unpacked anew", path)
+        self._unpack(path, number)
+        return _map(path)
 
     def _unpack(self, path: pathlib.Path, number: int) -> None:
         """Writes one row group; whoever does it last replaces the same by the same."""
@@ -123,6 +130,12 @@ class RowGroups:
                 f"{path.parent}: a row group cannot be unpacked there ({error.strerror or error}): make "
                 "room, or name another directory by CLASSACT_DATA"
             ) from error
+
+
+def _map(path: pathlib.Path) -> pa.ChunkedArray:
+    """The column in a file, as it lies there; what is mapped stays so for as long as it is used."""
+    with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as file:
+        return file.read_all().column(0)
 
 
 def unpacked_folder(digest: str, column: str) -> pathlib.Path:

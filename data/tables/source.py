@@ -240,8 +240,8 @@ def _labels(table: Table, column: str, options: TableOptions) -> class_names.Lab
         raise DataError(
             f"{table.where}: the labels in {column!r} are {kind}, expected whole numbers, or names"
         )
-    values = _texts_of(table, column) if is_text(kind) else table.column(column)
     where = f"{table.where}, column {column!r}"
+    values = _as_texts(table.column(column), where) if is_text(kind) else table.column(column)
     return class_names.numbered(values.to_pylist(), where, options.classes, table.class_names.get(column))
 
 
@@ -253,7 +253,7 @@ def _captions(table: Table, column: str, left_out: LeftOut) -> _Texts:
         raise DataError(
             f"{table.where}: the captions in {column!r} are {kind}, expected texts or lists of texts"
         )
-    texts = _texts_of(table, column)
+    texts = _as_texts(table.column(column), f"{table.where}, column {column!r}")
     rows = np.arange(table.num_rows)
     if listed:
         _count(
@@ -272,24 +272,21 @@ def _captions(table: Table, column: str, left_out: LeftOut) -> _Texts:
     return _Texts(texts.filter(kept), rows[_rows_where(kept)])
 
 
-def _texts_of(table: Table, column: str) -> pa.ChunkedArray:
-    """A column of texts; DataError if one is no UTF-8."""
-    found = table.column(column)
+def _as_texts(found: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+    """A column of texts without a dictionary; DataError if one is no UTF-8."""
     try:
         found.validate(full=True)
         kind = found.type
-        if pa.types.is_dictionary(kind):
-            found = found.cast(kind.value_type)
+        return found.cast(kind.value_type) if pa.types.is_dictionary(kind) else found
     except pa.ArrowInvalid as error:
-        raise DataError(f"{table.where}: column {column!r}: {error}; expected texts in UTF-8") from error
-    return found
+        raise DataError(f"{where}: {error}; expected texts in UTF-8") from error
 
 
 def _paths(
     table: Table, paths: pa.ChunkedArray, rows: np.ndarray, left_out: LeftOut
 ) -> tuple[PathColumn, np.ndarray, np.ndarray]:
     """(files, the number of each example's file, which of the examples have one)."""
-    paths = paths.take(pa.array(rows))
+    paths = _as_texts(paths, table.where).take(pa.array(rows))
     missing = np.asarray(pc.fill_null(pc.equal(paths, ""), True))
     _count(left_out, "without an image", rows[missing], table.where)
     encoded = paths.filter(pa.array(~missing)).combine_chunks().dictionary_encode()

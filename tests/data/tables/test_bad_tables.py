@@ -1,6 +1,5 @@
 """What a user can get wrong with tables: one line, which names the file and what would be accepted."""
 
-import gzip
 import pathlib
 
 import pyarrow as pa
@@ -163,15 +162,6 @@ def test_a_bad_table_is_one_line(tmp_path, monkeypatch, spec, prepare, message):
     with pytest.raises(DataError) as raised:
         open_source(spec, "train")
     assert message in str(raised.value) and "\n" not in str(raised.value)
-
-
-def test_what_is_compressed_is_read(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    images()
-    with gzip.open("x.csv.gz", "wt") as file:
-        file.write('filepath,title\n1.png,"two\nlines, quoted"\n2.png,NA\n')
-    source = open_source("csv:x.csv.gz", "train")
-    assert source.caption_at(range(2)) == ["two\nlines, quoted", "NA"]
 
 
 def test_a_row_group_that_is_damaged_is_named_when_it_is_read(tmp_path):

@@ -62,6 +62,10 @@ def test_row_groups_that_do_not_fit_are_unpacked_once_and_shared(tables, small_m
     unpacked = sorted(path.name for path in small_memory.rglob("*.arrow"))
     assert unpacked == ["000000.arrow", "000001.arrow", "000003.arrow", "000005.arrow"]
     assert not [path for path in small_memory.rglob("*") if path.is_file() and path.suffix != ".arrow"]
+    # One that is cut off is unpacked anew.
+    damaged = next(small_memory.rglob("000003.arrow"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert read(ParquetTable(paths), ROWS) == expected
     # Another reader, or a later run, takes them from there.
     monkeypatch.setattr(row_groups.RowGroups, "_read", None)
     table = ParquetTable(paths)
@@ -87,3 +91,15 @@ def test_what_fits_stays_in_memory(tables, tmp_path, monkeypatch):
     assert read(table, list(range(COUNT))) == [png(pixels(i)) for i in range(COUNT)]
     assert not list(tmp_path.iterdir()) and table.remarks("image") == []
     assert len(table._column_groups("image")._held) == 6
+
+
+def test_columns_with_a_dictionary_are_texts(tables, tmp_path):
+    paths = pa.array([f"photos/{i % 2}.png" for i in range(6)]).dictionary_encode()
+    labels = pa.array(["b", None, "a"] * 2).dictionary_encode()
+    pq.write_table(pa.table({"path": paths, "label": labels}), tmp_path / "x.parquet")
+    source = open_source(f"parquet:{tmp_path}/x.parquet?folder={tables}", "train")
+    assert source.class_names == ("a", "b") and source.label_of.tolist() == [1, 0, 1, 0]
+    expected = np.stack([pixels(i) for i in (0, 0, 1, 1)])
+    assert (source.batch(np.arange(4))["image"] == expected).all()
+    same = source.same_images
+    assert same[0] == same[1] != same[2] == same[3]
