@@ -1,5 +1,6 @@
 """Small real files of tables, as their own libraries write them."""
 
+import collections
 import csv
 import io
 import pathlib
@@ -8,6 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+
+from classact.data.specs import open_source
+from classact.data.stream import IIDStream, newest_cursors
 
 COUNT = 40
 NAMES = ("ant", "bee", "cow")
@@ -51,6 +55,20 @@ def write_all(folder):
         [("file", "class"), *zip(paths, (NAMES[i] for i in labels), strict=True)],
     )
     (folder / "names.txt").write_text("".join(f"{name}\n" for name in NAMES))
+
+
+def read_by_changing_readers(spec):
+    """How often each example comes in an epoch that two readers begin and three end, by its id."""
+    source = open_source(spec, "train")
+    first = [IIDStream(source, 3, 3, reader, 2) for reader in range(2)]
+    seen = collections.Counter(id for each in first for id in next(each)["id"].tolist())
+    cursors = newest_cursors([each.cursor for each in first])
+    for reader in range(3):
+        # What a later process opens. A row at a time, so that the epoch ends exactly.
+        later = IIDStream(open_source(spec, "train"), 1, 3, reader, 3, cursors)
+        while later.epoch < 1:
+            seen.update(next(later)["id"].tolist())
+    return dict(sorted(seen.items()))
 
 
 def _write_csv(path: pathlib.Path, separator, rows):

@@ -1,6 +1,5 @@
 """Data sets of Hugging Face's library `datasets`: of its hub, saved by it, or made by it of a directory."""
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
@@ -122,6 +121,7 @@ class HuggingFaceTable(Table):
             if isinstance(kind, datasets.ClassLabel) and kind.names
         }
         self._rows = dataset.with_format("arrow")
+        self._columns: dict[str, Any] = {}
         self.num_rows = len(dataset)
         schema = dataset.features.arrow_schema
         self.types = dict(zip(schema.names, schema.types, strict=True))
@@ -158,6 +158,7 @@ class HuggingFaceTable(Table):
         """See `Table`."""
         return evenly(self.num_rows, _PROBED)
 
-    @functools.cache  # noqa: B019 - one a table, for as long as it lives.
     def _only(self, name: str) -> Any:
-        return self._rows.select_columns([name])
+        if name not in self._columns:
+            self._columns[name] = self._rows.select_columns([name])
+        return self._columns[name]

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Optional
@@ -14,17 +15,20 @@ import pyarrow.compute as pc
 from classact.data import class_names, digests, duplicates
 from classact.data.image_files import ImageFiles
 from classact.data.left_out import LeftOut
+from classact.data.shown import shown
 from classact.data.source import Batch, DataError, Source, checked_indices
 from classact.data.tables.columns import choose
 from classact.data.tables.images import ImageValues, PathColumn, check_local
 from classact.data.tables.options import TableOptions
 from classact.data.tables.parts import evenly, is_text
 from classact.data.tables.table import Table
+from classact.data.walk import ListedFile
 
 # Images of which so many bytes are held altogether are compared, to find copies.
 _COMPARED_BYTES = 256 << 20
 _COMPARED_AT_ONCE = 256
 _SAMPLE = 16
+_TRIED = 5
 
 
 class _Texts(NamedTuple):
@@ -105,6 +109,7 @@ class TableSource(Source):
         paths = table.paths(image)
         if paths is not None:
             files, self._shown, kept = _paths(table, paths, rows, left_out)
+            _check_folder(table, files)
             rows = rows[kept]
         else:
             _check_images(table, image)
@@ -141,7 +146,7 @@ class TableSource(Source):
         """See `Source.digest`; of files or sampled rows, and of all labels or captions."""
         if self._values is None:
             return self._images.digest(self._words())
-        hashed = hashlib.blake2b(self._table.digest.encode(), digest_size=16)
+        hashed = hashlib.blake2b(f"{self._table.digest}\0{self._column}".encode(), digest_size=16)
         if not self._table.digest:
             numbers = evenly(len(self._values), _SAMPLE)
             with self._values.held(numbers):
@@ -296,6 +301,16 @@ def _paths(
         check_local(encoded.dictionary[0].as_py(), table.where)
     shown = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     return PathColumn(encoded.dictionary, table.folder), shown, ~missing
+
+
+def _check_folder(table: Table, files: Sequence[ListedFile]) -> None:
+    """DataError if images are looked for in the wrong place, which is another thing than damage."""
+    tried = [files[number] for number in evenly(len(files), _TRIED).tolist()]
+    if tried and not any(os.path.lexists(file.path) for file in tried):
+        raise DataError(
+            f"{table.where}: {tried[0]} does not exist, nor do others: relative paths start from "
+            f"{shown(os.path.abspath(table.folder))}; ?folder=DIRECTORY names another"
+        )
 
 
 def _check_images(table: Table, column: str) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from classact.data import views
 from classact.data.source import DataError
 from classact.data.specs import open_source
 from classact.data.stream import IIDStream
@@ -200,6 +201,21 @@ def test_a_few_damaged_images_never_stop_but_too_many_do_and_name_the_last(tmp_p
         open_source(f"folder:{tmp_path}", "train")
 
 
+def test_more_may_be_damaged_if_that_is_said_and_is_counted_by_what_it_is(tmp_path, caplog):
+    write_many(tmp_path, 40)
+    source = open_source(f"folder:{tmp_path}?damaged=0.2", "train")
+    for number, content in ((4, b"%PDF"), (6, b"%PDF"), (8, b"text"), (10, b""), (12, b"%PDF")):
+        (tmp_path / "a" / f"{number:04d}.png").write_bytes(content)
+    assert len(read_all(source)["id"]) == 35
+    assert source.damage == {"PDF": 3, "text": 1, "empty": 1} and source.accepted_damage == 0.2
+    assert "(image 6) is damaged and left out: PDF; 5 of 40 so far" in caplog.text
+    assert views.Subset(source, np.arange(3)).damage == source.damage
+    for number in range(14, 26, 2):
+        (tmp_path / "a" / f"{number:04d}.png").write_bytes(b"%PDF")
+    with pytest.raises(DataError, match=r"9 of 40 .*at most 20%; .*in all: 7 PDF, 1 text, 1 empty"):
+        read_all(source)
+
+
 def test_what_is_found_damaged_when_it_is_opened_is_counted_with_what_it_is(tmp_path):
     write_many(tmp_path, 120)
     (tmp_path / "a/0004.png").write_bytes(b"<!DOCTYPE html><title>404</title>")
@@ -221,6 +237,8 @@ def test_all_images_damaged_is_no_data_set_however_small(tmp_path):
         ("?size=0", "size=0, expected a whole number above 0"),
         ("?size=-3", "size=-3"),
         ("?channels=2", "channels=2, expected 1"),
+        ("?damaged=1", "damaged=1, expected a share from 0 to below 1"),
+        ("?damaged=few", "damaged=few, expected a share"),
         ("?shape=3", "unknown option 'shape'"),
     ],
 )

@@ -145,7 +145,7 @@ CASES = [
     (
         "csv:x.csv",
         text("x.csv", b"filepath,title\nphotos/1.png,x\n"),
-        "1 of 1 images are damaged, expected at most 0; the last one is image 0, photos/1.png: No such",
+        "x.csv: photos/1.png does not exist, nor do others: relative paths start from",
     ),
     (
         "tsv:x.tsv",

@@ -4,7 +4,7 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
-from table_files import NAMES, pixels
+from table_files import NAMES, pixels, read_by_changing_readers
 
 from classact.data.source import DataError
 from classact.data.specs import open_source
@@ -64,6 +64,11 @@ def test_a_list_of_captions_makes_as_many_examples(saved):
         DataError, match=r"labels .kind. and captions .captions.: say \?label=kind or \?caption"
     ):
         open_source(f"hf:{saved}/one", "train")
+
+
+@pytest.mark.parametrize(("spec", "count"), [("one?caption=captions", 2 * COUNT), ("files", 8)])
+def test_an_epoch_has_each_row_once_and_goes_on_with_other_readers(saved, spec, count):
+    assert read_by_changing_readers(f"hf:{saved}/{spec}") == dict.fromkeys(range(count), 1)
 
 
 def test_splits_are_those_of_the_data_set_or_the_one_that_is_said(saved):

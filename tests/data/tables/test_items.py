@@ -4,7 +4,7 @@ import grain
 import numpy as np
 import pytest
 from PIL import Image
-from table_files import NAMES, pixels
+from table_files import NAMES, pixels, read_by_changing_readers
 
 from classact.data.source import DataError
 from classact.data.specs import open_source
@@ -90,6 +90,11 @@ def test_a_map_style_data_set_is_read_once_an_item():
     assert batch["id"].tolist() == [9, 2, 9] and batch["label"].tolist() == [0, 2, 0]
     assert (batch["image"] == np.stack([pixels(i) for i in (9, 2, 9)])).all()
     assert open_source("python:my_items:MapStyle:5?size=4", "train").num_examples == 5
+
+
+@pytest.mark.parametrize("spec", ["python:my_items:MapStyle", "grain:my_items:pipeline?classes=3"])
+def test_an_epoch_has_each_item_once_and_goes_on_with_other_readers(spec):
+    assert read_by_changing_readers(spec) == dict.fromkeys(range(COUNT), 1)
 
 
 def test_dicts_with_captions_and_splits():
