@@ -73,6 +73,7 @@ class RunLoop:
         clock: Callable[[], race.Clock] | None = None,
         rng: np.random.Generator | None = None,
         reference_losses: Callable[[np.ndarray], np.ndarray] | None = None,
+        damaged: Callable[[], int] | None = None,
     ) -> None:
         """Builds the loop; `run` starts it.
 
@@ -96,6 +97,7 @@ class RunLoop:
             rng: of the race; None: a new one.
             reference_losses: gives the reference's losses of ids, which go with what is sent for
                 scores, see `scoring.request`; None: a model gives them.
+            damaged: how many different damaged images the stream has met, for `data/damaged`.
         """
         self._stream = stream
         self._score = score
@@ -112,6 +114,7 @@ class RunLoop:
         self._clock = clock or race.Clock
         self._rng = rng or np.random.default_rng()
         self._reference_losses = reference_losses
+        self._damaged = damaged
         # Cursors of which some example may not be in the tables yet, each with how many
         # examples had been written up to it.
         self._unreported: collections.deque[tuple[int, dict[str, Any]]] = collections.deque()
@@ -195,6 +198,8 @@ class RunLoop:
             "score/nonfinite": self._nonfinite,
             "score/saturated": self._saturated,
         }
+        if self._damaged is not None:
+            line["data/damaged"] = self._damaged()
         if self._score is not None:
             line |= score_summary.summary(scores)
         self._metrics.write(max(step, 0), line)

@@ -60,6 +60,8 @@ def _facts(found: Inspected) -> str:
         "split of its own to measure on": "yes" if found.has_splits else "no: a run holds some out",
         "digest": found.digest or "not known",
     }
+    if len(found.sizes) == 1:
+        facts["size of the files that were opened"] = next(iter(found.sizes))
     if found.captions is not None:
         told = found.captions
         facts["words a caption"] = str(told.words)

@@ -120,4 +120,5 @@ def make_run_loop(
         report_cursor=cursors.Reporter(progress, data_set, stop) if progress is not None else None,
         clock=clock,
         reference_losses=losses,
+        damaged=lambda: source.skipped,
     )

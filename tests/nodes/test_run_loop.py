@@ -175,10 +175,10 @@ def test_metrics_describe_the_scores(stop, tmp_path, read_metrics):
 
 def test_without_scores_there_are_no_score_metrics(stop, tmp_path, read_metrics):
     lines = metrics.MetricsWriter(tmp_path, "run_loop")
-    run_loop.RunLoop(batches(1), None, Writer(), 1.0, stop, lines, log_every=1).run()
+    run_loop.RunLoop(batches(1), None, Writer(), 1.0, stop, lines, log_every=1, damaged=lambda: 3).run()
     (line,) = read_metrics(lines.path)
     assert "score/mean" not in line
-    assert (line["step"], line["run_loop/examples"]) == (0, 10)
+    assert (line["step"], line["run_loop/examples"], line["data/damaged"]) == (0, 10, 3)
 
 
 def test_the_extreme_examples_are_left_behind(stop, tmp_path):
