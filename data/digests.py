@@ -60,19 +60,10 @@ def of_places(places: Sequence[Place], texts: Iterable[str] = ()) -> str:
         hashed.update(b"%b\0%b\0%d\n" % (os.fsencode(path), place.member, place.size))
     for number in np.unique(np.linspace(0, len(places) - 1, _SAMPLE).astype(np.int64)).tolist():
         hashed.update(_piece(places[number]))
-    return of_texts("members" if inside else "files", texts, hashed)
-
-
-def of_texts(kind: str, texts: Iterable[str], hashed: Any) -> str:
-    """A digest of a kind: what is hashed so far, and texts."""
     for text in texts:
-        _add_text(hashed, text)
-    return f"{kind}:{hashed.hexdigest()}"
-
-
-def _add_text(hashed: Any, text: str) -> None:
-    encoded = text.encode(errors="surrogatepass")
-    hashed.update(b"%d\0%b" % (len(encoded), encoded))
+        encoded = text.encode(errors="surrogatepass")
+        hashed.update(b"%d\0%b" % (len(encoded), encoded))
+    return f"{'members' if inside else 'files'}:{hashed.hexdigest()}"
 
 
 def of_arrays(*arrays: np.ndarray) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from classact.data import class_names, digests, duplicates
+from classact.data import class_names, duplicates
 from classact.data.image_files import ImageFiles
 from classact.data.left_out import LeftOut
 from classact.data.shown import shown
@@ -152,7 +152,10 @@ class TableSource(Source):
             with self._values.held(numbers):
                 for number in numbers.tolist():
                     hashed.update(self._content(number))
-        return digests.of_texts("rows", self._words(), hashed)
+        for word in self._words():
+            encoded = word.encode()
+            hashed.update(b"%d\0%b" % (len(encoded), encoded))
+        return f"rows:{hashed.hexdigest()}"
 
     @functools.cached_property
     def same_images(self) -> Optional[np.ndarray]:
