@@ -3,39 +3,28 @@
 import contextlib
 import functools
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from classact.data import class_names, duplicates
 from classact.data.image_files import ImageFiles
 from classact.data.left_out import LeftOut
-from classact.data.shown import shown
 from classact.data.source import Batch, DataError, Source, checked_indices
 from classact.data.tables.columns import choose
-from classact.data.tables.images import ImageValues, PathColumn, check_local
+from classact.data.tables.fields import Texts, captions_of, check_folder, check_images, labels_of, paths_of
+from classact.data.tables.images import ImageValues
 from classact.data.tables.options import TableOptions
-from classact.data.tables.parts import evenly, is_text
+from classact.data.tables.parts import evenly
 from classact.data.tables.table import Table
-from classact.data.walk import ListedFile
 
 # Images of which so many bytes are held altogether are compared, to find copies.
 _COMPARED_BYTES = 256 << 20
 _COMPARED_AT_ONCE = 256
 _SAMPLE = 16
-_TRIED = 5
-
-
-class _Texts(NamedTuple):
-    """Captions, and the row of each."""
-
-    texts: pa.ChunkedArray
-    rows: np.ndarray
 
 
 def table_source(name: str, table: Table, options: TableOptions, hint: str) -> "TableSource":
@@ -58,13 +47,11 @@ def table_source(name: str, table: Table, options: TableOptions, hint: str) -> "
     left_out = LeftOut()
     labels, texts = None, None
     if chosen.label is not None:
-        labels = _labels(table, chosen.label, options)
+        labels = labels_of(table, chosen.label, options, left_out)
         rows = np.flatnonzero(labels.numbers >= 0)
-        missing = np.flatnonzero(labels.numbers < 0)
-        _count(left_out, "without a label", missing, table.where)
     else:
         assert chosen.caption is not None  # `choose` has chosen one of the two.
-        texts = _captions(table, chosen.caption, left_out)
+        texts = captions_of(table, chosen.caption, left_out)
         rows = texts.rows
     return TableSource(name, table, chosen.image, rows, labels, texts, options, hint, left_out)
 
@@ -95,7 +82,7 @@ class TableSource(Source):
         image: str,
         rows: np.ndarray,
         labels: Optional[class_names.Labels],
-        texts: Optional[_Texts],
+        texts: Optional[Texts],
         options: TableOptions,
         hint: str,
         left_out: LeftOut,
@@ -108,11 +95,11 @@ class TableSource(Source):
         probes = None
         paths = table.paths(image)
         if paths is not None:
-            files, self._shown, kept = _paths(table, paths, rows, left_out)
-            _check_folder(table, files)
+            files, self._shown, kept = paths_of(table, paths, rows, left_out)
+            check_folder(table, files)
             rows = rows[kept]
         else:
-            _check_images(table, image)
+            check_images(table, image)
             left_out.remarks += table.remarks(image)
             used, self._shown = np.unique(rows, return_inverse=True)
             kept = np.ones(len(rows), bool)
@@ -239,104 +226,6 @@ class TableSource(Source):
             return (text.as_py() for text in self._texts)
         assert self.label_of is not None
         return map(str, self.label_of.tolist())
-
-
-def _labels(table: Table, column: str, options: TableOptions) -> class_names.Labels:
-    kind = table.types[column]
-    whole = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-    if not (whole or is_text(kind) or pa.types.is_null(kind)):
-        raise DataError(
-            f"{table.where}: the labels in {column!r} are {kind}, expected whole numbers, or names"
-        )
-    where = f"{table.where}, column {column!r}"
-    values = _as_texts(table.column(column), where) if is_text(kind) else table.column(column)
-    return class_names.numbered(values.to_pylist(), where, options.classes, table.class_names.get(column))
-
-
-def _captions(table: Table, column: str, left_out: LeftOut) -> _Texts:
-    """All captions that are not empty; of a row with a list of them each."""
-    kind = table.types[column]
-    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if not is_text(kind.value_type if listed else kind):
-        raise DataError(
-            f"{table.where}: the captions in {column!r} are {kind}, expected texts or lists of texts"
-        )
-    texts = _as_texts(table.column(column), f"{table.where}, column {column!r}")
-    rows = np.arange(table.num_rows)
-    if listed:
-        _count(
-            left_out,
-            "without a caption",
-            _rows_where(pc.equal(pc.fill_null(pc.list_value_length(texts), 0), 0)),
-            table.where,
-        )
-        rows = pc.list_parent_indices(texts).to_numpy().astype(np.int64)
-        texts = pc.list_flatten(texts)
-    _count(left_out, "without a caption", rows[_rows_where(pc.is_null(texts))], table.where)
-    texts = pc.utf8_trim_whitespace(texts)
-    empty = pc.fill_null(pc.equal(texts, ""), False)
-    _count(left_out, "with an empty caption", rows[_rows_where(empty)], table.where)
-    kept = pc.and_not(pc.is_valid(texts), empty)
-    return _Texts(texts.filter(kept), rows[_rows_where(kept)])
-
-
-def _as_texts(found: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
-    """A column of texts without a dictionary; DataError if one is no UTF-8."""
-    try:
-        found.validate(full=True)
-        kind = found.type
-        return found.cast(kind.value_type) if pa.types.is_dictionary(kind) else found
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{where}: {error}; expected texts in UTF-8") from error
-
-
-def _paths(
-    table: Table, paths: pa.ChunkedArray, rows: np.ndarray, left_out: LeftOut
-) -> tuple[PathColumn, np.ndarray, np.ndarray]:
-    """(files, the number of each example's file, which of the examples have one)."""
-    paths = _as_texts(paths, table.where).take(pa.array(rows))
-    missing = np.asarray(pc.fill_null(pc.equal(paths, ""), True))
-    _count(left_out, "without an image", rows[missing], table.where)
-    encoded = paths.filter(pa.array(~missing)).combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], pa.string()).dictionary_encode()
-    if len(encoded.dictionary):
-        check_local(encoded.dictionary[0].as_py(), table.where)
-    shown = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return PathColumn(encoded.dictionary, table.folder), shown, ~missing
-
-
-def _check_folder(table: Table, files: Sequence[ListedFile]) -> None:
-    """DataError if images are looked for in the wrong place, which is another thing than damage."""
-    tried = [files[number] for number in evenly(len(files), _TRIED).tolist()]
-    if tried and not any(os.path.lexists(file.path) for file in tried):
-        raise DataError(
-            f"{table.where}: {tried[0]} does not exist, nor do others: relative paths start from "
-            f"{shown(os.path.abspath(table.folder))}; ?folder=DIRECTORY names another"
-        )
-
-
-def _check_images(table: Table, column: str) -> None:
-    kind = table.types[column]
-    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    fields = {field.name for field in kind} if pa.types.is_struct(kind) else set()
-    if not binary and not fields & {"bytes", "path"}:
-        raise DataError(
-            f"{table.where}: the images in {column!r} are {kind}, expected bytes of image files, "
-            "a struct of bytes and path, or paths"
-        )
-
-
-def _rows_where(mask: pa.ChunkedArray) -> np.ndarray:
-    return np.flatnonzero(np.asarray(mask))
-
-
-def _count(left_out: LeftOut, reason: str, rows: np.ndarray, where: str) -> None:
-    if len(rows):
-        for row in rows[:3].tolist():
-            left_out.add(reason, f"{where}, row {row}")
-        if len(rows) > 3:
-            left_out.add(reason, "", len(rows) - 3)
 
 
 def _key(value: Any) -> bytes:

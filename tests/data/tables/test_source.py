@@ -9,6 +9,7 @@ from classact.data.eval_split import eval_indices
 from classact.data.source import DataError
 from classact.data.specs import open_source
 from classact.data.stream import IIDStream
+from classact.data.tables import fields
 
 LABELLED = ("parquet:{}/labelled-*.parquet", "parquet:{}/paths.parquet", "tsv:{}/labelled.tsv")
 PAIRS = ("parquet:{}/pairs.parquet", "csv:{}/pairs.csv")
@@ -33,8 +34,10 @@ def test_labelled_rows_are_read_in_any_order(tables, spec):
     assert source.left_out.lines() == []
 
 
+@pytest.mark.parametrize("large", [0, 1 << 30])
 @pytest.mark.parametrize("spec", PAIRS)
-def test_each_caption_of_an_image_is_an_example(tables, spec):
+def test_each_caption_of_an_image_is_an_example(tables, spec, large, monkeypatch):
+    monkeypatch.setattr(fields, "_LARGE", large)
     source = open_source(spec.format(tables), "eval")
     assert source.captioned and source.num_classes == 0 and source.num_examples == 2 * COUNT
     batch = source.batch(np.array([3, 78]))
