@@ -187,6 +187,12 @@ class ItemSource(Source):
             values = targets.tolist() if hasattr(targets, "tolist") else list(targets)
             labels = class_names.numbered(values, f"{self.name}, its `targets`", classes)
             self.label_of, self.num_classes, self.class_names = labels
+            missing = np.flatnonzero(labels.numbers < 0)
+            if missing.size:
+                raise DataError(
+                    f"{self.name}: item {missing[0]} has no label in its `targets`, and {missing.size - 1:,} "
+                    "others: leave them out"
+                )
         elif classes is not None:
             self.num_classes, self.class_names = classes.number, classes.names
         else:

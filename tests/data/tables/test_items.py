@@ -47,6 +47,11 @@ class Failing(MapStyle):
             raise OSError("the disk is gone")
         return {"image": pixels(index), "label": NAMES[index % 3]}
 
+class Unlabelled(MapStyle):
+    def __init__(self):
+        super().__init__()
+        self.targets[3:5] = [-1, None]
+
 def broken():
     return 1 / 0
 
@@ -125,6 +130,7 @@ def test_an_item_that_cannot_be_read_is_a_damaged_image():
             r"row 0: the image is float32\[6, 8, 3\], .*ToTensor or Normalize",
         ),
         ("python:my_items:floats", r"how many classes are there\? say \?classes=NUMBER"),
+        ("python:my_items:Unlabelled", "item 3 has no label in its `targets`, and 1 others"),
         ("python:my_items:triples", r"a tuple of 3, expected a dict .*tuple .image, label."),
         ("python:my_items:Pairs?image=photo", r"no column 'photo' for \?image= .it has img, text"),
         ("grain:my_items:iterated", "expected a MapDataset, .*leave out .*to_iter_dataset"),

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,6 +55,13 @@ def test_each_caption_of_an_image_is_an_example(tables, spec, large, monkeypatch
 def test_an_epoch_has_each_example_once_and_goes_on_with_other_readers(tables, spec):
     count = open_source(spec.format(tables), "train").num_examples
     assert table_files.read_by_changing_readers(spec.format(tables)) == dict.fromkeys(range(count), 1)
+
+
+@pytest.mark.parametrize("spec", [*LABELLED, *PAIRS])
+def test_a_digest_is_the_same_wherever_the_data_are_mounted(tables, tmp_path, spec):
+    shutil.copytree(tables, tmp_path / "elsewhere")
+    here, there = (open_source(spec.format(place), "train") for place in (tables, tmp_path / "elsewhere"))
+    assert here.digest == there.digest != ""
 
 
 def test_copies_are_found_and_what_is_in_the_rows_changes_the_digest(tmp_path):
