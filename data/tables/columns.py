@@ -9,11 +9,17 @@ from classact.data.source import DataError
 # The first that a table has is taken. The last ones of the images are names of paths.
 _USUAL = {
     "image": (
-        "image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "filepath", "file_path", "filename",
-        "file_name", "image_path", "image_file", "path", "file",
+        "image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "image/encoded", "filepath", "file_path",
+        "filename", "file_name", "image_path", "image_file", "path", "file",
     ),
-    "label": ("label", "labels", "class", "class_id", "class_name", "cls", "target", "category"),
-    "caption": ("caption", "captions", "text", "texts", "title", "sentence", "sentences"),
+    "label": (
+        "label", "labels", "class", "class_id", "class_name", "cls", "target", "category",
+        "image/class/label",
+    ),
+    "caption": (
+        "caption", "captions", "text", "texts", "title", "sentence", "sentences", "captions/text",
+        "image/caption",
+    ),
 }  # fmt: skip
 
 

@@ -9,11 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from classact.data.source import DataError
-from classact.data.tables.parts import evenly
+from classact.data.tables.parts import evenly, split_of
 from classact.data.tables.table import Table
 
-# What a run measures on, by the names that data sets give it; the first that there is.
-_EVAL_SPLITS = ("validation", "valid", "val", "dev", "test", "eval", "evaluation")
 _PROBED = 200
 _SAVED = ("state.json", "dataset_dict.json")
 
@@ -51,15 +49,7 @@ def open_rows(
     found = _loaded(argument, split, config, revision)
     has_splits = False
     if isinstance(found, Mapping):
-        names = list(found)
-        measured = next((name for name in _EVAL_SPLITS if name in names), None)
-        train = "train" if "train" in names else names[0]
-        if split is None and train != "train" and len(names) > 1:
-            raise DataError(f"hf:{argument}: which split? say ?split= with one of {', '.join(names)}")
-        has_splits = split is None and measured is not None and measured != train
-        wanted = split or (measured if has_splits and use == "eval" else train)
-        if wanted not in found:
-            raise DataError(f"hf:{argument}: no split {wanted!r}, expected one of {', '.join(names)}")
+        wanted, has_splits = split_of(f"hf:{argument}", list(found), use, split)
         found = found[wanted]
     elif split is not None and _is_saved(argument):
         raise DataError(

@@ -1,11 +1,9 @@
 """The rows of parquet files, whose images are read a row group at a time."""
 
 import functools
-import glob
 import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
@@ -16,6 +14,7 @@ import pyarrow.parquet as pq
 from classact.data import digests
 from classact.data.shown import shown
 from classact.data.source import DataError
+from classact.data.tables import parts
 from classact.data.tables.parts import evenly, images_folder, is_text, reason
 from classact.data.tables.row_groups import RowGroups
 from classact.data.tables.table import Table
@@ -29,20 +28,7 @@ _METADATA = b"huggingface"
 
 def files_of(argument: str) -> list[str]:
     """The files of an argument, sorted; DataError if there are none."""
-    if not argument:
-        raise DataError("data source 'parquet' needs a file: parquet:PATTERN")
-    path = os.path.expanduser(argument)
-    if os.path.isdir(path):
-        found = sorted(str(file) for file in pathlib.Path(path).rglob("*.parquet"))
-        missing = "no file *.parquet in this directory"
-    else:
-        found = sorted(glob.glob(path, recursive=True)) or sorted(glob.glob(glob.escape(path)))
-        missing = "no such file"
-    if not found:
-        raise DataError(
-            f"{shown(path)}: {missing}; expected a file, a directory or a pattern, as data/*.parquet"
-        )
-    return found
+    return parts.files_of("parquet", argument, lambda path: path.endswith(".parquet"), "*.parquet")
 
 
 class _Part(NamedTuple):

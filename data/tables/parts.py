@@ -1,17 +1,82 @@
 """What the tables of all formats need."""
 
+import glob
 import os
+import pathlib
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 import numpy as np
 import pyarrow as pa
 
+from classact.data.shown import shown
 from classact.data.source import DataError
+
+# What a run measures on, by the names that data sets give it; the first that there is.
+_EVAL_SPLITS = ("validation", "valid", "val", "dev", "test", "eval", "evaluation")
 
 
 def evenly(count: int, most: int) -> np.ndarray:
     """int64[M] in rising order: at most so many of the numbers below `count`, evenly over all."""
     return np.unique(np.linspace(0, count - 1, most).astype(np.int64)) if count else np.empty(0, np.int64)
+
+
+def files_of(kind: str, argument: str, wanted: Callable[[str], bool], called: str) -> list[str]:
+    """The files that a spec's argument names: one, those in a directory, or of a pattern with `*`.
+
+    Args:
+        kind: of the source, for errors.
+        argument: what the spec says.
+        wanted: which files of a directory are taken, by their paths.
+        called: how such files are called, for errors; for instance `*.parquet`.
+
+    Returns:
+        Their paths, sorted.
+
+    Raises:
+        DataError: if there are none.
+    """
+    if not argument:
+        raise DataError(f"data source {kind!r} needs a file: {kind}:PATTERN")
+    path = os.path.expanduser(argument)
+    if os.path.isdir(path):
+        below = (os.path.join(root, name) for root, _, names in os.walk(path) for name in names)
+        found = sorted(file for file in below if wanted(file))
+        missing = f"no file {called} in this directory"
+    else:
+        found = sorted(glob.glob(path, recursive=True)) or sorted(glob.glob(glob.escape(path)))
+        missing = "no such file"
+    if not found:
+        raise DataError(
+            f"{shown(path)}: {missing}; expected a file, a directory or a pattern, as data/{called}"
+        )
+    return found
+
+
+def split_of(where: str, names: Sequence[str], use: str, split: Optional[str]) -> tuple[str, bool]:
+    """Which split of a data set to take.
+
+    Args:
+        where: the data set, for errors.
+        names: of its splits.
+        use: "train" or "eval".
+        split: the one to take for both; None: "train", and one to measure on if there is one.
+
+    Returns:
+        Its name, and whether those of "train" and of "eval" are different ones.
+
+    Raises:
+        DataError: if there is no such split, or none that is plainly trained on.
+    """
+    measured = next((name for name in _EVAL_SPLITS if name in names), None)
+    train = "train" if "train" in names else names[0]
+    if split is None and train != "train" and len(names) > 1:
+        raise DataError(f"{where}: which split? say ?split= with one of {', '.join(names)}")
+    has_splits = split is None and measured is not None and measured != train
+    wanted = split or (measured if measured is not None and has_splits and use == "eval" else train)
+    if wanted not in names:
+        raise DataError(f"{where}: no split {wanted!r}, expected one of {', '.join(names)}")
+    return wanted, has_splits
 
 
 def images_folder(folder: Optional[str], file: str) -> str:
@@ -26,6 +91,11 @@ def images_folder(folder: Optional[str], file: str) -> str:
     if not os.path.isdir(found):
         raise DataError(f"folder={folder}: no such directory, expected that in which the images are")
     return found
+
+
+def cache_folder(name: str) -> pathlib.Path:
+    """Where this machine keeps what is made of data once: below `$CLASSACT_DATA`, or `~/.cache/classact`."""
+    return pathlib.Path(os.environ.get("CLASSACT_DATA") or "~/.cache/classact").expanduser() / name
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from classact.data.shown import shown
 from classact.data.source import DataError
-from classact.data.tables.parts import reason
+from classact.data.tables.parts import cache_folder, reason
 
 # So many bytes of row groups stay in memory, in each reader.
 MEMORY = 256 << 20
@@ -139,9 +139,8 @@ def _map(path: pathlib.Path) -> pa.ChunkedArray:
 
 
 def unpacked_folder(digest: str, column: str) -> pathlib.Path:
-    """Where a column's row groups are unpacked: below `$CLASSACT_DATA`, or `~/.cache/classact`."""
-    base = pathlib.Path(os.environ.get("CLASSACT_DATA") or "~/.cache/classact").expanduser()
-    return base / "parquet" / f"{digest.rpartition(':')[2]}-{column.encode().hex()[:32]}"
+    """Where a column's row groups are unpacked."""
+    return cache_folder("parquet") / f"{digest.rpartition(':')[2]}-{column.encode().hex()[:32]}"
 
 
 def _free(folder: pathlib.Path) -> int:

@@ -45,6 +45,7 @@ def table_source(name: str, table: Table, options: TableOptions, hint: str) -> "
     given = {"image": options.image, "label": options.label, "caption": options.caption}
     chosen = choose(list(table.types), given, table.known, table.where)
     left_out = LeftOut()
+    table.count_left_out(left_out)
     labels, texts = None, None
     if chosen.label is not None:
         labels = labels_of(table, chosen.label, options, left_out)

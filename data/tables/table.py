@@ -7,6 +7,8 @@ from typing import Any, Optional
 import numpy as np
 import pyarrow as pa
 
+from classact.data.left_out import LeftOut
+
 
 class Table(abc.ABC):
     """Rows with named columns. One thread at a time uses it.
@@ -51,6 +53,10 @@ class Table(abc.ABC):
     @abc.abstractmethod
     def probes(self) -> np.ndarray:
         """int64[N], rows whose images are read when a source is opened."""
+
+    def count_left_out(self, left_out: LeftOut) -> None:
+        """Adds what was found damaged when it was opened, and is no row."""
+        del left_out
 
     def remarks(self, name: str) -> list[str]:
         """What a user should know of how a column of images is read; see `LeftOut.remarks`."""
