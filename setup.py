@@ -22,6 +22,8 @@ _REQUIRES = [
     "cryptography>=45",
     "dm-haiku>=0.0.16,<0.1",
     "flax>=0.12.0,<0.13",
+    # Checksums of TFRecord files.
+    "google-crc32c>=1.7,<2",
     "grpcio>=1.76,<2",
     "jax>=0.9.0,<0.13",
     "matplotlib>=3.10,<4",
@@ -50,9 +52,10 @@ _REQUIRES = [
     "termcolor>=3.0",
 ]
 
-# Data sets of the Hugging Face hub and of its library, and a user's Grain pipelines.
+# Data sets of the Hugging Face hub and of its library, a user's Grain pipelines, and ArrayRecord files.
 _HF = ["datasets>=4.4,<6"]
 _GRAIN = ["grain>=0.2.15,<0.3"]
+_ARRAY_RECORD = ["array-record>=0.8; sys_platform != 'win32'"]
 
 # Rasterises SVG, for `classact data icons` alone.
 _ICONS = ["resvg-py>=0.2,<0.6"]
@@ -82,12 +85,14 @@ setuptools.setup(
         "icons": _ICONS,
         "hf": _HF,
         "grain": _GRAIN,
+        "arrayrecord": _ARRAY_RECORD,
         # With its dashboard, which also takes jobs.
         "ray": ["ray[default]>=2.50,<3"],
         "dev": [
             *_ICONS,
             *_HF,
             *_GRAIN,
+            *_ARRAY_RECORD,
             "hypothesis",
             "import-linter",
             "mypy",

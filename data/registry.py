@@ -29,8 +29,8 @@ Opener = Callable[..., Source]
 
 _OPENERS: dict[str, Opener] = {}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-# Only these options may be paths: a slash behind a question mark is otherwise a part of the argument.
-_OPTION = r"((folder|classes)=[^?&=]*|[a-z_]+=[^?&=/]*)"
+# Only these options may have slashes: one behind a question mark is otherwise a part of the argument.
+_OPTION = r"((folder|classes|image|label|caption)=[^?&=]*|[a-z_]+=[^?&=/]*)"
 _OPTIONS = re.compile(f"{_OPTION}(&{_OPTION})*")
 
 
@@ -153,6 +153,10 @@ def _meant(spec: str, name: str) -> str:
         hints.append(f"a folder is folder:{spec}, a data set of Hugging Face's hub hf:{spec}")
     if spec.endswith((".npz", ".tar", ".parquet", ".csv", ".tsv")):
         hints.append(f"this file is {spec.rpartition('.')[2]}:{spec}")
+    if ".tfrecord" in spec:
+        hints.append(f"such files are tfrecord:{spec}")
+    if ".array_record" in spec or ".arrayrecord" in spec:
+        hints.append(f"such files are arrayrecord:{spec}")
     if "webdataset" in name.lower():
         hints.append("tar shards are tar:PATTERN")
     if user_code.is_name(":".join(spec.partition("?")[0].split(":")[:2])):

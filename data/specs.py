@@ -28,6 +28,13 @@ Tables and objects, with labels or captions; `tables.openers` says what each tak
 | `python:module:function` | an object with a length and items, such as PyTorch's map-style data sets |
 | `grain:module:function` | a Grain `MapDataset` |
 
+Records of `tf.train.Example` or msgpack, with labels or captions; `records.openers` says what each takes:
+
+| spec | what it holds |
+|---|---|
+| `tfrecord:PATTERN`, `arrayrecord:PATTERN` | shards with an image in each record |
+| `tfds:NAME`, `tfds:NAME:CONFIG`, `tfds:DIR` | what TensorFlow Datasets has prepared, of either |
+
 `builtin` says more about each. `my_sources:open_squares`, `my_sources:open_squares:ARGUMENT`
 and either with options is a function of a user's own, in a module that Python can import;
 `registry` says how, and `docs/extending.md` has an example.
@@ -44,6 +51,7 @@ import classact.data.captioned_files
 import classact.data.embedded_icons
 import classact.data.folder
 import classact.data.icon_pairs
+import classact.data.records.openers
 import classact.data.tables.openers
 import classact.data.tar_shards  # noqa: F401
 from classact import user_code
