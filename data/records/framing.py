@@ -6,6 +6,7 @@ CRC-32C, rotated and added to, as checksums of what contains checksums are weak.
 """
 
 import os
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Optional, Union
@@ -20,10 +21,14 @@ from classact.data.tables.parts import reason
 HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")
 BAD_SUM = "a record whose checksum does not fit"
+LAST = "a record whose checksum does not fit, the last that was found in its file"
 CUT_OFF = "a record that is cut off"
 
 _MASK = 0xA282EAD8
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"x\x9c": "zlib", b"\x78\x01": "zlib", b"x\xda": "zlib"}
+# No record has 4 GiB: the upper half of its length is zero. What is all zeros is no header, and is
+# passed fast.
+_LIKE_HEADER = re.compile(rb"(?=.{4}\0{4}(?!\0{4}).{4})", re.DOTALL)
 # Behind a damaged length, the next record is looked for in so many bytes.
 _SEARCHED = 16 << 20
 
@@ -74,8 +79,10 @@ def _records(file: BinaryIO, path: str, end: int) -> Iterator[Record]:
         if size is None and not any_fits:
             _refuse(file, path)
         if size is None:
-            yield Record(place, 0, None, CUT_OFF if end - place < HEADER.size else BAD_SUM)
-            place = _next_header(file, place + 1, end)
+            following = _next_header(file, place + 1, end)
+            problem = CUT_OFF if end - place < HEADER.size else LAST if following == end else BAD_SUM
+            yield Record(place, 0, None, problem)
+            place = following
             continue
         any_fits = True
         start = place + HEADER.size
@@ -106,12 +113,9 @@ def _next_header(file: BinaryIO, place: int, end: int) -> int:
     """Where the next header is that fits its checksum; `end` if there is none nearby."""
     file.seek(place)
     read = file.read(min(end - place, _SEARCHED))
-    # No record has 4 GiB: the upper half of its length is zero.
-    zeros = read.find(bytes(4), 4)
-    while 0 <= zeros <= len(read) - 8:
-        if read[zeros - 4 : zeros] != bytes(4) and _size_in(read, zeros - 4) is not None:
-            return place + zeros - 4
-        zeros = read.find(bytes(4), zeros + 1)
+    for found in _LIKE_HEADER.finditer(read):
+        if _size_in(read, found.start()) is not None:
+            return place + found.start()
     return end
 
 

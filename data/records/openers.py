@@ -1,5 +1,6 @@
 """The specs of records: what each takes. Their libraries are imported when one is opened."""
 
+import os
 from typing import Optional
 
 from classact.data.records.shards import Shards
@@ -105,8 +106,15 @@ def _open(kind: str, argument: str, options: TableOptions) -> Source:
     from classact.data.tables.source import table_source
 
     shards = _shards(kind)
-    table = RecordTable(shards, shards.files(argument), options)
-    return table_source(f"{kind}:{argument}", table, table.options, f"{kind}:PATTERN?size=N")
+    paths = shards.files(argument)
+    table = RecordTable(shards, paths, options)
+    source = table_source(f"{kind}:{argument}", table, table.options, f"{kind}:PATTERN?size=N")
+    folder = os.path.dirname(paths[0])
+    if os.path.isfile(os.path.join(folder, "dataset_info.json")):
+        source.left_out.remarks.append(
+            f"these shards are of a data set that TFDS has prepared: tfds:{folder} takes its splits and names"
+        )
+    return source
 
 
 def _shards(kind: str) -> Shards:

@@ -37,8 +37,8 @@ def test_a_registered_source_gets_argument_split_and_options(squares, spec, argu
 
 def test_the_documented_names_are_registered():
     assert source_names() == [
-        "captioned_folder", "csv", "digits", "fashion_mnist", "folder", "grain", "hf", "icon_pairs", "icons",
-        "npz", "parquet", "python", "tar", "tsv",
+        "arrayrecord", "captioned_folder", "csv", "digits", "fashion_mnist", "folder", "grain", "hf",
+        "icon_pairs", "icons", "npz", "parquet", "python", "tar", "tfds", "tfrecord", "tsv",
     ]  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def test_the_documented_names_are_registered():
     ("spec", "message"),
     [
         ("fashion-mnits", "unknown data source 'fashion-mnits'; did you mean fashion_mnist?"),
-        ("", "unknown data source ''.*known: captioned_folder, csv, digits"),
+        ("", "unknown data source ''.*known: arrayrecord, captioned_folder, csv"),
         ("folders:x", "did you mean folder?"),
         ("squares?siz=3", "unknown option 'siz'; did you mean size?"),
         ("digits?size=3", "unknown option 'size' .known: none"),
