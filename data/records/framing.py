@@ -57,6 +57,10 @@ class TFRecords(Shards):
         except OSError as error:
             raise DataError(f"{shown(path)}: cannot be read ({reason(error)})") from error
 
+    def name(self, path: str, place: int) -> str:
+        """See `Shards.name`."""
+        return f"{shown(path)}, the record at byte {place}"
+
     def read(self, path: str, places: Sequence[int], sizes: Sequence[int]) -> list[Union[bytes, OSError]]:
         """See `Shards.read`; compares checksums again, as disks go bad."""
         found: list[Union[bytes, OSError]] = []

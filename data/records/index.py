@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from classact.data.left_out import LeftOut
-from classact.data.records.examples import fields
+from classact.data.records.examples import values
 from classact.data.records.framing import checksum
 from classact.data.records.shards import Shards
 from classact.data.shown import shown
@@ -23,6 +23,8 @@ from classact.data.tables.parts import cache_folder, reason
 
 # What smaller shards say is read anew by each reader.
 KEPT_ABOVE = 64 << 20
+# Reading more takes so long that a person is told.
+_LONG = 1 << 30
 _VERSION = 1
 _NAMED = 3
 _METADATA = b"classact"
@@ -99,7 +101,8 @@ def index_of(
     kept = cache_folder("records") / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.arrow"
     found = _load(kept)
     if found is None:
-        _log.info("reading all records of %d files once (%.1f GB)", len(paths), total / 1e9)
+        if total > _LONG:
+            _log.warning("%d files: all their records are read once (%.1f GB)", len(paths), total / 1e9)
         found = _read(shards, paths, field, several, lengths)
         if _save(found, kept):
             found = found._replace(kept=kept)
@@ -155,7 +158,7 @@ def _intact(
     shards: Shards, path: str, told_by: Callable[[bytes], Any], broken: _Broken
 ) -> Iterator[tuple[int, int, int, Any]]:
     """Yields (place, size, checksum, what it tells) of each record that can be used."""
-    for number, record in enumerate(shards.scan(path)):
+    for record in shards.scan(path):
         problem = record.problem
         if record.content is not None:
             try:
@@ -165,22 +168,22 @@ def _intact(
             else:
                 yield record.place, record.size, checksum(record.content), told
                 continue
-        broken.add(problem, f"{shown(path)}, record {number}")
+        broken.add(problem, shards.name(path, record.place))
 
 
 def _value_in(field: str) -> Callable[[bytes], Any]:
     def value(content: bytes) -> Any:
-        values = fields(content).get(field, [])
-        if len(values) > 1:
+        found = values(content, field)
+        if len(found) > 1:
             raise ValueError(f"it has several values of {field}, expected one")
-        return _plain(values[0], field) if values else None
+        return _plain(found[0], field) if found else None
 
     return value
 
 
 def _texts_in(field: str) -> Callable[[bytes], list[Optional[str]]]:
     def texts(content: bytes) -> list[Optional[str]]:
-        found = [_plain(value, field) for value in fields(content).get(field, [])]
+        found = [_plain(value, field) for value in values(content, field)]
         if not all(isinstance(text, str) for text in found):
             raise ValueError(f"its {field} is no text")
         return found
@@ -200,13 +203,13 @@ def _plain(value: Any, field: str) -> Any:
     return value
 
 
-def _array(values: list[Any], several: bool, where: str) -> pa.Array:
+def _array(told: list[Any], several: bool, where: str) -> pa.Array:
     if several:
-        return pa.array(values, pa.list_(pa.string()))
+        return pa.array(told, pa.list_(pa.string()))
     try:
-        return pa.array(values)
+        return pa.array(told)
     except (pa.ArrowException, OverflowError) as error:
-        kinds = Counter(type(value).__name__ for value in values if value is not None)
+        kinds = Counter(type(value).__name__ for value in told if value is not None)
         raise DataError(
             f"{where}: values of several kinds ({', '.join(kinds)}), or too large: expected whole numbers, "
             "or texts, in all records"

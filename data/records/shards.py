@@ -48,6 +48,10 @@ class Shards(abc.ABC):
         """
 
     @abc.abstractmethod
+    def name(self, path: str, place: int) -> str:
+        """What a record is called in errors, so that a person finds it."""
+
+    @abc.abstractmethod
     def read(self, path: str, places: Sequence[int], sizes: Sequence[int]) -> list[Union[bytes, OSError]]:
         """The contents of records, an OSError in place of a damaged one; may block on a disk.
 

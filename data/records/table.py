@@ -10,7 +10,7 @@ import pyarrow as pa
 from classact.data.class_names import GivenClasses
 from classact.data.damage import accepted_damage, too_many_damaged
 from classact.data.left_out import LeftOut
-from classact.data.records.examples import fields
+from classact.data.records.examples import fields, values
 from classact.data.records.index import index_of
 from classact.data.records.shards import Shards
 from classact.data.shown import shown
@@ -110,7 +110,7 @@ class RecordTable(Table):
         """See `Table`; reads a record for each. OSError if a file cannot be opened."""
         numbers = np.asarray(rows, np.int64)
         shard_of = np.searchsorted(self._index.starts, numbers, side="right") - 1
-        values: list[Any] = [None] * len(rows)
+        images: list[Any] = [None] * len(rows)
         for shard in np.unique(shard_of).tolist():
             # In the order in which they are on the disk.
             wanted = np.flatnonzero(shard_of == shard)
@@ -120,8 +120,13 @@ class RecordTable(Table):
             )
             contents = self._shards.read(self._paths[shard], places, sizes)
             for place, content in zip(wanted.tolist(), contents, strict=True):
-                values[place] = content if isinstance(content, OSError) else _image_in(content, name)
-        return values
+                images[place] = content if isinstance(content, OSError) else _image_in(content, name)
+        return images
+
+    def row_name(self, row: int) -> str:
+        """See `Table`; the file, and where in it the record is."""
+        shard = int(np.searchsorted(self._index.starts, row, side="right")) - 1
+        return self._shards.name(self._paths[shard], int(self._index.places[row]))
 
     def image_bytes(self, name: str) -> int:
         """See `Table`; of all fields."""
@@ -175,9 +180,9 @@ class RecordTable(Table):
 def _image_in(content: bytes, field: str) -> Any:
     """The image of a record, as `images.opened` takes it; an OSError if it has none."""
     try:
-        values = fields(content).get(field, [])
+        found = values(content, field)
     except ValueError as error:
         return OSError(str(error))
-    if len(values) != 1:
-        return OSError("several images in the record" if values else "no image in the record")
-    return values[0]
+    if len(found) != 1:
+        return OSError("several images in the record" if found else "no image in the record")
+    return found[0]

@@ -41,7 +41,7 @@ def labels_of(table: Table, column: str, options: TableOptions, left_out: LeftOu
     where = f"{table.where}, column {column!r}"
     values = _as_texts(table.column(column), where) if is_text(kind) else table.column(column)
     labels = class_names.numbered(values.to_pylist(), where, options.classes, table.class_names.get(column))
-    _count(left_out, "without a label", np.flatnonzero(labels.numbers < 0), table.where)
+    _count(left_out, "without a label", np.flatnonzero(labels.numbers < 0), table)
     return labels
 
 
@@ -57,13 +57,13 @@ def captions_of(table: Table, column: str, left_out: LeftOut) -> Texts:
     rows = np.arange(table.num_rows)
     if listed:
         lengths = np.asarray(pc.fill_null(pc.list_value_length(texts), 0))
-        _count(left_out, "without a caption", np.flatnonzero(lengths == 0), table.where)
+        _count(left_out, "without a caption", np.flatnonzero(lengths == 0), table)
         rows = np.repeat(rows, lengths)
         texts = _roomy(pc.list_flatten(texts))
-    _count(left_out, "without a caption", rows[_rows_where(pc.is_null(texts))], table.where)
+    _count(left_out, "without a caption", rows[_rows_where(pc.is_null(texts))], table)
     texts = pc.utf8_trim_whitespace(texts)
     empty = pc.fill_null(pc.equal(texts, ""), False)
-    _count(left_out, "with an empty caption", rows[_rows_where(empty)], table.where)
+    _count(left_out, "with an empty caption", rows[_rows_where(empty)], table)
     kept = pc.and_not(pc.is_valid(texts), empty)
     return Texts(texts.filter(kept), rows[_rows_where(kept)])
 
@@ -105,7 +105,7 @@ def paths_of(
     """
     paths = _as_texts(paths, table.where).take(pa.array(rows))
     missing = np.asarray(pc.fill_null(pc.equal(paths, ""), True))
-    _count(left_out, "without an image", rows[missing], table.where)
+    _count(left_out, "without an image", rows[missing], table)
     encoded = paths.filter(pa.array(~missing)).combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], pa.string()).dictionary_encode()
@@ -141,9 +141,9 @@ def _rows_where(mask: pa.ChunkedArray) -> np.ndarray:
     return np.flatnonzero(np.asarray(mask))
 
 
-def _count(left_out: LeftOut, reason: str, rows: np.ndarray, where: str) -> None:
+def _count(left_out: LeftOut, reason: str, rows: np.ndarray, table: Table) -> None:
     if len(rows):
         for row in rows[:3].tolist():
-            left_out.add(reason, f"{where}, row {row}")
+            left_out.add(reason, table.row_name(row))
         if len(rows) > 3:
             left_out.add(reason, "", len(rows) - 3)

@@ -24,7 +24,7 @@ class ImageValues(Sequence["ImageValue"]):
         fetch: returns the image values of rows, in their order; an OSError in place of one
             that could not be had. It is called by one thread at a time, and may block on a disk.
         rows: int64[N], the row of each image.
-        where: begins their names in errors.
+        name_of: what a row is called in errors.
         folder: where relative paths start.
         image_in: what of a fetched value is the image; None: all of it.
     """
@@ -33,13 +33,13 @@ class ImageValues(Sequence["ImageValue"]):
         self,
         fetch: Callable[[Sequence[int]], list[Any]],
         rows: np.ndarray,
-        where: str,
+        name_of: Callable[[int], str],
         folder: str,
         image_in: Optional[Callable[[Any], Any]] = None,
     ) -> None:
         self._fetch = fetch
         self._rows = rows
-        self._where = where
+        self._name_of = name_of
         self._folder = folder
         self._image_in = image_in
         self._held: dict[int, Any] = {}
@@ -91,7 +91,7 @@ class ImageValues(Sequence["ImageValue"]):
 
     def name(self, number: int) -> str:
         """What an image is called in errors."""
-        return f"{self._where}, row {self._rows[number]}"
+        return self._name_of(int(self._rows[number]))
 
 
 class ImageValue:

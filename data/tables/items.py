@@ -67,7 +67,9 @@ class ItemSource(Source):
         else:
             self._learn_classes(classes)
         numbers = np.arange(self.num_examples)
-        self._values = ImageValues(self._fetched, numbers, name, "", lambda item: item.image)
+        self._values = ImageValues(
+            self._fetched, numbers, lambda row: f"{name}, row {row}", "", lambda item: item.image
+        )
         probes = evenly(self.num_examples, _PROBED)
         with self._values.held(probes):
             self._images = ImageFiles(

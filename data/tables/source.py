@@ -105,7 +105,7 @@ class TableSource(Source):
             used, self._shown = np.unique(rows, return_inverse=True)
             kept = np.ones(len(rows), bool)
             files = self._values = ImageValues(
-                functools.partial(table.images, image), used, table.where, table.folder
+                functools.partial(table.images, image), used, table.row_name, table.folder
             )
             probes = np.unique(np.searchsorted(used, table.probes()).clip(max=max(0, len(used) - 1)))
         if not len(rows):

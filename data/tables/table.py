@@ -46,6 +46,10 @@ class Table(abc.ABC):
     def images(self, name: str, rows: Sequence[int]) -> list[Any]:
         """The values of a column of images, as `images.opened` takes them; may block on a disk."""
 
+    def row_name(self, row: int) -> str:
+        """What a row is called in errors and in what is left out."""
+        return f"{self.where}, row {row}"
+
     @abc.abstractmethod
     def image_bytes(self, name: str) -> int:
         """How many bytes a column of images has, without compression."""

@@ -180,7 +180,7 @@ def test_image_files_are_what_was_put_in():
 
     image = Image.fromarray(pixels(1))
     values = [image, pixels(1), pixels(1).transpose(2, 0, 1), pixels(1)[..., 0], image.convert("RGBA")]
-    images = ImageValues(lambda rows: [values[row] for row in rows], np.arange(len(values)), "x", "")
+    images = ImageValues(lambda rows: [values[row] for row in rows], np.arange(len(values)), str, "")
     read = [read_pixels(each, "RGB", None) for each in images]
     assert all((each == pixels(1)).all() for each in (*read[:3], read[4]))
     assert (read[3] == pixels(1)[..., :1]).all()
