@@ -95,8 +95,8 @@ def _records(file: BinaryIO, path: str, end: int) -> Iterator[Record]:
             yield Record(start, size, None, CUT_OFF)
             return
         file.seek(start)
-        content = file.read(size)
-        fits = FOOTER.unpack(file.read(FOOTER.size))[0] == checksum(content)
+        content, footer = file.read(size), file.read(FOOTER.size)
+        fits = footer == FOOTER.pack(checksum(content))
         yield Record(start, size, content if fits else None, "" if fits else BAD_SUM)
 
 
@@ -105,7 +105,8 @@ def _size_at(file: BinaryIO, place: int, end: int) -> Optional[int]:
     if place + HEADER.size > end:
         return None
     file.seek(place)
-    return _size_in(file.read(HEADER.size), 0)
+    header = file.read(HEADER.size)
+    return _size_in(header, 0) if len(header) == HEADER.size else None
 
 
 def _size_in(header: bytes, offset: int) -> Optional[int]:

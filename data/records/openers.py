@@ -1,12 +1,15 @@
 """The specs of records: what each takes. Their libraries are imported when one is opened."""
 
 import os
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
-from classact.data.records.shards import Shards
 from classact.data.registry import register_source
 from classact.data.source import Source
 from classact.data.tables.options import TableOptions, table_options
+
+if TYPE_CHECKING:
+    # It would import Arrow, which takes a while, for all sources.
+    from classact.data.records.shards import Shards
 
 
 @register_source("tfrecord")
@@ -117,7 +120,7 @@ def _open(kind: str, argument: str, options: TableOptions) -> Source:
     return source
 
 
-def _shards(kind: str) -> Shards:
+def _shards(kind: str) -> "Shards":
     from classact.data.records.array_files import ArrayRecords
     from classact.data.records.framing import TFRecords
 

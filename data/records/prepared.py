@@ -44,7 +44,8 @@ def prepared(argument: str, use: str, split: Optional[str], folder: Optional[str
     """Finds a split of a prepared data set.
 
     Args:
-        argument: a directory; or its name, with `:` or `/` and its configuration if it has several.
+        argument: the data set's name, with `:` and its configuration if it has several, or its version; or
+            a directory.
         use: "train" or "eval".
         split: the split to take for both; None: "train", and one to measure on if there is one.
         folder: where data sets by name are; None: `$TFDS_DATA_DIR`, or `~/tensorflow_datasets`.
@@ -95,14 +96,14 @@ def _directory(argument: str, folder: Optional[str]) -> pathlib.Path:
         raise DataError(
             "data source 'tfds' needs a name or a directory: tfds:NAME, tfds:NAME:CONFIG, tfds:DIR"
         )
-    path = pathlib.Path(argument).expanduser()
-    if folder is None and path.is_dir():
-        return path
     base = pathlib.Path(folder or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     name, _, config = argument.partition(":")
-    found = base / name / config
-    if found.is_dir():
-        return found
+    places = [base / name / config]
+    if folder is None:
+        places.append(pathlib.Path(argument).expanduser())
+    for place in places:
+        if place.is_dir():
+            return place
     if not base.is_dir():
         there = "which does not exist"
     else:

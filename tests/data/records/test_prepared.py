@@ -64,7 +64,11 @@ def test_a_data_set_is_found_by_its_directory_its_version_or_its_name(insects, m
         assert open_source(f"tfds:{place}", "train").class_names == ("a", "b", "c")
     assert open_source(f"tfds:{insects}", "train").class_names == NAMES
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    # A directory that happens to have that name is another thing.
+    (tmp_path / "insects").mkdir()
+    monkeypatch.chdir(tmp_path)
     assert open_source("tfds:insects", "train").class_names == ("a", "b", "c")
+    assert open_source("tfds:insects:1.9.0", "train").class_names == NAMES
 
 
 def test_classes_without_names_are_counted_as_the_data_set_says(insects):
