@@ -94,6 +94,12 @@ def test_names_of_shards_follow_the_template(insects):
     assert open_source(f"tfds:{insects}", "train").num_examples == 40
 
 
+def test_a_split_without_examples_is_none(insects):
+    splits = json.loads((insects / "dataset_info.json").read_text())["splits"]
+    changed(insects, splits=[*splits, {"name": "validation", "shardLengths": []}])
+    assert [open_source(f"tfds:{insects}", split).num_examples for split in ("train", "eval")] == [40, 8]
+
+
 def test_records_that_the_data_set_counts_but_that_are_not_there_are_damaged(insects):
     shard = insects / "insects-train.tfrecord-00001-of-00002"
     records = list(TFRecords().scan(str(shard)))

@@ -1,3 +1,4 @@
+import io
 import shutil
 
 import msgpack
@@ -5,13 +6,17 @@ import numpy as np
 import pytest
 import record_files
 import table_files
+from PIL import Image
 from record_files import example, labelled
 from table_files import pixels, png
 
 from classact.data.eval_split import eval_indices
+from classact.data.records.framing import TFRecords
+from classact.data.records.table import RecordTable
 from classact.data.source import DataError
 from classact.data.specs import open_source
 from classact.data.stream import IIDStream
+from classact.data.tables.options import table_options
 
 IMAGES = [png(pixels(i)) for i in range(8)]
 
@@ -55,6 +60,16 @@ def test_labelled_records_are_read_in_any_order(records, number_of, spec):
     assert batch["label"].tolist() == [number_of(image) % 3 for image in batch["image"]]
     assert (batch["image"][1] == batch["image"][5]).all() and (batch["image"][0] != batch["image"][1]).any()
     assert len({number_of(image) for image in source.batch(np.arange(40))["image"]}) == 40
+
+
+def test_a_table_gives_images_in_the_order_in_which_rows_are_asked_for(records, written):
+    paths = TFRecords().files(f"{written}/bare")
+    table = RecordTable(TFRecords(), paths, table_options("tfrecord", *[None] * 5, "3", "0.01"))
+    rows = [39, 0, 21, 5, 0, 20]
+    decoded = [np.asarray(Image.open(io.BytesIO(each))) for each in table.images("image/encoded", rows)]
+    assert (np.stack(decoded) == np.stack([pixels(i) for i in rows])).all()
+    place = list(TFRecords().scan(paths[1]))[1].place
+    assert table.row_name(21) == f"{paths[1]}, the record at byte {place}"
 
 
 def test_each_caption_of_an_image_is_an_example(records):
@@ -139,8 +154,6 @@ def test_a_record_that_is_damaged_later_is_left_out_when_it_is_read(tmp_path):
 
 
 def test_images_of_mixed_sizes_and_kinds_come_as_one_shape(tmp_path):
-    from PIL import Image
-
     kinds = [Image.new(mode, size) for mode in ("L", "RGB", "RGBA", "P") for size in ((6, 9), (30, 20))]
     path = tmp_path / "x.tfrecord"
     record_files.write_tfrecords(path, [example(img=png(image), label=[b"one"]) for image in kinds])
