@@ -20,6 +20,9 @@ _REQUIRES = [
     "cloudpickle>=3.1",
     "cramjam>=2.11,<3",
     "cryptography>=45",
+    # Resizes images, where it has wheels; elsewhere Pillow does (data/decoding/resizing.py).
+    "cykooz-resizer>=4.0,<5; (sys_platform == 'linux' and platform_machine == 'x86_64')"
+    " or (sys_platform == 'darwin' and platform_machine == 'arm64')",
     "dm-haiku>=0.0.16,<0.1",
     "flax>=0.12.0,<0.13",
     # Checksums of TFRecord files.
@@ -41,6 +44,8 @@ _REQUIRES = [
     "rich>=14.0",
     "scikit-learn>=1.7,<2",
     "scipy>=1.16,<2",
+    # Decodes JPEG, by libjpeg-turbo.
+    "simplejpeg>=1.9,<2",
     "tensorboardX>=2.6",
     "tokenizers>=0.22,<0.24",
     # Makes the two environments beside this one; see launch/commands/setup.py.

@@ -1,42 +1,29 @@
-"""Decodes one image file with Pillow: its size, and its pixels as a model takes them.
+"""Decodes one image file: its size, and its pixels as a model takes them.
+
+JPEG is decoded by libjpeg-turbo (`decoding.jpeg`), everything else by Pillow.
 
 What a file is follows from its contents, never from its name. The formats are a list of
 our own: none of their readers starts a program or runs what is in a file.
 """
 
 import contextlib
-import struct
-import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Optional, Protocol
 
 import numpy as np
 
 # Imported, these two formats are known; otherwise Pillow would import all of its readers to find them.
-from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401
+from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 from PIL.ImageFile import ImageFile as OpenImage
 
+from classact.data.decoding import jpeg
+from classact.data.decoding.frames import Framing, square
+from classact.data.decoding.turning import DAMAGE, on_its_side, orientation
 from classact.data.file_kinds import kind_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 FORMATS_IN_WORDS = "PNG, JPEG, WebP, GIF, BMP or TIFF"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-# What Pillow raises on damaged files of these formats: its readers trust what a header says.
-_DAMAGE = (
-    OSError, EOFError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
-    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
-)  # fmt: skip
-_ORIENTATION = 0x0112
-# What an EXIF orientation asks for. From 5 on, it lays the image on its side.
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # What a level of a grey PNG of few bits is multiplied by when it is read, by how its pixels are stored.
 _GREY_LEVELS = {"1": 255, "1;I": 255, "L;2": 85, "L;4": 17}
 _PNG_TEXTS = (b"eXIf", b"iTXt", b"zTXt", b"tEXt")
@@ -55,24 +42,26 @@ class DamagedError(Exception):
 
 def read_size(file: ImageFile) -> tuple[int, int]:
     """(width, height) that `read_pixels` finds, by the header alone as a rule; DamagedError if it cannot."""
-    with _opened(file) as (image, opened):
+    with _reading(file) as opened, _image(opened) as image:
         if image.format == "PNG" and image.width != image.height and _has_late_texts(opened):
             image.load()
-        turned = image.format != "TIFF" and _orientation(image) >= 5
-        return image.size[::-1] if turned else image.size
+        return image.size[::-1] if on_its_side(_turn(image)) else image.size
 
 
-def read_pixels(file: ImageFile, mode: str, size: Optional[int]) -> np.ndarray:
+def read_pixels(
+    file: ImageFile, mode: str, size: Optional[int], framing: Optional[Framing] = None
+) -> np.ndarray:
     """Decodes a file: of several pictures in it, the first.
 
     Transparent images are laid on white, 16-bit ones reduced to 8, and photographs
-    turned as their EXIF data says.
+    turned as their EXIF data says. Any number of threads may call it.
 
     Args:
         file: any of `FORMATS`.
         mode: "RGB" or "L".
         size: None, or the side of a square: the shorter side is scaled to it and the
             middle cut out.
+        framing: what is shown in place of that; None: what `size` says.
 
     Returns:
         uint8[H, W, C], with C of 3 or 1.
@@ -80,28 +69,37 @@ def read_pixels(file: ImageFile, mode: str, size: Optional[int]) -> np.ndarray:
     Raises:
         DamagedError: if it cannot be decoded.
     """
-    with _opened(file) as (image, _):
-        if size is not None:
-            # Lets the JPEG decoder scale down by a power of two, never below the size.
-            image.draft(None, (size, size))
-        _scale_transparent_level(image)
-        image.load()
-        pixels = np.asarray(_as_shown(image, mode, size))
-    return pixels.reshape(*pixels.shape[:2], -1)
+    if framing is None and size is not None:
+        framing = square(size)
+    with _reading(file) as opened:
+        start = opened.read(len(jpeg.START))
+        if start == jpeg.START:
+            pixels = jpeg.decode(start + opened.read(), mode, framing)
+            if pixels is not None:
+                return pixels
+        opened.seek(0)
+        with _image(opened) as image:
+            return _shown(image, mode, framing)
 
 
 @contextlib.contextmanager
-def _opened(file: ImageFile) -> Iterator[tuple[OpenImage, BinaryIO]]:
-    """(image, file), opened; what goes wrong in the block becomes a DamagedError."""
+def _reading(file: ImageFile) -> Iterator[BinaryIO]:
+    """The opened file; what its disk says becomes a DamagedError."""
     try:
         with file.open("rb") as opened:
-            try:
-                with Image.open(opened, formats=FORMATS) as image:
-                    yield image, opened
-            except _DAMAGE as error:
-                raise DamagedError(_reason(opened, error)) from error
+            yield opened
     except OSError as error:
         raise DamagedError(error.strerror or str(error)) from error
+
+
+@contextlib.contextmanager
+def _image(opened: BinaryIO) -> Iterator[OpenImage]:
+    """The image in a file; what goes wrong in the block becomes a DamagedError."""
+    try:
+        with Image.open(opened, formats=FORMATS) as image:
+            yield image
+    except DAMAGE as error:
+        raise DamagedError(_reason(opened, error)) from error
 
 
 def _reason(opened: BinaryIO, error: Exception) -> str:
@@ -118,24 +116,29 @@ class _Unshowable(ValueError):
     """An image whose pixels cannot be shown as 8 bits."""
 
 
-def _as_shown(image: OpenImage, mode: str, size: Optional[int]) -> Image.Image:
-    """The loaded image as a person sees it, in a mode and of a size."""
+def _shown(image: OpenImage, mode: str, framing: Optional[Framing]) -> np.ndarray:
+    """The pixels as a person sees them, in a mode."""
+    width, height = image.size
+    frame = None
+    # A JPEG decoder is told the scale before it begins. Of others, some tell how they lie only at the end.
+    if framing is not None and image.format == "JPEG":
+        sides = (height, width) if on_its_side(_turn(image)) else (width, height)
+        frame = framing(*sides)
+        eighths = jpeg.enough_eighths(sides, frame)
+        image.draft(None, (max(1, width * eighths // 8), max(1, height * eighths // 8)))
+    _scale_transparent_level(image)
+    image.load()
+    turn = _turn(image)
+    if frame is None and framing is not None:
+        width, height = image.size
+        frame = framing(*((height, width) if on_its_side(turn) else (width, height)))
+    pixels = np.asarray(_to_mode(image, mode))
+    return jpeg.shown(pixels.reshape(*pixels.shape[:2], -1), width, height, turn, frame)
+
+
+def _turn(image: OpenImage) -> int:
     # Pillow turns TIFF files itself.
-    turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))
-    upright = _to_mode(image, mode)
-    if turn is not None:
-        upright = upright.transpose(turn)
-    return upright if size is None else ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
-
-
-def _orientation(image: Image.Image) -> int:
-    """As EXIF or XMP data counts, from 1, which is upright; 1 too if the data is damaged."""
-    try:
-        # A PNG file's own method would decode all pixels.
-        found = Image.Image.getexif(image).get(_ORIENTATION, 1)
-    except _DAMAGE:
-        return 1
-    return found if isinstance(found, int) else 1
+    return 1 if image.format == "TIFF" else orientation(image)
 
 
 def _has_late_texts(file: BinaryIO) -> bool:

@@ -3,14 +3,16 @@
 import functools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Optional
+from collections.abc import Callable, Iterable, Sequence
+from typing import Optional, Union
 
 import numpy as np
 
 from classact.data import digests, duplicates
 from classact.data.damage import MAX_SHARE, accepted_damage, too_many_damaged
 from classact.data.decode import DamagedError, ImageFile, read_pixels, read_size
+from classact.data.decoding import pool
+from classact.data.decoding.frames import Frame, Size
 from classact.data.left_out import LeftOut
 from classact.data.options import positive_option
 from classact.data.source import DataError
@@ -19,6 +21,10 @@ from classact.data.source import DataError
 _PROBES = 1000
 _KINDS = 5
 _MODES = {1: "L", 3: "RGB"}
+
+# From the place of an image in a batch, its upright width and height, and the size (width, height) that
+# all are to have: what is shown of it.
+RowFraming = Callable[[int, int, int, Size], Frame]
 
 _log = logging.getLogger(__name__)
 
@@ -97,11 +103,14 @@ class ImageFiles:
     def _places(self) -> list[digests.Place]:
         return digests.places_of(self._files)
 
-    def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Decodes images.
+    def read(
+        self, numbers: np.ndarray, framing: Optional[RowFraming] = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Decodes images, in the threads of `decoding.pool`; blocks until all are.
 
         Args:
             numbers: int64[N] of images, from 0.
+            framing: what is shown of each; None: the middle, or all where no size was given.
 
         Returns:
             kept: bool[N], false for a damaged image.
@@ -111,24 +120,47 @@ class ImageFiles:
             DataError: if an image has another shape than the others, or too many
                 files have turned out to be damaged.
         """
-        images = [None if i in self._damaged else self._read(i) for i in numbers.tolist()]
-        kept = [image for image in images if image is not None]
-        pixels = np.stack(kept) if kept else np.empty((0, *self.shape), np.uint8)
-        return np.array([image is not None for image in images], bool), pixels
+        images = np.empty((len(numbers), *self.shape), np.uint8)
 
-    def _read(self, number: int) -> Optional[np.ndarray]:
-        """uint8[H, W, C] of a file, or None if it is damaged."""
-        try:
-            pixels = read_pixels(self._files[number], self._mode, self._size)
-        except DamagedError as error:
+        def decode(row: int) -> Union[tuple[int, ...], DamagedError]:
+            """Puts an image in its place; its shape, or what is wrong with it."""
+            try:
+                pixels = self._decoded(int(numbers[row]), row, framing)
+            except DamagedError as error:
+                return error
+            if pixels.shape == self.shape:
+                images[row] = pixels
+            return pixels.shape
+
+        kept = ~np.isin(numbers, list(self._damaged))
+        rows = np.flatnonzero(kept).tolist()
+        # What is wrong is counted here, in the order of the batch.
+        for row, found in zip(rows, pool.in_order(decode, rows), strict=True):
+            number = int(numbers[row])
+            if isinstance(found, DamagedError):
+                kept[row] = False
+                self._report(number, found)
+            else:
+                self._check_shape(number, found[:2])
+        return kept, images if kept.all() else images[kept]
+
+    def _decoded(self, number: int, row: int, framing: Optional[RowFraming]) -> np.ndarray:
+        """uint8[H, W, C] of a file; DamagedError if there is none in it."""
+        if framing is None:
+            return read_pixels(self._files[number], self._mode, self._size)
+        size = (self.shape[1], self.shape[0])
+        return read_pixels(
+            self._files[number], self._mode, None, lambda width, height: framing(row, width, height, size)
+        )
+
+    def _report(self, number: int, error: DamagedError) -> None:
+        """Counts a damaged image, the first time that it is met."""
+        if number not in self._damaged:
             self._skip(number, error)
             _log.warning(
                 "%s (image %d) is damaged and left out: %s; %d of %d so far",
                 self._files[number], number, error, self.skipped, len(self._files),
             )  # fmt: skip
-            return None
-        self._check_shape(number, pixels.shape[:2])
-        return pixels
 
     def _skip(self, number: int, error: DamagedError) -> None:
         self._damaged.add(number)
