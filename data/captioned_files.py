@@ -11,7 +11,7 @@ from classact.data.caption_text import CaptionedImages, captions_option
 from classact.data.class_folders import refuse_splits
 from classact.data.damage import MAX_SHARE
 from classact.data.decode import FORMATS_IN_WORDS, SUFFIXES
-from classact.data.image_files import ImageFiles, size_and_channels
+from classact.data.image_files import ImageFiles, RowFraming, size_and_channels
 from classact.data.options import share_option
 from classact.data.pairing import pair_up
 from classact.data.registry import register_source
@@ -103,8 +103,12 @@ class CaptionedFiles(Source):
             DataError: if an image has another shape than the others, or more
                 than the accepted share of the files have turned out to be damaged.
         """
+        return self.framed_batch(indices)
+
+    def framed_batch(self, indices: np.ndarray, framing: Optional[RowFraming] = None) -> Batch:
+        """See `augment.augmented.FramedSource`."""
         indices = checked_indices(indices, self.num_examples)
-        kept, images = self._images.read(self._shown[indices])
+        kept, images = self._images.read(self._shown[indices], framing)
         ids = indices[kept]
         return {"id": ids, "image": images, "caption": self._captions[ids]}
 

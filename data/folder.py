@@ -10,7 +10,7 @@ import numpy as np
 
 from classact.data.class_folders import list_classes
 from classact.data.damage import MAX_SHARE
-from classact.data.image_files import ImageFiles, size_and_channels
+from classact.data.image_files import ImageFiles, RowFraming, size_and_channels
 from classact.data.options import share_option
 from classact.data.registry import register_source
 from classact.data.source import Batch, DataError, Source, checked_indices
@@ -116,7 +116,11 @@ class FolderSource(Source):
             DataError: if an image has another shape than the others, or too many
                 files have turned out to be damaged.
         """
+        return self.framed_batch(indices)
+
+    def framed_batch(self, indices: np.ndarray, framing: Optional[RowFraming] = None) -> Batch:
+        """See `augment.augmented.FramedSource`."""
         indices = checked_indices(indices, self.num_examples)
-        kept, images = self._images.read(indices)
+        kept, images = self._images.read(indices, framing)
         ids = indices[kept]
         return {"id": ids, "image": images, "label": self._labels[ids]}

@@ -13,6 +13,7 @@ from typing import Any, Optional
 import numpy as np
 
 from classact.data.source import Batch, DataError, Source
+from classact.data.views import begin_epoch
 
 FILE_NAME = "trained_examples.jsonl"
 
@@ -171,6 +172,8 @@ class RecordedStream(Iterator[Batch]):
         places = self._places(ids)
         if (places < 0).any():
             raise DataError(f"{self._source.name}: it has no example with id {ids[places < 0][0]}")
+        # An order has no epochs: each update shows its examples in its own way.
+        begin_epoch(self._source, self._next)
         batch = self._source.batch(places)
         if not np.array_equal(batch["id"], ids):
             lost = np.setdiff1d(ids, batch["id"])

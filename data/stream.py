@@ -9,6 +9,7 @@ from classact.data import seeds
 from classact.data.damage import most_damaged_of_share
 from classact.data.shares import Remainder
 from classact.data.source import Batch, DataError, Source
+from classact.data.views import begin_epoch
 
 # A stream of which so many whole shares in a row are left out is of no use.
 _MAX_FRUITLESS_EPOCHS = 100
@@ -150,6 +151,7 @@ class IIDStream(Iterator[Batch]):
             self._epoch, self._position, self._skipped = self._epoch + 1, 0, 0
             self._order = self._share(self._epoch)
         indices = self._order[self._position : self._position + rows]
+        begin_epoch(self._source, self._epoch)
         part = self._source.batch(indices)
         self._position += len(indices)
         skipped = len(indices) - len(part["id"])

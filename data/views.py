@@ -75,6 +75,16 @@ class SourceView(Source):
         """See `Source.sizes`; of the source behind it."""
         return self.source.sizes
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Hears of which epoch, from 0, the next batches are; for a view whose examples change with it."""
+
+
+def begin_epoch(source: Source, epoch: int) -> None:
+    """Tells a source's views of which epoch the next batches are."""
+    while isinstance(source, SourceView):
+        source.begin_epoch(epoch)
+        source = source.source
+
 
 class Subset(SourceView):
     """Some examples of a source; their ids stay those of the full data set.

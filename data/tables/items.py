@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 
 from classact.data import class_names
-from classact.data.image_files import ImageFiles
+from classact.data.image_files import ImageFiles, RowFraming
 from classact.data.source import Batch, DataError, Source, checked_indices
 from classact.data.tables.columns import Chosen, choose
 from classact.data.tables.images import ImageValues
@@ -106,9 +106,13 @@ class ItemSource(Source):
         Raises:
             DataError: if an item is of another form than the first, or too many images are damaged.
         """
+        return self.framed_batch(indices)
+
+    def framed_batch(self, indices: np.ndarray, framing: Optional[RowFraming] = None) -> Batch:
+        """See `augment.augmented.FramedSource`."""
         indices = checked_indices(indices, self.num_examples)
         with self._values.held(indices) as held:
-            kept, images = self._images.read(indices)
+            kept, images = self._images.read(indices, framing)
             ids = indices[kept]
             told = [(held[number].told, number) for number in ids.tolist()]
         if self.captioned:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from classact.data import class_names, duplicates
-from classact.data.image_files import ImageFiles
+from classact.data.image_files import ImageFiles, RowFraming
 from classact.data.left_out import LeftOut
 from classact.data.source import Batch, DataError, Source, checked_indices
 from classact.data.tables.columns import choose
@@ -185,10 +185,14 @@ class TableSource(Source):
             DataError: if an image has another shape than the others or is no image, or if too
                 many have turned out to be damaged.
         """
+        return self.framed_batch(indices)
+
+    def framed_batch(self, indices: np.ndarray, framing: Optional[RowFraming] = None) -> Batch:
+        """See `augment.augmented.FramedSource`."""
         indices = checked_indices(indices, self.num_examples)
         numbers = self._shown[indices]
         with self._held(numbers):
-            kept, images = self._images.read(numbers)
+            kept, images = self._images.read(numbers, framing)
         ids = indices[kept]
         if self.label_of is not None:
             return {"id": ids, "image": images, "label": self.label_of[ids]}
