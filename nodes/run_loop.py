@@ -1,15 +1,16 @@
 """The run loop: reads examples, has them scored, writes them to replay (A.6)."""
 
 import collections
+import contextlib
 import pathlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import Any, Protocol
 
 import numpy as np
 
-from classact.nodes import activity, divergence, score_summary
+from classact.nodes import activity, divergence, read_ahead, score_summary
 from classact.nodes import metrics as metrics_lib
 from classact.nodes.extremes import Extremes
 from classact.nodes.inference_server import Scores
@@ -21,17 +22,6 @@ LOG_EVERY = 50
 
 Batch = Mapping[str, np.ndarray]
 ScoreFn = Callable[[Batch], Scores]
-
-
-class Stream(Protocol):
-    """What a run loop reads: `data.stream.IIDStream`."""
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        """Batches without end."""
-
-    @property
-    def cursor(self) -> dict[str, Any]:
-        """Where it is, between two batches."""
 
 
 class Writer(Protocol):
@@ -58,7 +48,7 @@ class RunLoop:
 
     def __init__(
         self,
-        stream: Stream,
+        stream: read_ahead.Stream,
         score: ScoreFn | None,
         writer: Writer,
         temperature: float,
@@ -74,6 +64,7 @@ class RunLoop:
         rng: np.random.Generator | None = None,
         reference_losses: Callable[[np.ndarray], np.ndarray] | None = None,
         damaged: Callable[[], int] | None = None,
+        read_ahead_bytes: int = 0,
     ) -> None:
         """Builds the loop; `run` starts it.
 
@@ -98,6 +89,8 @@ class RunLoop:
             reference_losses: gives the reference's losses of ids, which go with what is sent for
                 scores, see `scoring.request`; None: a model gives them.
             damaged: how many different damaged images the stream has met, for `data/damaged`.
+            read_ahead_bytes: what a thread of its own may read of the stream meanwhile, see
+                `read_ahead.ReadAhead`; 0: it is read when nothing else is done.
         """
         self._stream = stream
         self._score = score
@@ -115,6 +108,7 @@ class RunLoop:
         self._rng = rng or np.random.default_rng()
         self._reference_losses = reference_losses
         self._damaged = damaged
+        self._read_ahead_bytes = read_ahead_bytes
         # Cursors of which some example may not be in the tables yet, each with how many
         # examples had been written up to it.
         self._unreported: collections.deque[tuple[int, dict[str, Any]]] = collections.deque()
@@ -129,13 +123,17 @@ class RunLoop:
         Raises:
             DivergedError: past the configured share of unusable scores.
         """
-        try:
-            with activity.part("run loop"):
-                self._move()
-        finally:
-            self._writer.close()
-            if self._extremes is not None:
-                self._extremes.save()
+        with contextlib.ExitStack() as reading:
+            if self._read_ahead_bytes:
+                ahead = read_ahead.ReadAhead(self._stream, self._stop, self._read_ahead_bytes)
+                self._stream = reading.enter_context(ahead)
+            try:
+                with activity.part("run loop"):
+                    self._move()
+            finally:
+                self._writer.close()
+                if self._extremes is not None:
+                    self._extremes.save()
 
     def _move(self) -> None:
         recent: list[np.ndarray] = []

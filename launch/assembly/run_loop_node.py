@@ -11,7 +11,7 @@ from classact.launch.assembly import rpc
 from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.parts import identity, kept, sources
 from classact.launch.assembly.run_spec import RunSpec
-from classact.nodes import clocks, cursors, opening, run_loop, scoring
+from classact.nodes import clocks, cursors, opening, read_ahead, run_loop, scoring
 from classact.nodes.errors import FatalError
 from classact.nodes.metrics import MetricsWriter
 from classact.replay import writer
@@ -121,4 +121,5 @@ def make_run_loop(
         clock=clock,
         reference_losses=losses,
         damaged=lambda: source.skipped,
+        read_ahead_bytes=read_ahead.MAX_BYTES,
     )

@@ -238,3 +238,22 @@ def test_the_references_losses_go_with_what_is_sent_for_scores():
         np.testing.assert_array_equal(writer.batches[number]["score"], expected)
     # They are no part of what the learner gets.
     assert "reference_loss" not in writer.batches[0]
+
+
+def test_reading_ahead_changes_neither_examples_nor_what_is_reported(stop):
+    reported = []
+    for ahead in (0, 1 << 20):
+        writer, cursors = Writer(), []
+        loop = run_loop.RunLoop(
+            Stream(5),
+            score_by_label,
+            writer,
+            1.0,
+            stop,
+            report_cursor=cursors.append,
+            read_ahead_bytes=ahead,
+        )
+        loop.run()
+        reported.append((writer.ids, cursors))
+    assert reported[0] == reported[1]
+    assert reported[0] == (list(range(50)), [{"read": number} for number in range(1, 6)])
