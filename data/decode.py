@@ -73,11 +73,12 @@ def read_pixels(
         framing = square(size)
     with _reading(file) as opened:
         start = opened.read(len(jpeg.START))
+        opened.seek(0)
         if start == jpeg.START:
-            pixels = jpeg.decode(start + opened.read(), mode, framing)
+            pixels = jpeg.decode(opened.read(), mode, framing)
             if pixels is not None:
                 return pixels
-        opened.seek(0)
+            opened.seek(0)
         with _image(opened) as image:
             return _shown(image, mode, framing)
 

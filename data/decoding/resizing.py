@@ -5,6 +5,7 @@ sixth of the time; where there is no wheel of it, Pillow does. They differ by ro
 levels on average (`tests/data/decoding/test_resizing.py` has the bounds).
 """
 
+import math
 import threading
 
 import numpy as np
@@ -41,6 +42,12 @@ def resized(pixels: np.ndarray, box: Box, size: Size) -> np.ndarray:
         return pixels[int(top) : int(bottom), int(left) : int(right)]
     if cykooz_resizer is None:
         return _by_pillow(pixels, (left, top, right, bottom), size)
+    # The library takes a copy: of what the filter reads, and no more.
+    across, down = (_reach(*side) for side in ((right - left, size[0]), (bottom - top, size[1])))
+    first, above = max(0, int(left) - across), max(0, int(top) - down)
+    pixels = pixels[above : int(bottom) + down + 1, first : int(right) + across + 1]
+    height, width = pixels.shape[:2]
+    left, right, top, bottom = left - first, right - first, top - above, bottom - above
     kind = cykooz_resizer.PixelType.U8x3 if pixels.shape[2] == 3 else cykooz_resizer.PixelType.U8
     options = cykooz_resizer.ResizeOptions(
         resize_alg=cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.catmull_rom),
@@ -50,6 +57,11 @@ def resized(pixels: np.ndarray, box: Box, size: Size) -> np.ndarray:
     scaled = cykooz_resizer.ImageData(*size, kind)
     _resizer().resize(cykooz_resizer.ImageData(width, height, kind, pixels.tobytes()), scaled, options)
     return np.frombuffer(scaled.get_buffer(), np.uint8).reshape(size[1], size[0], pixels.shape[2])
+
+
+def _reach(length: float, result: int) -> int:
+    """How many pixels beyond a side the bicubic filter reads: twice the scale, at least two."""
+    return math.ceil(2 * max(1.0, length / result)) + 1
 
 
 def _by_pillow(pixels: np.ndarray, box: Box, size: Size) -> np.ndarray:
