@@ -65,6 +65,26 @@ class Remainder:
             order = order[kept]
         return order
 
+    def places(self, positions: np.ndarray, epoch: int) -> np.ndarray:
+        """Where in an epoch's permutation unread examples are.
+
+        Args:
+            positions: int64[N] among the unread ones, each in [0, `size(epoch)`).
+            epoch: at least `self.epoch`.
+
+        Returns:
+            int64[N]; what `unread(arange(num_examples))` has at the positions, without an array
+            of that length.
+        """
+        first = self._first(epoch)
+        # What each set found unread: of its positions, those of the next are what it left.
+        sizes = [self.num_examples - first]
+        for places in self.sets:
+            sizes.append(sizes[-1] - sum(_reads(places, epoch, sizes[-1])))
+        for places, size in reversed(list(zip(self.sets, sizes[:-1], strict=True))):
+            positions = _before(np.array(_reads(places, epoch, size)), positions, size)
+        return positions + first
+
     def after(self, places: Sequence[Place]) -> "Remainder":
         """What is left once the readers that shared this remainder have come to `places`."""
         ended = tuple(places)
@@ -131,3 +151,30 @@ def _reads(places: Sequence[Place], epoch: int, size: int) -> list[int]:
         share if at > epoch else position if at == epoch else 0
         for share, (at, position) in zip(shares, places, strict=True)
     ]
+
+
+def _before(reads: np.ndarray, positions: np.ndarray, size: int) -> np.ndarray:
+    """Positions among what a set has left become positions among what it found.
+
+    Args:
+        reads: int64[R], how many each of its readers has read.
+        positions: int64[N].
+        size: how many it found.
+    """
+    if not reads.any():
+        return positions
+    # The last one with so many left before it: by halving, as they only grow.
+    low, high = positions.copy(), np.full_like(positions, size - 1)
+    while (low < high).any():
+        middle = (low + high + 1) // 2
+        fits = middle - _read_before(reads, middle) <= positions
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
+    return low
+
+
+def _read_before(reads: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """How many examples before some positions the readers of a set have read, int64[N]."""
+    found = np.zeros_like(positions)
+    for reader, read in enumerate(reads.tolist()):
+        found += np.clip(-((reader - positions) // len(reads)), 0, read)
+    return found

@@ -5,7 +5,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from classact.data import seeds
+from classact.data import epoch_order, seeds
 from classact.data.damage import most_damaged_of_share
 from classact.data.shares import Remainder
 from classact.data.source import Batch, DataError, Source
@@ -31,10 +31,11 @@ class IIDStream(Iterator[Batch]):
     this from the cursors alone. An example that was read after the last cursor is
     read again.
 
-    `next` reads in the calling thread and blocks as long as the source does. The
-    stream holds 8 bytes per example of its share (while it shuffles, 8 per
-    example of the source, or up to 25 in an epoch that an earlier generation
-    began). It isn't safe to share between threads.
+    `next` reads in the calling thread and blocks as long as the source does. Of a
+    source of up to `epoch_order.MOST_IN_MEMORY` examples the stream holds 8 bytes per
+    example of its share (`epoch_order.ShuffledOrder` says what it takes to shuffle); of a larger one it
+    computes the permutation as it goes and holds nothing, unless it goes on from
+    cursors of a version that did not. It isn't safe to share between threads.
 
     Args:
         source: what to read.
@@ -79,6 +80,8 @@ class IIDStream(Iterator[Batch]):
         self._num_readers = num_readers
         self._generation = 0
         self._remainder = Remainder(source.num_examples)
+        large = source.num_examples > epoch_order.MOST_IN_MEMORY
+        self._order_name = epoch_order.COMPUTED if large else epoch_order.SHUFFLED
         own = self._continue(cursors) if cursors else None
         if own is None:
             own = {"epoch": self._remainder.epoch, "position": 0, "skipped": 0}
@@ -127,7 +130,9 @@ class IIDStream(Iterator[Batch]):
         "remainder" is what its generation began with, the same for all readers of it
         and from beginning to end; `shares.Remainder` says how long it can be.
         """
+        named = {"order": self._order_name} if self._order_name else {}
         return {
+            **named,
             "seed": self._seed,
             "reader": self._reader,
             "num_readers": self._num_readers,
@@ -168,11 +173,11 @@ class IIDStream(Iterator[Batch]):
             raise DataError(f"{self._source.name}: all examples of reader {self._reader} are damaged")
         return part
 
-    def _share(self, epoch: int) -> np.ndarray:
-        """What this reader reads of an epoch, in order: int64[about num_examples / num_readers]."""
-        rng = np.random.default_rng([self._seed, epoch])
-        order = self._remainder.unread(rng.permutation(self._source.num_examples), epoch)
-        return order[self._reader :: self._num_readers].copy()
+    def _share(self, epoch: int) -> epoch_order.EpochOrder:
+        """What this reader reads of an epoch, in order."""
+        computed = self._order_name == epoch_order.COMPUTED
+        order = epoch_order.ComputedOrder if computed else epoch_order.ShuffledOrder
+        return order(self._seed, epoch, self._remainder, self._reader, self._num_readers)
 
     def _continue(self, cursors: Sequence[Mapping[str, Any]]) -> Optional[Mapping[str, Any]]:
         """Takes over, or begins, the generation; returns this reader's own cursor if it has one."""
@@ -189,6 +194,7 @@ class IIDStream(Iterator[Batch]):
             raise ValueError(
                 f"cursors have reader={[cursor['reader'] for cursor in cursors]}: expected one a reader"
             )
+        self._order_name = cursors[0].get("order", epoch_order.SHUFFLED)
         generation, num_readers = cursors[0]["generation"], cursors[0]["num_readers"]
         remainder = Remainder.from_json(self._source.num_examples, cursors[0].get("remainder"))
         for cursor in cursors:
@@ -223,7 +229,7 @@ def newest_cursors(cursors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
             with different numbers of readers.
     """
     found = [dict(cursor) for cursor in cursors]
-    _check_equal(found, ("seed", "num_examples"))
+    _check_equal(found, ("seed", "num_examples", "order"))
     for cursor in found:
         _check_number(cursor, "generation", 0)
     newest = max((cursor["generation"] for cursor in found), default=0)
@@ -236,8 +242,10 @@ def newest_cursors(cursors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 def _check_together(cursors: Sequence[Mapping[str, Any]]) -> None:
     """Raises a ValueError unless the cursors may be of one set of readers."""
-    _check_equal(cursors, ("generation", "num_readers", "remainder"))
+    _check_equal(cursors, ("generation", "num_readers", "remainder", "order"))
     for cursor in cursors:
+        if cursor.get("order", epoch_order.SHUFFLED) not in (epoch_order.SHUFFLED, epoch_order.COMPUTED):
+            raise ValueError(f"cursor has order={cursor['order']}: of a newer version")
         _check_number(cursor, "generation", 0)
         _check_number(cursor, "num_examples", 1)
         _check_number(cursor, "num_readers", 1, cursor["num_examples"])

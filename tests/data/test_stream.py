@@ -1,5 +1,6 @@
 import collections
 import copy
+import functools
 import itertools
 import json
 
@@ -8,10 +9,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from classact.data import epoch_order
 from classact.data.noise import with_label_noise
 from classact.data.source import ArraySource, DataError
 from classact.data.stream import IIDStream, newest_cursors
 from classact.data.views import SourceView
+
+
+@pytest.fixture(scope="module", params=["shuffled", "computed"], autouse=True)
+def order(request):
+    """Each test with permutations in memory, and with those of large sources."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "computed":
+            patch.setattr(epoch_order, "MOST_IN_MEMORY", 0)
+        yield request.param
+
+
+def permutation(seed, epoch, count):
+    """An epoch's, of the kind that the streams of this test have."""
+    return _permutation(bool(epoch_order.MOST_IN_MEMORY), seed, epoch, count)
+
+
+@functools.lru_cache(maxsize=1000)
+def _permutation(shuffled, seed, epoch, count):
+    if shuffled:
+        return np.random.default_rng([seed, epoch]).permutation(count)
+    return epoch_order.permuted(np.arange(count), count, seed, epoch)
 
 
 def source_of(count):
@@ -239,7 +262,7 @@ class Dealer:
     def hand(self, reader, gone):
         readers = self.readers
         for epoch in itertools.count():
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.count).tolist()
+            order = permutation(self.seed, epoch, self.count).tolist()
             left = [(epoch, index) for index in order if (epoch, index) not in gone]
             yield from left[reader::readers]
 
@@ -379,11 +402,11 @@ def test_a_reader_for_whom_nothing_is_left_goes_on_with_later_epochs():
         take(old, 2)
     last = IIDStream(NeverEmpty(source_of(10)), 3, 0, 2, 3, [old.cursor for old in olds])
     assert (last.cursor["epoch"], last.cursor["position"], last.epoch) == (0, 0, 1.0)
-    assert next(last)["id"].tolist() == np.random.default_rng([0, 2]).permutation(10)[2::3].tolist()
+    assert next(last)["id"].tolist() == permutation(0, 2, 10)[2::3].tolist()
 
 
 def test_what_is_left_may_have_as_many_damaged_examples_as_a_whole_share():
-    order = np.random.default_rng([0, 0]).permutation(600)
+    order = permutation(0, 0, 600)
     old = IIDStream(source_of(600), 590, seed=0)
     next(old)
     # The ten that are left are dealt out to two, whose whole shares would be 300.
@@ -454,3 +477,21 @@ def test_cursors_that_do_not_belong_together_are_refused():
             newest_cursors([plain, *cursors])
     with pytest.raises(ValueError, match="cursor has generation=None"):
         newest_cursors([{"seed": 0}])
+
+
+def test_cursors_of_a_version_without_computed_orders_go_on_in_theirs(order):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(epoch_order, "MOST_IN_MEMORY", 1 << 24)
+        old = IIDStream(source_of(50), 10, seed=3)
+        next(old)
+        assert "order" not in old.cursor
+    resumed = IIDStream(source_of(50), 40, seed=3, cursors=[old.cursor])
+    expected = np.random.default_rng([3, 0]).permutation(50)[10:]
+    assert next(resumed)["id"].tolist() == expected.tolist()
+    assert "order" not in resumed.cursor
+    new = IIDStream(source_of(50), 10, seed=3)
+    if order == "computed":
+        with pytest.raises(ValueError, match="order"):
+            newest_cursors([old.cursor, new.cursor])
+        with pytest.raises(ValueError, match="order=other: of a newer version"):
+            IIDStream(source_of(50), 10, seed=3, cursors=[{**new.cursor, "order": "other"}])
