@@ -8,7 +8,7 @@ import ml_collections
 DATA_SET_FIELDS = (
     "policy", "batch_size", "filter_ratio", "temperature", "selection", "weight", "train_data",
     "label_noise", "caption_noise", "held_out", "train_split", "reference", "replay", "inference",
-    "top_share", "curriculum",
+    "top_share", "curriculum", "augment",
 )  # fmt: skip
 
 
@@ -89,6 +89,10 @@ def get_config() -> ml_collections.ConfigDict:
             # gives one image at least, if it has two. Chosen by `data_seed`. 0: the run
             # measures on its training data.
             "eval_share": 0.05,
+            # What is done with images before they are scored and trained on: "none", or some of "flip",
+            # "crop", "inception", "resize_small_crop" and `module:function`, joined by + as in
+            # "inception+flip" (docs/augmentation.md). Evaluation sees the middle of each image.
+            "augment": "none",
             # Probability that a training label is redrawn at random, 0 to 1: for experiments
             # with noise, whose true labels are known. Evaluation labels stay as they are.
             "label_noise": 0.0,
@@ -272,7 +276,15 @@ def get_config() -> ml_collections.ConfigDict:
             "stop_notice_seconds": 8.0,
             # ── Machines.
             # Compute threads of each node by its kind, with `--launch=processes`; 0: one a core.
-            "threads": {"learner": 1, "inference": 1, "evaluator": 1, "replay": 1, "run_loop": 1},
+            # `decoding`: threads that decode images in each process that reads, with any launch.
+            "threads": {
+                "learner": 1,
+                "inference": 1,
+                "evaluator": 1,
+                "replay": 1,
+                "run_loop": 1,
+                "decoding": 0,
+            },
             # GPUs of each node by its kind, with `--launch=processes`, `slurm` and `ray`: whole ones, or
             # a share of one's memory, such as 0.25. -1: on a cluster what `cluster` says; on one
             # machine the learner and the servers that score divide what there is, and evaluators

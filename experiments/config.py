@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from classact.data import seeds
+from classact.data.augment.recipe import NONE as NO_AUGMENTATION
 from classact.experiments.amortised import CurriculumConfig, TopShareConfig
 from classact.experiments.checks import ConfigError as ConfigError
 from classact.experiments.checks import require
@@ -188,6 +189,7 @@ class DataSetConfig:
     selection: SelectionConfig = dataclasses.field(default_factory=SelectionConfig, kw_only=True)
     top_share: TopShareConfig = dataclasses.field(default_factory=TopShareConfig, kw_only=True)
     curriculum: CurriculumConfig = dataclasses.field(default_factory=CurriculumConfig, kw_only=True)
+    augment: str = dataclasses.field(default=NO_AUGMENTATION, kw_only=True)
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")

@@ -18,13 +18,14 @@ _OWN_SBATCH = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class ThreadsConfig:
-    """Compute threads of a node's process by kind; 0: one per core."""
+    """Compute threads of a node's process by kind, and what decodes in each; 0: one per core."""
 
     learner: int
     inference: int
     evaluator: int
     replay: int
     run_loop: int
+    decoding: int = 0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

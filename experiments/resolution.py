@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
 from classact.data import specs
+from classact.data.augment import recipe
 from classact.experiments import importable, policy_checks
 from classact.experiments.config import (
     NAME,
@@ -148,6 +149,10 @@ def _resolve_data_set(config: DataSetConfig, grouped: bool) -> DataSetConfig:
         policy=policies.importable_name(config.policy),
         train_data=importable.source_spec("train_data", config.train_data),
     )
+    try:
+        recipe.parse(config.augment)
+    except recipe.AugmentError as error:
+        raise ConfigError(f"augment={config.augment!r}: {error}; expected {recipe.ACCEPTED}") from None
     if not policy.scores:
         # Nothing to filter by: every example that is read is trained on.
         config = dataclasses.replace(config, filter_ratio=0.0)

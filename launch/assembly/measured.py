@@ -16,6 +16,7 @@ import numpy as np
 
 from classact import environments
 from classact.data import stream
+from classact.data.decoding import pool
 from classact.experiments.config import DataSetConfig, ExperimentConfig
 from classact.launch.assembly.parts import learning, networks, shapes, sources
 from classact.nodes import batches as batches_lib
@@ -90,6 +91,8 @@ def reads(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], second
     found = []
     for name, own in config.data_sets.items():
         opened = sources.open_train_source(config, own, known=data[name].classes)
+        # What is planned is counted in processors.
+        pool.use_threads(1)
         size = min(own.inference.request_size, opened.num_examples)
         examples = stream.IIDStream(opened, size, config.seed)
         found.append(size * _per_second(examples.__next__, seconds / len(config.data_sets)))

@@ -9,6 +9,7 @@ from typing import Any
 from classact import environments
 from classact.calls import MAX_CALL_BYTES
 from classact.data import captions, specs
+from classact.data.augment.recipe import NONE as NO_AUGMENTATION
 from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch.assembly import devices
 from classact.launch.assembly.parts import (
@@ -129,6 +130,8 @@ def _checked_data_set(
     seconds = time.monotonic() - started
     for line in (*describe_source(train), *held_out.describe(config, train)):
         said.say(line)
+    if own.augment != NO_AUGMENTATION:
+        said.say(f"  augmented by {own.augment}")
     if seconds > opening.SLOW_SECONDS:
         said.say(f"  opening it took {seconds:.0f} s; each run loop opens it again before its first batch")
     if isinstance(train, captions.Tokenized):

@@ -35,6 +35,7 @@ _BEFORE: dict[tuple[str, ...], object] = {
     ("top_share", "reference_scores"): "",
     ("curriculum", "record"): "",
     ("curriculum", "data_set"): "",
+    ("augment",): "none",
 }
 
 
@@ -96,7 +97,7 @@ def _check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], workdir: pat
     for names, value in _flat(ours):
         if names[0] in _FREE or _FREE_OF_DATA_SET & {*names}:
             continue
-        if found.get(names, _BEFORE.get(names[-2:])) == value:
+        if found.get(names, _BEFORE.get(names[-2:], _BEFORE.get(names[-1:]))) == value:
             continue
         if recorded.may_have_moved(theirs.get("started"), names, found.get(names), value):
             continue

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from classact.data import score_files
+from classact.data.augment import recipe
 from classact.data.source import Source
 from classact.experiments.amortised import CurriculumConfig, TopShareConfig
 from classact.experiments.config import (
@@ -252,6 +253,8 @@ def _with_data(config: ExperimentConfig, fields: Mapping[str, Any]) -> Experimen
         "reference": dataclasses.replace(first.reference, checkpoint="", scores=""),
         "top_share": TopShareConfig(),
         "curriculum": CurriculumConfig(),
+        # A score is of the image as it is evaluated.
+        "augment": recipe.NONE,
     }
     data_set = dataclasses.replace(first, **changes)
     summary = {field.name: getattr(data_set, field.name) for field in dataclasses.fields(DataSetConfig)}

@@ -4,6 +4,8 @@ import numpy as np
 
 from classact.data import captions, classes, noise, prompts, source, specs, views
 from classact.data import tokenizer as tokenizer_lib
+from classact.data.augment import augmented, recipe
+from classact.data.decoding import pool
 from classact.experiments.config import (
     ConfigError,
     DataSetConfig,
@@ -21,7 +23,7 @@ def open_train_source(
     *,
     known: classes.Classes | None = None,
 ) -> source.Source:
-    """Opens a data set to train on, split and with its noise, ready for the task.
+    """Opens a data set to train on, split, augmented and with its noise, ready for the task.
 
     Args:
         config: of the run.
@@ -40,12 +42,15 @@ def open_train_source(
             has classes that the run does not know.
         ConfigError: for noise that it cannot have, or a part of it that would be empty.
     """
+    pool.use_threads(config.threads.decoding)
     opened = specs.open_source(data_set.train_data, "train")
     _check_noise(config, data_set, opened)
     if config.task == "classification":
         _check_labels(opened)
     if held is None:
         held = held_out.indices(config, data_set.train_data, opened)
+    if data_set.augment != recipe.NONE:
+        opened = augmented.Augmented(opened, data_set.augment, config.seed)
     opened = held_out.train_part(opened, held)
     if config.task == "classification" and known is not None:
         opened = classes.in_order_of(opened, known, "the run")
@@ -75,6 +80,7 @@ def open_eval_source(
     Raises:
         source.DataError: if it cannot be opened, or lacks what the evaluator needs.
     """
+    pool.use_threads(config.threads.decoding)
     opened = specs.open_source(evaluator.data, "eval")
     if any(own.train_data == evaluator.data for own in config.data_sets.values()):
         held = held_out.indices(config, evaluator.data, opened) if held is None else held

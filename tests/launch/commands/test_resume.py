@@ -48,6 +48,7 @@ def test_what_earlier_sessions_used_is_read(run):
         {"mesh.hosts": 2},
         {"cluster.learner.gpus": 1},
         {"threads.learner": 2},
+        {"threads.decoding": 3},
     ],
 )
 def test_where_and_how_fast_it_runs_may_be_another(run, changes):
@@ -57,9 +58,12 @@ def test_where_and_how_fast_it_runs_may_be_another(run, changes):
 def test_a_run_of_a_version_without_a_field_goes_on_as_it_was(run):
     recorded = resolved().to_dict()
     for group in (recorded, *recorded["data_sets"].values()):
-        del group["selection"], group["reference"]["pretraining_macs"]
+        del group["selection"], group["reference"]["pretraining_macs"], group["augment"]
+    del recorded["threads"]["decoding"]
     (run / "config.json").write_text(json.dumps({**recorded, "launch": "processes"}))
     assert resume.earlier(resolved(), run) is not None
+    with pytest.raises(ConfigError, match=r"augment='flip': .* a run with None"):
+        resume.earlier(resolved(augment="flip"), run)
 
 
 def test_what_a_reference_has_cost_may_be_said_later(run):
@@ -78,6 +82,7 @@ def test_what_a_reference_has_cost_may_be_said_later(run):
         ({"learner.model": "vit_ti"}, "learner.model='vit_ti'"),
         ({"replay.shards": 2}, "replay.shards=2"),
         ({"seed": 1}, "seed=1"),
+        ({"augment": "crop+flip"}, r"augment='crop\+flip': .* a run with 'none'"),
     ],
 )
 def test_another_run_is_refused(run, changes, said):

@@ -41,6 +41,17 @@ def run(tmp_path_factory):
     return scored_digits.save_run(tmp_path_factory.mktemp("runs") / "reference")
 
 
+def test_a_run_with_augmented_images_scores_them_as_they_are(tmp_path):
+    chosen = resolved(augment="crop+flip")
+    scoring = score_pass.prepare(
+        scored_digits.save_run(tmp_path / "run", augment="crop+flip"), chosen, {}, 64
+    )
+    rows = np.arange(50)
+    plain = open_train().batch(rows)
+    assert np.array_equal(scoring.open().batch(rows)["image"], plain["image"])
+    assert not np.array_equal(open_train(augment="crop+flip").batch(rows)["image"], plain["image"])
+
+
 @pytest.fixture(scope="module")
 def scores(run, tmp_path_factory, patch):
     return scored_digits.score(run, tmp_path_factory.mktemp("scores") / "s", patch, batch_size=32, **NOISE)
