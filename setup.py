@@ -24,6 +24,8 @@ _REQUIRES = [
     "cykooz-resizer>=4.0,<5; (sys_platform == 'linux' and platform_machine == 'x86_64')"
     " or (sys_platform == 'darwin' and platform_machine == 'arm64')",
     "dm-haiku>=0.0.16,<0.1",
+    # So that one process makes the index of shards.
+    "filelock>=3.16",
     "flax>=0.12.0,<0.13",
     # Checksums of TFRecord files.
     "google-crc32c>=1.7,<2",

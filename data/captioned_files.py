@@ -17,7 +17,7 @@ from classact.data.pairing import pair_up
 from classact.data.registry import register_source
 from classact.data.shown import shown
 from classact.data.source import Batch, DataError, Source, checked_indices
-from classact.data.walk import ending, files_below
+from classact.data.walk import ListedFile, ending, files_below
 
 
 class CaptionedFiles(Source):
@@ -40,7 +40,7 @@ class CaptionedFiles(Source):
 
     def __init__(
         self,
-        found: CaptionedImages,
+        found: CaptionedImages[ListedFile],
         size: Optional[int],
         channels: int,
         hint: str,
@@ -144,7 +144,7 @@ def open_captioned_folder(
     if not folder.is_dir():
         raise DataError(f"{folder}: no such directory")
     name = f"captioned_folder:{argument}"
-    found = CaptionedImages(name, captions_option("captioned_folder", captions))
+    found = CaptionedImages[ListedFile](name, captions_option("captioned_folder", captions))
     files = files_below(str(folder), "", lambda _: True, found.left_out, set())
     images = [file for file in files if ending(file.relative) in SUFFIXES]
     refuse_splits("captioned_folder", str(folder), images)

@@ -52,18 +52,50 @@ def of_places(places: Sequence[Place], texts: Iterable[str] = ()) -> str:
     Of a few images a piece is read too. Names are relative to the directory that all files
     share, and of shards only their own.
     """
-    hashed = hashlib.blake2b(digest_size=16)
     inside = any(place.member for place in places)
+    hashed = PlacesDigest("members" if inside else "files")
     root = 0 if inside else len(_shared_directory([place.path for place in places]))
     for place in places:
         path = os.path.basename(place.path) if inside else place.path[root:]
-        hashed.update(b"%b\0%b\0%d\n" % (os.fsencode(path), place.member, place.size))
-    for number in np.unique(np.linspace(0, len(places) - 1, _SAMPLE).astype(np.int64)).tolist():
-        hashed.update(_piece(places[number]))
+        hashed.add_place(path, place.member, place.size)
+    for number in sampled(len(places)):
+        hashed.add_piece(piece_of(places[number]))
     for text in texts:
-        encoded = text.encode(errors="surrogatepass")
-        hashed.update(b"%d\0%b" % (len(encoded), encoded))
-    return f"{'members' if inside else 'files'}:{hashed.hexdigest()}"
+        hashed.add_text(text.encode(errors="surrogatepass"))
+    return hashed.result()
+
+
+class PlacesDigest:
+    """What `of_places` makes, for who has not all places at once: first all places, then pieces, then texts.
+
+    Args:
+        kind: "members" or "files".
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._hashed = hashlib.blake2b(digest_size=16)
+
+    def add_place(self, path: str, member: bytes, size: int) -> None:
+        """Takes an image: of a shard's member, the shard's own name."""
+        self._hashed.update(b"%b\0%b\0%d\n" % (os.fsencode(path), member, size))
+
+    def add_piece(self, piece: bytes) -> None:
+        """Takes what `piece_of` gives of an image that is `sampled`."""
+        self._hashed.update(piece)
+
+    def add_text(self, encoded: bytes) -> None:
+        """Takes a text that belongs to the images."""
+        self._hashed.update(b"%d\0%b" % (len(encoded), encoded))
+
+    def result(self) -> str:
+        """The digest."""
+        return f"{self._kind}:{self._hashed.hexdigest()}"
+
+
+def sampled(count: int) -> list[int]:
+    """Of which of so many images a piece is read."""
+    return np.unique(np.linspace(0, count - 1, _SAMPLE).astype(np.int64)).tolist()
 
 
 def of_arrays(*arrays: np.ndarray) -> str:
@@ -92,7 +124,7 @@ def _part(file: Any) -> Place:
     return Place(str(file.path), file.offset, file.size, file.name.encode(errors="surrogateescape"))
 
 
-def _piece(place: Place) -> bytes:
+def piece_of(place: Place) -> bytes:
     """What is in the middle of an image; nothing if it cannot be read."""
     try:
         with open(place.path, "rb", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""Which image and which caption belong together: by name and order, as in WebDataset."""
+"""Which image and which text (a caption, a label) belong together: by name and order, as in WebDataset."""
 
 import dataclasses
 from collections import Counter
@@ -16,16 +16,22 @@ _PREFERRED = (".jpg", ".png", ".jpeg", ".webp")
 _RANKS = {
     suffix: rank for rank, suffix in enumerate(dict.fromkeys((*_PREFERRED, *SUFFIXES))) if suffix in SUFFIXES
 }
+# How many are named.
+_KINDS = 5
 _NO_NAMES = (".", "..")
-_TOLD_APART = (CAPTION_SUFFIX, *_RANKS)
 
 
 def pair_up(
-    names: Sequence[str], where: str, left_out: LeftOut, named: Callable[[int], object]
+    names: Sequence[str],
+    where: str,
+    left_out: LeftOut,
+    named: Callable[[int], object],
+    suffix: str = CAPTION_SUFFIX,
+    text: str = "caption",
 ) -> tuple[list[tuple[int, int]], Counter[str]]:
     """Finds the image and the caption of each example among the files of a folder or a shard.
 
-    An image belongs to the `.txt` file whose name is otherwise the same, at any place,
+    An image belongs to the `suffix` file whose name is otherwise the same, at any place,
     as long as no name is there twice. A key (what a name has before its file's first
     dot) with a name that is there twice names several examples, each a run of
     members of this key that follow each other; a run that is a repetition (an image,
@@ -41,9 +47,11 @@ def pair_up(
         left_out: counts images without a caption, captions without an image, further
             images of one name and files with other endings.
         named: what is counted for a number, as `LeftOut.add` takes it.
+        suffix: the ending of the texts, in small letters.
+        text: what a text is, for messages.
 
     Returns:
-        pairs: the numbers of (image, caption) of each example, in the images' order.
+        pairs: the numbers of (image, text) of each example, in the images' order.
         beside: how many files of other endings have the key of an image, by `reason_of_ending`.
 
     Raises:
@@ -51,15 +59,15 @@ def pair_up(
             cannot be told; it names `where` and the key.
     """
     usable = [number for number, name in enumerate(names) if not _is_no_data(name)]
-    matched = _by_name(names, usable)
+    matched = _by_name(names, usable, suffix)
     if matched.doubled:
         runs = _runs(names, usable, matched.doubled)
-        matched = _by_name(names, [number for number in usable if _key(names[number]) not in runs])
+        matched = _by_name(names, [number for number in usable if _key(names[number]) not in runs], suffix)
         for key, own in runs.items():
-            matched.take(_in_order(names, own, f"{where}: key '{shown(key)}'"))
+            matched.take(_in_order(names, own, f"{where}: key '{shown(key)}'", suffix, text))
     for reason, numbers in (
-        ("without a caption", matched.images),
-        ("without an image", matched.captions),
+        (f"without a {text}", matched.images),
+        ("without an image", matched.texts),
         ("beside another image of the same name", matched.further),
     ):
         for number in sorted(numbers):
@@ -76,13 +84,19 @@ def pair_up(
     return sorted(matched.pairs), beside
 
 
+def remarks_on(beside: Counter[str]) -> list[str]:
+    """What is said of files beside images that are not read, as `LeftOut.remarks`."""
+    kinds = ", ".join(f"{count:,} {reason}" for reason, count in beside.most_common(_KINDS))
+    return [f"not read, beside their images: {kinds}"] if beside else []
+
+
 @dataclasses.dataclass
 class _Matched:
     """Numbers of names: of pairs, of what has no partner, of other files; and keys that need their order."""
 
     pairs: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     images: list[int] = dataclasses.field(default_factory=list)
-    captions: list[int] = dataclasses.field(default_factory=list)
+    texts: list[int] = dataclasses.field(default_factory=list)
     further: list[int] = dataclasses.field(default_factory=list)
     others: list[int] = dataclasses.field(default_factory=list)
     doubled: set[str] = dataclasses.field(default_factory=set)
@@ -91,23 +105,23 @@ class _Matched:
         """Adds the numbers of another."""
         self.pairs += other.pairs
         self.images += other.images
-        self.captions += other.captions
+        self.texts += other.texts
         self.further += other.further
         self.others += other.others
 
 
-def _by_name(names: Sequence[str], numbers: Iterable[int]) -> _Matched:
-    """Matches images and captions of the same name, whatever their order."""
+def _by_name(names: Sequence[str], numbers: Iterable[int], text_suffix: str) -> _Matched:
+    """Matches images and texts of the same name, whatever their order."""
     matched = _Matched()
     images: dict[str, int] = {}
-    captions: dict[str, int] = {}
+    texts: dict[str, int] = {}
     for number in numbers:
         name = names[number]
         stem, suffix = _split(name)
-        if suffix == CAPTION_SUFFIX:
-            if stem in captions:
+        if suffix == text_suffix:
+            if stem in texts:
                 matched.doubled.add(_key(name))
-            captions[stem] = number
+            texts[stem] = number
         elif suffix in _RANKS:
             before = images.get(stem)
             images[stem] = number
@@ -118,12 +132,12 @@ def _by_name(names: Sequence[str], numbers: Iterable[int]) -> _Matched:
         else:
             matched.others.append(number)
     for stem, image in images.items():
-        caption = captions.pop(stem, None)
-        if caption is None:
+        text = texts.pop(stem, None)
+        if text is None:
             matched.images.append(image)
         else:
-            matched.pairs.append((image, caption))
-    matched.captions += captions.values()
+            matched.pairs.append((image, text))
+    matched.texts += texts.values()
     return matched
 
 
@@ -142,25 +156,28 @@ def _runs(names: Sequence[str], numbers: Iterable[int], keys: Container[str]) ->
     return runs
 
 
-def _in_order(names: Sequence[str], runs: list[list[int]], what: str) -> _Matched:
+def _in_order(names: Sequence[str], runs: list[list[int]], what: str, suffix: str, text: str) -> _Matched:
     """Matches the files of one key within each of its examples; DataError if that cannot be told."""
     matched = _Matched()
     for run in runs:
-        for example in _repeated(names, run, what):
-            matched.take(_by_name(names, example))
+        for example in _repeated(names, run, what, suffix, text):
+            matched.take(_by_name(names, example, suffix))
     lone = {_split(names[number])[0] for number in matched.images}
-    apart = [names[number] for number in matched.captions if _split(names[number])[0] in lone]
+    apart = [names[number] for number in matched.texts if _split(names[number])[0] in lone]
     if not apart:
         return matched
     numbers = [number for run in runs for number in run]
     if len({_split(names[number]) for number in numbers}) == len(numbers):
-        return _by_name(names, numbers)
+        return _by_name(names, numbers, suffix)
     raise DataError(f"{what} is there several times: which image has {shown(apart[0])} cannot be told")
 
 
-def _repeated(names: Sequence[str], run: list[int], what: str) -> list[list[int]]:
+def _repeated(
+    names: Sequence[str], run: list[int], what: str, text_suffix: str, text: str
+) -> list[list[int]]:
     """Splits a run into its examples: one, or as many as it repeats the same files in the same order."""
-    told = [number for number in run if _split(names[number])[1] in _TOLD_APART]
+    told_apart = (text_suffix, *_RANKS)
+    told = [number for number in run if _split(names[number])[1] in told_apart]
     files = [_split(names[number]) for number in told]
     length = len(set(files))
     if length == len(files):
@@ -169,9 +186,9 @@ def _repeated(names: Sequence[str], run: list[int], what: str) -> list[list[int]
         stem, suffix = next(file for file in files if files.count(file) > 1)
         raise DataError(
             f"{what} has {shown(stem + suffix)} twice in a row of files: "
-            "which image has which caption cannot be told"
+            f"which image has which {text} cannot be told"
         )
-    others = [number for number in run if _split(names[number])[1] not in _TOLD_APART]
+    others = [number for number in run if _split(names[number])[1] not in told_apart]
     return [others, *(told[start : start + length] for start in range(0, len(told), length))]
 
 

@@ -5,6 +5,7 @@ is the business of `stream.IIDStream`.
 """
 
 import abc
+import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +27,19 @@ Batch = dict[str, np.ndarray]
 
 class DataError(ValueError):
     """Input data that cannot be used; the message names the file and the example."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InShards:
+    """That a source is to be read shard by shard, and how: see `shard_stream`.
+
+    Attributes:
+        starts: int64[shards + 1], the index at which each shard begins, and `num_examples`.
+        buffer: of how many examples that follow each other the next one is drawn.
+    """
+
+    starts: np.ndarray
+    buffer: int
 
 
 class Source(abc.ABC):
@@ -75,6 +89,7 @@ class Source(abc.ABC):
         label_of: int[num_examples], each example's true label, whatever noise a view adds;
             None if it is not known without reading images.
         accepted_damage: the share of the images that may be damaged before a run ends, in [0, 1).
+        in_shards: if it should be read shard by shard, as what is far away; None: at random.
         has_splits: whether "train" and "eval" are different examples. A source that is the
             whole of it for both says False; then a run holds out a part of it to measure on.
     """
@@ -85,10 +100,19 @@ class Source(abc.ABC):
     num_classes: int
     class_names: Optional[tuple[str, ...]] = None
     captioned: bool = False
-    image_of: Optional[np.ndarray] = None
-    label_of: Optional[np.ndarray] = None
     accepted_damage: float = MAX_SHARE
+    in_shards: Optional[InShards] = None
     has_splits: bool = True
+
+    @functools.cached_property
+    def image_of(self) -> Optional[np.ndarray]:
+        """See the class; a source may also set it."""
+        return None
+
+    @functools.cached_property
+    def label_of(self) -> Optional[np.ndarray]:
+        """See the class; a source may also set it."""
+        return None
 
     @functools.cached_property
     def digest(self) -> str:
@@ -145,6 +169,16 @@ class Source(abc.ABC):
     def sizes(self) -> Counter[tuple[int, int]]:
         """(width, height) in pixels of the files that were opened to see it, before any resizing."""
         return Counter()
+
+    def load(self, indices: np.ndarray) -> None:  # noqa: B027
+        """Hears that `batch` will soon be asked for examples, once for each time that they are named here.
+
+        Whoever reads in sequence says so in the order of the files; the source may read them
+        now and keep their bytes, or do nothing. May block as `batch` does.
+
+        Raises:
+            IndexError: if an index is out of range.
+        """
 
     def ids(self, indices: np.ndarray) -> np.ndarray:
         """The `id` int64[N] that `batch` gives these examples, without reading them.

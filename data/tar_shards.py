@@ -1,88 +1,128 @@
-"""`tar:PATTERN`: image–text pairs in tar shards, as WebDataset lays them out."""
+"""`tar:PATTERN`: images with captions or labels in tar shards, as WebDataset lays them out."""
 
-import glob
 import itertools
+import os
 import pathlib
-import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Optional
 
-from classact.data.caption_text import CaptionedImages, captions_option
-from classact.data.captioned_files import CaptionedFiles
+from classact.data.caption_text import captions_option
 from classact.data.image_files import size_and_channels
-from classact.data.pairing import pair_up
+from classact.data.options import positive_option
 from classact.data.registry import register_source
-from classact.data.shown import shown
+from classact.data.shards.building import Reading, open_index
+from classact.data.shards.labels import read_class_names
+from classact.data.shards.patterns import is_url, shard_lists
+from classact.data.shards.source import ShardSource
+from classact.data.shards.storage import LocalShard, Shard
 from classact.data.source import DataError, Source
 from classact.data.tar_members import members_of
+from classact.data.walk import ending
 
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+ORDERS = ("iid", "shards")
+# As many as open_clip's; half of them are in memory on average, encoded.
+DEFAULT_BUFFER = 5000
 
 
 @register_source("tar")
 def open_tar(
-    argument: str, split: str, *, size: Optional[str] = None, channels: str = "3", captions: str = "one"
+    argument: str,
+    split: str,
+    *,
+    size: Optional[str] = None,
+    channels: str = "3",
+    captions: str = "one",
+    caption: Optional[str] = None,
+    label: Optional[str] = None,
+    classes: Optional[str] = None,
+    factors: Optional[str] = None,
+    order: Optional[str] = None,
+    buffer: Optional[str] = None,
 ) -> Source:
-    """`tar:PATTERN`, with `?size=64`, `?channels=1` or `?captions=lines`: all of it for both splits.
+    """`tar:PATTERN`, or `tar:PATTERN::PATTERN…`: all of it for both splits.
 
-    PATTERN names the shards: a path, in which `*`, `?` and `[…]` match as in a shell
-    and `{000..009}` stands for each number. A shard's images are its members whose
-    names have an image's ending; the caption of an image is the member `.txt` whose
-    name is otherwise the same, and `pairing.pair_up` says what it is where names come
-    twice. A `.txt` is one caption, its whole text; with `?captions=lines` each of
-    its lines is one. See `CaptionedFiles` for the rest.
+    `patterns.shard_lists` says what names shards. A shard's images are its members whose names
+    have an image's ending; what belongs to an image is the member whose name is otherwise the
+    same, and `pairing.pair_up` says what it is where names come twice. Options, besides `size`
+    and `channels`:
 
-    Opening reads all shards' headers and captions, tens of thousands of pairs in a
-    second, and no images. It holds some 300 bytes a pair.
+    - `caption=txt` (a `.txt` member), `caption=KEY` (what a `.json` member has there, a text or
+      a list of them), `label=cls` (a `.cls` member: a number, or a class's name) or `label=KEY`.
+      With none, captions if the first shard has any `.txt`, else labels if it has any `.cls`.
+    - `captions=lines`: each line of a text is a caption of its image.
+    - `classes=FILE`: the names of the classes, one a line; beside the first shard if FILE is no path.
+    - `factors=2::1`: how often the examples of each list come in an epoch.
+    - `order=shards`: read shard by shard, mixed through a buffer of `buffer` examples
+      (`shard_stream`); `order=iid`: at random. Files of a disk are read at random, and URLs shard
+      by shard, if it is not given.
+
+    Opening reads an index, `building.open_index`, and makes it if there is none.
 
     Raises:
         DataError: if no shard matches, one is missing, cut off, compressed or no tar
-            file, which caption an image has cannot be told, too many captions are
-            no UTF-8, or there are no pairs.
+            file, which text an image has cannot be told, too many texts are none that can
+            be read, an option has a value that it cannot have, or there are no examples.
     """
     del split
     name = f"tar:{argument}"
-    found = CaptionedImages(name, captions_option("tar", captions))
-    for path in shard_paths(argument):
-        _read_pairs(path, found)
-    return CaptionedFiles(found, *size_and_channels("tar", size, channels), "tar:PATTERN?size=N")
+    lists = shard_lists(argument, factors)
+    paths = list(itertools.chain.from_iterable(each.paths for each in lists))
+    shards: list[Shard] = [_shard(path) for path in paths]
+    if order is not None and order not in ORDERS:
+        raise DataError(f"data source 'tar': order={order}, expected iid or shards")
+    in_sequence = order == "shards" or (order is None and not all(shard.is_local for shard in shards))
+    if buffer is not None and not in_sequence:
+        raise DataError(f"data source 'tar': buffer={buffer} is for order=shards, and this is read at random")
+    examples = DEFAULT_BUFFER if buffer is None else positive_option("tar", "buffer", buffer)
+    pixels = size_and_channels("tar", size, channels)
+    reading = _reading(captions_option("tar", captions), caption, label, shards)
+    if classes is not None and reading.text != "label":
+        raise DataError(f"data source 'tar': classes={classes} is for labels, and captions are read here")
+    names = None if classes is None else read_class_names(_beside(classes, paths[0]))
+    return ShardSource(
+        name,
+        open_index(shards, reading, name),
+        shards,
+        [number for number, each in enumerate(lists) for _ in each.paths],
+        [each.factor for each in lists],
+        *pixels,
+        names,
+        examples if in_sequence else None,
+    )
 
 
-def _read_pairs(path: pathlib.Path, found: CaptionedImages) -> None:
-    """Reads the captions of a shard's pairs, in the order of their images."""
-    members = members_of(path, found.left_out)
-    names = [member.name for member in members]
-    pairs, beside = pair_up(names, shown(str(path)), found.left_out, members.__getitem__)
-    found.beside += beside
-    with path.open("rb") as file:
-        for image, caption in pairs:
-            member = members[caption]
-            file.seek(member.offset)
-            found.add(members[image], member, file.read(member.size))
+def _shard(path: str) -> Shard:
+    if is_url(path):
+        raise DataError(f"{path}: URLs are not read")
+    return LocalShard(path)
 
 
-def shard_paths(pattern: str) -> list[pathlib.Path]:
-    """The files of a pattern, sorted within each of its numbers; DataError if there are none."""
-    if not pattern:
-        raise DataError("data source 'tar' needs a path: tar:PATTERN")
-    paths: list[str] = []
-    for expanded in _expand(str(pathlib.Path(pattern).expanduser())):
-        matches = sorted(glob.glob(expanded)) or sorted(glob.glob(glob.escape(expanded)))
-        if not matches:
-            raise DataError(f"{expanded}: no such file")
-        paths += matches
-    if not paths:
-        raise DataError(f"{pattern}: a range without numbers, expected {{FIRST..LAST}}")
-    return [pathlib.Path(path) for path in paths]
+def _reading(lines: bool, caption: Optional[str], label: Optional[str], shards: Sequence[Shard]) -> Reading:
+    """What is read of each example."""
+    for option, value in (("caption", caption), ("label", label)):
+        if value == "":
+            raise DataError(f"data source 'tar': {option}= is empty, expected the key of a .json member")
+    if caption is not None and label is not None:
+        raise DataError(
+            f"data source 'tar': caption={caption} and label={label}: expected one of them, what is learned"
+        )
+    if label is None and caption is None and not _has_text(shards[0], ".txt"):
+        label = "cls" if _has_text(shards[0], ".cls") else None
+    if label is None:
+        return Reading("caption", "" if caption in (None, "txt") else str(caption), lines)
+    if lines:
+        raise DataError("data source 'tar': captions=lines is for captions, and labels are read here")
+    return Reading("label", "" if label == "cls" else label)
 
 
-def _expand(pattern: str) -> Iterator[str]:
-    """Replaces each `{000..009}` by the numbers from the first to the last, as wide as the first."""
-    pieces = _RANGE.split(pattern)
-    ranges = [
-        [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-        for first, last in zip(pieces[1::3], pieces[2::3], strict=True)
-    ]
-    for numbers in itertools.product(*ranges):
-        filled = itertools.chain.from_iterable(zip(pieces[::3], (*numbers, ""), strict=True))
-        yield "".join(filled)
+def _has_text(shard: Shard, suffix: str) -> bool:
+    """Whether a shard has a member of an ending."""
+    return any(ending(member.name) == suffix for member in members_of(pathlib.Path(shard.local())))
+
+
+def _beside(file: str, first: str) -> pathlib.Path:
+    """A file that is named by a path, or lies beside the first shard."""
+    path = pathlib.Path(file).expanduser()
+    if os.path.basename(file) == file and not path.exists() and not is_url(first):
+        return pathlib.Path(first).parent / file
+    return path

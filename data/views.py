@@ -1,5 +1,6 @@
 """Sources that show another one differently: whole, in part, or split in two."""
 
+import functools
 from collections import Counter
 from typing import Optional
 
@@ -7,14 +8,14 @@ import numpy as np
 
 from classact.data import seeds
 from classact.data.left_out import LeftOut
-from classact.data.source import Batch, DataError, Source, checked_indices
+from classact.data.source import Batch, DataError, InShards, Source, checked_indices
 
 
 class SourceView(Source):
     """A source that shows another one differently; everything is passed through.
 
-    A view with other indices replaces `batch`, `ids`, `caption_at`, `image_of`, `label_of`
-    and `same_images`.
+    A view with other indices replaces `batch`, `load`, `ids`, `caption_at`, `image_of`, `label_of`,
+    `same_images` and `in_shards`.
 
     Args:
         source: the source to show.
@@ -28,10 +29,19 @@ class SourceView(Source):
         self.num_classes = source.num_classes
         self.class_names = source.class_names
         self.captioned = source.captioned
-        self.image_of = source.image_of
-        self.label_of = source.label_of
         self.accepted_damage = source.accepted_damage
+        self.in_shards = source.in_shards
         self.has_splits = source.has_splits
+
+    @functools.cached_property
+    def image_of(self) -> Optional[np.ndarray]:
+        """See `Source`."""
+        return self.source.image_of
+
+    @functools.cached_property
+    def label_of(self) -> Optional[np.ndarray]:
+        """See `Source`."""
+        return self.source.label_of
 
     @property
     def digest(self) -> str:
@@ -51,6 +61,10 @@ class SourceView(Source):
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`."""
         return self.source.batch(indices)
+
+    def load(self, indices: np.ndarray) -> None:
+        """See `Source.load`."""
+        self.source.load(indices)
 
     def ids(self, indices: np.ndarray) -> np.ndarray:
         """See `Source.ids`."""
@@ -104,8 +118,19 @@ class Subset(SourceView):
         if not len(self._indices):
             raise DataError(f"{source.name}: a subset without examples")
         self.num_examples = len(self._indices)
-        self.image_of = None if source.image_of is None else source.image_of[self._indices]
-        self.label_of = None if source.label_of is None else source.label_of[self._indices]
+        self.in_shards = _shards_of(source.in_shards, self._indices)
+
+    @functools.cached_property
+    def image_of(self) -> Optional[np.ndarray]:
+        """See `Source`."""
+        of = self.source.image_of
+        return None if of is None else of[self._indices]
+
+    @functools.cached_property
+    def label_of(self) -> Optional[np.ndarray]:
+        """See `Source`."""
+        of = self.source.label_of
+        return None if of is None else of[self._indices]
 
     @property
     def same_images(self) -> Optional[np.ndarray]:
@@ -117,6 +142,10 @@ class Subset(SourceView):
         """See `Source.batch`; the indices count within the subset."""
         return self.source.batch(self._within(indices))
 
+    def load(self, indices: np.ndarray) -> None:
+        """See `Source.load`."""
+        self.source.load(self._within(indices))
+
     def ids(self, indices: np.ndarray) -> np.ndarray:
         """See `Source.ids`."""
         return self.source.ids(self._within(indices))
@@ -127,6 +156,13 @@ class Subset(SourceView):
 
     def _within(self, indices: np.ndarray) -> np.ndarray:
         return self._indices[checked_indices(indices, self.num_examples)]
+
+
+def _shards_of(shards: Optional[InShards], indices: np.ndarray) -> Optional[InShards]:
+    """Where shards begin in a part of a source; None if the part is in another order."""
+    if shards is None or np.any(np.diff(indices) <= 0):
+        return None
+    return InShards(np.searchsorted(indices, shards.starts), shards.buffer)
 
 
 def held_out_split(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:

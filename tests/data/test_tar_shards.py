@@ -11,7 +11,6 @@ from classact.data.source import DataError
 from classact.data.specs import open_source
 from classact.data.stream import IIDStream
 from classact.data.tar_members import members_of
-from classact.data.tar_shards import shard_paths
 
 
 def png(value, size=(6, 4)):
@@ -174,22 +173,3 @@ def test_the_oldest_form_has_sums_in_place_of_marks(tmp_path):
     path.write_bytes(old)
     with pytest.raises(DataError, match="damaged at byte 0"):
         list(members_of(path))
-
-
-def test_patterns_name_shards_by_braces_and_wildcards(tmp_path):
-    for name in ("t-08", "t-09", "t-10", "t-11", "u-09", "odd[1]"):
-        (tmp_path / f"{name}.tar").write_bytes(b"")
-
-    def names(pattern):
-        return [path.stem for path in shard_paths(f"{tmp_path}/{pattern}")]
-
-    assert names("t-*.tar") == ["t-08", "t-09", "t-10", "t-11"]
-    assert names("t-{08..10}.tar") == ["t-08", "t-09", "t-10"]
-    assert names("?-{09..09}.tar") == ["t-09", "u-09"]
-    assert names("odd[1].tar") == ["odd[1]"]
-    with pytest.raises(DataError, match=r"t-12\.tar: no such file"):
-        names("t-{10..12}.tar")
-    with pytest.raises(DataError, match=r"v-\*\.tar: no such file"):
-        open_source(f"tar:{tmp_path}/v-*.tar", "train")
-    with pytest.raises(DataError, match="needs a path"):
-        open_source("tar", "train")

@@ -111,8 +111,12 @@ def _check_noise(config: ExperimentConfig, data_set: DataSetConfig, opened: sour
 
 def _check_labels(opened: source.Source) -> None:
     if not opened.num_classes:
+        if opened.name.startswith("tar:"):
+            instead = "read labels of its shards, ?label=cls or ?label=KEY"
+        else:
+            instead = "name other data"
         raise source.DataError(
-            f"{opened.name} has no labels to classify by: name other data, or learn from its captions "
+            f"{opened.name} has no labels to classify by: {instead}, or learn from its captions "
             "with task='contrastive'"
         )
 

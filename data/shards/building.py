@@ -1,0 +1,262 @@
+"""Finds the index of shards, or makes it: who opens them first reads all headers and texts, once."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import filelock
+import numpy as np
+
+from classact.data import digests
+from classact.data.caption_text import CaptionedImages
+from classact.data.decode import FORMATS_IN_WORDS
+from classact.data.pairing import pair_up
+from classact.data.shards.index_file import (
+    IMAGE,
+    Index,
+    IndexWriter,
+    Summary,
+    name_bytes,
+    read_index,
+    write_index,
+)
+from classact.data.shards.labels import LabelledImages
+from classact.data.shards.storage import Shard
+from classact.data.source import DataError
+from classact.data.tar_members import TarMember, members_of
+from classact.data.walk import reason_of_ending
+
+# Shards of fewer bytes are read in well under a second: their index is not kept.
+SMALL_BYTES = 64 << 20
+# How long to wait for another process that makes the same index.
+LOCK_SECONDS = 6 * 3600.0
+# What is read of shards in another way, or kept in another form, has another key.
+_VERSION = 1
+_SAY_SECONDS = 30.0
+
+_log = logging.getLogger(__name__)
+
+Found = CaptionedImages[TarMember] | LabelledImages
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What is read of each example besides its image.
+
+    Attributes:
+        text: "caption" or "label".
+        key: where in a `.json` member it is; empty: it is a `.txt` or `.cls` member.
+        lines: whether each line is a caption.
+    """
+
+    text: str
+    key: str = ""
+    lines: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the members that have it."""
+        return ".json" if self.key else ".txt" if self.text == "caption" else ".cls"
+
+
+def open_index(shards: Sequence[Shard], reading: Reading, name: str) -> Index:
+    """The index of shards: the one beside the first of them, or in the cache, or a new one.
+
+    A new one is written beside the first shard, hidden, or where that cannot be, into
+    `index_cache()`. It counts as long as each shard has the size and the time of change that it had.
+    Of shards of less than `SMALL_BYTES` together none is kept. While it is made, which takes some
+    20 µs of CPU a pair, others who open the same shards wait for it, up to `LOCK_SECONDS`.
+
+    Args:
+        shards: in order; each is there.
+        reading: what is read of them.
+        name: of the source, for messages.
+
+    Raises:
+        DataError: if a shard is missing, cut off, compressed or no tar file; if there is no example
+            in them, or what is read of them is damaged; or after `LOCK_SECONDS`.
+    """
+    folder = pathlib.Path(os.path.dirname(shards[0].path) or ".")
+    listed = [
+        [os.path.relpath(shard.path, folder), *shard.stamp()]
+        if shard.is_local
+        else [shard.path, *shard.stamp()]
+        for shard in shards
+    ]
+    key = _key([entry[0] for entry in listed], reading)
+    if sum(entry[1] for entry in listed) < SMALL_BYTES and shards[0].is_local:
+        with tempfile.TemporaryDirectory() as made:
+            return _build(shards, listed, reading, name, key, pathlib.Path(made) / "index")
+    file = f".classact-{key}.index"
+    beside = [folder / file] if shards[0].is_local else []
+    for path in (*beside, index_cache() / file):
+        index = read_index(path, key, listed)
+        if index is not None:
+            return index
+    path = next((path for path in beside if os.access(path.parent, os.W_OK)), index_cache() / file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path, name):
+        # Another process may have made it meanwhile.
+        index = read_index(path, key, listed)
+        return _build(shards, listed, reading, name, key, path) if index is None else index
+
+
+def index_cache() -> pathlib.Path:
+    """Where indexes are that cannot be beside their shards: `$CLASSACT_DATA/indexes`, else in `~/.cache`."""
+    return pathlib.Path(os.environ.get("CLASSACT_DATA") or "~/.cache/classact").expanduser() / "indexes"
+
+
+def _locked(path: pathlib.Path, name: str) -> filelock.BaseFileLock:
+    lock = filelock.FileLock(f"{path}.lock", timeout=LOCK_SECONDS)
+    try:
+        return lock.acquire().lock
+    except filelock.Timeout as error:
+        raise DataError(
+            f"{name}: another process has been making the index {path} for {LOCK_SECONDS:.0f} s; if there is "
+            f"none, remove {path}.lock"
+        ) from error
+
+
+def _key(names: Sequence[str], reading: Reading) -> str:
+    said = json.dumps([_VERSION, names, dataclasses.astuple(reading)], ensure_ascii=True)
+    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+
+
+def _build(
+    shards: Sequence[Shard],
+    listed: list[list[Any]],
+    reading: Reading,
+    name: str,
+    key: str,
+    path: pathlib.Path,
+) -> Index:
+    """Makes an index, and writes it to a path."""
+    found = _new(reading, name)
+    summary = Summary(listed)
+    writer = IndexWriter(str(path.parent))
+    digest = digests.PlacesDigest("members")
+    began = said = time.monotonic()
+    # What was fetched is known by where it came from.
+    fetched: dict[str, str] = {}
+    try:
+        for number, shard in enumerate(shards):
+            local = pathlib.Path(shard.local())
+            if not shard.is_local:
+                fetched[str(local)] = str(shard)
+            _add_shard(shard, local, reading, found, summary, writer, digest)
+            if time.monotonic() > said + _SAY_SECONDS:
+                said = time.monotonic()
+                _log.warning(
+                    "%s: %d of %d shards are indexed, after %.0f s; it is done once, and kept in %s",
+                    name, number + 1, len(shards), said - began, path,
+                )  # fmt: skip
+        found.finish()
+        if not summary.image_starts[-1]:
+            raise DataError(f"{name}: {_nothing(found, reading)}")
+        _finish(shards, found, summary, writer, digest, fetched)
+        return write_index(writer, key, summary, path)
+    except DataError as error:
+        raise DataError(_renamed(str(error), fetched)) from error
+    finally:
+        writer.close()
+
+
+def _add_shard(
+    shard: Shard,
+    local: pathlib.Path,
+    reading: Reading,
+    found: Found,
+    summary: Summary,
+    writer: IndexWriter,
+    digest: digests.PlacesDigest,
+) -> None:
+    """Reads a shard's headers and texts, in the order of its images."""
+    members = members_of(local, found.left_out)
+    names = [member.name for member in members]
+    pairs, beside = pair_up(
+        names, str(shard), found.left_out, members.__getitem__, reading.suffix, reading.text
+    )
+    found.beside += beside
+    with local.open("rb") as file:
+        for image, text in pairs:
+            member = members[text]
+            file.seek(member.offset)
+            found.add(members[image], member, file.read(member.size))
+    images, texts = found.take()
+    writer.add_images(images)
+    for taken in images:
+        digest.add_place(os.path.basename(shard.path), name_bytes(taken), taken.size)
+    first, count = summary.image_starts[-1], len(images)
+    summary.image_starts.append(first + count)
+    if isinstance(texts, np.ndarray):
+        writer.add_labels(texts)
+    else:
+        count = writer.add_captions(texts, first)
+    summary.pair_starts.append(summary.pair_starts[-1] + count)
+
+
+def _finish(
+    shards: Sequence[Shard],
+    found: Found,
+    summary: Summary,
+    writer: IndexWriter,
+    digest: digests.PlacesDigest,
+    fetched: Mapping[str, str],
+) -> None:
+    """Adds to the summary what can be said only of all shards together."""
+    images = writer.array("images", IMAGE)
+    for image in digests.sampled(len(images)):
+        shard = shards[int(np.searchsorted(summary.image_starts, image, side="right")) - 1]
+        offset, size = int(images["offset"][image]), int(images["size"][image])
+        digest.add_piece(digests.piece_of(digests.Place(shard.local(), offset, size)))
+    counts = np.unique(images["size"][images["size"] > 0], return_counts=True)[1]
+    summary.alike = int(counts[counts > 1].sum())
+    if isinstance(found, LabelledImages):
+        labels = writer.array("labels", "<i4")
+        if found.names:
+            summary.class_names = sorted(found.names)
+            number = {label: i for i, label in enumerate(summary.class_names)}
+            labels = np.array([number[label] for label in found.names], "<i4")[labels]
+            writer.replace("labels", labels.tobytes())
+        digest.add_text(labels.tobytes())
+        for label in summary.class_names or ():
+            digest.add_text(label.encode(errors="surrogatepass"))
+    else:
+        for text in writer.texts():
+            digest.add_text(text)
+    summary.digest = digest.result()
+    summary.left_out = [
+        (reason, count, [_renamed(each, fetched) for each in names])
+        for reason, count, names in found.left_out
+    ]
+    summary.remarks = [_renamed(each, fetched) for each in found.left_out.remarks]
+
+
+def _new(reading: Reading, name: str) -> Found:
+    if reading.text == "caption":
+        return CaptionedImages[TarMember](name, reading.lines, reading.key)
+    return LabelledImages(name, reading.key)
+
+
+def _nothing(found: Found, reading: Reading) -> str:
+    """Why there is no example."""
+    why = "; ".join([*found.left_out.lines(), *found.left_out.remarks]) or f"no {FORMATS_IN_WORDS} files"
+    hint = f"the {reading.text} of NAME.png is the text of NAME{reading.suffix}"
+    if not reading.key and found.beside[reason_of_ending("x.json")]:
+        hint += f", and with ?{reading.text}=KEY what NAME.json has there"
+    if reading.key:
+        hint = f"the {reading.text} of NAME.png is {reading.key!r} of NAME.json"
+    return f"no image with a {reading.text} ({why}): {hint}"
+
+
+def _renamed(text: str, fetched: Mapping[str, str]) -> str:
+    for local, name in fetched.items():
+        text = text.replace(local, name)
+    return text

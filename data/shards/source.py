@@ -1,0 +1,320 @@
+"""The examples of indexed shards as a source."""
+
+import functools
+import hashlib
+import io
+import itertools
+from collections.abc import Sequence
+from typing import BinaryIO, Optional, overload
+
+import numpy as np
+
+from classact.data import digests, duplicates
+from classact.data.image_files import ImageFiles
+from classact.data.left_out import LeftOut
+from classact.data.shards.index_file import Index
+from classact.data.shards.storage import Shard
+from classact.data.shown import shown
+from classact.data.source import Batch, DataError, InShards, Source, checked_indices
+
+
+class ShardMember:
+    """An image in a shard; `str` is its name as a person finds it."""
+
+    def __init__(self, shard: Shard, name: str, offset: int, size: int, content: Optional[bytes]) -> None:
+        self._shard, self._name, self._offset, self._size = shard, name, offset, size
+        self._content = content
+
+    def open(self, mode: str = "rb") -> io.BytesIO:
+        """The image's bytes; OSError if they are no longer all there."""
+        del mode
+        content = self._content
+        if content is None:
+            with open(self._shard.local(), "rb") as file:
+                file.seek(self._offset)
+                content = file.read(self._size)
+            if len(content) != self._size:
+                raise OSError(f"only {len(content)} of {self._size} bytes are left")
+        return io.BytesIO(content)
+
+    def __str__(self) -> str:
+        return shown(f"{self._shard}:{self._name}")
+
+
+class Members(Sequence[ShardMember]):
+    """The images of an index, by number; some with their bytes, which were read ahead."""
+
+    def __init__(self, index: Index, shards: Sequence[Shard]) -> None:
+        self._index = index
+        self._shards = shards
+        self._starts = np.array(index.summary.image_starts)
+        # By image its bytes, and how often they will be asked for.
+        self._held: dict[int, tuple[bytes, int]] = {}
+
+    def __len__(self) -> int:
+        return self._index.num_images
+
+    @overload
+    def __getitem__(self, number: int) -> ShardMember: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[ShardMember]: ...
+    def __getitem__(self, number: int | slice) -> ShardMember | list[ShardMember]:
+        """An image."""
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        offset, size, name = self._index.place(number)
+        content = self._held.get(number, (None, 0))[0]
+        return ShardMember(self.shard_of(number), name, offset, size, content)
+
+    def shard_of(self, image: int) -> Shard:
+        """The shard that an image is in."""
+        return self._shards[int(np.searchsorted(self._starts, image, side="right")) - 1]
+
+    def load(self, images: Sequence[int]) -> None:
+        """Reads images one after another, as they come, and keeps their bytes until `release`.
+
+        One that cannot be read is not kept: it is asked for again when it is decoded, and
+        then is damaged, or an error of the shard.
+        """
+        numbers = np.searchsorted(self._starts, images, side="right") - 1
+        for number, own in itertools.groupby(
+            zip(numbers.tolist(), images, strict=True), lambda each: each[0]
+        ):
+            with open(self._shards[number].local(), "rb") as file:
+                for _, image in own:
+                    content, count = self._held.get(image) or (self._read(file, image), 0)
+                    if content is not None:
+                        self._held[image] = content, count + 1
+
+    def _read(self, file: BinaryIO, image: int) -> Optional[bytes]:
+        """An image's bytes; None if they are not all there."""
+        offset, size, _ = self._index.place(image)
+        file.seek(offset)
+        content = file.read(size)
+        return content if len(content) == size else None
+
+    def release(self, images: Sequence[int]) -> None:
+        """Forgets bytes as often as they were loaded."""
+        for image in images:
+            content, count = self._held.pop(image, (b"", 0))
+            if count > 1:
+                self._held[image] = content, count - 1
+
+
+class ShardSource(Source):
+    """Images in tar shards with captions, or with labels, as an index says where they are.
+
+    It holds a table of shards and, of the index, what is looked up. Where the lists of shards have
+    factors, an example that comes k times in an epoch is k examples, of equal `same_images`, next to
+    each other in the order of the lists: the whole list, then the whole list again.
+
+    A damaged image is found, left out and counted as in `ImageFiles`.
+
+    Args:
+        name: the source's name, for errors.
+        index: of all shards.
+        shards: in the index's order.
+        factors: how often each shard comes.
+        lists: which list each shard is of, rising.
+        size: the side of the square images in pixels, or None to take them as they are.
+        channels: 3 for RGB or 1 for grey images.
+        class_names: of labels that are numbers, by number; of those that are names, in any order.
+        in_order: the buffer of the stream that reads them in sequence; None: at random.
+
+    Raises:
+        DataError: if labels have no such class, or images are of several sizes and `size` is None.
+    """
+
+    has_splits = False
+
+    def __init__(
+        self,
+        name: str,
+        index: Index,
+        shards: Sequence[Shard],
+        lists: Sequence[int],
+        factors: Sequence[int],
+        size: Optional[int],
+        channels: int,
+        class_names: Optional[Sequence[str]] = None,
+        in_order: Optional[int] = None,
+    ) -> None:
+        self.name = name
+        self._index = index
+        self._are_local = all(shard.is_local for shard in shards)
+        self._repeated = any(factor > 1 for factor in factors)
+        self._factors = factors
+        self.left_out = _left_out(index)
+        self._members = Members(index, shards)
+        self._images = ImageFiles(
+            name, self._members, size, channels, "tar:PATTERN?size=N", self.left_out,
+            # Each of many would fetch a shard.
+            probed=None if self._are_local else np.zeros(1, np.int64),
+        )  # fmt: skip
+        self.image_shape = self._images.shape
+        self._order_examples(np.array(lists), factors)
+        self.captioned = index.labels is None
+        self.num_classes = 0
+        self._numbers: Optional[np.ndarray] = None
+        if index.labels is not None:
+            self._name_classes(index.labels, class_names)
+        if in_order is not None:
+            self.in_shards = InShards(self._starts, in_order)
+
+    def _order_examples(self, lists: np.ndarray, factors: Sequence[int]) -> None:
+        """Finds where the examples of each shard begin, each time that it comes."""
+        pairs = np.array(self._index.summary.pair_starts)
+        order = [
+            shard
+            for number, factor in enumerate(factors)
+            for _ in range(factor)
+            for shard in np.flatnonzero(lists == number).tolist()
+        ]
+        counts = np.diff(pairs)[order]
+        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        # What to add to an example's number to find its pair in the index.
+        self._shift = pairs[:-1][order] - self._starts[:-1]
+        self.num_examples = int(self._starts[-1])
+
+    def _name_classes(self, labels: np.ndarray, names: Optional[Sequence[str]]) -> None:
+        own = self._index.summary.class_names
+        if own is None:
+            greatest = int(labels.max())
+            if names is not None and greatest >= len(names):
+                image = self._members[int(labels.argmax())]
+                raise DataError(
+                    f"{image} has label {greatest}, but the file of classes={len(names)} names: "
+                    f"expected labels 0 to {len(names) - 1}"
+                )
+            self.num_classes = len(names) if names is not None else greatest + 1
+            if names is None and self.num_classes > len(labels):
+                raise DataError(
+                    f"{self.name}: {self._members[int(labels.argmax())]} has label {greatest}, more than "
+                    "there are images; if that is right, name the classes: classes=FILE"
+                )
+        else:
+            if names is not None:
+                number = {each: i for i, each in enumerate(names)}
+                unknown = [each for each in own if each not in number]
+                if unknown:
+                    raise DataError(
+                        f"{self.name}: class '{shown(unknown[0])}' of its labels is not in the file of "
+                        f"classes ({len(unknown)} such classes)"
+                    )
+                self._numbers = np.array([number[each] for each in own], np.int32)
+            self.num_classes = len(own if names is None else names)
+            names = own if names is None else names
+        self.class_names = None if names is None else tuple(names)
+
+    @functools.cached_property
+    def image_of(self) -> Optional[np.ndarray]:
+        """See `Source`; of labelled images None, unless they come several times."""
+        pairs = self._index.image_of
+        if not self._repeated:
+            return pairs
+        every = self._pairs(np.arange(self.num_examples))
+        return every if pairs is None else pairs[every]
+
+    @functools.cached_property
+    def label_of(self) -> Optional[np.ndarray]:
+        """See `Source`."""
+        labels = self._index.labels
+        if labels is None:
+            return None
+        if self._repeated:
+            labels = labels[self._pairs(np.arange(self.num_examples))]
+        return labels if self._numbers is None else self._numbers[labels]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """See `Source.digest`; of names, sizes, captions or labels, and a few pieces."""
+        own = self._index.summary.digest
+        if not self._repeated:
+            return own
+        said = f"{own} {list(self._factors)}"
+        return f"members:{hashlib.blake2b(said.encode(), digest_size=16).hexdigest()}"
+
+    @functools.cached_property
+    def same_images(self) -> Optional[np.ndarray]:
+        """See `Source.same_images`; copies are looked for in shards on a disk only."""
+        same = self._copies()
+        if same is None:
+            return self.image_of if self._repeated else None
+        pairs = self._pairs(np.arange(self.num_examples))
+        return same[pairs if self._index.image_of is None else self._index.image_of[pairs]]
+
+    def _copies(self) -> Optional[np.ndarray]:
+        """int64[images]: as `duplicates.equal_files`, of which only those of equal sizes are asked."""
+        if not self._are_local or self._index.summary.alike > duplicates.MAX_CANDIDATES:
+            return None
+        sizes = self._index.sizes()
+        first = np.arange(len(sizes))
+        _, inverse, counts = np.unique(sizes, return_inverse=True, return_counts=True)
+        candidates = np.flatnonzero((counts[inverse] > 1) & (sizes > 0))
+        places = []
+        for image in candidates.tolist():
+            offset, size, _ = self._index.place(image)
+            places.append(digests.Place(self._members.shard_of(image).local(), offset, size))
+        found = duplicates.equal_files(places)
+        if found is None:
+            return None
+        first[candidates] = candidates[found]
+        return first
+
+    @property
+    def skipped(self) -> int:
+        """See `Source.skipped`."""
+        return self._images.skipped
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """See `Source.batch`; examples whose image is damaged are left out.
+
+        Raises:
+            DataError: if an image has another shape than the others, or too many have
+                turned out to be damaged.
+        """
+        indices = checked_indices(indices, self.num_examples)
+        pairs = self._pairs(indices)
+        images = self._images_of(pairs)
+        try:
+            kept, pixels = self._images.read(images)
+        finally:
+            self._members.release(images.tolist())
+        batch: Batch = {"id": indices[kept], "image": pixels}
+        if self._index.labels is None:
+            return {**batch, "caption": self._captions(pairs[kept])}
+        labels = self._index.labels[pairs[kept]]
+        return {**batch, "label": labels if self._numbers is None else self._numbers[labels]}
+
+    def load(self, indices: np.ndarray) -> None:
+        """See `Source.load`."""
+        pairs = self._pairs(checked_indices(indices, self.num_examples))
+        self._members.load(self._images_of(pairs).tolist())
+
+    def caption_at(self, indices: np.ndarray) -> list[str]:
+        """See `Source.caption_at`."""
+        if not self.captioned:
+            return super().caption_at(indices)
+        return self._captions(self._pairs(checked_indices(indices, self.num_examples))).tolist()
+
+    def _pairs(self, indices: np.ndarray) -> np.ndarray:
+        """The pair in the index that each example is, int64[N]."""
+        shard = np.searchsorted(self._starts, indices, side="right") - 1
+        return indices + self._shift[shard]
+
+    def _images_of(self, pairs: np.ndarray) -> np.ndarray:
+        return pairs if self._index.image_of is None else self._index.image_of[pairs]
+
+    def _captions(self, pairs: np.ndarray) -> np.ndarray:
+        captions = np.empty(len(pairs), object)
+        captions[:] = [self._index.caption(pair) for pair in pairs.tolist()]
+        return captions
+
+
+def _left_out(index: Index) -> LeftOut:
+    found = LeftOut()
+    for reason, count, names in index.summary.left_out:
+        for more, each in enumerate(names):
+            found.add(reason, each, 1 if more else count - len(names) + 1)
+    found.remarks += index.summary.remarks
+    return found

@@ -1,0 +1,156 @@
+import os
+import threading
+
+import filelock
+import numpy as np
+import pytest
+from shards_made import read_all, write_shard
+
+from classact.data import digests
+from classact.data.shards import building
+from classact.data.source import DataError
+from classact.data.specs import open_source
+from classact.data.tar_members import members_of
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tmp_path):
+    """Indexes are kept of the smallest shards too."""
+    monkeypatch.setattr(building, "SMALL_BYTES", 0)
+    monkeypatch.setenv("CLASSACT_DATA", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """How often each shard was indexed."""
+    found = []
+    add = building._add_shard
+    monkeypatch.setattr(
+        building, "_add_shard", lambda shard, *rest: (found.append(str(shard)), add(shard, *rest))
+    )
+    return found
+
+
+def pairs(tmp_path, name, values):
+    return write_shard(tmp_path / "data" / name, values, "txt", lambda v: f"caption {v}")
+
+
+def indexes(folder):
+    return (
+        sorted(path.name for path in folder.iterdir() if path.suffix == ".index") if folder.is_dir() else []
+    )
+
+
+@pytest.fixture
+def spec(tmp_path):
+    (tmp_path / "data").mkdir()
+    pairs(tmp_path, "a.tar", range(5))
+    pairs(tmp_path, "b.tar", range(5, 9))
+    return f"tar:{tmp_path}/data/*.tar"
+
+
+def contents(source):
+    batch = read_all(source)
+    return {name: batch[name].tolist() for name in ("id", "image", "caption")}
+
+
+def test_an_index_is_made_once_and_says_the_same(tmp_path, spec, built):
+    write_shard(tmp_path / "data" / "c.tar", [9], "json")
+    first = open_source(spec, "train")
+    assert len(built) == 3 and len(indexes(tmp_path / "data")) == 1
+    second = open_source(spec, "train")
+    assert len(built) == 3
+    assert contents(first) == contents(second)
+    assert first.digest == second.digest
+    assert list(first.left_out) == list(second.left_out) != []
+    assert second.left_out.remarks == first.left_out.remarks != []
+    # What is read in another way has an index of its own.
+    open_source(f"{spec}?captions=lines", "train")
+    assert len(built) == 6 and len(indexes(tmp_path / "data")) == 2
+
+
+def test_the_digest_is_that_of_places_and_captions(tmp_path, spec):
+    source = open_source(spec, "train")
+    members = [
+        member
+        for name in ("a", "b")
+        for member in members_of(tmp_path / "data" / f"{name}.tar")
+        if member.name.endswith(".png")
+    ]
+    captions = [f"caption {i}" for i in range(9)]
+    assert source.digest == digests.of_places(digests.places_of(members), captions)
+
+
+@pytest.mark.parametrize("change", ["size", "time", "fewer", "damaged index", "short index"])
+def test_an_index_of_what_was_there_once_is_made_anew(tmp_path, spec, built, change):
+    open_source(spec, "train")
+    path, index = tmp_path / "data" / "b.tar", tmp_path / "data" / indexes(tmp_path / "data")[0]
+    if change == "size":
+        pairs(tmp_path, "b.tar", range(20, 40))
+    elif change == "time":
+        status = path.stat()
+        pairs(tmp_path, "b.tar", range(20, 24))
+        os.utime(path, ns=(status.st_mtime_ns + 1000, status.st_mtime_ns + 1000))
+        assert path.stat().st_size == status.st_size
+    elif change == "fewer":
+        path.unlink()
+    elif change == "damaged index":
+        index.write_bytes(b"?" + index.read_bytes()[1:])
+    else:
+        os.truncate(index, index.stat().st_size - 1)
+    count = len(built)
+    source = open_source(spec, "train")
+    assert len(built) == count + (1 if change == "fewer" else 2)
+    last = {"size": 39, "time": 23, "fewer": 4}.get(change, 8)
+    assert source.caption_at(np.array([source.num_examples - 1])) == [f"caption {last}"]
+
+
+def test_where_the_folder_cannot_be_written_the_cache_is(tmp_path, spec, built, monkeypatch):
+    monkeypatch.setattr(building.os, "access", lambda path, mode: "data" not in str(path))
+    open_source(spec, "train")
+    open_source(spec, "eval")
+    assert len(built) == 2 and not indexes(tmp_path / "data")
+    assert len(indexes(tmp_path / "cache" / "indexes")) == 1
+
+
+def test_small_shards_leave_nothing_behind(tmp_path, spec, built, monkeypatch):
+    monkeypatch.setattr(building, "SMALL_BYTES", 64 << 20)
+    assert open_source(spec, "train").num_examples == 9
+    assert sorted(os.listdir(tmp_path / "data")) == ["a.tar", "b.tar"] and not (tmp_path / "cache").exists()
+
+
+def test_an_interrupted_index_leaves_nothing_that_counts(tmp_path, spec, monkeypatch):
+    monkeypatch.setattr(building.CaptionedImages, "finish", lambda found: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        open_source(spec, "train")
+    monkeypatch.undo()
+    assert not indexes(tmp_path / "data")
+    assert open_source(spec, "train").num_examples == 9
+
+
+def test_of_several_who_open_shards_one_makes_the_index(spec, built):
+    opened = []
+    threads = [threading.Thread(target=lambda: opened.append(open_source(spec, "train"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [source.num_examples for source in opened] == [9] * 4 and len(built) == 2
+
+
+def test_who_makes_an_index_for_ever_is_named(tmp_path, spec, monkeypatch):
+    open_source(spec, "train")
+    (index,) = indexes(tmp_path / "data")
+    (tmp_path / "data" / index).unlink()
+    monkeypatch.setattr(building, "LOCK_SECONDS", 0.01)
+    said = r"another process has been making the index .*remove .*\.lock"
+    with filelock.FileLock(tmp_path / "data" / f"{index}.lock"), pytest.raises(DataError, match=said):
+        open_source(spec, "train")
+
+
+def test_copies_are_found_by_their_bytes(tmp_path):
+    (tmp_path / "data").mkdir()
+    pairs(tmp_path, "a.tar", [7, 8, 7, 200])
+    path = pairs(tmp_path, "b.tar", [8, 9])
+    source = open_source(f"tar:{path.parent}/*.tar", "train")
+    assert source.same_images.tolist() == [0, 1, 0, 3, 1, 5]
