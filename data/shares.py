@@ -49,6 +49,10 @@ class Remainder:
         tail, holes = self._tail(epoch)
         return self.num_examples - tail + holes
 
+    def share(self, reader: int, num_readers: int, epoch: int) -> int:
+        """How many of these a reader of the next set reads."""
+        return len(range(reader, self.size(epoch), num_readers))
+
     def unread(self, permutation: np.ndarray, epoch: int) -> np.ndarray:
         """Leaves out of an epoch's permutation, int64[num_examples], what has been read.
 

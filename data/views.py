@@ -100,7 +100,50 @@ def begin_epoch(source: Source, epoch: int) -> None:
         source = source.source
 
 
-class Subset(SourceView):
+class _Part(SourceView):
+    """Some examples of a source, by rising or any other index; their ids stay those of the full data set."""
+
+    def _within(self, indices: np.ndarray) -> np.ndarray:
+        """The indices in the source of indices in the part; IndexError if one is out of range."""
+        raise NotImplementedError
+
+    def _taken(self, every: Optional[np.ndarray]) -> Optional[np.ndarray]:
+        """Of something that is known of each example of the source, that of the part's."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def image_of(self) -> Optional[np.ndarray]:
+        """See `Source`."""
+        return self._taken(self.source.image_of)
+
+    @functools.cached_property
+    def label_of(self) -> Optional[np.ndarray]:
+        """See `Source`."""
+        return self._taken(self.source.label_of)
+
+    @property
+    def same_images(self) -> Optional[np.ndarray]:
+        """See `Source.same_images`."""
+        return self._taken(self.source.same_images)
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """See `Source.batch`; the indices count within the part."""
+        return self.source.batch(self._within(indices))
+
+    def load(self, indices: np.ndarray) -> None:
+        """See `Source.load`."""
+        self.source.load(self._within(indices))
+
+    def ids(self, indices: np.ndarray) -> np.ndarray:
+        """See `Source.ids`."""
+        return self.source.ids(self._within(indices))
+
+    def caption_at(self, indices: np.ndarray) -> list[str]:
+        """See `Source.caption_at`."""
+        return self.source.caption_at(self._within(indices))
+
+
+class Subset(_Part):
     """Some examples of a source; their ids stay those of the full data set.
 
     Args:
@@ -118,51 +161,48 @@ class Subset(SourceView):
         if not len(self._indices):
             raise DataError(f"{source.name}: a subset without examples")
         self.num_examples = len(self._indices)
-        self.in_shards = _shards_of(source.in_shards, self._indices)
-
-    @functools.cached_property
-    def image_of(self) -> Optional[np.ndarray]:
-        """See `Source`."""
-        of = self.source.image_of
-        return None if of is None else of[self._indices]
-
-    @functools.cached_property
-    def label_of(self) -> Optional[np.ndarray]:
-        """See `Source`."""
-        of = self.source.label_of
-        return None if of is None else of[self._indices]
-
-    @property
-    def same_images(self) -> Optional[np.ndarray]:
-        """See `Source.same_images`."""
-        same = self.source.same_images
-        return None if same is None else same[self._indices]
-
-    def batch(self, indices: np.ndarray) -> Batch:
-        """See `Source.batch`; the indices count within the subset."""
-        return self.source.batch(self._within(indices))
-
-    def load(self, indices: np.ndarray) -> None:
-        """See `Source.load`."""
-        self.source.load(self._within(indices))
-
-    def ids(self, indices: np.ndarray) -> np.ndarray:
-        """See `Source.ids`."""
-        return self.source.ids(self._within(indices))
-
-    def caption_at(self, indices: np.ndarray) -> list[str]:
-        """See `Source.caption_at`."""
-        return self.source.caption_at(self._within(indices))
+        rising = not np.any(self._indices[1:] <= self._indices[:-1])
+        if source.in_shards is not None:
+            starts = np.searchsorted(self._indices, source.in_shards.starts)
+            # Examples in another order are in no shards that follow each other.
+            self.in_shards = InShards(starts, source.in_shards.buffer) if rising else None
 
     def _within(self, indices: np.ndarray) -> np.ndarray:
         return self._indices[checked_indices(indices, self.num_examples)]
 
+    def _taken(self, every: Optional[np.ndarray]) -> Optional[np.ndarray]:
+        return None if every is None else every[self._indices]
 
-def _shards_of(shards: Optional[InShards], indices: np.ndarray) -> Optional[InShards]:
-    """Where shards begin in a part of a source; None if the part is in another order."""
-    if shards is None or np.any(np.diff(indices) <= 0):
-        return None
-    return InShards(np.searchsorted(indices, shards.starts), shards.buffer)
+
+class Without(_Part):
+    """All examples of a source but some; holds 8 bytes for each of those that are left out.
+
+    Args:
+        source: the full data set.
+        out: int64[M], rising, which of its examples are left out.
+
+    Raises:
+        DataError: if there are no others.
+    """
+
+    def __init__(self, source: Source, out: np.ndarray) -> None:
+        super().__init__(source)
+        self._out = checked_indices(out, source.num_examples)
+        self.num_examples = source.num_examples - len(self._out)
+        if not self.num_examples:
+            raise DataError(f"{source.name}: a subset without examples")
+        # How many are left before each of them.
+        self._before = self._out - np.arange(len(self._out))
+        if source.in_shards is not None:
+            starts = source.in_shards.starts
+            self.in_shards = InShards(starts - np.searchsorted(self._out, starts), source.in_shards.buffer)
+
+    def _within(self, indices: np.ndarray) -> np.ndarray:
+        indices = checked_indices(indices, self.num_examples)
+        return indices + np.searchsorted(self._before, indices, side="right")
+
+    def _taken(self, every: Optional[np.ndarray]) -> Optional[np.ndarray]:
+        return None if every is None else np.delete(every, self._out)
 
 
 def held_out_split(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:

@@ -15,8 +15,7 @@ import jax
 import numpy as np
 
 from classact import environments
-from classact.data import stream
-from classact.data.decoding import pool
+from classact.data import shard_stream
 from classact.experiments.config import DataSetConfig, ExperimentConfig
 from classact.launch.assembly.parts import learning, networks, shapes, sources
 from classact.nodes import batches as batches_lib
@@ -94,7 +93,7 @@ def reads(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], second
         # What is planned is counted in processors.
         pool.use_threads(1)
         size = min(own.inference.request_size, opened.num_examples)
-        examples = stream.IIDStream(opened, size, config.seed)
+        examples = shard_stream.make_stream(opened, size, config.seed)
         found.append(size * _per_second(examples.__next__, seconds / len(config.data_sets)))
     return min(found)
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from classact.data import stream
+from classact.data import shard_stream
 from classact.launch.assembly import rpc
 from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.parts import identity, kept, sources
@@ -20,7 +20,7 @@ from classact.selection import policies
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """What one run loop reads of its data set; see `data.stream.IIDStream`.
+    """What one run loop reads of its data set; see `data.resumable.Stream`.
 
     Attributes:
         name: of its metrics, after "run_loop-".
@@ -94,7 +94,7 @@ def make_run_loop(
         score = run_loop.scored_here(scoring.make_file_scorer(policies.get(own.policy)))
     cursors_found = json.loads(progress.get_cursors(data_set)) if progress is not None else None
     try:
-        examples = stream.IIDStream(
+        examples = shard_stream.make_stream(
             source, own.inference.request_size, reader.seed, reader.reader, reader.num_readers, cursors_found
         )
     except ValueError as error:

@@ -4,18 +4,18 @@ import numpy as np
 
 from classact.data import eval_split
 from classact.data.source import Source
-from classact.data.views import SourceView, Subset
+from classact.data.views import SourceView, Subset, Without
 from classact.experiments.config import ExperimentConfig
 from classact.launch.assembly.parts.first_lines import counted
 
 _NONE = np.empty(0, np.int64)
 
 
-class _TrainPart(Subset):
+class _TrainPart(Without):
     """What is left to train on."""
 
     def __init__(self, source: Source, held: np.ndarray) -> None:
-        super().__init__(source, np.setdiff1d(np.arange(source.num_examples), held, assume_unique=True))
+        super().__init__(source, held)
         self.held = held
 
 

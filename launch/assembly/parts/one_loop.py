@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import numpy as np
 
-from classact.data.stream import IIDStream
+from classact.data.shard_stream import make_stream
 from classact.experiments.config import DataSetConfig, ExperimentConfig
 from classact.launch.assembly.parts import kept, learning, networks, ordered, references, sources
 from classact.launch.assembly.parts.shapes import DataShape
@@ -79,4 +79,4 @@ def _stream(
         return ordered.open_stream(config, name, own, shape)
     source = sources.open_train_source(config, own, shape.held_out, known=shape.classes)
     # The reference of Algorithm 2 learns from the whole of what is scored.
-    return IIDStream(source, own.super_batch_size, config.seed)
+    return make_stream(source, own.super_batch_size, config.seed)

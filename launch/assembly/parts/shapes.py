@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from classact.data import classes, source, stream
+from classact.data import classes, shard_stream, source
 from classact.data import fingerprint as fingerprint_lib
 from classact.experiments.config import ExperimentConfig
 from classact.launch.assembly.parts import held_out, sources
@@ -64,7 +64,7 @@ class DataShape:
 
 def data_shape(config: ExperimentConfig, data: source.Source) -> DataShape:
     """Reads one example to learn the shape."""
-    example = next(stream.IIDStream(data, batch_size=1, seed=0))
+    example = next(shard_stream.make_stream(data, batch_size=1, seed=0))
     vocab_size = end_id = 0
     if config.task == "contrastive":
         tokenizer = sources.make_tokenizer(config)
