@@ -10,13 +10,11 @@ from classact.data import seeds
 from classact.data.damage import most_damaged_of_share
 from classact.data.shares import Place
 from classact.data.source import Batch, DataError, Source
-from classact.data.views import SourceView
 
 # What cursors of some streams have, and of others have not.
 _SETTINGS = ("order", "buffer")
 # A stream of which so many whole shares in a row are left out is of no use.
 _MAX_FRUITLESS_EPOCHS = 100
-_PIECE = 1 << 20
 
 
 class Unread(Protocol):
@@ -116,7 +114,7 @@ class Stream[Left: Unread](Iterator[Batch], abc.ABC):
         self._epoch, self._position, self._skipped = own["epoch"], own["position"], own["skipped"]
         self._order = self._begin(self._epoch, self._position)
         self._most_skipped = most_damaged_of_share(
-            self._whole_share, source.num_examples, _most_of_an_image(source)
+            self._whole_share, source.num_examples, source.most_of_an_image
         )
         self._skipped_in_a_row = 0
 
@@ -273,20 +271,6 @@ def newest_cursors(cursors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
     found.sort(key=lambda cursor: (cursor["epoch"], cursor["position"]))
     furthest = {cursor["reader"]: cursor for cursor in found}
     return [furthest[reader] for reader in sorted(furthest)]
-
-
-def _most_of_an_image(source: Source) -> int:
-    """How many examples show the same image, at most; of a part of a source, as in the whole."""
-    while isinstance(source, SourceView):
-        source = source.source
-    image_of = source.image_of
-    if image_of is None:
-        return 1
-    # In pieces: it may be in a file, larger than the memory.
-    pieces = (image_of[start : start + _PIECE + 1] for start in range(0, len(image_of), _PIECE))
-    if all(bool(np.all(piece[1:] > piece[:-1])) for piece in pieces):
-        return 1
-    return int(np.unique(image_of, return_counts=True)[1].max())
 
 
 def _check_together(cursors: Sequence[Mapping[str, Any]]) -> None:

@@ -132,6 +132,13 @@ class Source(abc.ABC):
         return None
 
     @functools.cached_property
+    def most_of_an_image(self) -> int:
+        """How many examples show the same image, at most; a part of a source may say what the whole has."""
+        if self.image_of is None:
+            return 1
+        return int(np.unique(self.image_of, return_counts=True)[1].max())
+
+    @functools.cached_property
     def left_out(self) -> LeftOut:
         """What was found when it was opened and is not shown; a view has that of its source."""
         return LeftOut()

@@ -54,6 +54,11 @@ class SourceView(Source):
         return self.source.same_images
 
     @property
+    def most_of_an_image(self) -> int:
+        """See `Source.most_of_an_image`."""
+        return self.source.most_of_an_image
+
+    @property
     def left_out(self) -> LeftOut:
         """See `Source.left_out`; of the source behind it."""
         return self.source.left_out

@@ -14,6 +14,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, BinaryIO, Optional
 
@@ -23,8 +24,6 @@ from classact.data.tar_members import TarMember
 
 _MAGIC = b"classact shard index 1\n"
 _PAGE = 4096
-# After so many images or captions were looked up, the pages that show them are given back.
-_LOOKED_UP = 1 << 14
 # Of each image: where its bytes begin in its shard, how many they are, and where its name ends.
 IMAGE = np.dtype([("offset", "<i8"), ("size", "<i8"), ("name_end", "<i8")])
 
@@ -145,7 +144,10 @@ class IndexWriter:
 
 
 class Index:
-    """An index that was written; holds its header, and maps the rest. Any number of threads may read it.
+    """An index that was written; holds its header. Any number of threads may read it.
+
+    What is asked of all examples is mapped from the file. Single places are read from it: a page that
+    is mapped for a few bytes, with those around it, would stay, and all of them in the end.
 
     Attributes:
         summary: what it says of all shards together.
@@ -170,15 +172,15 @@ class Index:
         if len(self._map) != end:
             raise ValueError(f"{len(self._map)} bytes, expected {end}")
         self.summary = Summary(**header)
-        # Places are looked up anywhere: reading ahead would only fill the memory.
-        self._map.madvise(mmap.MADV_RANDOM)
+        # The map has a descriptor of its own; this one ends with the index.
+        self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)
+        self._images_at, self._names_at = places["images"][0], places["names"][0]
         self._images = self._array(places["images"], IMAGE)
-        self._names = places["names"][0]
         self.image_of = self._array(places["image_of"], "<i8") if "image_of" in places else None
         self.labels = self._array(places["labels"], "<i4") if "labels" in places else None
-        self._text_ends = self._array(places["text_ends"], "<i8") if "text_ends" in places else None
-        self._texts = places["texts"][0] if "texts" in places else 0
-        self._looked_up = 0
+        self._text_ends_at = places["text_ends"][0] if "text_ends" in places else 0
+        self._texts_at = places["texts"][0] if "texts" in places else 0
 
     @property
     def num_images(self) -> int:
@@ -187,10 +189,11 @@ class Index:
 
     def place(self, image: int) -> tuple[int, int, str]:
         """(offset in its shard, size in bytes, name) of an image."""
-        self._count()
-        offset, size, end = self._images[image].tolist()
-        start = self._images[image - 1]["name_end"] if image else 0
-        name = self._map[self._names + int(start) : self._names + end]
+        before = IMAGE.itemsize if image else 0
+        found = self._read(self._images_at + image * IMAGE.itemsize - before, before + IMAGE.itemsize)
+        *start, (offset, size, end) = np.frombuffer(found, IMAGE).tolist()
+        first = start[0][2] if start else 0
+        name = self._read(self._names_at + first, end - first)
         return offset, size, name.decode(errors="surrogateescape")
 
     def sizes(self) -> np.ndarray:
@@ -199,22 +202,17 @@ class Index:
 
     def caption(self, pair: int) -> str:
         """The caption of an example."""
-        assert self._text_ends is not None
-        self._count()
-        start = int(self._text_ends[pair - 1]) if pair else 0
-        found = self._map[self._texts + start : self._texts + int(self._text_ends[pair])]
-        return found.decode(errors="surrogatepass")
+        before = 8 if pair else 0
+        ends = np.frombuffer(self._read(self._text_ends_at + pair * 8 - before, before + 8), "<i8").tolist()
+        first = ends[0] if pair else 0
+        return self._read(self._texts_at + first, ends[-1] - first).decode(errors="surrogatepass")
+
+    def _read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._file, size, offset)
 
     def _array(self, place: tuple[int, int], kind: Any) -> np.ndarray:
         count = place[1] // np.dtype(kind).itemsize
         return np.frombuffer(self._map, kind, count, place[0])
-
-    def _count(self) -> None:
-        """Gives pages back now and then: the disk's cache keeps them, and this process does not."""
-        self._looked_up += 1
-        if self._looked_up >= _LOOKED_UP:
-            self._looked_up = 0
-            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def name_bytes(member: TarMember) -> bytes:

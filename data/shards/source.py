@@ -142,6 +142,7 @@ class ShardSource(Source):
         self.name = name
         self._index = index
         self._are_local = all(shard.is_local for shard in shards)
+        self._one_each = index.image_of is None or len(index.image_of) == index.num_images
         self._repeated = any(factor > 1 for factor in factors)
         self._factors = factors
         self.left_out = _left_out(index)
@@ -226,6 +227,11 @@ class ShardSource(Source):
         return labels if self._numbers is None else self._numbers[labels]
 
     @functools.cached_property
+    def most_of_an_image(self) -> int:
+        """See `Source.most_of_an_image`; where each image has one example, without reading all of them."""
+        return 1 if self._one_each and not self._repeated else super().most_of_an_image
+
+    @functools.cached_property
     def digest(self) -> str:
         """See `Source.digest`; of names, sizes, captions or labels, and a few pieces."""
         own = self._index.summary.digest
@@ -303,7 +309,7 @@ class ShardSource(Source):
         return indices + self._shift[shard]
 
     def _images_of(self, pairs: np.ndarray) -> np.ndarray:
-        return pairs if self._index.image_of is None else self._index.image_of[pairs]
+        return pairs if self._one_each or self._index.image_of is None else self._index.image_of[pairs]
 
     def _captions(self, pairs: np.ndarray) -> np.ndarray:
         captions = np.empty(len(pairs), object)
