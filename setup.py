@@ -67,6 +67,9 @@ _ARRAY_RECORD = ["array-record>=0.8; sys_platform != 'win32'"]
 # Rasterises SVG, for `classact data icons` alone.
 _ICONS = ["resvg-py>=0.2,<0.6"]
 
+# Shards behind URLs. What opens hf:// comes with tokenizers.
+_REMOTE = ["fsspec[http]>=2025.3", "s3fs>=2025.3", "tenacity>=9"]
+
 setuptools.setup(
     name="classact",
     version="0.1.0",
@@ -93,6 +96,7 @@ setuptools.setup(
         "hf": _HF,
         "grain": _GRAIN,
         "arrayrecord": _ARRAY_RECORD,
+        "remote": [*_REMOTE, "gcsfs>=2025.3"],
         # With its dashboard, which also takes jobs.
         "ray": ["ray[default]>=2.50,<3"],
         "dev": [
@@ -100,6 +104,11 @@ setuptools.setup(
             *_HF,
             *_GRAIN,
             *_ARRAY_RECORD,
+            *_REMOTE,
+            # An S3 server of tests.
+            "flask>=3",
+            "flask-cors>=5",
+            "moto[s3]>=5.1",
             "hypothesis",
             "import-linter",
             "mypy",

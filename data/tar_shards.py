@@ -13,10 +13,10 @@ from classact.data.registry import register_source
 from classact.data.shards.building import Reading, open_index
 from classact.data.shards.labels import read_class_names
 from classact.data.shards.patterns import is_url, shard_lists
+from classact.data.shards.remote import DEFAULT_CACHE_GB, Fetches, RemoteShard, shard_cache
 from classact.data.shards.source import ShardSource
-from classact.data.shards.storage import LocalShard, Shard
+from classact.data.shards.storage import LocalShard, Shard, members_in, opened
 from classact.data.source import DataError, Source
-from classact.data.tar_members import members_of
 from classact.data.walk import ending
 
 ORDERS = ("iid", "shards")
@@ -38,6 +38,7 @@ def open_tar(
     factors: Optional[str] = None,
     order: Optional[str] = None,
     buffer: Optional[str] = None,
+    cache_gb: Optional[str] = None,
 ) -> Source:
     """`tar:PATTERN`, or `tar:PATTERN::PATTERN…`: all of it for both splits.
 
@@ -55,6 +56,7 @@ def open_tar(
     - `order=shards`: read shard by shard, mixed through a buffer of `buffer` examples
       (`shard_stream`); `order=iid`: at random. Files of a disk are read at random, and URLs shard
       by shard, if it is not given.
+    - `cache_gb=10`: of URLs, which are fetched whole, how much is kept on this machine.
 
     Opening reads an index, `building.open_index`, and makes it if there is none.
 
@@ -67,7 +69,7 @@ def open_tar(
     name = f"tar:{argument}"
     lists = shard_lists(argument, factors)
     paths = list(itertools.chain.from_iterable(each.paths for each in lists))
-    shards: list[Shard] = [_shard(path) for path in paths]
+    shards = _shards(paths, cache_gb)
     if order is not None and order not in ORDERS:
         raise DataError(f"data source 'tar': order={order}, expected iid or shards")
     in_sequence = order == "shards" or (order is None and not all(shard.is_local for shard in shards))
@@ -91,10 +93,12 @@ def open_tar(
     )
 
 
-def _shard(path: str) -> Shard:
-    if is_url(path):
-        raise DataError(f"{path}: URLs are not read")
-    return LocalShard(path)
+def _shards(paths: Sequence[str], cache_gb: Optional[str]) -> list[Shard]:
+    if cache_gb is not None and not any(map(is_url, paths)):
+        raise DataError(f"data source 'tar': cache_gb={cache_gb} is for URLs, and these are files")
+    limit = DEFAULT_CACHE_GB if cache_gb is None else positive_option("tar", "cache_gb", cache_gb)
+    cache, counts = shard_cache(limit), Fetches()
+    return [RemoteShard(path, cache, counts) if is_url(path) else LocalShard(path) for path in paths]
 
 
 def _reading(lines: bool, caption: Optional[str], label: Optional[str], shards: Sequence[Shard]) -> Reading:
@@ -117,7 +121,8 @@ def _reading(lines: bool, caption: Optional[str], label: Optional[str], shards: 
 
 def _has_text(shard: Shard, suffix: str) -> bool:
     """Whether a shard has a member of an ending."""
-    return any(ending(member.name) == suffix for member in members_of(pathlib.Path(shard.local())))
+    with opened(shard) as file:
+        return any(ending(member.name) == suffix for member in members_in(shard, file))
 
 
 def _beside(file: str, first: str) -> pathlib.Path:

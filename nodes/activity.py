@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from classact.data import announced
+
 # In whose frames JAX hands a program to XLA, and reads its cache of compiled ones.
 _COMPILER = "jax/_src/compiler.py"
 # A part that has not got on for so long says where in its code it is.
@@ -107,6 +109,10 @@ def waiting(what: str) -> contextlib.AbstractContextManager[None]:
         what: in words that follow "waiting for".
     """
     return _announced(f"waiting for {what}")
+
+
+# Data are below nodes, and fetch what is far away.
+announced.heard_by(waiting)
 
 
 @contextlib.contextmanager

@@ -6,10 +6,12 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from concurrent import futures
+from typing import Any, BinaryIO
 
 import filelock
 import numpy as np
@@ -28,9 +30,9 @@ from classact.data.shards.index_file import (
     write_index,
 )
 from classact.data.shards.labels import LabelledImages
-from classact.data.shards.storage import Shard
+from classact.data.shards.storage import Shard, members_in, opened
 from classact.data.source import DataError
-from classact.data.tar_members import TarMember, members_of
+from classact.data.tar_members import TarMember
 from classact.data.walk import reason_of_ending
 
 # Shards of fewer bytes are read in well under a second: their index is not kept.
@@ -40,6 +42,8 @@ LOCK_SECONDS = 6 * 3600.0
 # What is read of shards in another way, or kept in another form, has another key.
 _VERSION = 1
 _SAY_SECONDS = 30.0
+# Of a server, for the state of shards.
+_ASKED_AT_ONCE = 32
 
 _log = logging.getLogger(__name__)
 
@@ -71,8 +75,10 @@ def open_index(shards: Sequence[Shard], reading: Reading, name: str) -> Index:
 
     A new one is written beside the first shard, hidden, or where that cannot be, into
     `index_cache()`. It counts as long as each shard has the size and the time of change that it had.
-    Of shards of less than `SMALL_BYTES` together none is kept. While it is made, which takes some
-    20 µs of CPU a pair, others who open the same shards wait for it, up to `LOCK_SECONDS`.
+    Of URLs, one that was made where the shards were written, and copied with them, is taken; it
+    counts if names and sizes are the same. Of files of less than `SMALL_BYTES` together none is
+    kept. While one is made, which takes some 20 µs of CPU a pair, others who open the same shards
+    wait for it, up to `LOCK_SECONDS`.
 
     Args:
         shards: in order; each is there.
@@ -83,19 +89,15 @@ def open_index(shards: Sequence[Shard], reading: Reading, name: str) -> Index:
         DataError: if a shard is missing, cut off, compressed or no tar file; if there is no example
             in them, or what is read of them is damaged; or after `LOCK_SECONDS`.
     """
-    folder = pathlib.Path(os.path.dirname(shards[0].path) or ".")
-    listed = [
-        [os.path.relpath(shard.path, folder), *shard.stamp()]
-        if shard.is_local
-        else [shard.path, *shard.stamp()]
-        for shard in shards
-    ]
+    folder = os.path.dirname(shards[0].path) or "."
+    listed = _listed(shards, folder)
     key = _key([entry[0] for entry in listed], reading)
-    if sum(entry[1] for entry in listed) < SMALL_BYTES and shards[0].is_local:
+    local = all(shard.is_local for shard in shards)
+    if sum(entry[1] for entry in listed) < SMALL_BYTES and local:
         with tempfile.TemporaryDirectory() as made:
             return _build(shards, listed, reading, name, key, pathlib.Path(made) / "index")
     file = f".classact-{key}.index"
-    beside = [folder / file] if shards[0].is_local else []
+    beside = [pathlib.Path(folder) / file] if local else []
     for path in (*beside, index_cache() / file):
         index = read_index(path, key, listed)
         if index is not None:
@@ -105,7 +107,33 @@ def open_index(shards: Sequence[Shard], reading: Reading, name: str) -> Index:
     with _locked(path, name):
         # Another process may have made it meanwhile.
         index = read_index(path, key, listed)
+        if index is None and not local and _fetched(shards[0].sibling(path.name), path):
+            index = read_index(path, key, listed)
         return _build(shards, listed, reading, name, key, path) if index is None else index
+
+
+def _fetched(published: Shard, path: pathlib.Path) -> bool:
+    """Fetches the index that lies beside shards far away; whether there is one."""
+    try:
+        published.stamp()
+    except DataError as error:
+        _log.info("no index is beside the shards: %s", error)
+        return False
+    with opened(published) as file, tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)
+    os.replace(copy.name, path)
+    return True
+
+
+def _listed(shards: Sequence[Shard], folder: str) -> list[list[Any]]:
+    """What an index says of each shard: its name from a folder on, and its stamp."""
+    names = [os.path.relpath(shard.path, folder) for shard in shards]
+    if all(shard.is_local for shard in shards):
+        stamps = [shard.stamp() for shard in shards]
+    else:
+        with futures.ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+            stamps = list(pool.map(lambda shard: shard.stamp(), shards))
+    return [[name, *stamp] for name, stamp in zip(names, stamps, strict=True)]
 
 
 def index_cache() -> pathlib.Path:
@@ -147,10 +175,10 @@ def _build(
     fetched: dict[str, str] = {}
     try:
         for number, shard in enumerate(shards):
-            local = pathlib.Path(shard.local())
-            if not shard.is_local:
-                fetched[str(local)] = str(shard)
-            _add_shard(shard, local, reading, found, summary, writer, digest)
+            with opened(shard) as file:
+                if not shard.is_local:
+                    fetched[file.name] = str(shard)
+                _add_shard(shard, file, reading, found, summary, writer, digest)
             if time.monotonic() > said + _SAY_SECONDS:
                 said = time.monotonic()
                 _log.warning(
@@ -170,7 +198,7 @@ def _build(
 
 def _add_shard(
     shard: Shard,
-    local: pathlib.Path,
+    file: BinaryIO,
     reading: Reading,
     found: Found,
     summary: Summary,
@@ -178,17 +206,16 @@ def _add_shard(
     digest: digests.PlacesDigest,
 ) -> None:
     """Reads a shard's headers and texts, in the order of its images."""
-    members = members_of(local, found.left_out)
+    members = members_in(shard, file, found.left_out)
     names = [member.name for member in members]
     pairs, beside = pair_up(
         names, str(shard), found.left_out, members.__getitem__, reading.suffix, reading.text
     )
     found.beside += beside
-    with local.open("rb") as file:
-        for image, text in pairs:
-            member = members[text]
-            file.seek(member.offset)
-            found.add(members[image], member, file.read(member.size))
+    for image, text in pairs:
+        member = members[text]
+        file.seek(member.offset)
+        found.add(members[image], member, file.read(member.size))
     images, texts = found.take()
     writer.add_images(images)
     for taken in images:
@@ -215,7 +242,8 @@ def _finish(
     for image in digests.sampled(len(images)):
         shard = shards[int(np.searchsorted(summary.image_starts, image, side="right")) - 1]
         offset, size = int(images["offset"][image]), int(images["size"][image])
-        digest.add_piece(digests.piece_of(digests.Place(shard.local(), offset, size)))
+        with opened(shard) as file:
+            digest.add_piece(digests.piece_of(digests.Place(file.name, offset, size)))
     counts = np.unique(images["size"][images["size"] > 0], return_counts=True)[1]
     summary.alike = int(counts[counts > 1].sum())
     if isinstance(found, LabelledImages):

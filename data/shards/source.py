@@ -30,7 +30,7 @@ class ShardMember:
         del mode
         content = self._content
         if content is None:
-            with open(self._shard.local(), "rb") as file:
+            with self._shard.open() as file:
                 file.seek(self._offset)
                 content = file.read(self._size)
             if len(content) != self._size:
@@ -48,6 +48,8 @@ class Members(Sequence[ShardMember]):
         self._index = index
         self._shards = shards
         self._starts = np.array(index.summary.image_starts)
+        # The shard that was loaded from last: what is open stays where it was fetched to.
+        self._open: Optional[tuple[int, BinaryIO]] = None
         # By image its bytes, and how often they will be asked for.
         self._held: dict[int, tuple[bytes, int]] = {}
 
@@ -80,11 +82,20 @@ class Members(Sequence[ShardMember]):
         for number, own in itertools.groupby(
             zip(numbers.tolist(), images, strict=True), lambda each: each[0]
         ):
-            with open(self._shards[number].local(), "rb") as file:
-                for _, image in own:
-                    content, count = self._held.get(image) or (self._read(file, image), 0)
-                    if content is not None:
-                        self._held[image] = content, count + 1
+            file = self._file(number)
+            for _, image in own:
+                content, count = self._held.get(image) or (self._read(file, image), 0)
+                if content is not None:
+                    self._held[image] = content, count + 1
+
+    def _file(self, number: int) -> BinaryIO:
+        """A shard, open until another one is."""
+        if self._open is None or self._open[0] != number:
+            if self._open is not None:
+                self._open[1].close()
+                self._open = None
+            self._open = number, self._shards[number].open()
+        return self._open[1]
 
     def _read(self, file: BinaryIO, image: int) -> Optional[bytes]:
         """An image's bytes; None if they are not all there."""
@@ -260,7 +271,7 @@ class ShardSource(Source):
         places = []
         for image in candidates.tolist():
             offset, size, _ = self._index.place(image)
-            places.append(digests.Place(self._members.shard_of(image).local(), offset, size))
+            places.append(digests.Place(self._members.shard_of(image).path, offset, size))
         found = duplicates.equal_files(places)
         if found is None:
             return None

@@ -1,10 +1,13 @@
 """A shard as it lies on a disk: its name, its state, its bytes."""
 
 import os
-from typing import Any, Protocol
+import pathlib
+from typing import Any, BinaryIO, Optional, Protocol
 
+from classact.data.left_out import LeftOut
 from classact.data.shown import shown
 from classact.data.source import DataError
+from classact.data.tar_members import TarMember, members_of
 
 
 class Shard(Protocol):
@@ -16,7 +19,10 @@ class Shard(Protocol):
     """
 
     path: str
-    is_local: bool
+
+    @property
+    def is_local(self) -> bool:
+        """See the class."""
 
     def stamp(self) -> list[Any]:
         """What changes when the file does, as JSON has it: its size first. May ask a server.
@@ -25,13 +31,16 @@ class Shard(Protocol):
             DataError: if it is not there.
         """
 
-    def local(self) -> str:
-        """The path of a file with its bytes; it may have to be fetched, which blocks.
+    def open(self) -> BinaryIO:
+        """Its bytes: a file of a disk, with its path as `name`. It may have to be fetched, which blocks.
 
         Raises:
-            DataError: if it is not there.
-            OSError: if it cannot be fetched now.
+            DataError: if it cannot be fetched.
+            OSError: if it cannot be read.
         """
+
+    def sibling(self, name: str) -> "Shard":
+        """Another file beside it."""
 
 
 class LocalShard:
@@ -50,9 +59,29 @@ class LocalShard:
             raise DataError(f"{self}: cannot be read ({error.strerror})") from error
         return [status.st_size, status.st_mtime_ns]
 
-    def local(self) -> str:
-        """See `Shard.local`."""
-        return self.path
+    def open(self) -> BinaryIO:
+        """See `Shard.open`."""
+        return open(self.path, "rb")
+
+    def sibling(self, name: str) -> "LocalShard":
+        """See `Shard.sibling`."""
+        return LocalShard(os.path.join(os.path.dirname(self.path), name))
 
     def __str__(self) -> str:
         return shown(self.path)
+
+
+def members_in(shard: Shard, file: BinaryIO, left_out: Optional[LeftOut] = None) -> list[TarMember]:
+    """The files in a shard that is open, as `members_of` finds them; errors name the shard."""
+    try:
+        return members_of(pathlib.Path(file.name), left_out)
+    except DataError as error:
+        raise DataError(str(error).replace(file.name, str(shard))) from error
+
+
+def opened(shard: Shard) -> BinaryIO:
+    """As `Shard.open`, where a shard that cannot be read ends all: DataError names it."""
+    try:
+        return shard.open()
+    except OSError as error:
+        raise DataError(f"{shard}: cannot be read ({error.strerror or error})") from error
