@@ -49,6 +49,10 @@ class Epoch:
         shard = np.searchsorted(self._ends, places, side="right")
         return self._firsts[shard] + places - self._begins[shard]
 
+    def shard_end(self, place: int) -> int:
+        """The place in the sequence behind the shard that a place is in."""
+        return int(self._ends[np.searchsorted(self._ends, place, side="right")])
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Piece:
@@ -88,6 +92,11 @@ class Piece:
         ends = np.cumsum(sizes)
         number = np.searchsorted(ends, own, side="right")
         return self.ranges[number, 0] + own - (ends - sizes)[number]
+
+    def next_from(self, place: int) -> int:
+        """The first of its own places that is at or behind a place of the sequence; its length if none is."""
+        sizes = np.clip(place - self.ranges[:, 0], 0, self.ranges[:, 1] - self.ranges[:, 0])
+        return int(sizes.sum())
 
     def rest(self, count: int) -> Ranges:
         """What is left of it when `count` have left."""

@@ -81,6 +81,8 @@ class _InSequence:
         # Of the places around where it begins, those that have not left; from then on, none has.
         self._unread, self._behind = piece.unread(position)
         self._loaded = int(self._unread[0]) if len(self._unread) else self._behind
+        # Where in the sequence the shard ends that is being loaded.
+        self._shard_end = 0
 
     def __len__(self) -> int:
         return len(self._piece)
@@ -104,6 +106,12 @@ class _InSequence:
             places = places[np.isin(places, self._unread) | (places >= self._behind)]
         self._loaded = until
         self._source.load(self._indices(places))
+        last = int(self._piece.places(np.array([until - 1]))[0])
+        if last >= self._shard_end:
+            self._shard_end = self._epoch.shard_end(last)
+            following = self._piece.next_from(self._shard_end)
+            if following < len(self):
+                self._source.expect(int(self._indices(np.array([following]))[0]))
 
     def _indices(self, own: np.ndarray) -> np.ndarray:
         return self._epoch.indices(self._piece.places(own))

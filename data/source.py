@@ -187,6 +187,12 @@ class Source(abc.ABC):
             IndexError: if an index is out of range.
         """
 
+    def expect(self, index: int) -> None:  # noqa: B027
+        """Hears that an example will be loaded, after some thousands of others; must not block.
+
+        What is far away may be fetched meanwhile.
+        """
+
     def ids(self, indices: np.ndarray) -> np.ndarray:
         """The `id` int64[N] that `batch` gives these examples, without reading them.
 

@@ -14,7 +14,7 @@ from classact.data.source import Batch, DataError, InShards, Source, checked_ind
 class SourceView(Source):
     """A source that shows another one differently; everything is passed through.
 
-    A view with other indices replaces `batch`, `load`, `ids`, `caption_at`, `image_of`, `label_of`,
+    A view with other indices replaces `batch`, `load`, `expect`, `ids`, `caption_at`, `image_of`, `label_of`,
     `same_images` and `in_shards`.
 
     Args:
@@ -70,6 +70,10 @@ class SourceView(Source):
     def load(self, indices: np.ndarray) -> None:
         """See `Source.load`."""
         self.source.load(indices)
+
+    def expect(self, index: int) -> None:
+        """See `Source.expect`."""
+        self.source.expect(index)
 
     def ids(self, indices: np.ndarray) -> np.ndarray:
         """See `Source.ids`."""
@@ -138,6 +142,10 @@ class _Part(SourceView):
     def load(self, indices: np.ndarray) -> None:
         """See `Source.load`."""
         self.source.load(self._within(indices))
+
+    def expect(self, index: int) -> None:
+        """See `Source.expect`."""
+        self.source.expect(int(self._within(np.array([index]))[0]))
 
     def ids(self, indices: np.ndarray) -> np.ndarray:
         """See `Source.ids`."""

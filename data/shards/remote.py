@@ -93,6 +93,16 @@ class RemoteShard:
         with announced.waiting(f"{self} to be fetched"):
             return self._cache.open(key, size, str(self), self._fetch)
 
+    def expect(self) -> None:
+        """See `storage.Shard.expect`; in a thread that ends with the process."""
+        threading.Thread(target=self._ahead, name="shard", daemon=True).start()
+
+    def _ahead(self) -> None:
+        try:
+            self.open().close()
+        except DataError as error:
+            _log.warning("%s was not fetched ahead: %s", self, error)
+
     def sibling(self, name: str) -> "RemoteShard":
         """See `storage.Shard.sibling`."""
         return RemoteShard(f"{self.path.rpartition('/')[0]}/{name}", self._cache, self._counts)

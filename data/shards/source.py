@@ -308,6 +308,11 @@ class ShardSource(Source):
         pairs = self._pairs(checked_indices(indices, self.num_examples))
         self._members.load(self._images_of(pairs).tolist())
 
+    def expect(self, index: int) -> None:
+        """See `Source.expect`; fetches the shard that it is in."""
+        pairs = self._pairs(checked_indices(np.array([index]), self.num_examples))
+        self._members.shard_of(int(self._images_of(pairs)[0])).expect()
+
     def caption_at(self, indices: np.ndarray) -> list[str]:
         """See `Source.caption_at`."""
         if not self.captioned:

@@ -39,6 +39,9 @@ class Shard(Protocol):
             OSError: if it cannot be read.
         """
 
+    def expect(self) -> None:
+        """Begins to fetch it, where that is needed; does not block. What fails is said when it is opened."""
+
     def sibling(self, name: str) -> "Shard":
         """Another file beside it."""
 
@@ -62,6 +65,9 @@ class LocalShard:
     def open(self) -> BinaryIO:
         """See `Shard.open`."""
         return open(self.path, "rb")
+
+    def expect(self) -> None:
+        """See `Shard.expect`; nothing."""
 
     def sibling(self, name: str) -> "LocalShard":
         """See `Shard.sibling`."""

@@ -24,12 +24,15 @@ class Shards(SourceView):
         super().__init__(ArraySource("test", np.zeros((count, 1, 1, 1), np.uint8), np.arange(count) % 5, 5))
         self.in_shards = InShards(np.concatenate([[0], np.cumsum(sizes)]), buffer)
         self.damaged = damaged
-        self.held, self.most, self.loads = collections.Counter(), 0, []
+        self.held, self.most, self.loads, self.expected = collections.Counter(), 0, [], []
 
     def load(self, indices):
         self.held.update(indices.tolist())
         self.loads += indices.tolist()
         self.most = max(self.most, self.held.total())
+
+    def expect(self, index):
+        self.expected.append((len(self.loads), index))
 
     def batch(self, indices):
         for index in indices.tolist():
@@ -68,7 +71,7 @@ def test_readers_read_every_epoch_once_and_hold_no_more_than_the_buffer(sizes, b
     assert seen == collections.Counter(itertools.product(range(3), range(count)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     data=st.data(),
     sizes=shards,
@@ -124,6 +127,19 @@ def test_each_shard_is_read_in_its_order():
     assert sorted(loads.tolist()) == list(range(400))
     assert np.all(np.diff(loads.reshape(8, 50), axis=1) == 1)
     assert loads[::50].tolist() != sorted(loads[::50].tolist())
+
+
+def test_the_next_shard_is_expected_while_one_is_loaded():
+    source = Shards([50] * 8, 30)
+    part = Without(source, np.array([0, 50, 399]))
+    stream = ShardStream(part, 7, seed=3, reader=1, num_readers=2)
+    while stream.epoch < 1:
+        next(stream)
+    # The beginnings of those shards that it comes to after the one that it begins in.
+    order = np.array(source.loads[: stream._whole_share]) // 50
+    begins = [i for i in range(1, len(order)) if order[i] != order[i - 1]]
+    assert [index for _, index in source.expected][: len(begins)] == [source.loads[i] for i in begins]
+    assert all(told <= begin for (told, _), begin in zip(source.expected, begins, strict=False))
 
 
 def neighbours(labels):

@@ -79,6 +79,18 @@ def test_a_server_without_ranges_is_read_too(served):
     assert reds(open_source(spec(served), "train")) == list(range(40))
 
 
+def test_the_next_shard_is_fetched_ahead(served):
+    source = open_source(spec(served, "&buffer=2"), "train")
+    for path in (remote.shard_cache(1).folder).glob("*.tar"):
+        path.unlink()
+    stream = make_stream(source, 1, seed=0)
+    next(stream)
+    for thread in threading.enumerate():
+        if thread.name == "shard":
+            thread.join(30)
+    assert len(list(remote.shard_cache(1).folder.glob("*.tar"))) == 2 and stream.cursor["position"] == 1
+
+
 @pytest.mark.parametrize(("status", "said"), [(404, "no such file|404"), (403, "403"), (401, "401")])
 def test_what_will_always_fail_is_not_asked_again(served, status, said):
     served.faults = [status] * 3
