@@ -1,7 +1,7 @@
-"""Sources of examples, the IID stream over them, label noise, captions and tokenizers.
+"""Sources of examples, the streams over them, label noise, captions and tokenizers.
 
 `specs.open_source` turns what `--config.train_data` takes into a `source.Source`;
-`stream.IIDStream` draws batches from it for ever; `captions`, `noise` and `classes`
-show a source differently. `decoding` makes pixels of files, `augment` crops and mirrors
-them. Imports nothing else of classact but `user_code`.
+`stream.IIDStream` draws batches from it for ever, or `shard_stream.ShardStream`; `captions`,
+`noise` and `classes` show a source differently; `shards` reads tar shards. Imports nothing else
+of classact but `user_code`.
 """

@@ -82,7 +82,9 @@ def find_opener(spec: str) -> tuple[Opener, str, dict[str, str]]:
     ]
     for option in options:
         if option not in accepted:
-            raise DataError(f"data source {spec!r}: unknown option {option!r}{_nearest(option, accepted)}")
+            # The query of a URL may be what signs it.
+            told = spec.rpartition("?")[0] if "://" in spec else spec
+            raise DataError(f"data source {told!r}: unknown option {option!r}{_nearest(option, accepted)}")
     return opener, argument, options
 
 

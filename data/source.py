@@ -1,7 +1,7 @@
 """What a source of examples is, and the sources that need no file format.
 
 A source is a finite, indexable data set. Drawing from it at random, for ever,
-is the business of `stream.IIDStream`.
+is the business of `stream.IIDStream`, and of `shard_stream.ShardStream`.
 """
 
 import abc

@@ -14,7 +14,7 @@ Image–text pairs:
 |---|---|
 | `icon_pairs` | the embedded icons, the caption is the icon's full name |
 | `icon_pairs?subset=clean` | of each name that many sets share one icon a set, by the bare name |
-| `tar:PATTERN`, `tar:PATTERN?size=64&channels=1` | tar shards of images and `.txt` members, a caption each |
+| `tar:PATTERN`, `tar:PATTERN?size=64&channels=1` | tar shards, of captions or of labels: `tar_shards` |
 | `captioned_folder:PATH` with the same options | image files with a `.txt` file beside each |
 | either with `?captions=lines` | each line of a `.txt` is a caption of its image |
 

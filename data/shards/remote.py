@@ -19,7 +19,8 @@ from classact.data.source import DataError
 # One request asks for so many bytes: what is lost when a connection is cut.
 CHUNK_BYTES = 8 << 20
 # For how long one is tried again, with pauses drawn at random up to a bound that grows to the last.
-RETRY_SECONDS = 300.0
+# Less than `no_data_seconds`: who waits for a shard should say which, before it is taken to be silent.
+RETRY_SECONDS = 240.0
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.5, 30.0
 # A server that is silent for so long is asked again.
 SILENT_SECONDS = 60.0

@@ -195,7 +195,7 @@ class ShardSource(Source):
             if names is not None and greatest >= len(names):
                 image = self._members[int(labels.argmax())]
                 raise DataError(
-                    f"{image} has label {greatest}, but the file of classes={len(names)} names: "
+                    f"{image} has label {greatest}, but the file of classes has {len(names)} names: "
                     f"expected labels 0 to {len(names) - 1}"
                 )
             self.num_classes = len(names) if names is not None else greatest + 1
