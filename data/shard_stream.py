@@ -5,10 +5,9 @@ from typing import Any, Optional
 
 import numpy as np
 
-from classact.data.resumable import Stream
 from classact.data.shard_order import Epoch, Piece, ShardRemainder
 from classact.data.source import InShards, Source
-from classact.data.stream import IIDStream
+from classact.data.stream import IIDStream, Stream
 
 # Of so many examples at least the order is found at once.
 _BLOCK = 4096
@@ -59,7 +58,7 @@ class ShardStream(Stream[ShardRemainder]):
         super().__init__(source, batch_size, seed, reader, num_readers, cursors)
 
     def _settings(self) -> dict[str, Any]:
-        return {"order": "shards", "buffer": self._shards.buffer}
+        return {"buffer": self._shards.buffer}
 
     def _whole(self) -> ShardRemainder:
         return ShardRemainder(self._shards.starts, self._shards.buffer, self._seed)
@@ -67,7 +66,7 @@ class ShardStream(Stream[ShardRemainder]):
     def _left(self, value: Any) -> ShardRemainder:
         return self._whole().from_json(value)
 
-    def _begin(self, epoch: int, position: int) -> "_InSequence":
+    def _share(self, epoch: int, position: int) -> "_InSequence":
         piece = self._remainder.piece(self._reader, self._num_readers, epoch)
         return _InSequence(self._source, Epoch(self._shards.starts, self._seed, epoch), piece, position)
 
@@ -125,6 +124,6 @@ def make_stream(
     num_readers: int = 1,
     cursors: Optional[Sequence[Mapping[str, Any]]] = None,
 ) -> Stream[Any]:
-    """A stream as the source wants to be read: shard by shard, or at random; see `resumable.Stream`."""
+    """A stream as the source wants to be read: shard by shard, or at random; see `Stream`."""
     kind = IIDStream if source.in_shards is None else ShardStream
     return kind(source, batch_size, seed, reader, num_readers, cursors)

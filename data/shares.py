@@ -11,13 +11,40 @@ left of it, so every example of an epoch is read by one reader of one set.
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 # Where a reader is: (epoch, position). It has read its shares of all earlier epochs, and
 # the first `position` examples of its share of this one.
 Place = tuple[int, int]
+
+
+class Unread(Protocol):
+    """What earlier sets of readers have left: `Remainder`, or `shard_order.ShardRemainder`."""
+
+    @property
+    def epoch(self) -> int:
+        """The earliest with an unread example."""
+
+    def share(self, reader: int, num_readers: int, epoch: int) -> int:
+        """How many examples of an epoch a reader of the next set reads."""
+
+    def after(self, places: Sequence[Place]) -> Self:
+        """What is left once the readers that shared it have come to `places`."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON has it."""
+
+
+class Share(Protocol):
+    """What a reader reads of an epoch, in order: an array, or something that finds parts of it."""
+
+    def __len__(self) -> int:
+        """How many examples."""
+
+    def __getitem__(self, part: slice, /) -> np.ndarray:
+        """The indices of some that follow each other, int64[N]."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ ScoreFn = Callable[[Batch], Scores]
 
 
 class Stream(Protocol):
-    """What a run loop reads: a `data.resumable.Stream`."""
+    """What a run loop reads: a `data.stream.Stream`."""
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         """Batches without end."""

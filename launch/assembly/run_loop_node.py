@@ -20,7 +20,7 @@ from classact.selection import policies
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """What one run loop reads of its data set; see `data.resumable.Stream`.
+    """What one run loop reads of its data set; see `data.stream.Stream`.
 
     Attributes:
         name: of its metrics, after "run_loop-".
