@@ -2,16 +2,15 @@
 
 import itertools
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Optional
 
 from classact.data.caption_text import captions_option
+from classact.data.class_names import classes_option
 from classact.data.image_files import size_and_channels
-from classact.data.options import positive_option
+from classact.data.options import positive_option, share_option
 from classact.data.registry import register_source
 from classact.data.shards.building import Reading, open_index
-from classact.data.shards.labels import read_class_names
 from classact.data.shards.patterns import is_url, shard_lists
 from classact.data.shards.remote import DEFAULT_CACHE_GB, Fetches, RemoteShard, shard_cache
 from classact.data.shards.source import ShardSource
@@ -39,19 +38,21 @@ def open_tar(
     order: Optional[str] = None,
     buffer: Optional[str] = None,
     cache_gb: Optional[str] = None,
+    damaged: str = "0.01",
 ) -> Source:
     """`tar:PATTERN`, or `tar:PATTERN::PATTERN…`: all of it for both splits.
 
     `patterns.shard_lists` says what names shards. A shard's images are its members whose names
     have an image's ending; what belongs to an image is the member whose name is otherwise the
-    same, and `pairing.pair_up` says what it is where names come twice. Options, besides `size`
-    and `channels`:
+    same, and `pairing.pair_up` says what it is where names come twice. Options, besides `size`,
+    `channels` and `damaged`:
 
     - `caption=txt` (a `.txt` member), `caption=KEY` (what a `.json` member has there, a text or
       a list of them), `label=cls` (a `.cls` member: a number, or a class's name) or `label=KEY`.
       With none, captions if the first shard has any `.txt`, else labels if it has any `.cls`.
     - `captions=lines`: each line of a text is a caption of its image.
-    - `classes=FILE`: the names of the classes, one a line; beside the first shard if FILE is no path.
+    - `classes=FILE`: the names of the classes, or how many there are (`class_names.classes_option`); a
+      FILE that is no path lies beside the first shard.
     - `factors=2::1`: how often the examples of each list come in an epoch.
     - `order=shards`: read shard by shard, mixed through a buffer of `buffer` examples
       (`shard_stream`); `order=iid`: at random. Files of a disk are read at random, and URLs shard
@@ -80,7 +81,8 @@ def open_tar(
     reading = _reading(captions_option("tar", captions), caption, label, shards)
     if classes is not None and reading.text != "label":
         raise DataError(f"data source 'tar': classes={classes} is for labels, and captions are read here")
-    names = None if classes is None else read_class_names(_beside(classes, paths[0]))
+    if classes is not None and not classes.isdecimal():
+        classes = _beside(classes, paths[0])
     return ShardSource(
         name,
         open_index(shards, reading, name),
@@ -88,7 +90,8 @@ def open_tar(
         [number for number, each in enumerate(lists) for _ in each.paths],
         [each.factor for each in lists],
         *pixels,
-        names,
+        classes_option("tar", classes),
+        share_option("tar", "damaged", damaged),
         examples if in_sequence else None,
     )
 
@@ -125,9 +128,8 @@ def _has_text(shard: Shard, suffix: str) -> bool:
         return any(ending(member.name) == suffix for member in members_in(shard, file))
 
 
-def _beside(file: str, first: str) -> pathlib.Path:
+def _beside(file: str, first: str) -> str:
     """A file that is named by a path, or lies beside the first shard."""
-    path = pathlib.Path(file).expanduser()
-    if os.path.basename(file) == file and not path.exists() and not is_url(first):
-        return pathlib.Path(first).parent / file
-    return path
+    beside = os.path.join(os.path.dirname(first), file)
+    named = os.path.basename(file) != file or os.path.exists(file) or is_url(first)
+    return file if named else beside

@@ -1,6 +1,5 @@
 """Labels as bytes in shards become numbers: of `.cls` members, or under a key of `.json` ones."""
 
-import pathlib
 from collections import Counter
 
 import numpy as np
@@ -9,7 +8,6 @@ from classact.data.caption_text import json_value
 from classact.data.damage import accepted_damage, too_many_damaged
 from classact.data.left_out import LeftOut
 from classact.data.pairing import remarks_on
-from classact.data.shown import shown
 from classact.data.source import DataError
 from classact.data.tar_members import TarMember
 
@@ -25,7 +23,7 @@ def label_of(content: bytes, key: str) -> int | str:
 
     Raises:
         ValueError: if there is something else.
-        LookupError: as of `json_value`.
+        LookupError: as of `json_value`, and for −1, which stands for no label.
     """
     if key:
         value = json_value(content, key)
@@ -36,6 +34,8 @@ def label_of(content: bytes, key: str) -> int | str:
         value = int(text) if text.lstrip("-").isdecimal() and text.isascii() else text
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(f"{str(value)[:40]!r}, expected a whole number or the name of a class")
+    if value == -1:
+        raise LookupError("-1")
     if isinstance(value, int) and not 0 <= value < _MOST_LABEL:
         raise ValueError(f"{value}, expected a whole number from 0 on")
     if isinstance(value, str) and (not value.strip() or "\0" in value):
@@ -78,7 +78,7 @@ class LabelledImages:
         try:
             label = label_of(content, self._key)
         except LookupError:
-            self.left_out.add(f"without {self._key!r} in the .json", text)
+            self.left_out.add(f"without {self._key!r} in the .json" if self._key else "labelled -1", text)
             return
         except ValueError as error:
             self._unreadable += 1
@@ -112,24 +112,3 @@ class LabelledImages:
                 f"{accepted_damage(total)}; the last one is {self._last_error}"
             )
         self.left_out.remarks += remarks_on(self.beside)
-
-
-def read_class_names(path: pathlib.Path) -> list[str]:
-    """The names of classes, one a line; the first is that of label 0. Empty lines at the end do not count.
-
-    Raises:
-        DataError: if the file is missing, no text, empty, or has an empty line or a name twice.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
-    except OSError as error:
-        raise DataError(f"classes={path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"classes={path}: no UTF-8 ({error}); expected one name a line") from error
-    names = [line.strip() for line in lines]
-    if "" in names:
-        raise DataError(f"classes={path}: line {names.index('') + 1} is empty; expected one name a line")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"classes={path}: '{shown(twice[0])}' comes twice; expected one line a class")
-    return names

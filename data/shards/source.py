@@ -2,114 +2,22 @@
 
 import functools
 import hashlib
-import io
-import itertools
+from collections import Counter
 from collections.abc import Sequence
-from typing import BinaryIO, Optional, overload
+from typing import Optional
 
 import numpy as np
 
 from classact.data import digests, duplicates
+from classact.data.class_names import GivenClasses
+from classact.data.damage import MAX_SHARE
 from classact.data.image_files import ImageFiles
 from classact.data.left_out import LeftOut
 from classact.data.shards.index_file import Index
+from classact.data.shards.members import Members
 from classact.data.shards.storage import Shard
 from classact.data.shown import shown
 from classact.data.source import Batch, DataError, InShards, Source, checked_indices
-
-
-class ShardMember:
-    """An image in a shard; `str` is its name as a person finds it."""
-
-    def __init__(self, shard: Shard, name: str, offset: int, size: int, content: Optional[bytes]) -> None:
-        self._shard, self._name, self._offset, self._size = shard, name, offset, size
-        self._content = content
-
-    def open(self, mode: str = "rb") -> io.BytesIO:
-        """The image's bytes; OSError if they are no longer all there."""
-        del mode
-        content = self._content
-        if content is None:
-            with self._shard.open() as file:
-                file.seek(self._offset)
-                content = file.read(self._size)
-            if len(content) != self._size:
-                raise OSError(f"only {len(content)} of {self._size} bytes are left")
-        return io.BytesIO(content)
-
-    def __str__(self) -> str:
-        return shown(f"{self._shard}:{self._name}")
-
-
-class Members(Sequence[ShardMember]):
-    """The images of an index, by number; some with their bytes, which were read ahead."""
-
-    def __init__(self, index: Index, shards: Sequence[Shard]) -> None:
-        self._index = index
-        self._shards = shards
-        self._starts = np.array(index.summary.image_starts)
-        # The shard that was loaded from last: what is open stays where it was fetched to.
-        self._open: Optional[tuple[int, BinaryIO]] = None
-        # By image its bytes, and how often they will be asked for.
-        self._held: dict[int, tuple[bytes, int]] = {}
-
-    def __len__(self) -> int:
-        return self._index.num_images
-
-    @overload
-    def __getitem__(self, number: int) -> ShardMember: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[ShardMember]: ...
-    def __getitem__(self, number: int | slice) -> ShardMember | list[ShardMember]:
-        """An image."""
-        if isinstance(number, slice):
-            return [self[i] for i in range(*number.indices(len(self)))]
-        offset, size, name = self._index.place(number)
-        content = self._held.get(number, (None, 0))[0]
-        return ShardMember(self.shard_of(number), name, offset, size, content)
-
-    def shard_of(self, image: int) -> Shard:
-        """The shard that an image is in."""
-        return self._shards[int(np.searchsorted(self._starts, image, side="right")) - 1]
-
-    def load(self, images: Sequence[int]) -> None:
-        """Reads images one after another, as they come, and keeps their bytes until `release`.
-
-        One that cannot be read is not kept: it is asked for again when it is decoded, and
-        then is damaged, or an error of the shard.
-        """
-        numbers = np.searchsorted(self._starts, images, side="right") - 1
-        for number, own in itertools.groupby(
-            zip(numbers.tolist(), images, strict=True), lambda each: each[0]
-        ):
-            file = self._file(number)
-            for _, image in own:
-                content, count = self._held.get(image) or (self._read(file, image), 0)
-                if content is not None:
-                    self._held[image] = content, count + 1
-
-    def _file(self, number: int) -> BinaryIO:
-        """A shard, open until another one is."""
-        if self._open is None or self._open[0] != number:
-            if self._open is not None:
-                self._open[1].close()
-                self._open = None
-            self._open = number, self._shards[number].open()
-        return self._open[1]
-
-    def _read(self, file: BinaryIO, image: int) -> Optional[bytes]:
-        """An image's bytes; None if they are not all there."""
-        offset, size, _ = self._index.place(image)
-        file.seek(offset)
-        content = file.read(size)
-        return content if len(content) == size else None
-
-    def release(self, images: Sequence[int]) -> None:
-        """Forgets bytes as often as they were loaded."""
-        for image in images:
-            content, count = self._held.pop(image, (b"", 0))
-            if count > 1:
-                self._held[image] = content, count - 1
 
 
 class ShardSource(Source):
@@ -129,7 +37,8 @@ class ShardSource(Source):
         lists: which list each shard is of, rising.
         size: the side of the square images in pixels, or None to take them as they are.
         channels: 3 for RGB or 1 for grey images.
-        class_names: of labels that are numbers, by number; of those that are names, in any order.
+        classes: what labels that are numbers mean, or in which order those are that are names.
+        damaged: the share of the images that may be damaged.
         in_order: the buffer of the stream that reads them in sequence; None: at random.
 
     Raises:
@@ -147,7 +56,8 @@ class ShardSource(Source):
         factors: Sequence[int],
         size: Optional[int],
         channels: int,
-        class_names: Optional[Sequence[str]] = None,
+        classes: Optional[GivenClasses] = None,
+        damaged: float = MAX_SHARE,
         in_order: Optional[int] = None,
     ) -> None:
         self.name = name
@@ -157,9 +67,10 @@ class ShardSource(Source):
         self._repeated = any(factor > 1 for factor in factors)
         self._factors = factors
         self.left_out = _left_out(index)
+        self.accepted_damage = damaged
         self._members = Members(index, shards)
         self._images = ImageFiles(
-            name, self._members, size, channels, "tar:PATTERN?size=N", self.left_out,
+            name, self._members, size, channels, "tar:PATTERN?size=N", self.left_out, damaged,
             # Each of many would fetch a shard.
             probed=None if self._are_local else np.zeros(1, np.int64),
         )  # fmt: skip
@@ -169,7 +80,7 @@ class ShardSource(Source):
         self.num_classes = 0
         self._numbers: Optional[np.ndarray] = None
         if index.labels is not None:
-            self._name_classes(index.labels, class_names)
+            self._name_classes(index.labels, classes)
         if in_order is not None:
             self.in_shards = InShards(self._starts, in_order)
 
@@ -188,35 +99,40 @@ class ShardSource(Source):
         self._shift = pairs[:-1][order] - self._starts[:-1]
         self.num_examples = int(self._starts[-1])
 
-    def _name_classes(self, labels: np.ndarray, names: Optional[Sequence[str]]) -> None:
+    def _name_classes(self, labels: np.ndarray, given: Optional[GivenClasses]) -> None:
         own = self._index.summary.class_names
+        names = None if given is None else given.names
         if own is None:
-            greatest = int(labels.max())
-            if names is not None and greatest >= len(names):
-                image = self._members[int(labels.argmax())]
+            self._check_numbers(labels, given)
+            self.num_classes = given.number if given is not None else int(labels.max()) + 1
+        elif names is not None and given is not None:
+            number = {each: i for i, each in enumerate(names)}
+            unknown = [each for each in own if each not in number]
+            if unknown:
                 raise DataError(
-                    f"{image} has label {greatest}, but the file of classes has {len(names)} names: "
-                    f"expected labels 0 to {len(names) - 1}"
+                    f"{self.name}: class '{shown(unknown[0])}' of its labels is not among the {len(names)} "
+                    f"classes of {given.origin} ({len(unknown)} such classes)"
                 )
-            self.num_classes = len(names) if names is not None else greatest + 1
-            if names is None and self.num_classes > len(labels):
-                raise DataError(
-                    f"{self.name}: {self._members[int(labels.argmax())]} has label {greatest}, more than "
-                    "there are images; if that is right, name the classes: classes=FILE"
-                )
+            self._numbers = np.array([number[each] for each in own], np.int32)
+            self.num_classes = len(names)
         else:
-            if names is not None:
-                number = {each: i for i, each in enumerate(names)}
-                unknown = [each for each in own if each not in number]
-                if unknown:
-                    raise DataError(
-                        f"{self.name}: class '{shown(unknown[0])}' of its labels is not in the file of "
-                        f"classes ({len(unknown)} such classes)"
-                    )
-                self._numbers = np.array([number[each] for each in own], np.int32)
-            self.num_classes = len(own if names is None else names)
-            names = own if names is None else names
-        self.class_names = None if names is None else tuple(names)
+            if given is not None and given.number != len(own):
+                raise DataError(f"{self.name}: {len(own)} different labels, but {given.origin}")
+            names, self.num_classes = tuple(own), len(own)
+        self.class_names = names
+
+    def _check_numbers(self, labels: np.ndarray, given: Optional[GivenClasses]) -> None:
+        greatest = int(labels.max())
+        image = self._members[int(labels.argmax())]
+        if given is None and greatest >= len(labels):
+            raise DataError(
+                f"{self.name}: {image} has label {greatest}, more than there are images; if that is right, "
+                "say classes=NUMBER, or a file of their names"
+            )
+        if given is not None and greatest >= given.number:
+            raise DataError(
+                f"{image} has label {greatest}, expected 0 to {given.number - 1} of {given.origin}"
+            )
 
     @functools.cached_property
     def image_of(self) -> Optional[np.ndarray]:
@@ -282,6 +198,16 @@ class ShardSource(Source):
     def skipped(self) -> int:
         """See `Source.skipped`."""
         return self._images.skipped
+
+    @property
+    def damage(self) -> Counter[str]:
+        """See `Source.damage`."""
+        return self._images.damage
+
+    @property
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """See `Source.sizes`."""
+        return self._images.sizes
 
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`; examples whose image is damaged are left out.

@@ -382,7 +382,8 @@ def test_a_run_says_what_was_found_of_each_data_set_and_what_not(tmp_path):
     train, evaluation = (f"tar:{tmp_path}/{name}.tar?size=8" for name in ("train", "eval"))
     lines = prepared(tmp_path, train_data=train, eval_data=evaluation, batch_size=4)
     found = lines.index(f"trains on {train}: 10 pairs, 8×8×3")
-    assert lines[found + 1 : found + 3] == [
+    assert lines[found + 1 : found + 4] == [
+        "  resized from 6×4: 10 of 10 files that were opened",
         f"  left out: 1 without a caption: {tmp_path}/train.tar:q.png",
         "  not read, beside their images: 1 with the ending .json",
     ]

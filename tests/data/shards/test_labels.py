@@ -41,7 +41,7 @@ def test_names_are_labels_in_their_order_or_that_of_a_file(tmp_path):
     mapped = classes.in_order_of(source, classes.of_source(named), "the run")
     assert read_all(mapped)["label"].tolist() == [1, 2, 1, 2]
     (tmp_path / "names.txt").write_text("ant\n")
-    with pytest.raises(DataError, match="class 'wasp' of its labels is not in the file of classes"):
+    with pytest.raises(DataError, match=r"class 'wasp' of its labels is not among the 1 classes of .*names"):
         open_train(path, f"?classes={tmp_path}/names.txt")
 
 
@@ -50,21 +50,11 @@ def test_numbers_have_the_names_of_a_file(tmp_path):
     (tmp_path / "names.txt").write_text("ant\nbee\nwasp\nfly\n")
     assert open_train(path, "?classes=names.txt").class_names == ("ant", "bee", "wasp", "fly")
     (tmp_path / "names.txt").write_text("ant\nbee\n")
-    with pytest.raises(DataError, match=r"a\.tar:0002\.png has label 2, .*expected labels 0 to 1"):
+    with pytest.raises(DataError, match="cannot be read"):
+        open_train(path, "?classes=nowhere.txt")
+    assert open_train(path, "?classes=7").num_classes == 7
+    with pytest.raises(DataError, match=r"a\.tar:0002\.png has label 2, expected 0 to 1 of .*names\.txt"):
         open_train(path, "?classes=names.txt")
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [(None, "cannot be read"), (b"", "line 1 is empty"), (b"a\n\nb", "line 2 is empty"),
-     (b"a\nb\na", "'a' comes twice"), (b"\xe9", "no UTF-8")],
-)  # fmt: skip
-def test_files_of_classes_that_are_none(tmp_path, content, said):
-    path = write_shard(tmp_path / "a.tar", range(3))
-    if content is not None:
-        (tmp_path / "names.txt").write_bytes(content)
-    with pytest.raises(DataError, match=rf"classes=.*names\.txt: {said}"):
-        open_train(path, f"?classes={tmp_path}/names.txt")
 
 
 def test_labels_and_captions_of_json(tmp_path):
@@ -117,7 +107,7 @@ def test_what_is_read_of_shards_that_have_both(tmp_path):
             open_train(path, options)
 
 
-@pytest.mark.parametrize("label", ["-1", "", " \n", "3.5\0", b"\xff", str(1 << 40)])
+@pytest.mark.parametrize("label", ["-2", "", " \n", "3.5\0", b"\xff", str(1 << 40)])
 def test_labels_that_are_none_are_left_out(tmp_path, label):
     members = [m for v in range(9) for m in ((f"{v}.png", png(v)), (f"{v}.cls", str(v % 2)))]
     path = write_tar(tmp_path / "a.tar", [*members, ("x.png", png(99)), ("x.cls", label)])
@@ -127,6 +117,26 @@ def test_labels_that_are_none_are_left_out(tmp_path, label):
     # All of them are too many.
     with pytest.raises(DataError, match=r"1 of 1 labels are none, .*b\.tar:x\.cls"):
         open_train(write_tar(tmp_path / "b.tar", [("x.png", png(99)), ("x.cls", label)]))
+
+
+def test_an_image_labelled_minus_one_has_no_label(tmp_path):
+    path = write_shard(tmp_path / "a.tar", range(8), text=lambda v: str(v % 2 - (v > 5)))
+    source = open_train(path)
+    assert source.label_of.tolist() == [0, 1, 0, 1, 0, 1, 0]
+    assert ("labelled -1", 1, (f"{path}:0006.cls",)) in list(source.left_out)
+
+
+def test_the_share_that_may_be_damaged_is_an_option(tmp_path):
+    members = [m for v in range(40) for m in ((f"{v}.png", png(v)), (f"{v}.cls", str(v % 2)))]
+    members[:10] = [(name, content if "cls" in name else b"none") for name, content in members[:10]]
+    path = write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(DataError, match=r"images are damaged|that were opened"):
+        read_all(open_train(path))
+    source = open_train(path, "?damaged=0.2")
+    assert reds(source) == list(range(5, 40)) and source.accepted_damage == 0.2
+    assert source.damage.total() == 5 and source.sizes == {(6, 4): 35}
+    with pytest.raises(DataError, match="damaged=2"):
+        open_train(path, "?damaged=2")
 
 
 def test_numbers_and_names_are_not_mixed(tmp_path):
