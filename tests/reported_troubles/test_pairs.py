@@ -388,7 +388,8 @@ def test_a_run_says_what_was_found_of_each_data_set_and_what_not(tmp_path):
         "  not read, beside their images: 1 with the ending .json",
     ]
     found = lines.index(f"measures on {evaluation}: 8 pairs, 8×8×3")
-    assert lines[found + 1 : found + 3] == [
+    assert lines[found + 1 : found + 4] == [
+        "  resized from 6×4: 8 of 8 files that were opened",
         f"  left out: 1 without an image: {tmp_path}/eval.tar:r.txt",
         "  not read, beside their images: 1 with the ending .json",
     ]
