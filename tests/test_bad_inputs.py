@@ -577,6 +577,44 @@ DATA = [
         ),
         PAIRS,
     ),
+    data(
+        "captions of shards to classify by",
+        "tar:one.tar",
+        ("tar:one.tar has no labels to classify by", "?label=cls or ?label=KEY"),
+        lambda: tar("one.tar", {"1.png": png(), "1.txt": b"red"}),
+    ),
+    data(
+        "labels of shards under a key that is not there",
+        "tar:one.tar?label=kind",
+        ("no image with a label (1 without 'kind' in the .json: one.tar:1.json)", "'kind' of NAME.json"),
+        lambda: tar("one.tar", {"1.png": png(), "1.json": b'{"label": 3}'}),
+    ),
+    data(
+        "labels of shards that are numbers and names",
+        "tar:one.tar",
+        ("one.tar:1.cls has 0, one.tar:2.cls has 'ant'",),
+        lambda: tar("one.tar", {"1.png": png(), "1.cls": b"0", "2.png": png(), "2.cls": b"ant"}),
+    ),
+    data(
+        "a label of shards outside of the classes",
+        "tar:one.tar?classes=2",
+        ("one.tar:1.png has label 5, expected 0 to 1 of classes=2",),
+        lambda: tar("one.tar", {"1.png": png(), "1.cls": b"5"}),
+    ),
+    data(
+        "fewer factors than lists of shards",
+        "tar:one.tar::two.tar?factors=2",
+        ("factors=2: 1 for 2 patterns",),
+        lambda: [tar(f"{name}.tar", {}) for name in ("one", "two")],
+    ),
+    data("an order that is none", "tar:/dev/null?order=random", ("order=random", "iid or shards")),
+    data("a buffer of what is read at random", "tar:/dev/null?buffer=9", ("buffer=9", "order=shards")),
+    data("a URL with a password", "tar:https://me:hush@host/a.tar", ("https://…@host/a.tar", "~/.netrc")),
+    data(
+        "a URL that is signed", "tar:https://host/a.tar?X-Sig=hush", ("https://host/a.tar?…", "written down")
+    ),
+    data("a URL of no storage", "tar:gopher://host/a.tar", ("gopher://host/a.tar", "s3://, gs://, https://")),
+    data("a URL with a wild card", "tar:s3://bucket/*.tar", ("s3://bucket/*.tar", "train-{000..099}.tar")),
     data("no shard", "tar:one.tar", ("one.tar: not a tar file",), lambda: write("one.tar", "x" * 999), PAIRS),
     data(
         "a shard with a damaged name",
