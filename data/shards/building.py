@@ -102,14 +102,29 @@ def open_index(shards: Sequence[Shard], reading: Reading, name: str) -> Index:
         index = read_index(path, key, listed)
         if index is not None:
             return index
-    path = next((path for path in beside if os.access(path.parent, os.W_OK)), index_cache() / file)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = next((path for path in beside if _may_write(path.parent)), index_cache() / file)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{name}: no folder for its index: {path.parent} cannot be made ({error.strerror}); "
+            "CLASSACT_DATA names another"
+        ) from error
     with _locked(path, name):
         # Another process may have made it meanwhile.
         index = read_index(path, key, listed)
         if index is None and not local and _fetched(shards[0].sibling(path.name), path):
             index = read_index(path, key, listed)
         return _build(shards, listed, reading, name, key, path) if index is None else index
+
+
+def _may_write(folder: pathlib.Path) -> bool:
+    """Whether files can be made in a folder."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _fetched(published: Shard, path: pathlib.Path) -> bool:
@@ -192,6 +207,8 @@ def _build(
         return write_index(writer, key, summary, path)
     except DataError as error:
         raise DataError(_renamed(str(error), fetched)) from error
+    except OSError as error:
+        raise DataError(f"{name}: its index, {path}, cannot be made ({error.strerror or error})") from error
     finally:
         writer.close()
 
@@ -251,7 +268,7 @@ def _finish(
         if found.names:
             summary.class_names = sorted(found.names)
             number = {label: i for i, label in enumerate(summary.class_names)}
-            labels = np.array([number[label] for label in found.names], "<i4")[labels]
+            labels = np.array([number[label] for label in found.names], "<i4")[np.asarray(labels)]
             writer.replace("labels", labels.tobytes())
         digest.add_text(labels.tobytes())
         for label in summary.class_names or ():

@@ -5,7 +5,7 @@ import fcntl
 import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Optional
 
 import filelock
@@ -82,6 +82,8 @@ class ShardCache:
                 fetch(file)
                 if file.tell() != size:
                     raise OSError(f"{file.tell()} bytes came instead of {size}")
+                # Whoever finds it finds the whole of it.
+                file.flush()
                 os.replace(part, path)
             except BaseException:
                 part.unlink(missing_ok=True)
@@ -93,8 +95,7 @@ class ShardCache:
 
     def _make_room(self, size: int, name: str) -> None:
         """Removes what was used longest ago; DataError if what is in use leaves too little."""
-        files = [path for path in self.folder.iterdir() if path.suffix in (".tar", ".part")]
-        known = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in files)
+        known = sorted(_files(self.folder))
         taken = sum(own for _, own, _ in known)
         for _, own, path in known:
             if taken + size <= self.limit:
@@ -107,6 +108,16 @@ class ShardCache:
                 f"{name}: its {size / 1e9:.3g} GB do not fit into {self.folder}, {used}: "
                 "say a larger cache_gb, room for two shards of each reader"
             )
+
+
+def _files(folder: pathlib.Path) -> Iterator[tuple[int, int, pathlib.Path]]:
+    """(when it was used last, size in bytes, path) of each file that was fetched, or is being."""
+    for path in folder.iterdir():
+        # One may become whole, or fail, meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if path.suffix in (".tar", ".part"):
+                status = path.stat()
+                yield status.st_mtime_ns, status.st_size, path
 
 
 def _opened(path: pathlib.Path, size: int) -> Optional[BinaryIO]:
@@ -128,11 +139,14 @@ def _opened(path: pathlib.Path, size: int) -> Optional[BinaryIO]:
 
 
 def _removed(path: pathlib.Path) -> bool:
-    """Removes a file unless somebody has it open."""
-    with path.open("rb") as file:
-        try:
+    """Removes a file unless somebody has it open; whether it is gone."""
+    try:
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        path.unlink()
-        return True
+            path.unlink()
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        # It became whole, under another name, or its fetching failed.
+        return not path.with_suffix(".tar").exists()
+    return True

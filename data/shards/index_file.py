@@ -95,10 +95,10 @@ class IndexWriter:
         self.section("labels").write(labels.astype("<i4").tobytes())
 
     def array(self, name: str, kind: Any) -> np.ndarray:
-        """A copy of a section so far, as numbers."""
+        """A section so far as numbers, mapped from its file; not to be used once it has changed."""
         file = self.section(name)
-        file.seek(0)
-        return np.frombuffer(file.read(), kind).copy()
+        file.flush()
+        return np.memmap(file, kind, mode="r")
 
     def replace(self, name: str, content: bytes) -> None:
         """Puts something else in a section's place."""

@@ -106,11 +106,31 @@ def test_an_index_of_what_was_there_once_is_made_anew(tmp_path, spec, built, cha
 
 
 def test_where_the_folder_cannot_be_written_the_cache_is(tmp_path, spec, built, monkeypatch):
-    monkeypatch.setattr(building.os, "access", lambda path, mode: "data" not in str(path))
+    monkeypatch.setattr(building, "_may_write", lambda folder: False)
     open_source(spec, "train")
     open_source(spec, "eval")
     assert len(built) == 2 and not indexes(tmp_path / "data")
     assert len(indexes(tmp_path / "cache" / "indexes")) == 1
+
+
+def test_where_no_index_can_be_the_folder_is_named(tmp_path, spec, monkeypatch):
+    (tmp_path / "cache").write_bytes(b"")
+    monkeypatch.setattr(building, "_may_write", lambda folder: False)
+    with pytest.raises(
+        DataError, match=r"no folder for its index: .*/cache/indexes cannot be made .*CLASSACT_DATA"
+    ):
+        open_source(spec, "train")
+    monkeypatch.undo()
+    assert not building._may_write(tmp_path / "nowhere") and building._may_write(tmp_path)
+
+
+def test_a_full_disk_is_named(tmp_path, spec, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(building, "write_index", full)
+    with pytest.raises(DataError, match=r"its index, .*\.index, cannot be made \(No space left on device\)"):
+        open_source(spec, "train")
 
 
 def test_small_shards_leave_nothing_behind(tmp_path, spec, built, monkeypatch):

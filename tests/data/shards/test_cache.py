@@ -65,6 +65,25 @@ def test_a_fetch_that_fails_leaves_nothing(cache):
     assert content(cache, "a")[1]
 
 
+def test_what_is_found_is_whole(cache, monkeypatch):
+    found = []
+    replace = cache_lib.os.replace
+    monkeypatch.setattr(
+        cache_lib.os, "replace", lambda old, new: (found.append(old.read_bytes()), replace(old, new))
+    )
+    content(cache, "a")
+    assert found == [b"a" * 400]
+
+
+def test_what_is_gone_when_room_is_made_is_no_trouble(cache):
+    cache.folder.mkdir()
+    assert cache_lib._removed(cache.folder / "a.part")
+    (cache.folder / "b.tar").write_bytes(bytes(10))
+    # Fetched meanwhile: it takes its room under its name.
+    assert not cache_lib._removed(cache.folder / "b.part")
+    assert [(size, path.name) for _, size, path in cache_lib._files(cache.folder)] == [(10, "b.tar")]
+
+
 def test_what_a_dead_process_left_is_removed_when_there_is_no_room(cache):
     content(cache, "a", 100)
     (cache.folder / "b.part").write_bytes(bytes(900))
