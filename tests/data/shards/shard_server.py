@@ -1,8 +1,10 @@
-"""An HTTP server on loopback that serves files with ranges, late, and with faults when it is told to."""
+"""Servers on loopback: one of files with ranges, with faults when it is told to; and one that cuts."""
 
 import contextlib
 import http.server
 import re
+import socket
+import socketserver
 import threading
 import time
 
@@ -76,3 +78,46 @@ def serving():
         server.shutdown()
         server.server_close()
         thread.join(10)
+
+
+@contextlib.contextmanager
+def cutting(host, port, after_bytes, late_seconds):
+    """A server that passes all on to another one, late; yields (its URL, how many answers it cuts).
+
+    While the list that it yields is not empty, an answer of more than so many bytes is cut
+    there, and takes an entry out of it.
+    """
+    cuts = []
+
+    class Passing(socketserver.BaseRequestHandler):
+        def handle(self):
+            with socket.create_connection((host, port)) as other:
+                up = threading.Thread(target=self.ask, args=(other,), daemon=True)
+                up.start()
+                answered = 0
+                with contextlib.suppress(OSError):
+                    while content := other.recv(1024):
+                        answered += len(content)
+                        if answered > after_bytes and cuts:
+                            cuts.pop()
+                            break
+                        self.request.sendall(content)
+                for each in (self.request, other):
+                    with contextlib.suppress(OSError):
+                        each.shutdown(socket.SHUT_RDWR)
+                up.join(10)
+
+        def ask(self, other):
+            with contextlib.suppress(OSError):
+                while content := self.request.recv(65536):
+                    time.sleep(late_seconds)
+                    other.sendall(content)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Passing) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", cuts
+        server.shutdown()
