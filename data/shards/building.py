@@ -25,6 +25,7 @@ from classact.data.shards.index_file import (
     Index,
     IndexWriter,
     Summary,
+    begun,
     name_bytes,
     read_index,
     write_index,
@@ -42,6 +43,8 @@ LOCK_SECONDS = 6 * 3600.0
 # What is read of shards in another way, or kept in another form, has another key.
 _VERSION = 1
 _SAY_SECONDS = 30.0
+# After that, it is said that one waits.
+_PATIENCE_SECONDS = 1.0
 # Of a server, for the state of shards.
 _ASKED_AT_ONCE = 32
 
@@ -110,12 +113,15 @@ def open_index(shards: Sequence[Shard], reading: Reading, name: str) -> Index:
             f"{name}: no folder for its index: {path.parent} cannot be made ({error.strerror}); "
             "CLASSACT_DATA names another"
         ) from error
-    with _locked(path, name):
+    lock = _locked(path, name)
+    try:
         # Another process may have made it meanwhile.
         index = read_index(path, key, listed)
         if index is None and not local and _fetched(shards[0].sibling(path.name), path):
             index = read_index(path, key, listed)
         return _build(shards, listed, reading, name, key, path) if index is None else index
+    finally:
+        lock.release()
 
 
 def _may_write(folder: pathlib.Path) -> bool:
@@ -134,9 +140,8 @@ def _fetched(published: Shard, path: pathlib.Path) -> bool:
     except DataError as error:
         _log.info("no index is beside the shards: %s", error)
         return False
-    with opened(published) as file, tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as copy:
+    with opened(published) as file, begun(path) as copy:
         shutil.copyfileobj(file, copy, 1 << 20)
-    os.replace(copy.name, path)
     return True
 
 
@@ -157,14 +162,20 @@ def index_cache() -> pathlib.Path:
 
 
 def _locked(path: pathlib.Path, name: str) -> filelock.BaseFileLock:
-    lock = filelock.FileLock(f"{path}.lock", timeout=LOCK_SECONDS)
+    """Keeps others out who would make the same index, until it is released; waits for who does."""
+    lock = filelock.FileLock(f"{path}.lock")
     try:
-        return lock.acquire().lock
-    except filelock.Timeout as error:
-        raise DataError(
-            f"{name}: another process has been making the index {path} for {LOCK_SECONDS:.0f} s; if there is "
-            f"none, remove {path}.lock"
-        ) from error
+        lock.acquire(timeout=min(_PATIENCE_SECONDS, LOCK_SECONDS))
+    except filelock.Timeout:
+        _log.warning("%s: waiting for another process that makes its index, %s", name, path)
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)
+        except filelock.Timeout as error:
+            raise DataError(
+                f"{name}: another process has been making the index {path} for {LOCK_SECONDS:.0f} s; "
+                f"if there is none, remove {path}.lock"
+            ) from error
+    return lock
 
 
 def _key(names: Sequence[str], reading: Reading) -> str:

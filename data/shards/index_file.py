@@ -248,21 +248,34 @@ def _same_shard(one: Sequence[Any], other: Sequence[Any]) -> bool:
 
 
 def write_index(writer: IndexWriter, key: str, summary: Summary, path: pathlib.Path) -> Index:
-    """Writes an index so that whoever opens the path finds the whole of it or what was there before.
+    """Writes an index, and opens it; who calls it keeps others out, as for `begun`.
 
     Raises:
         OSError: if it cannot be written.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    with begun(path) as file:
+        writer.write(key, summary, file)
+        file.flush()
+        return Index(file)
+
+
+@contextlib.contextmanager
+def begun(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A file that gets its path at the end: whoever opens that finds all of it, or what was there before.
+
+    What others have left who died before that is removed: nobody else may be writing the same file.
+    """
+    for left in path.parent.glob(f"{path.name}.*.part"):
+        left.unlink(missing_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "w+b") as file:
-            writer.write(key, summary, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
             # mkstemp makes it private: others who read the shards read the index too.
             os.fchmod(file.fileno(), 0o644)
-            os.replace(temporary, path)
-            return Index(file)
+        os.replace(temporary, path)
     except BaseException:
         pathlib.Path(temporary).unlink(missing_ok=True)
         raise

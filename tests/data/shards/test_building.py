@@ -158,7 +158,18 @@ def test_of_several_who_open_shards_one_makes_the_index(spec, built):
     assert [source.num_examples for source in opened] == [9] * 4 and len(built) == 2
 
 
-def test_who_makes_an_index_for_ever_is_named(tmp_path, spec, monkeypatch):
+def test_what_a_dead_process_left_is_removed(tmp_path, spec):
+    open_source(spec, "train")
+    (index,) = indexes(tmp_path / "data")
+    (tmp_path / "data" / index).unlink()
+    left = tmp_path / "data" / f"{index}.abc.part"
+    left.write_bytes(b"half")
+    open_source(spec, "train")
+    assert indexes(tmp_path / "data") == [index] and not left.exists()
+    assert (tmp_path / "data" / index).stat().st_mode & 0o777 == 0o644
+
+
+def test_who_makes_an_index_for_ever_is_named(tmp_path, spec, monkeypatch, caplog):
     open_source(spec, "train")
     (index,) = indexes(tmp_path / "data")
     (tmp_path / "data" / index).unlink()
@@ -166,6 +177,7 @@ def test_who_makes_an_index_for_ever_is_named(tmp_path, spec, monkeypatch):
     said = r"another process has been making the index .*remove .*\.lock"
     with filelock.FileLock(tmp_path / "data" / f"{index}.lock"), pytest.raises(DataError, match=said):
         open_source(spec, "train")
+    assert "waiting for another process that makes its index" in caplog.text
 
 
 def test_copies_are_found_by_their_bytes(tmp_path):
