@@ -84,7 +84,9 @@ class ShardCache:
                     raise OSError(f"{file.tell()} bytes came instead of {size}")
                 # Whoever finds it finds the whole of it.
                 file.flush()
-                os.replace(part, path)
+                # Who counts what is there must not miss it between its two names.
+                with self._lock("room"):
+                    os.replace(part, path)
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
