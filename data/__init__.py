@@ -2,6 +2,7 @@
 
 `specs.open_source` turns what `--config.train_data` takes into a `source.Source`;
 `stream.IIDStream` draws batches from it for ever, or `shard_stream.ShardStream`; `captions`,
-`noise` and `classes` show a source differently; `shards` reads tar shards. Imports nothing else
-of classact but `user_code`.
+`noise` and `classes` show a source differently; `shards` reads tar shards. `decoding` makes
+pixels of files, `augment` crops and mirrors them. Imports nothing else of classact but
+`user_code`.
 """

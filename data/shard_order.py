@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from classact.data import splitmix
 from classact.data.shares import Place
 
 # Places of a sequence, int64[M, 2]: from and until, rising, none empty.
@@ -245,10 +246,5 @@ def _bounds(length: int, reader: int, num_readers: int) -> tuple[int, int]:
 
 
 def _uniform(numbers: np.ndarray, salt: int) -> np.ndarray:
-    """float64[N] in [0, 1): SplitMix64 (Steele, Lea and Flood, 2014), which is defined modulo 2^64."""
-    with np.errstate(over="ignore"):
-        mixed = numbers.astype(np.uint64) * _GOLDEN + np.uint64(salt)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed = mixed ^ (mixed >> np.uint64(31))
-    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    """float64[N] in [0, 1): hashes of whole numbers and a salt."""
+    return (splitmix.mixed(numbers.astype(np.uint64) * _GOLDEN + np.uint64(salt)) >> np.uint64(11)) * 2.0**-53

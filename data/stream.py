@@ -1,15 +1,17 @@
 """Endless, resumable streams of batches over a source: what all have in common, and that of IID batches."""
 
 import abc
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 import numpy as np
 
-from classact.data import seeds
+from classact.data import epoch_order, seeds
 from classact.data.damage import most_damaged_of_share
 from classact.data.shares import Remainder, Share, Unread
 from classact.data.source import Batch, DataError, Source
+from classact.data.views import begin_epoch
 
 # A stream of which so many whole shares in a row are left out is of no use.
 _MAX_FRUITLESS_EPOCHS = 100
@@ -146,6 +148,7 @@ class Stream[Left: Unread](Iterator[Batch], abc.ABC):
             self._epoch, self._position, self._skipped = self._epoch + 1, 0, 0
             self._order = self._share(self._epoch, 0)
         indices = self._order[self._position : self._position + rows]
+        begin_epoch(self._source, self._epoch)
         part = self._source.batch(indices)
         self._position += len(indices)
         skipped = len(indices) - len(part["id"])
@@ -178,6 +181,9 @@ class Stream[Left: Unread](Iterator[Batch], abc.ABC):
         """What cursors have besides, of which the order follows."""
         return {}
 
+    def _adopt(self, cursor: Mapping[str, Any]) -> None:
+        """Takes over what a cursor, on which this stream goes on, says of the order."""
+
     def _continue(self, cursors: Sequence[Mapping[str, Any]]) -> Optional[Mapping[str, Any]]:
         """Takes over, or begins, the generation; returns this reader's own cursor if it has one."""
         own = {"seed": self._seed, "num_examples": self._source.num_examples, **self._settings()}
@@ -195,6 +201,7 @@ class Stream[Left: Unread](Iterator[Batch], abc.ABC):
             raise ValueError(
                 f"cursors have reader={[cursor['reader'] for cursor in cursors]}: expected one a reader"
             )
+        self._adopt(cursors[0])
         generation, num_readers = cursors[0]["generation"], cursors[0]["num_readers"]
         remainder = self._left(cursors[0].get("remainder"))
         for cursor in cursors:
@@ -217,10 +224,22 @@ class IIDStream(Stream[Remainder]):
     they read all of it. Another number of readers deals out what is left in the order of
     the permutation; see `shares`.
 
-    The stream holds 8 bytes per example of its share (while it shuffles, 8 per
-    example of the source, or up to 25 in an epoch that an earlier generation
-    began).
+    Of a source of up to `epoch_order.MOST_IN_MEMORY` examples the stream holds 8 bytes per
+    example of its share (`epoch_order.ShuffledOrder` says what it takes to shuffle); of a
+    larger one it computes the permutation as it goes and holds nothing, unless it goes on from
+    cursors of a version that did not.
     """
+
+    @functools.cached_property
+    def _order_name(self) -> str | None:
+        large = self._source.num_examples > epoch_order.MOST_IN_MEMORY
+        return epoch_order.COMPUTED if large else epoch_order.SHUFFLED
+
+    def _adopt(self, cursor: Mapping[str, Any]) -> None:
+        self._order_name = cursor.get("order", epoch_order.SHUFFLED)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"order": self._order_name} if self._order_name else {}
 
     def _whole(self) -> Remainder:
         return Remainder(self._source.num_examples)
@@ -228,12 +247,12 @@ class IIDStream(Stream[Remainder]):
     def _left(self, value: Any) -> Remainder:
         return Remainder.from_json(self._source.num_examples, value)
 
-    def _share(self, epoch: int, position: int) -> np.ndarray:
-        """What this reader reads of an epoch, in order: int64[about num_examples / num_readers]."""
+    def _share(self, epoch: int, position: int) -> epoch_order.EpochOrder:
+        """What this reader reads of an epoch, in order."""
         del position
-        rng = np.random.default_rng([self._seed, epoch])
-        order = self._remainder.unread(rng.permutation(self._source.num_examples), epoch)
-        return order[self._reader :: self._num_readers].copy()
+        computed = self._order_name == epoch_order.COMPUTED
+        order = epoch_order.ComputedOrder if computed else epoch_order.ShuffledOrder
+        return order(self._seed, epoch, self._remainder, self._reader, self._num_readers)
 
 
 def newest_cursors(cursors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -256,7 +275,7 @@ def newest_cursors(cursors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
             with different numbers of readers.
     """
     found = [dict(cursor) for cursor in cursors]
-    _check_equal(found, ("seed", "num_examples"))
+    _check_equal(found, ("seed", "num_examples", "order"))
     for cursor in found:
         _check_number(cursor, "generation", 0)
     newest = max((cursor["generation"] for cursor in found), default=0)
@@ -269,8 +288,10 @@ def newest_cursors(cursors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 def _check_together(cursors: Sequence[Mapping[str, Any]]) -> None:
     """Raises a ValueError unless the cursors may be of one set of readers."""
-    _check_equal(cursors, ("generation", "num_readers", "remainder"))
+    _check_equal(cursors, ("generation", "num_readers", "remainder", "order"))
     for cursor in cursors:
+        if cursor.get("order", epoch_order.SHUFFLED) not in (epoch_order.SHUFFLED, epoch_order.COMPUTED):
+            raise ValueError(f"cursor has order={cursor['order']}: of a newer version")
         _check_number(cursor, "generation", 0)
         _check_number(cursor, "num_examples", 1)
         _check_number(cursor, "num_readers", 1, cursor["num_examples"])

@@ -24,17 +24,6 @@ Batch = Mapping[str, np.ndarray]
 ScoreFn = Callable[[Batch], Scores]
 
 
-class Stream(Protocol):
-    """What a run loop reads: a `data.stream.Stream`."""
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        """Batches without end."""
-
-    @property
-    def cursor(self) -> dict[str, Any]:
-        """Where it is, between two batches."""
-
-
 class Writer(Protocol):
     """What a run loop needs of the replay."""
 

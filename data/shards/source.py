@@ -11,7 +11,7 @@ import numpy as np
 from classact.data import digests, duplicates
 from classact.data.class_names import GivenClasses
 from classact.data.damage import MAX_SHARE
-from classact.data.image_files import ImageFiles
+from classact.data.image_files import ImageFiles, RowFraming
 from classact.data.left_out import LeftOut
 from classact.data.shards.index_file import Index
 from classact.data.shards.members import Members
@@ -216,11 +216,15 @@ class ShardSource(Source):
             DataError: if an image has another shape than the others, or too many have
                 turned out to be damaged.
         """
+        return self.framed_batch(indices)
+
+    def framed_batch(self, indices: np.ndarray, framing: Optional[RowFraming] = None) -> Batch:
+        """See `augment.augmented.FramedSource`."""
         indices = checked_indices(indices, self.num_examples)
         pairs = self._pairs(indices)
         images = self._images_of(pairs)
         try:
-            kept, pixels = self._images.read(images)
+            kept, pixels = self._images.read(images, framing)
         finally:
             self._members.release(images.tolist())
         batch: Batch = {"id": indices[kept], "image": pixels}

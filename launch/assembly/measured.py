@@ -16,6 +16,7 @@ import numpy as np
 
 from classact import environments
 from classact.data import shard_stream
+from classact.data.decoding import pool
 from classact.experiments.config import DataSetConfig, ExperimentConfig
 from classact.launch.assembly.parts import learning, networks, shapes, sources
 from classact.nodes import batches as batches_lib
