@@ -162,7 +162,7 @@ class _Setting:
         count = _Counter(server.score)
         loops = [
             run_loop.RunLoop(
-                stream.IIDStream(self._source, config.super_batch_size, 0, index, _RUN_LOOPS),
+                stream.IIDStream(self._source, config.inference.request_size, 0, index, _RUN_LOOPS),
                 count,
                 make_writer(stop, index),
                 config.temperature,

@@ -355,7 +355,7 @@ def test_digits_and_icons_have_an_eval_split_of_their_own():
         (
             lambda: "digits",
             {"policy": "hard_learner", "filter_ratio": 0.9999999999},
-            "filter_ratio=0.9999999999 of digits: needs more memory than .* examples of a super-batch",
+            "filter_ratio=0.9999999999 of digits: needs more memory than .* examples in the replay",
         ),
         (
             lambda: "digits",

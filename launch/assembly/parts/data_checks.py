@@ -76,14 +76,16 @@ def check_sizes(
     Raises:
         ConfigError: if the super-batches and the replay alone need more memory than that,
             each update would read all data more than `_MOST_PASSES` times, or a run loop could
-            not send its super-batch to an inference server.
+            not send its request to an inference server.
     """
     examples = own.super_batch_size
-    if call_bytes and own.inference.run_loops_as_nodes and examples * record_bytes > call_bytes:
+    request = own.inference.request_size
+    if call_bytes and own.inference.run_loops_as_nodes and request * record_bytes > call_bytes:
         raise ConfigError(
-            f"inference.run_loops_as_nodes=True of {name}: a super-batch of {examples:,} examples of "
-            f"{record_bytes:,} bytes does not fit a call between nodes, {call_bytes / _GIB:.0f} GiB: "
-            "must be False, so that inference servers have their run loops with them, or the batch smaller"
+            f"inference.request_size={request} of {name}: {request:,} examples of {record_bytes:,} bytes do "
+            f"not fit a call between nodes, {call_bytes / _GIB:.0f} GiB: must be at most "
+            f"{call_bytes // record_bytes}, or inference.run_loops_as_nodes=False, so that inference servers "
+            "have their run loops with them"
         )
     if memory is not None:
         _check_memory(name, own, train.num_classes, record_bytes, nodes, memory)
@@ -111,22 +113,21 @@ def _check_memory(
     name: str, own: DataSetConfig, num_classes: int, record_bytes: int, nodes: bool, memory: int
 ) -> None:
     """Adds up what is certain: examples as pixels, and scores; neither models nor their activations."""
-    examples = own.super_batch_size
     readers = own.inference.servers * own.inference.run_loops if nodes else 1
+    read = own.inference.request_size if nodes else own.super_batch_size
+    scored = own.inference.batch_size if nodes else own.super_batch_size
+    # A run loop has the request in its hands, its copy as records for the replay, and the next request.
+    copies = 3 if nodes else 1
     sizes = {
-        # What a run loop has read, and its copy as records for the replay.
-        f"{readers} × {examples:,} examples of a super-batch": readers
-        * examples
-        * record_bytes
-        * (1 + nodes),
-        f"logits of {examples:,} examples": 4 * examples * num_classes * own.has_servers,
+        f"{readers} × {read:,} examples that are read": readers * read * record_bytes * copies,
+        f"logits of {scored:,} examples": 4 * scored * num_classes * own.has_servers,
     }
     if nodes:
         held = own.replay.capacity + own.reference.super_batch
         sizes[f"{held:,} examples in the replay"] = held * record_bytes
     if sum(sizes.values()) <= memory:
         return
-    chosen = nodes and own.replay.capacity > 8 * examples
+    chosen = nodes and own.replay.capacity > 8 * own.super_batch_size
     field, value = ("replay.capacity", own.replay.capacity) if chosen else _asked(own)
     listed = ", ".join(f"{what} {size / _GIB:,.1f} GiB" for what, size in sizes.items() if size)
     raise ConfigError(

@@ -67,13 +67,16 @@ def check(own, record_bytes=1000, memory=None, nodes=True, call_bytes=None):
 
 def test_memory_is_that_of_run_loops_logits_and_replay():
     own = data_set(batch_size=50)
-    # 100 examples of 1,000 bytes: two run loops with two copies each, two logits, 400 in the replay.
-    needed = 4 * 100_000 + 100 * 2 * 4 + 400_000
+    # 100 examples of 1,000 bytes: two run loops with three times as many each, two logits, 400 in the replay.
+    needed = 6 * 100_000 + 100 * 2 * 4 + 400_000
     check(own, memory=needed)
     with pytest.raises(ConfigError, match="batch_size=50 of digits: needs more memory"):
         check(own, memory=needed - 1)
     # One loop, and no replay.
     check(own, memory=100_000 + 800, nodes=False)
+    # Of a large super-batch run loops read a part.
+    part = data_set(**{"batch_size": 50, "inference.request_size": 10})
+    check(part, memory=6 * 10_000 + 10 * 2 * 4 + 400_000)
 
 
 @pytest.mark.parametrize(
@@ -96,10 +99,12 @@ def test_a_larger_super_batch_is_warned_of():
 
 
 def test_what_does_not_fit_a_call_between_nodes_is_refused_before_it_is_made():
-    own = data_set(**{"batch_size": 50, "inference.run_loops_as_nodes": True})
+    own_fields = {"batch_size": 50, "inference.run_loops_as_nodes": True}
+    own = data_set(**own_fields)
     assert check(own, call_bytes=100_000) == []
-    with pytest.raises(ConfigError, match=r"run_loops_as_nodes=True of digits: .* 100 examples of 1,000"):
+    with pytest.raises(ConfigError, match=r"request_size=100 of digits: 100 examples of 1,000 bytes .* most 99"):
         check(own, call_bytes=99_999)
+    check(data_set(**{**own_fields, "inference.request_size": 99}), call_bytes=99_999)
     check(data_set(batch_size=50), call_bytes=99_999)
 
 
