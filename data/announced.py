@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 
 Announce = Callable[[str], contextlib.AbstractContextManager[None]]
+Help = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 def _to_nobody(what: str) -> contextlib.AbstractContextManager[None]:
@@ -14,13 +15,26 @@ def _to_nobody(what: str) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
+def _of_nobody() -> Help:
+    return contextlib.nullcontext
+
+
 _announce: Announce = _to_nobody
+_helping: Callable[[], Help] = _of_nobody
 
 
-def heard_by(announce: Announce) -> None:
-    """Tells who is to hear it in this process."""
-    global _announce
-    _announce = announce
+def heard_by(announce: Announce, helping: Callable[[], Help]) -> None:
+    """Tells who is to hear it in this process, and who gives `helping`."""
+    global _announce, _helping
+    _announce, _helping = announce, helping
+
+
+def helping() -> Help:
+    """What other threads enter while they work for the calling one, which waits for them.
+
+    What they announce, and that they wait for a disk, then counts as the calling thread's.
+    """
+    return _helping()
 
 
 def waiting(what: str) -> contextlib.AbstractContextManager[None]:

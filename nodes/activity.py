@@ -14,6 +14,7 @@ without being announced.
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import threading
 import time
@@ -41,6 +42,8 @@ class _Part:
         self.since = time.monotonic()
         # What it has announced, the innermost last, and since when.
         self.announced: list[tuple[str, float]] = []
+        # Threads that work for it while it waits for them.
+        self.helpers: set[int] = set()
 
     def progressed(self) -> None:
         self.count += 1
@@ -63,6 +66,8 @@ class Report:
 
 _lock = threading.Lock()
 _parts: dict[int, _Part] = {}
+# By the thread that works for it.
+_helped: dict[int, _Part] = {}
 
 
 @contextlib.contextmanager
@@ -111,22 +116,42 @@ def waiting(what: str) -> contextlib.AbstractContextManager[None]:
     return _announced(f"waiting for {what}")
 
 
-# Data are below nodes, and fetch what is far away.
-announced.heard_by(waiting)
-
 
 @contextlib.contextmanager
 def _announced(what: str) -> Iterator[None]:
-    own = _parts.get(threading.get_ident())
+    thread = threading.get_ident()
+    own = _parts.get(thread) or _helped.get(thread)
     if own is None:
         yield
         return
-    own.announced.append((what, time.monotonic()))
+    said = (what, time.monotonic())
+    own.announced.append(said)
     try:
         yield
     finally:
-        own.announced.pop()
+        # Not the last one: several threads may have announced something for one part.
+        own.announced.remove(said)
         own.since = time.monotonic()
+
+
+def helping() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """See `data.announced.helping`."""
+    own = _parts.get(threading.get_ident())
+    return contextlib.nullcontext if own is None else functools.partial(_helps, own)
+
+
+@contextlib.contextmanager
+def _helps(own: _Part) -> Iterator[None]:
+    thread, native_id = threading.get_ident(), threading.get_native_id()
+    with _lock:
+        _helped[thread] = own
+        own.helpers.add(native_id)
+    try:
+        yield
+    finally:
+        with _lock:
+            del _helped[thread]
+            own.helpers.discard(native_id)
 
 
 def attend(
@@ -178,7 +203,9 @@ def _doing(own: _Part, frame: FrameType | None, now: float) -> tuple[str, float]
     if _compiles(frame):
         own.since = now
         return "compiling", 0.0
-    if _waits_for_a_disk(own.native_id):
+    with _lock:
+        threads = (own.native_id, *own.helpers)
+    if any(map(_waits_for_a_disk, threads)):
         own.since = now
         return "waiting for a disk", 0.0
     seconds = max(0.0, now - own.since)
@@ -204,3 +231,7 @@ def _waits_for_a_disk(native_id: int) -> bool:
     # The thread has ended.
     except (OSError, IndexError):
         return False
+
+
+# Data are below nodes; they fetch what is far away, and decode in threads of their own.
+announced.heard_by(waiting, helping)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Optional
 
+from classact.data import announced
+
 # Parts of a batch for each thread: the last ones to end leave the others idle for a part at most.
 _PARTS = 4
 # A part of fewer images costs more to hand over than it saves.
@@ -61,8 +63,11 @@ def in_order[Item, Result](work: Callable[[Item], Result], items: Sequence[Item]
         yield from map(work, items)
         return
 
+    helping = announced.helping()
+
     def part(start: int) -> list[Result]:
-        return [work(item) for item in items[start : start + size]]
+        with helping():
+            return [work(item) for item in items[start : start + size]]
 
     futures = _submit(part, range(0, len(items), size))
     try:

@@ -1,9 +1,12 @@
+import contextlib
 import threading
 import time
 
 import jax
 import pytest
 
+from classact.data import announced
+from classact.data.decoding import pool
 from classact.nodes import activity
 
 
@@ -140,6 +143,41 @@ def test_the_part_that_has_waited_longest_counts(worker, monkeypatch):
     assert "; learner: compiling a model for 50 s" in found.doing
     for scene in scenes:
         scene.go.set()
+
+
+@pytest.mark.parametrize(
+    ("waits_for_a_disk", "said"),
+    [(False, "learner: waiting for a shard for 50 s"), (True, "learner: waiting for a disk")],
+)
+def test_what_decoding_threads_wait_for_the_part_waits_for(worker, monkeypatch, waits_for_a_disk, said):
+    there, go = threading.Barrier(3), threading.Event()
+    decoding = set()
+
+    def decode(item):
+        decoding.add(threading.get_native_id())
+        with contextlib.nullcontext() if waits_for_a_disk else announced.waiting("a shard"):
+            there.wait(10)
+            go.wait()
+        return item
+
+    def read():
+        with activity.part("learner"):
+            assert list(pool.in_order(decode, range(4))) == [0, 1, 2, 3]
+            # A thread that has helped does so no more.
+            assert not activity._helped
+
+    monkeypatch.setattr(pool, "threads", lambda: 2)
+    monkeypatch.setattr(pool, "_LEAST", 1)
+    monkeypatch.setattr(pool, "_executor", None)
+    monkeypatch.setattr(
+        activity, "_waits_for_a_disk", lambda native_id: waits_for_a_disk and native_id in decoding
+    )
+    worker(read)
+    there.wait(10)
+    older(50, monkeypatch)
+    assert activity.report() == activity.Report(0.0, said)
+    go.set()
+    there.wait(10)
 
 
 def test_outside_of_parts_nothing_is_announced():
