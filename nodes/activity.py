@@ -116,7 +116,6 @@ def waiting(what: str) -> contextlib.AbstractContextManager[None]:
     return _announced(f"waiting for {what}")
 
 
-
 @contextlib.contextmanager
 def _announced(what: str) -> Iterator[None]:
     thread = threading.get_ident()

@@ -102,7 +102,9 @@ def test_what_does_not_fit_a_call_between_nodes_is_refused_before_it_is_made():
     own_fields = {"batch_size": 50, "inference.run_loops_as_nodes": True}
     own = data_set(**own_fields)
     assert check(own, call_bytes=100_000) == []
-    with pytest.raises(ConfigError, match=r"request_size=100 of digits: 100 examples of 1,000 bytes .* most 99"):
+    with pytest.raises(
+        ConfigError, match=r"request_size=100 of digits: 100 examples of 1,000 bytes .* most 99"
+    ):
         check(own, call_bytes=99_999)
     check(data_set(**{**own_fields, "inference.request_size": 99}), call_bytes=99_999)
     check(data_set(batch_size=50), call_bytes=99_999)
