@@ -275,14 +275,19 @@ def get_config() -> ml_collections.ConfigDict:
             # state in it: more for a large model. A second signal does not wait.
             "stop_notice_seconds": 8.0,
             # ── Machines.
-            # Compute threads of each node by its kind, with `--launch=processes`; 0: one a core.
-            # `decoding`: threads that decode images in each process that reads, with any launch.
+            # Threads of each process; 0: one a core.
             "threads": {
+                # Compute threads of the learner, with `--launch=processes`.
                 "learner": 1,
+                # Of each inference server.
                 "inference": 1,
+                # Of each evaluator.
                 "evaluator": 1,
+                # Of each replay node.
                 "replay": 1,
+                # Of each run loop that is a process.
                 "run_loop": 1,
+                # Threads that decode images in each process that reads, with any launch.
                 "decoding": 0,
             },
             # GPUs of each node by its kind, with `--launch=processes`, `slurm` and `ray`: whole ones, or

@@ -19,7 +19,7 @@ from classact.launch.commands import attach_actors, cli, run, terminal
 from classact.launch.engines.outcome import LaunchError, Outcome
 
 pytestmark = pytest.mark.usefixtures("clean_flags")
-FOUND = ("classact: trains on ", "classact: measures on ")
+FOUND = ("classact: trains on ", "classact: measures on ", "classact:   ")
 CONFIG = str(pathlib.Path(cli.__file__).parents[2] / "experiments" / "configs" / "classification.py")
 
 
