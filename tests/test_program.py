@@ -260,7 +260,7 @@ def test_a_signal_stops_every_process_within_ten_seconds(place, number):
 
 def test_an_evaluator_joins_a_running_experiment_and_never_holds_it_up(place):
     running = start(
-        place, "joined", "--launch=processes", "--config.steps=5000", "--config.evaluation.every=1000"
+        place, "joined", "--launch=processes", "--config.steps=3000", "--config.evaluation.every=1000"
     )
     wait_for_line(place, "joined", running)
     arguments = ["--evaluator=accuracy", "--every=1"]
@@ -277,16 +277,16 @@ def test_an_evaluator_joins_a_running_experiment_and_never_holds_it_up(place):
     lines = lines_of(place, "joined", "evaluator-slow")
     steps = [line["step"] for line in lines]
     assert steps == sorted(set(steps))
-    assert 0 < steps[0] < steps[-1] == 5000
+    assert 0 < steps[0] < steps[-1] == 3000
     # It measures what the program's own evaluator does, on the same data.
     own = lines_of(place, "joined", "evaluator-test")[-1]
-    assert own["step"] == 5000
+    assert own["step"] == 3000
     assert lines[-1]["eval/slow/top1"] == pytest.approx(own["eval/test/top1"])
 
     done = start_evaluator(place, "joined", "--name=after", *arguments)
     assert done.wait(timeout=60) == 0
     (line,) = lines_of(place, "joined", "evaluator-after")
-    assert (line["step"], line["eval/after/top1"]) == (5000, pytest.approx(own["eval/test/top1"]))
+    assert (line["step"], line["eval/after/top1"]) == (3000, pytest.approx(own["eval/test/top1"]))
 
 
 def test_actors_join_a_running_experiment_and_leave_at_any_time(place):
