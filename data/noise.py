@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from classact.data import seeds
+from classact.data import seeds, splitmix
 from classact.data.source import Batch, Source
 from classact.data.views import SourceView
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _UNIT = 2.0**-53
 
 
@@ -59,15 +58,8 @@ class _NoisySource(SourceView):
 
 
 def _uniform(ids: np.ndarray, seed: int, stream: int) -> np.ndarray:
-    """float64[B] in [0, 1): a hash of (seed, stream, id), so that no order of reading matters.
-
-    The mixing function is SplitMix64 (Steele, Lea and Flood, 2014), which is
-    defined modulo 2^64: the overflow is meant.
-    """
+    """float64[B] in [0, 1): a hash of (seed, stream, id), so that no order of reading matters."""
     key = np.uint64(int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]))
-    with np.errstate(over="ignore"):
-        mixed = ids.astype(np.uint64) * _GOLDEN + key
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed = mixed ^ (mixed >> np.uint64(31))
+    # Arrays of whole numbers wrap around, as is meant.
+    mixed = splitmix.mixed(ids.astype(np.uint64) * splitmix.GOLDEN + key)
     return (mixed >> np.uint64(11)).astype(np.float64) * _UNIT

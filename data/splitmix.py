@@ -5,7 +5,7 @@ For whole arrays at once, and with no state but what goes in: whoever computes t
 
 import numpy as np
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def states(seed: int, epoch: int, ids: np.ndarray) -> np.ndarray:
@@ -22,13 +22,13 @@ def states(seed: int, epoch: int, ids: np.ndarray) -> np.ndarray:
     # Arrays of whole numbers wrap around; of a single one NumPy would warn.
     found = np.array([seed], np.uint64)
     for more in (np.array([epoch], np.uint64), np.asarray(ids).astype(np.uint64)):
-        found = mixed(found + _GOLDEN) ^ more
-    return mixed(found + _GOLDEN)
+        found = mixed(found + GOLDEN) ^ more
+    return mixed(found + GOLDEN)
 
 
 def outputs(state: np.ndarray, count: int) -> np.ndarray:
     """The first outputs uint64[N, count] of generators whose states are uint64[N]."""
-    return mixed(state[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN)
+    return mixed(state[:, None] + np.arange(1, count + 1, dtype=np.uint64) * GOLDEN)
 
 
 def mixed(value: np.ndarray) -> np.ndarray:

@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,6 +26,20 @@ def test_share_of_wrong_labels_is_the_effective_rate():
     assert expected == pytest.approx(0.18)
     # Five standard deviations of a binomial share.
     assert abs(wrong.mean() - expected) < 5 * np.sqrt(expected * (1 - expected) / COUNT)
+
+
+@pytest.mark.parametrize(
+    ("seed", "first", "digest"),
+    [
+        (0, [0, 6, 1, 9, 4, 5, 6, 7, 8, 9, 0, 1], "87f932bad73f76bc"),
+        (3, [0, 7, 9, 3, 4, 3, 6, 7, 1, 9, 0, 1], "39a237820e889def"),
+        (2**32 - 1, [9, 1, 2, 1, 0, 4, 3, 7, 3, 7, 5, 1], "9caa88a61edca99d"),
+    ],
+)
+def test_noisy_labels_are_those_of_earlier_runs(seed, first, digest):
+    labels = read_all(with_label_noise(SOURCE, 0.5, seed))["label"]
+    assert labels[:12].tolist() == first
+    assert hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest()[:16] == digest
 
 
 def test_redrawn_labels_are_uniform_over_all_classes_whatever_the_truth():
