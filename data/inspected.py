@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from classact.data.samples import evenly
 from classact.data.shown import shown
 from classact.data.source import Source
 
@@ -132,8 +133,8 @@ def inspect(source: Source, split: str, read: int, shown_pictures: int) -> tuple
     Raises:
         DataError: if too many images are damaged, or one has another shape than the others.
     """
-    numbers = _evenly(source.num_examples, read)
-    wanted = set(numbers[_evenly(len(numbers), shown_pictures)].tolist())
+    numbers = evenly(source.num_examples, read)
+    wanted = set(numbers[evenly(len(numbers), shown_pictures)].tolist())
     labels, pictures = Counter[int](), list[Picture]()
     for start in range(0, len(numbers), 64):
         rows = numbers[start : start + 64]
@@ -173,7 +174,7 @@ def inspect(source: Source, split: str, read: int, shown_pictures: int) -> tuple
 
 def caption_lengths(source: Source) -> Captions:
     """How long captions are, by 10,000 of them evenly over all; reads no image where captions are known."""
-    texts = source.caption_at(_evenly(source.num_examples, _CAPTIONS))
+    texts = source.caption_at(evenly(source.num_examples, _CAPTIONS))
     words = Spread.of([len(text.split()) for text in texts])
     return Captions(len(texts), len(set(texts)), words, Spread.of([len(text) for text in texts]))
 
@@ -210,8 +211,3 @@ def _text(source: Source, batch: Mapping[str, np.ndarray], row: int) -> str:
         return str(batch["caption"][row])
     label = int(batch["label"][row])
     return shown(str(source.class_names[label])) if source.class_names else f"class {label}"
-
-
-def _evenly(count: int, most: int) -> np.ndarray:
-    """int64[M]: at most so many of the numbers below `count`."""
-    return np.unique(np.linspace(0, count - 1, max(0, most)).astype(np.int64))

@@ -13,11 +13,12 @@ from classact.data.left_out import LeftOut
 from classact.data.records.examples import fields, values
 from classact.data.records.index import index_of
 from classact.data.records.shards import Shards
+from classact.data.samples import evenly
 from classact.data.shown import shown
 from classact.data.source import DataError
 from classact.data.tables.columns import choose
 from classact.data.tables.options import TableOptions
-from classact.data.tables.parts import evenly, images_folder
+from classact.data.tables.parts import images_folder
 from classact.data.tables.table import Table
 
 # So many records tell which fields there are.

@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 
 from classact.data import class_names
 from classact.data.left_out import LeftOut
+from classact.data.samples import evenly
 from classact.data.shown import shown
 from classact.data.source import DataError
 from classact.data.tables.images import PathColumn, check_local
 from classact.data.tables.options import TableOptions
-from classact.data.tables.parts import evenly, is_text
+from classact.data.tables.parts import is_text
 from classact.data.tables.table import Table
 from classact.data.walk import ListedFile
 

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from classact.data.samples import evenly
 from classact.data.source import DataError
-from classact.data.tables.parts import evenly, split_of
+from classact.data.tables.parts import split_of
 from classact.data.tables.table import Table
 
 _PROBED = 200

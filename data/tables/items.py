@@ -12,11 +12,11 @@ import numpy as np
 
 from classact.data import class_names
 from classact.data.image_files import ImageFiles, RowFraming
+from classact.data.samples import evenly
 from classact.data.source import Batch, DataError, Source, checked_indices
 from classact.data.tables.columns import Chosen, choose
 from classact.data.tables.images import ImageValues
 from classact.data.tables.options import TableOptions
-from classact.data.tables.parts import evenly
 
 _PROBED = 16
 # A repeated data set of Grain's has more; nothing real has.

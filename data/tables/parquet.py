@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from classact.data import digests
+from classact.data.samples import evenly
 from classact.data.shown import shown
 from classact.data.source import DataError
 from classact.data.tables import parts
-from classact.data.tables.parts import evenly, images_folder, is_text, reason
+from classact.data.tables.parts import images_folder, is_text, reason
 from classact.data.tables.row_groups import RowGroups
 from classact.data.tables.table import Table
 

@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Optional
 
-import numpy as np
 import pyarrow as pa
 
 from classact.data.shown import shown
@@ -14,11 +13,6 @@ from classact.data.source import DataError
 
 # What a run measures on, by the names that data sets give it; the first that there is.
 _EVAL_SPLITS = ("validation", "valid", "val", "dev", "test", "eval", "evaluation")
-
-
-def evenly(count: int, most: int) -> np.ndarray:
-    """int64[M] in rising order: at most so many of the numbers below `count`, evenly over all."""
-    return np.unique(np.linspace(0, count - 1, most).astype(np.int64)) if count else np.empty(0, np.int64)
 
 
 def files_of(kind: str, argument: str, wanted: Callable[[str], bool], called: str) -> list[str]:

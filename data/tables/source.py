@@ -13,12 +13,12 @@ import pyarrow as pa
 from classact.data import class_names, duplicates
 from classact.data.image_files import ImageFiles, RowFraming
 from classact.data.left_out import LeftOut
+from classact.data.samples import evenly
 from classact.data.source import Batch, DataError, Source, checked_indices
 from classact.data.tables.columns import choose
 from classact.data.tables.fields import Texts, captions_of, check_folder, check_images, labels_of, paths_of
 from classact.data.tables.images import ImageValues
 from classact.data.tables.options import TableOptions
-from classact.data.tables.parts import evenly
 from classact.data.tables.table import Table
 
 # Images of which so many bytes are held altogether are compared, to find copies.
