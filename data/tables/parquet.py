@@ -151,13 +151,22 @@ def _read_footer(path: str) -> tuple[_Part, pa.Schema]:
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{shown(path)}: no parquet file that can be read ({reason(error)})") from error
     bytes_of: dict[str, int] = {}
+    names = set(schema.names)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     for group in groups:
         for number in range(group.num_columns):
             column = group.column(number)
-            name = column.path_in_schema.partition(".")[0]
+            name = _column_of(column.path_in_schema, names)
             bytes_of[name] = bytes_of.get(name, 0) + column.total_uncompressed_size
     return _Part(path, [group.num_rows for group in groups], bytes_of), schema
+
+
+def _column_of(path: str, names: set[str]) -> str:
+    """The column that a path in a parquet schema is in; columns too may have dots in their names."""
+    name = path
+    while name not in names and "." in name:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def _tail(path: str) -> bytes:

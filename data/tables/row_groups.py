@@ -1,10 +1,13 @@
 """Row groups of parquet files, unpacked, so that any row can be read at any time."""
 
 import collections
+import errno
+import hashlib
 import logging
 import os
 import pathlib
 import shutil
+import time
 import uuid
 from collections.abc import Sequence
 
@@ -19,6 +22,9 @@ from classact.data.tables.parts import cache_folder, reason
 MEMORY = 256 << 20
 # How many unpacked files are mapped at once.
 _MAPPED = 64
+# What is still written changes in less; older files under other names are of processes that died.
+_LEFT_SECONDS = 3600
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +34,9 @@ class RowGroups:
 
     A row group cannot be read in part, and rows are asked for in any order. So if all of
     them together do not fit into 256 MiB, each is unpacked once into a directory that all
-    readers of this machine share, and mapped into memory from there; where the disk has no
-    room for that, as many as fit stay in memory, and the others are read again and again.
+    readers of this machine share, and mapped into memory from there. Where the disk has no
+    room for those that are missing, or none is left while one is written, as many as fit stay
+    in memory, and the others are read again and again.
 
     Not thread-safe; several processes may unpack at once.
 
@@ -52,7 +59,9 @@ class RowGroups:
         self.unpacked = None
         if total > MEMORY:
             folder = unpacked_folder(digest, column)
-            if folder.is_dir() or _free(folder) > total:
+            _remove_left(folder)
+            done = len(list(folder.glob("*.arrow")))
+            if _free(folder) >= total * max(0, len(groups) - done) / max(1, len(groups)):
                 self.unpacked = folder
 
     def remarks(self) -> list[str]:
@@ -106,16 +115,19 @@ class RowGroups:
         path = folder / f"{number:06d}.arrow"
         if path.is_file():
             try:
-                return _map(path)
+                return _map(path, self._column)
             except pa.ArrowInvalid:
                 # A machine that lost its power may leave half a file.
                 _log.warning("%s is damaged and unpacked anew", path)
-        self._unpack(path, number)
-        return _map(path)
+        found = self._read(number)
+        return _map(path, self._column) if self._unpack(path, found) else found
 
-    def _unpack(self, path: pathlib.Path, number: int) -> None:
-        """Writes one row group; whoever does it last replaces the same by the same."""
-        table = pa.table({self._column: self._read(number)})
+    def _unpack(self, path: pathlib.Path, found: pa.ChunkedArray) -> bool:
+        """Writes one row group; whoever does it last replaces the same by the same.
+
+        Returns whether there was room for it. If not, none is unpacked any more.
+        """
+        table = pa.table({self._column: found})
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,21 +138,45 @@ class RowGroups:
             finally:
                 partial.unlink(missing_ok=True)
         except OSError as error:
-            raise DataError(
-                f"{path.parent}: a row group cannot be unpacked there ({error.strerror or error}): make "
-                "room, or name another directory by CLASSACT_DATA"
-            ) from error
+            if error.errno not in _NO_ROOM:
+                raise DataError(
+                    f"{path.parent}: a row group cannot be unpacked there ({error.strerror or error}): "
+                    "name another directory by CLASSACT_DATA"
+                ) from error
+            self.unpacked = None
+            _log.warning("%s (%s)", self.remarks()[0], reason(error))
+            return False
+        return True
 
 
-def _map(path: pathlib.Path) -> pa.ChunkedArray:
-    """The column in a file, as it lies there; what is mapped stays so for as long as it is used."""
+def _map(path: pathlib.Path, column: str) -> pa.ChunkedArray:
+    """The column in a file, as it lies there; what is mapped stays so for as long as it is used.
+
+    Raises:
+        pa.ArrowInvalid: if the file is damaged, or of another column.
+    """
     with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as file:
-        return file.read_all().column(0)
+        table = file.read_all()
+    if table.column_names != [column]:
+        raise pa.ArrowInvalid(f"columns {table.column_names}, expected {column!r}")
+    return table.column(0)
 
 
 def unpacked_folder(digest: str, column: str) -> pathlib.Path:
     """Where a column's row groups are unpacked."""
-    return cache_folder("parquet") / f"{digest.rpartition(':')[2]}-{column.encode().hex()[:32]}"
+    named = hashlib.blake2b(column.encode(), digest_size=16).hexdigest()
+    return cache_folder("parquet") / f"{digest.rpartition(':')[2]}-{named}"
+
+
+def _remove_left(folder: pathlib.Path) -> None:
+    """Removes what processes that died have left half-written; nothing that may still be written."""
+    for left in folder.glob("*.arrow.*"):
+        try:
+            if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+                left.unlink()
+        except OSError as error:
+            # Another reader may have removed it, or it is another user's.
+            _log.info("%s stays (%s)", left, reason(error))
 
 
 def _free(folder: pathlib.Path) -> int:

@@ -1,4 +1,7 @@
+import errno
 import json
+import logging
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -83,6 +86,76 @@ def test_without_room_to_unpack_row_groups_are_read_again_and_again(tables, smal
     for number in range(6):
         groups.column(number)
         assert len(groups._held) == 1 and groups._bytes == groups.column(number).nbytes
+
+
+def test_columns_whose_names_begin_alike_are_unpacked_apart(small_memory, tmp_path):
+    names = ["observation.images.front", "observation.images.wrist"]
+    columns = {name: [name.encode() * 9 + b" %d" % i for i in range(20)] for name in names}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet", row_group_size=5)
+    for _ in range(2):
+        table = ParquetTable([str(tmp_path / "x.parquet")])
+        for name in names:
+            assert table.images(name, [17, 3]) == [columns[name][17], columns[name][3]]
+    assert len(list(small_memory.rglob("*.arrow"))) == 4
+    # What another column's file has under this name is not taken.
+    front, wrist = (row_groups.unpacked_folder(table.digest, name) / "000000.arrow" for name in names)
+    front.write_bytes(wrist.read_bytes())
+    assert ParquetTable([str(tmp_path / "x.parquet")]).images(names[0], [3]) == [columns[names[0]][3]]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fills_up_ends_no_run(tables, small_memory, monkeypatch, caplog, number):
+    table = ParquetTable(files_of(f"{tables}/labelled-*.parquet"))
+    first = ROWS[:1]
+    assert read(table, first) == [png(pixels(i)) for i in first]
+
+    def full(*args):
+        raise OSError(number, "full")
+
+    monkeypatch.setattr(row_groups.pa, "OSFile", full)
+    with caplog.at_level(logging.WARNING):
+        assert read(table, ROWS) == [png(pixels(i)) for i in ROWS]
+    (record,) = caplog.records
+    assert "has no room to unpack them" in record.message and os.strerror(number) in record.message
+    assert "has no room" in table.remarks("image")[0]
+    assert len(table._column_groups("image")._held) == 1
+
+
+def test_room_is_needed_for_what_is_missing_only(tables, small_memory, monkeypatch):
+    paths = files_of(f"{tables}/labelled-*.parquet")
+    read(ParquetTable(paths), list(range(20)))
+    total = ParquetTable(paths).image_bytes("image")
+    for free, rows, unpacks in (
+        (total // 4, range(20), False),
+        (total * 3 // 4, range(COUNT), True),
+        (0, [], True),
+    ):
+        monkeypatch.setattr(row_groups, "_free", lambda folder, free=free: free)
+        table = ParquetTable(paths)
+        assert (table._column_groups("image").unpacked is not None) is unpacks
+        read(table, list(rows))
+
+
+def test_the_bytes_of_columns_with_dots_in_their_names_are_counted(tmp_path):
+    images = [{"bytes": bytes(500), "path": "x"}] * 3
+    pq.write_table(
+        pa.table({"images.front": images, "plain": images, "number": [0, 1, 2]}), tmp_path / "x.parquet"
+    )
+    table = ParquetTable([str(tmp_path / "x.parquet")])
+    assert table.image_bytes("images.front") == table.image_bytes("plain") > 500
+
+
+def test_what_a_killed_process_has_left_is_removed(tables, small_memory):
+    paths = files_of(f"{tables}/labelled-*.parquet")
+    read(ParquetTable(paths), ROWS)
+    whole = next(small_memory.rglob("000003.arrow"))
+    old, new = (whole.with_name(f"000003.arrow.{name}") for name in ("a" * 32, "b" * 32))
+    for path in (old, new, whole):
+        path.write_bytes(whole.read_bytes())
+        if path != new:
+            os.utime(path, (0, 0))
+    assert read(ParquetTable(paths), ROWS) == [png(pixels(i)) for i in ROWS]
+    assert not old.exists() and new.exists() and whole.exists()
 
 
 def test_what_fits_stays_in_memory(tables, tmp_path, monkeypatch):
