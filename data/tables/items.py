@@ -129,12 +129,13 @@ class ItemSource(Source):
         """See `Source.caption_at`; reads the items, images and all. "" for one that cannot be read."""
         if not self.captioned:
             return super().caption_at(indices)
-        numbers = checked_indices(indices, self.num_examples).tolist()
-        items = self._fetched(numbers)
-        return [
-            "" if isinstance(item, OSError) else self._caption(item.told, number)
-            for item, number in zip(items, numbers, strict=True)
-        ]
+        captions = []
+        for number in checked_indices(indices, self.num_examples).tolist():
+            # One after another: thousands of images at once would take gigabytes.
+            (item,) = self._fetched([number])
+            captions.append("" if isinstance(item, OSError) else self._caption(item.told, number))
+            del item
+        return captions
 
     def _fetched(self, numbers: Sequence[int]) -> list[Any]:
         found: list[Any] = []

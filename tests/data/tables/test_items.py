@@ -52,6 +52,25 @@ class Unlabelled(MapStyle):
         super().__init__()
         self.targets[3:5] = [-1, None]
 
+class Counted(Pairs):
+    """Pairs whose images count how many of them there are."""
+    alive, most = 0, 0
+
+    def __getitem__(self, index):
+        return {"img": Pixels(pixels(index)), "text": f"number {index}"}
+
+class Pixels:
+    def __init__(self, values):
+        self.values = values
+        Counted.alive += 1
+        Counted.most = max(Counted.most, Counted.alive)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+    def __del__(self):
+        Counted.alive -= 1
+
 def broken():
     return 1 / 0
 
@@ -108,6 +127,15 @@ def test_dicts_with_captions_and_splits():
     batch = train.batch(np.array([4, 1]))
     assert batch["caption"].tolist() == ["number 4", "number 1"] == train.caption_at(np.array([4, 1]))
     assert (batch["image"] == np.stack([pixels(4), pixels(1)])).all()
+
+
+def test_captions_are_read_without_holding_all_images():
+    source = open_source("python:my_items:Counted", "train")
+    counted = type(source._items)
+    assert counted.alive == 0
+    counted.most = 0
+    assert source.caption_at(np.arange(20)) == [f"number {i}" for i in range(20)]
+    assert counted.most == 1
 
 
 def test_an_item_that_cannot_be_read_is_a_damaged_image():
