@@ -15,8 +15,12 @@ from classact.data.decoding import pool
 from classact.data.decoding.frames import Frame, Size
 from classact.data.left_out import LeftOut
 from classact.data.options import positive_option
+from classact.data.samples import evenly
 from classact.data.source import DataError
 
+# So many damaged images are logged by name, and how many there are at every so many more.
+_NAMED = 100
+_COUNTED = 1000
 # How many files are opened, without being decoded, when a source is.
 _PROBES = 1000
 _KINDS = 5
@@ -34,8 +38,8 @@ class ImageFiles:
 
     A file that cannot be decoded is left out of what is read and counted in `skipped`,
     and by what it is in `damage`. One that is found when the source is opened is also
-    counted in `left_out`, a later one logged, once, by name. Too many of them stop the
-    run: more than the share `damaged` of the files and more than 3, or all.
+    counted in `left_out`, a later one logged, once; the first 100 by name. Too many of them
+    stop the run: more than the share `damaged` of the files and more than 3, or all.
 
     Args:
         name: the source's name, for errors.
@@ -47,6 +51,7 @@ class ImageFiles:
         left_out: takes what is found damaged now.
         damaged: the share of the files that may be damaged.
         probed: the numbers of the images that are opened now; None: 1,000 evenly over all.
+        until_good: whether no more of these are opened once one is not damaged.
 
     Attributes:
         shape: (H, W, C) of every image.
@@ -69,6 +74,7 @@ class ImageFiles:
         left_out: LeftOut,
         damaged: float = MAX_SHARE,
         probed: Optional[np.ndarray] = None,
+        until_good: bool = False,
     ) -> None:
         self._name = name
         self._files = files
@@ -79,12 +85,13 @@ class ImageFiles:
         self.sizes: Counter[tuple[int, int]] = Counter()
         self._accepted = damaged
         self._damaged: set[int] = set()
+        self._logged = 0
         self._shape_of: Optional[int] = None
         if size is not None:
             self.shape = (size, size, channels)
         if probed is None:
-            probed = np.unique(np.linspace(0, len(files) - 1, _PROBES).astype(np.int64))
-        self._probe(channels, left_out, probed)
+            probed = evenly(len(files), _PROBES)
+        self._probe(channels, left_out, probed, until_good)
 
     @property
     def skipped(self) -> int:
@@ -132,7 +139,7 @@ class ImageFiles:
                 images[row] = pixels
             return pixels.shape
 
-        kept = ~np.isin(numbers, list(self._damaged))
+        kept = np.array([number not in self._damaged for number in numbers.tolist()], bool)
         rows = np.flatnonzero(kept).tolist()
         # What is wrong is counted here, in the order of the batch.
         for row, found in zip(rows, pool.in_order(decode, rows), strict=True):
@@ -155,11 +162,20 @@ class ImageFiles:
 
     def _report(self, number: int, error: DamagedError) -> None:
         """Counts a damaged image, the first time that it is met."""
-        if number not in self._damaged:
-            self._skip(number, error)
+        if number in self._damaged:
+            return
+        self._skip(number, error)
+        self._logged += 1
+        if self._logged <= _NAMED:
             _log.warning(
-                "%s (image %d) is damaged and left out: %s; %d of %d so far",
+                "%s (image %d) is damaged and left out: %s; %d of %d so far%s",
                 self._files[number], number, error, self.skipped, len(self._files),
+                "; of more only the number is logged" if self._logged == _NAMED else "",
+            )  # fmt: skip
+        elif self._logged % _COUNTED == 0:
+            _log.warning(
+                "%s: %d of %d images are damaged and left out so far",
+                self._name, self.skipped, len(self._files),
             )  # fmt: skip
 
     def _skip(self, number: int, error: DamagedError) -> None:
@@ -185,7 +201,7 @@ class ImageFiles:
                 f"but {first} is {self.shape[1]}×{self.shape[0]}: say {self._hint} to resize all"
             )
 
-    def _probe(self, channels: int, left_out: LeftOut, numbers: np.ndarray) -> None:
+    def _probe(self, channels: int, left_out: LeftOut, numbers: np.ndarray, until_good: bool) -> None:
         """Opens files: takes the shape from the first, compares the rest."""
         for number in numbers.tolist():
             try:
@@ -199,12 +215,13 @@ class ImageFiles:
                 if self._shape_of is None:
                     self._shape_of, self.shape = number, (height, width, channels)
                 self._check_shape(number, (height, width))
+            if until_good:
+                break
+        tried = self.skipped + self.sizes.total()
         # Twice what is accepted of all: by chance, a sample has more than its share.
-        if too_many_damaged(self.skipped // 2, len(numbers), self._accepted) or self.skipped == len(numbers):
+        if too_many_damaged(self.skipped // 2, tried, self._accepted) or self.skipped == tried:
             found = "; ".join(left_out.lines())
-            raise DataError(
-                f"{self._name}: {self.skipped} of {len(numbers)} images that were opened: {found}"
-            )
+            raise DataError(f"{self._name}: {self.skipped} of {tried} images that were opened: {found}")
 
 
 def size_and_channels(source: str, size: Optional[str], channels: str) -> tuple[Optional[int], int]:

@@ -19,6 +19,9 @@ from classact.data.shards.storage import Shard
 from classact.data.shown import shown
 from classact.data.source import Batch, DataError, InShards, Source, checked_indices
 
+# Of shards far away so many images are opened at most, until one is not damaged.
+_PROBED = 10
+
 
 class ShardSource(Source):
     """Images in tar shards with captions, or with labels, as an index says where they are.
@@ -71,8 +74,9 @@ class ShardSource(Source):
         self._members = Members(index, shards)
         self._images = ImageFiles(
             name, self._members, size, channels, "tar:PATTERN?size=N", self.left_out, damaged,
-            # Each of many would fetch a shard.
-            probed=None if self._are_local else np.zeros(1, np.int64),
+            # Each of many, evenly over all, would fetch a shard.
+            probed=None if self._are_local else np.arange(min(_PROBED, index.num_images)),
+            until_good=not self._are_local,
         )  # fmt: skip
         self.image_shape = self._images.shape
         self._order_examples(np.array(lists), factors)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classact.data import views
+from classact.data import image_files, views
 from classact.data.source import DataError
 from classact.data.specs import open_source
 from classact.data.stream import IIDStream
@@ -214,6 +214,39 @@ def test_more_may_be_damaged_if_that_is_said_and_is_counted_by_what_it_is(tmp_pa
         (tmp_path / "a" / f"{number:04d}.png").write_bytes(b"%PDF")
     with pytest.raises(DataError, match=r"9 of 40 .*at most 20%; .*in all: 7 PDF, 1 text, 1 empty"):
         read_all(source)
+
+
+def test_of_many_damaged_images_the_first_are_named_and_then_counted(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(image_files, "_NAMED", 3)
+    monkeypatch.setattr(image_files, "_COUNTED", 5)
+    write_many(tmp_path, 40)
+    source = open_source(f"folder:{tmp_path}?damaged=0.9", "train")
+    for path in sorted(tmp_path.glob("a/*.png"))[:12]:
+        path.write_bytes(b"text")
+    with caplog.at_level(logging.WARNING):
+        assert [len(read_all(source)["id"]) for _ in range(2)] == [28, 28]
+    messages = [record.message for record in caplog.records]
+    assert ["is damaged and left out: text" in message for message in messages] == [True] * 3 + [False] * 2
+    assert messages[2].endswith("3 of 40 so far; of more only the number is logged")
+    assert messages[3:] == [
+        f"folder:{tmp_path}: {count} of 40 images are damaged and left out so far" for count in (5, 10)
+    ]
+
+
+class Unlisted(set):
+    """A set that is not gone through."""
+
+    def __iter__(self):
+        raise AssertionError
+
+
+def test_images_known_to_be_damaged_are_looked_up_and_not_listed_for_each_batch(tmp_path):
+    write_many(tmp_path, 120)
+    source = open_source(f"folder:{tmp_path}", "train")
+    truncate(tmp_path / "a/0004.png")
+    read_all(source)
+    source._images._damaged = Unlisted(source._images._damaged)
+    assert 2 not in read_all(source)["id"] and source.batch(np.arange(0))["id"].tolist() == []
 
 
 def test_what_is_found_damaged_when_it_is_opened_is_counted_with_what_it_is(tmp_path):

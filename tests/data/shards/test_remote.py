@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 from shard_server import cutting, serving
-from shards_made import read_all, reds, write_shard
+from shards_made import png, read_all, reds, write_shard, write_tar
 
 from classact.data.shard_stream import make_stream
 from classact.data.shards import remote
@@ -149,6 +149,24 @@ def test_damaged_shards_are_named_by_their_url(served):
     served.files["/data/s-1.tar"] = b"?" * 2000
     with pytest.raises(DataError, match=r"^http://127\.0\.0\.1:\d+/data/s-1\.tar: not a tar file"):
         open_source(spec(served), "train")
+
+
+@pytest.mark.parametrize("options", ["&damaged=0.9", "&damaged=0.9&size=4"])
+def test_first_images_that_are_damaged_keep_no_set_from_being_opened(served, tmp_path, options):
+    def first_damaged(count):
+        members = [(f"{i}.png", b"text" if i < count else png(i)) for i in range(10)]
+        members += [(f"{i}.cls", str(i)) for i in range(10)]
+        return write_tar(tmp_path / "damaged.tar", members).read_bytes()
+
+    served.files["/data/s-0.tar"] = first_damaged(2)
+    source = open_source(spec(served, options), "train")
+    assert source.skipped == 2 and source.sizes == {(6, 4): 1}
+    assert len(read_all(source)["id"]) == 38 and fetched(served).keys() == {
+        f"/data/s-{i}.tar" for i in range(4)
+    }
+    served.files["/data/s-0.tar"] = first_damaged(10)
+    with pytest.raises(DataError, match="10 of 10 images that were opened: 10 damaged"):
+        open_source(spec(served, options), "train")
 
 
 def test_secrets_in_errors_are_masked():
