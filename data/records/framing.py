@@ -29,8 +29,8 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"x\x9c": "zlib", b"\x78\x01": "zlib", b"x\x
 # No record has 4 GiB: the upper half of its length is zero. What is all zeros is no header, and is
 # passed fast.
 _LIKE_HEADER = re.compile(rb"(?=.{4}\0{4}(?!\0{4}).{4})", re.DOTALL)
-# Behind a damaged length, the next record is looked for in so many bytes.
-_SEARCHED = 16 << 20
+# Behind a damaged length, the next record is looked for in blocks of so many bytes.
+_SEARCHED = 1 << 20
 
 
 def checksum(content: bytes) -> int:
@@ -43,7 +43,8 @@ class TFRecords(Shards):
     """TFRecord files without compression; the place of a record is the offset of its content.
 
     A record whose content is damaged is told by its checksum. Where a length is
-    damaged, reading goes on at the next one that fits its checksum.
+    damaged, reading goes on at the next one that fits its checksum, wherever it is in the
+    file: what lies between counts as one. A file that ends in the middle of a record is refused.
     """
 
     kind = "tfrecord"
@@ -82,18 +83,18 @@ def _records(file: BinaryIO, path: str, end: int) -> Iterator[Record]:
         size = _size_at(file, place, end)
         if size is None and not any_fits:
             _refuse(file, path)
+        if size is None and end - place < HEADER.size:
+            raise _cut_off(path, place)
         if size is None:
             following = _next_header(file, place + 1, end)
-            problem = CUT_OFF if end - place < HEADER.size else LAST if following == end else BAD_SUM
-            yield Record(place, 0, None, problem)
+            yield Record(place, 0, None, LAST if following == end else BAD_SUM)
             place = following
             continue
         any_fits = True
         start = place + HEADER.size
+        if start + size + FOOTER.size > end:
+            raise _cut_off(path, place)
         place = start + size + FOOTER.size
-        if place > end:
-            yield Record(start, size, None, CUT_OFF)
-            return
         file.seek(start)
         content, footer = file.read(size), file.read(FOOTER.size)
         fits = footer == FOOTER.pack(checksum(content))
@@ -115,13 +116,25 @@ def _size_in(header: bytes, offset: int) -> Optional[int]:
 
 
 def _next_header(file: BinaryIO, place: int, end: int) -> int:
-    """Where the next header is that fits its checksum; `end` if there is none nearby."""
-    file.seek(place)
-    read = file.read(min(end - place, _SEARCHED))
-    for found in _LIKE_HEADER.finditer(read):
-        if _size_in(read, found.start()) is not None:
-            return place + found.start()
+    """Where the next header is that fits its checksum; `end` if there is none."""
+    while end - place >= HEADER.size:
+        file.seek(place)
+        read = file.read(min(end - place, _SEARCHED))
+        for found in _LIKE_HEADER.finditer(read):
+            if _size_in(read, found.start()) is not None:
+                return place + found.start()
+        if len(read) < HEADER.size:
+            return end
+        # A header may begin in this block and end in the next.
+        place += len(read) - HEADER.size + 1
     return end
+
+
+def _cut_off(path: str, place: int) -> DataError:
+    return DataError(
+        f"{shown(path)}: cut off: it ends in the middle of the record that begins at byte {place}; "
+        "copy it anew"
+    )
 
 
 def _refuse(file: BinaryIO, path: str) -> None:

@@ -25,7 +25,7 @@ from classact.data.tables.parts import cache_folder, reason
 KEPT_ABOVE = 64 << 20
 # Reading more takes so long that a person is told.
 _LONG = 1 << 30
-_VERSION = 1
+_VERSION = 2
 _NAMED = 3
 _METADATA = b"classact"
 
@@ -84,7 +84,7 @@ def index_of(
         lengths: how many records each file should have, if that is known.
 
     Raises:
-        DataError: if a file cannot be read, or values of a field are of several kinds.
+        DataError: if a file cannot be read or is cut off, or values of a field are of several kinds.
     """
     try:
         stats = [os.stat(path) for path in paths]

@@ -44,7 +44,7 @@ class Shards(abc.ABC):
         """All records of a file, in order, also damaged ones; may block on a disk.
 
         Raises:
-            DataError: if the file cannot be read, or is of another kind.
+            DataError: if the file cannot be read, is cut off, or is of another kind.
         """
 
     @abc.abstractmethod

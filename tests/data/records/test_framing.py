@@ -6,6 +6,7 @@ import pytest
 import record_files
 from hypothesis import given, settings
 
+from classact.data.records import framing
 from classact.data.records.framing import BAD_SUM, CUT_OFF, LAST, TFRecords, checksum
 from classact.data.source import DataError
 
@@ -55,16 +56,30 @@ def test_a_byte_that_changed_costs_one_record(path, contents, data):
 
 @given(contents=st.lists(st.binary(max_size=40), min_size=1, max_size=5), data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_a_file_that_is_cut_off_keeps_what_is_before(path, contents, data):
+def test_a_file_that_is_cut_off_is_refused_by_name(path, contents, data):
     whole = b"".join(map(record_files.framed, contents))
     end = data.draw(st.integers(12, len(whole)))
     path.write_bytes(whole[:end])
-    records = list(TFRecords().scan(str(path)))
     ends = np.cumsum([len(content) + 16 for content in contents]).tolist()
-    left = sum(each <= end for each in ends)
-    assert [record.content for record in records[:left]] == contents[:left]
-    cut = end not in [0, *ends]
-    assert [record.problem for record in records[left:]] == [CUT_OFF] * cut
+    if end in ends:
+        assert len(list(TFRecords().scan(str(path)))) == ends.index(end) + 1
+        return
+    start = max([0, *(each for each in ends if each < end)])
+    with pytest.raises(DataError, match=rf"x.tfrecord: cut off: .* begins at byte {start}; copy it anew"):
+        list(TFRecords().scan(str(path)))
+
+
+@given(searched=st.integers(12, 60), damage=st.integers(12, 150))
+@settings(max_examples=60, deadline=None)
+def test_behind_damage_of_any_size_reading_goes_on(path, searched, damage):
+    intact = [b"first", b"behind the damage", b"last"]
+    first, *rest = map(record_files.framed, intact)
+    path.write_bytes(b"".join([first, b"\xff" * damage, *rest]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(framing, "_SEARCHED", searched)
+        records = list(TFRecords().scan(str(path)))
+    assert [record.content for record in records] == [b"first", None, *intact[1:]]
+    assert [record.problem for record in records] == ["", BAD_SUM, "", ""]
 
 
 def test_what_changes_after_it_was_scanned_is_found_when_it_is_read(path):
@@ -90,7 +105,7 @@ def test_what_tensorflow_has_written_is_read(written):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(record_files.framed(b"x")), r"x.tfrecord: compressed \(gzip\).*by gunzip"),
+        (gzip.compress(record_files.framed(b"x"), mtime=0), r"x.tfrecord: compressed \(gzip\).*by gunzip"),
         (b"image,label\n" * 9, "x.tfrecord: no TFRecord file, or a damaged one"),
         (b"short", "x.tfrecord: no TFRecord file, or a damaged one"),
     ],
