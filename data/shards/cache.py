@@ -87,10 +87,12 @@ class ShardCache:
                 # Who counts what is there must not miss it between its two names.
                 with self._lock("room"):
                     os.replace(part, path)
+                    # Nor may who makes room remove it between its two locks.
+                    file.close()
+                    found = _opened(path, size)
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
-        found = _opened(path, size)
         if found is None:
             raise OSError("it was removed at once")
         return found
@@ -136,7 +138,9 @@ def _opened(path: pathlib.Path, size: int) -> Optional[BinaryIO]:
         return None
     # Finer than the clock that the kernel would take.
     now = time.time_ns()
-    os.utime(path, ns=(now, now))
+    # Another user's file cannot be marked as used: it counts as old as it is.
+    with contextlib.suppress(PermissionError):
+        os.utime(path, ns=(now, now))
     return file
 
 

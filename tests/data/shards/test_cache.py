@@ -90,6 +90,29 @@ def test_what_a_dead_process_left_is_removed_when_there_is_no_room(cache):
     assert content(cache, "c", 800)[1] and not (cache.folder / "b.part").exists()
 
 
+def test_nobody_makes_room_between_the_two_locks_of_a_new_file(cache, monkeypatch):
+    opened, seen = cache_lib._opened, []
+
+    def watched(path, size):
+        if path.exists():
+            seen.append(path)
+            with pytest.raises(filelock.Timeout):
+                filelock.FileLock(cache.folder / "room.lock", timeout=0).acquire()
+        return opened(path, size)
+
+    monkeypatch.setattr(cache_lib, "_opened", watched)
+    assert content(cache, "a")[1] and len(seen) == 1
+
+
+def test_another_users_file_is_read(cache, monkeypatch):
+    def refused(*args, **kwargs):
+        raise PermissionError(1, "Operation not permitted")
+
+    content(cache, "a")
+    monkeypatch.setattr(cache_lib.os, "utime", refused)
+    assert content(cache, "a") == (b"a" * 400, False)
+
+
 def test_several_who_want_a_file_fetch_it_once(cache):
     entered, go, found = threading.Event(), threading.Event(), []
 
