@@ -31,6 +31,7 @@ from classact.data.shards.index_file import (
     write_index,
 )
 from classact.data.shards.labels import LabelledImages
+from classact.data.shards.patterns import is_url
 from classact.data.shards.storage import Shard, members_in, opened
 from classact.data.source import DataError
 from classact.data.tar_members import TarMember
@@ -76,12 +77,12 @@ class Reading:
 def open_index(shards: Sequence[Shard], reading: Reading, name: str) -> Index:
     """The index of shards: the one beside the first of them, or in the cache, or a new one.
 
-    A new one is written beside the first shard, hidden, or where that cannot be, into
-    `index_cache()`. It counts as long as each shard has the size and the time of change that it had.
-    Of URLs, one that was made where the shards were written, and copied with them, is taken; it
-    counts if names and sizes are the same. Of files of less than `SMALL_BYTES` together none is
-    kept. While one is made, which takes some 20 µs of CPU a pair, others who open the same shards
-    wait for it, up to `LOCK_SECONDS`.
+    A new one is written beside the first shard, hidden, or where that cannot be, or its lock is another
+    user's, into `index_cache()`, under a name of that folder's own. It counts as long as each shard has
+    the size and the time of change that it had. Of URLs, one that was made where the shards were
+    written, and copied with them, is taken; it counts if names and sizes are the same. Of files of less
+    than `SMALL_BYTES` together none is kept. While one is made, which takes some 20 µs of CPU a pair,
+    others who open the same shards wait for it, up to `LOCK_SECONDS`.
 
     Args:
         shards: in order; each is there.
@@ -100,24 +101,17 @@ def open_index(shards: Sequence[Shard], reading: Reading, name: str) -> Index:
         with tempfile.TemporaryDirectory() as made:
             return _build(shards, listed, reading, name, key, pathlib.Path(made) / "index")
     file = f".classact-{key}.index"
-    beside = [pathlib.Path(folder) / file] if local else []
-    for path in (*beside, index_cache() / file):
+    places = [pathlib.Path(folder) / file] if local else []
+    places.append(index_cache() / _cached_name(key, folder))
+    for path in places:
         index = read_index(path, key, listed)
         if index is not None:
             return index
-    path = next((path for path in beside if _may_write(path.parent)), index_cache() / file)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{name}: no folder for its index: {path.parent} cannot be made ({error.strerror}); "
-            "CLASSACT_DATA names another"
-        ) from error
-    lock = _locked(path, name)
+    path, lock = _locked_place(places, name)
     try:
         # Another process may have made it meanwhile.
         index = read_index(path, key, listed)
-        if index is None and not local and _fetched(shards[0].sibling(path.name), path):
+        if index is None and not local and _fetched(shards[0].sibling(file), path):
             index = read_index(path, key, listed)
         return _build(shards, listed, reading, name, key, path) if index is None else index
     finally:
@@ -161,8 +155,43 @@ def index_cache() -> pathlib.Path:
     return pathlib.Path(os.environ.get("CLASSACT_DATA") or "~/.cache/classact").expanduser() / "indexes"
 
 
+def _cached_name(key: str, folder: str) -> str:
+    """What an index is called in `index_cache()`, where those of all folders are."""
+    place = folder if is_url(folder) else os.path.abspath(folder)
+    said = f"{key}\0{place}".encode(errors="surrogateescape")
+    return f".classact-{hashlib.blake2b(said, digest_size=8).hexdigest()}.index"
+
+
+def _locked_place(places: Sequence[pathlib.Path], name: str) -> tuple[pathlib.Path, filelock.BaseFileLock]:
+    """The first place where an index can be written, and its lock, as `_locked`; the last one is the cache.
+
+    Raises:
+        DataError: if there is none, or as `_locked`.
+    """
+    *others, last = places
+    for path in others:
+        if _may_write(path.parent):
+            try:
+                return path, _locked(path, name)
+            except OSError as error:
+                _log.warning("%s: its index is kept in %s: %s.lock: %s", name, last, path, error.strerror)
+    try:
+        last.parent.mkdir(parents=True, exist_ok=True)
+        return last, _locked(last, name)
+    except OSError as error:
+        raise DataError(
+            f"{name}: no folder for its index: {last.parent} cannot be made or written ({error.strerror}); "
+            "CLASSACT_DATA names another"
+        ) from error
+
+
 def _locked(path: pathlib.Path, name: str) -> filelock.BaseFileLock:
-    """Keeps others out who would make the same index, until it is released; waits for who does."""
+    """Keeps others out who would make the same index, until it is released; waits for who does.
+
+    Raises:
+        DataError: after `LOCK_SECONDS`.
+        OSError: if there cannot be a lock, or it is a file of another user.
+    """
     lock = filelock.FileLock(f"{path}.lock")
     try:
         lock.acquire(timeout=min(_PATIENCE_SECONDS, LOCK_SECONDS))

@@ -113,6 +113,41 @@ def test_where_the_folder_cannot_be_written_the_cache_is(tmp_path, spec, built, 
     assert len(indexes(tmp_path / "cache" / "indexes")) == 1
 
 
+def test_in_the_cache_each_folder_has_an_index_of_its_own(tmp_path, spec, built, monkeypatch):
+    monkeypatch.setattr(building, "_may_write", lambda folder: False)
+    (tmp_path / "other").mkdir()
+    for name in ("a.tar", "b.tar"):
+        write_shard(tmp_path / "other" / name, [30], "txt", lambda v: f"caption {v}")
+    for _ in range(2):
+        assert open_source(spec, "train").num_examples == 9
+        assert open_source(f"tar:{tmp_path}/other/*.tar", "train").num_examples == 2
+    # However the folder is called.
+    monkeypatch.chdir(tmp_path)
+    open_source("tar:other/*.tar", "train")
+    assert len(built) == 4 and len(indexes(tmp_path / "cache" / "indexes")) == 2
+
+
+def test_buckets_have_an_index_each():
+    one, other = (building._cached_name("k", f"s3://{bucket}/train") for bucket in "ab")
+    assert one != other and one == building._cached_name("k", "s3://a/train")
+
+
+def test_where_the_lock_is_another_users_the_cache_is(tmp_path, spec, built, monkeypatch, caplog):
+    acquire = filelock.FileLock.acquire
+
+    def refused(lock, *args, **kwargs):
+        if str(tmp_path / "data") in lock.lock_file:
+            raise PermissionError(13, "Permission denied")
+        return acquire(lock, *args, **kwargs)
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refused)
+    for _ in range(2):
+        assert open_source(spec, "train").num_examples == 9
+    assert len(built) == 2 and not indexes(tmp_path / "data")
+    assert len(indexes(tmp_path / "cache" / "indexes")) == 1
+    assert "its index is kept in" in caplog.text and ".lock: Permission denied" in caplog.text
+
+
 def test_where_no_index_can_be_the_folder_is_named(tmp_path, spec, monkeypatch):
     (tmp_path / "cache").write_bytes(b"")
     monkeypatch.setattr(building, "_may_write", lambda folder: False)
