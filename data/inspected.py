@@ -13,6 +13,8 @@ from classact.data.source import Source
 
 # Of longer ones, so many captions say how long they are.
 _CAPTIONS = 10_000
+# Of what is read shard by shard, images are decoded of so many, unless these have too few.
+_SHARDS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Inspected:
         left_out: (reason, how many, the first names) of what was left out when it was opened.
         remarks: what else was found.
         read: how many images were decoded to see whether they are damaged.
+        shards: of what is read shard by shard, how many shards with examples there are; otherwise 0.
+        read_shards: of how many of these the decoded images are.
         damaged: how many of all that were opened or decoded are damaged, by what they are instead.
         accepted_damage: the share that may be.
         digest: what changes when the data do; empty: not known.
@@ -94,6 +98,8 @@ class Inspected:
     left_out: Sequence[tuple[str, int, Sequence[str]]]
     remarks: Sequence[str]
     read: int
+    shards: int
+    read_shards: int
     damaged: Mapping[str, int]
     accepted_damage: float
     digest: str
@@ -119,7 +125,9 @@ class Picture:
 
 
 def inspect(source: Source, split: str, read: int, shown_pictures: int) -> tuple[Inspected, list[Picture]]:
-    """Looks at a source, and decodes some of its images, evenly over all.
+    """Looks at a source, and decodes some of its images: evenly over all, or the first ones of a few shards.
+
+    Each shard of what is far away would have to be fetched; those of a few are evenly over all shards.
 
     Args:
         source: the source, as it was opened.
@@ -133,7 +141,9 @@ def inspect(source: Source, split: str, read: int, shown_pictures: int) -> tuple
     Raises:
         DataError: if too many images are damaged, or one has another shape than the others.
     """
-    numbers = evenly(source.num_examples, read)
+    starts = source.fetched_whole if source.in_shards is None else source.in_shards.starts
+    numbers = evenly(source.num_examples, read) if starts is None else _of_a_few(starts, read)
+    shards = np.empty(0) if starts is None else np.searchsorted(starts, numbers, side="right")
     wanted = set(numbers[evenly(len(numbers), shown_pictures)].tolist())
     labels, pictures = Counter[int](), list[Picture]()
     for start in range(0, len(numbers), 64):
@@ -165,6 +175,8 @@ def inspect(source: Source, split: str, read: int, shown_pictures: int) -> tuple
         left_out=list(source.left_out),
         remarks=list(source.left_out.remarks),
         read=len(numbers),
+        shards=0 if starts is None else int(np.count_nonzero(np.diff(starts))),
+        read_shards=len(np.unique(shards)),
         damaged=dict(source.damage.most_common()),
         accepted_damage=source.accepted_damage,
         digest=source.digest,
@@ -211,3 +223,19 @@ def _text(source: Source, batch: Mapping[str, np.ndarray], row: int) -> str:
         return str(batch["caption"][row])
     label = int(batch["label"][row])
     return shown(str(source.class_names[label])) if source.class_names else f"class {label}"
+
+
+def _of_a_few(starts: np.ndarray, most: int) -> np.ndarray:
+    """int64[M], rising: at most so many examples, the first of 4 shards, or of more if these are small."""
+    sizes = np.diff(starts)
+    filled = np.flatnonzero(sizes)
+    count = _SHARDS
+    while sizes[chosen := filled[evenly(len(filled), count)]].sum() < most and count < len(filled):
+        count *= 2
+    numbers = list[np.ndarray]()
+    # What a small one lacks, larger ones give.
+    for left, shard in enumerate(chosen[np.argsort(sizes[chosen], kind="stable")]):
+        own = min(int(sizes[shard]), -(-most // (len(chosen) - left)))
+        most -= own
+        numbers.append(starts[shard] + np.arange(own))
+    return np.sort(np.concatenate(numbers))

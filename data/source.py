@@ -90,6 +90,8 @@ class Source(abc.ABC):
             None if it is not known without reading images.
         accepted_damage: the share of the images that may be damaged before a run ends, in [0, 1).
         in_shards: if it should be read shard by shard, as what is far away; None: at random.
+        fetched_whole: int64[files + 1], the index at which each file begins that is fetched whole when an
+            example of it is read, and `num_examples`; None: no such files, or a view of them.
         has_splits: whether "train" and "eval" are different examples. A source that is the
             whole of it for both says False; then a run holds out a part of it to measure on.
     """
@@ -102,6 +104,7 @@ class Source(abc.ABC):
     captioned: bool = False
     accepted_damage: float = MAX_SHARE
     in_shards: Optional[InShards] = None
+    fetched_whole: Optional[np.ndarray] = None
     has_splits: bool = True
 
     @functools.cached_property

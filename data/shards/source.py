@@ -85,6 +85,8 @@ class ShardSource(Source):
         self._numbers: Optional[np.ndarray] = None
         if index.labels is not None:
             self._name_classes(index.labels, classes)
+        if not self._are_local:
+            self.fetched_whole = self._starts
         if in_order is not None:
             self.in_shards = InShards(self._starts, in_order)
 

@@ -55,7 +55,8 @@ def _notes(found: Inspected) -> str:
 def _facts(found: Inspected) -> str:
     most = f"{100 * found.accepted_damage:g} %"
     facts = {
-        "examples that were read": f"{found.read:,}",
+        "examples that were read": f"{found.read:,}"
+        + (f" of {found.read_shards:,} of {found.shards:,} shards" if found.shards else ""),
         "damaged ones": f"{sum(found.damaged.values()):,}; a run ends above {most}",
         "split of its own to measure on": "yes" if found.has_splits else "no: a run holds some out",
         "digest": found.digest or "not known",

@@ -77,7 +77,8 @@ def lines(found: "Inspected") -> Iterator[str]:
         told = found.captions
         of = "captions" if told.read == found.examples else f"of {told.read:,} captions"
         yield f"{of}: {told.words} words; {told.characters} characters; {told.different:,} different ones"
-    yield f"read: {found.read:,} examples; damaged: {_counted(found.damaged) or 'none'}"
+    of = f" of {found.read_shards:,} of {found.shards:,} shards" if found.shards else ""
+    yield f"read: {found.read:,} examples{of}; damaged: {_counted(found.damaged) or 'none'}"
     for reason, count, names in found.left_out:
         yield f"left out: {count:,} {reason}: {', '.join(names)}{', …' if count > len(names) else ''}"
     yield from found.remarks

@@ -3,8 +3,9 @@ import pytest
 from PIL import Image
 
 from classact.data import inspected
-from classact.data.source import ArraySource, DataError
+from classact.data.source import ArraySource, DataError, InShards
 from classact.data.specs import open_source
+from classact.launch.commands.inspect import lines
 
 
 def write(path, size=(8, 6), text=None):
@@ -49,6 +50,42 @@ def test_classes_of_one_name_stay_apart_and_unknown_labels_are_counted_as_they_a
     source.label_of = source.class_names = None
     found = inspected.inspect(source, "train", 2, 0)[0]
     assert found.counted == 2 and found.classes == {"0": 1, "1": 1, "2": 0}
+
+
+class InShardsSource(ArraySource):
+    def __init__(self, sizes):
+        count = sum(sizes)
+        super().__init__("x", np.zeros((count, 2, 2, 1), np.uint8), np.zeros(count, np.int32), 1)
+        self.starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.in_shards, self.asked = InShards(self.starts, 10), []
+
+    def batch(self, indices):
+        self.asked += indices.tolist()
+        return super().batch(indices)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "read", "of", "shards", "in_all"),
+    [
+        ([500] * 50, 1000, [250, 250, 250, 250], [0, 16, 32, 49], 50),
+        ([500, 0, 500, 500, 500, 10], 1000, [330, 330, 330, 10], [0, 2, 3, 5], 5),
+        ([1] * 12, 7, [1] * 7, None, 12),
+        ([3, 4], 7, [3, 4], [0, 1], 2),
+    ],
+)
+@pytest.mark.parametrize("in_sequence", [True, False])
+def test_of_shards_a_few_are_read(sizes, read, of, shards, in_all, in_sequence):
+    source = InShardsSource(sizes)
+    if not in_sequence:
+        source.fetched_whole, source.in_shards = source.starts, None
+    found, pictures = inspected.inspect(source, "train", read, 3)
+    asked, starts = np.array(source.asked, int), source.starts
+    touched = np.searchsorted(starts, asked, side="right") - 1
+    numbers, counts = np.unique(touched, return_counts=True)
+    assert counts.tolist() == of and (shards is None or numbers.tolist() == shards)
+    assert (found.read, found.read_shards, found.shards) == (sum(of), len(of), in_all)
+    assert [picture.number for picture in pictures] == sorted({picture.number for picture in pictures})
+    assert f"read: {sum(of):,} examples of {len(of)} of {in_all} shards; " in "\n".join(lines(found))
 
 
 def test_a_run_begins_with_it_in_short(tmp_path):
