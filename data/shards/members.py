@@ -82,6 +82,14 @@ class Members(Sequence[ShardMember]):
                 if content is not None:
                     self._held[image] = content, count + 1
 
+    def load_far(self, images: Sequence[int]) -> None:
+        """Loads those that are neither held nor on a disk, shard after shard, and blocks meanwhile.
+
+        Were each opened where it is decoded, many shards would be fetched at once.
+        """
+        far = (each for each in images if each not in self._held and not self.shard_of(each).is_local)
+        self.load(sorted(far))
+
     def _file(self, number: int) -> BinaryIO:
         """A shard, open until another one is."""
         if self._open is None or self._open[0] != number:

@@ -230,6 +230,8 @@ class ShardSource(Source):
         pairs = self._pairs(indices)
         images = self._images_of(pairs)
         try:
+            if not self._are_local:
+                self._members.load_far(images.tolist())
             kept, pixels = self._images.read(images, framing)
         finally:
             self._members.release(images.tolist())

@@ -1,14 +1,19 @@
 import contextlib
 import logging
 import threading
+import traceback
+import types
 
 import numpy as np
 import pytest
 from shard_server import cutting, serving
 from shards_made import png, read_all, reds, write_shard, write_tar
 
+from classact.data import tar_shards
+from classact.data.decoding import pool
 from classact.data.shard_stream import make_stream
 from classact.data.shards import remote
+from classact.data.shards.cache import ShardCache
 from classact.data.source import DataError
 from classact.data.specs import open_source
 from classact.data.stream import IIDStream
@@ -77,6 +82,49 @@ def test_cut_and_refused_requests_are_made_again_and_counted(served, caplog):
 def test_a_server_without_ranges_is_read_too(served):
     served.ranges = False
     assert reds(open_source(spec(served), "train")) == list(range(40))
+
+
+def test_at_random_one_shard_at_a_time_is_fetched_by_who_asks(served, monkeypatch):
+    cache = ShardCache(remote.shard_cache(1).folder, 2 * max(map(len, served.files.values())))
+    monkeypatch.setattr(tar_shards, "shard_cache", lambda _: cache)
+    fetching, fetch = [], remote.RemoteShard._fetch
+    monkeypatch.setattr(
+        remote.RemoteShard,
+        "_fetch",
+        lambda *args: (fetching.append(activity.report().doing), fetch(*args))[1],
+    )
+    source = open_source(spec(served, "&order=iid"), "train")
+    assert source.fetched_whole.tolist() == [0, 10, 20, 30, 40]
+    fetching.clear()
+    served.late_seconds = 0.002
+    wanted = np.random.default_rng(0).permutation(40)
+    pool.use_threads(4)
+    try:
+        with activity.part("evaluator"):
+            assert source.batch(wanted)["label"].tolist() == wanted.tolist()
+    finally:
+        pool.use_threads(0)
+    assert 2 <= len(fetching) <= 4 and all("waiting for http://" in each for each in fetching)
+    assert not source._members._held
+
+
+def test_what_was_read_ahead_is_kept_for_as_often_as_it_was_asked_for(served):
+    source = open_source(spec(served), "train")
+    source.load(np.array([3, 3]))
+    for wanted, held in (([13, 3, 13], {3: 1}), ([3], {}), ([25, 25], {})):
+        assert source.batch(np.array(wanted))["label"].tolist() == wanted
+        assert {image: count for image, (_, count) in source._members._held.items()} == held
+
+
+def test_what_cannot_be_fetched_leaves_nothing_held(served, monkeypatch):
+    monkeypatch.setattr(remote, "RETRY_SECONDS", 0.05)
+    source = open_source(spec(served, "&order=iid"), "train")
+    for path in (remote.shard_cache(1).folder).glob("*.tar"):
+        path.unlink()
+    served.faults = [None] * -(-len(served.files["/data/s-0.tar"]) // 4000) + [503] * 1000
+    with pytest.raises(DataError, match=r"s-1\.tar: cannot be fetched after"):
+        source.batch(np.array([15, 1]))
+    assert not source._members._held
 
 
 def test_the_next_shard_is_fetched_ahead(served):
