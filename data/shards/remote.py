@@ -36,22 +36,20 @@ _log = logging.getLogger(__name__)
 
 
 class Fetches:
-    """Counts what was fetched for a source; any number of threads may add to it.
+    """Counts what had to be asked for again for a source; any number of threads may add to it.
 
     Attributes:
         retries: how many requests had to be made again.
-        fetched_bytes: of shards.
     """
 
     def __init__(self) -> None:
-        self.retries = self.fetched_bytes = 0
+        self.retries = 0
         self._lock = threading.Lock()
 
-    def add(self, *, retries: int = 0, fetched_bytes: int = 0) -> None:
-        """Counts more."""
+    def add_retry(self) -> None:
+        """Counts one more."""
         with self._lock:
-            self.retries += retries
-            self.fetched_bytes += fetched_bytes
+            self.retries += 1
 
 
 class RemoteShard:
@@ -113,7 +111,6 @@ class RemoteShard:
         for start in range(0, size, CHUNK_BYTES):
             stop = min(start + CHUNK_BYTES, size)
             file.write(self._retried(functools.partial(self._chunk, start, stop)))
-            self._counts.add(fetched_bytes=stop - start)
 
     def _chunk(self, start: int, stop: int) -> bytes:
         content = bytes(self._storage.cat_file(self._inside, start=start, end=stop))
@@ -148,7 +145,8 @@ class RemoteShard:
         except ImportError as error:
             raise DataError(f"{self}: {_install(scheme)} ({error})") from error
         except ValueError as error:
-            raise DataError(f"{self}: {error}; expected s3://, gs://, https:// or hf://") from error
+            said = _masked(str(error))
+            raise DataError(f"{self}: {said}; expected s3://, gs://, https:// or hf://") from None
         return storage, str(inside)
 
     def _retried[Found](self, ask: Callable[[], Found]) -> Found:
@@ -169,11 +167,12 @@ class RemoteShard:
         except Exception as error:
             failed = tries.statistics.get("attempt_number", 1)
             times = f" after {failed} tries in {RETRY_SECONDS:.0f} s" if failed > 1 else ""
-            raise DataError(f"{self}: cannot be fetched{times}: {_reason(error)}") from error
+            # The cause would be printed too, with what signs a URL.
+            raise DataError(f"{self}: cannot be fetched{times}: {_reason(error)}") from None
         return found
 
     def _say(self, state: Any) -> None:
-        self._counts.add(retries=1)
+        self._counts.add_retry()
         _log.warning(
             "%s: asked again (request %d of this kind, %d again so far): %s",
             self, state.attempt_number + 1, self._counts.retries, _reason(state.outcome.exception()),
@@ -219,5 +218,10 @@ def _reason(error: BaseException) -> str:
         return _reason(error.__cause__)
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    said = _QUERY.sub("?…", _USER.sub(r"\1…@", " ".join(str(error).split())))
+    said = _masked(" ".join(str(error).split()))
     return f"{type(error).__name__}{': ' if said else ''}{shown(said)[:200]}"
+
+
+def _masked(text: str) -> str:
+    """A text without what signs the URLs in it, and who asks."""
+    return _QUERY.sub("?…", _USER.sub(r"\1…@", text))

@@ -222,6 +222,25 @@ def test_secrets_in_errors_are_masked():
     assert remote._reason(error) == "OSError: https://…@h/a?… refused now"
 
 
+@pytest.mark.parametrize(("kind", "attribute"), [(OSError, "_storage"), (ValueError, "_found")])
+def test_no_query_of_a_url_is_in_a_printed_traceback(tmp_path, monkeypatch, kind, attribute):
+    def refused(*args, **kwargs):
+        raise kind("https://h/a?X-Amz-Signature=hush refused")
+
+    shard = remote.RemoteShard("https://h/a", ShardCache(tmp_path, 1000), remote.Fetches())
+    monkeypatch.setattr(remote, "RETRY_SECONDS", 0.0)
+    if attribute == "_storage":
+        monkeypatch.setattr(
+            remote.RemoteShard, "_found", (types.SimpleNamespace(info=refused, cat_file=refused), "a")
+        )
+    else:
+        monkeypatch.setattr("fsspec.core.url_to_fs", refused)
+    with pytest.raises(DataError) as caught:
+        shard.stamp()
+    printed = "".join(traceback.format_exception(caught.value))
+    assert "https://h/a?… refused" in printed and "hush" not in printed
+
+
 def test_options_and_schemes_that_are_none(served):
     for options, said in (("&cache_gb=0", "cache_gb=0"), ("&order=fast", "order=fast")):
         with pytest.raises(DataError, match=said):
