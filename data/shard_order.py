@@ -24,7 +24,6 @@ from classact.data.shares import Place
 # Places of a sequence, int64[M, 2]: from and until, rising, none empty.
 Ranges = np.ndarray
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 # Beside a seed, what tells this use of it from others.
 _SHARDS, _KEYS = 0x54A2D, 0x6E5
 
@@ -179,7 +178,7 @@ class ShardRemainder:
 
     def from_json(self, value: Any) -> "ShardRemainder":
         """One of the same shards, as `as_json` gave it; raises a ValueError for anything else."""
-        wrong = f"cursor has remainder={value}: not what ShardStream.cursor gives"
+        wrong = f"cursor has remainder={value}: not what a stream's cursor gives"
         try:
             epoch = value["epoch"]
             sets = tuple(tuple((at, position) for at, position in places) for places in value["sets"])
@@ -247,4 +246,5 @@ def _bounds(length: int, reader: int, num_readers: int) -> tuple[int, int]:
 
 def _uniform(numbers: np.ndarray, salt: int) -> np.ndarray:
     """float64[N] in [0, 1): hashes of whole numbers and a salt."""
-    return (splitmix.mixed(numbers.astype(np.uint64) * _GOLDEN + np.uint64(salt)) >> np.uint64(11)) * 2.0**-53
+    mixed = splitmix.mixed(numbers.astype(np.uint64) * splitmix.GOLDEN + np.uint64(salt))
+    return (mixed >> np.uint64(11)) * 2.0**-53

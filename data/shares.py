@@ -143,7 +143,7 @@ class Remainder:
     @classmethod
     def from_json(cls, num_examples: int, value: Any) -> "Remainder":
         """Reads what `as_json` gives; raises a ValueError for anything else."""
-        wrong = f"cursor has remainder={value}: not what IIDStream.cursor gives"
+        wrong = f"cursor has remainder={value}: not what a stream's cursor gives"
         try:
             epoch, start = value["epoch"], value["start"]
             sets = tuple(tuple((at, position) for at, position in places) for places in value["sets"])

@@ -5,6 +5,7 @@ For whole arrays at once, and with no state but what goes in: whoever computes t
 
 import numpy as np
 
+# What is added from one number of a generator to the next.
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 

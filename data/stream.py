@@ -321,4 +321,4 @@ def _check_equal(cursors: Sequence[Mapping[str, Any]], fields: Sequence[str]) ->
 def _check_number(cursor: Mapping[str, Any], field: str, least: int, most: Optional[int] = None) -> None:
     value = cursor.get(field)
     if not isinstance(value, int) or value < least or (most is not None and value > most):
-        raise ValueError(f"cursor has {field}={value}: not what IIDStream.cursor gives")
+        raise ValueError(f"cursor has {field}={value}: not what a stream's cursor gives")
