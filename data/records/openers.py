@@ -3,28 +3,16 @@
 import os
 from typing import TYPE_CHECKING, Optional
 
-from classact.data.registry import register_source
 from classact.data.source import Source
-from classact.data.tables.options import TableOptions, table_options
+from classact.data.tables.options import TableOptions, register_table
 
 if TYPE_CHECKING:
     # It would import Arrow, which takes a while, for all sources.
     from classact.data.records.shards import Shards
 
 
-@register_source("tfrecord")
-def open_tfrecord(
-    argument: str,
-    split: str,
-    *,
-    image: Optional[str] = None,
-    label: Optional[str] = None,
-    caption: Optional[str] = None,
-    classes: Optional[str] = None,
-    size: Optional[str] = None,
-    channels: str = "3",
-    damaged: str = "0.01",
-) -> Source:
+@register_table("tfrecord")
+def open_tfrecord(argument: str, split: str, *, options: TableOptions) -> Source:
     """`tfrecord:PATTERN`: a file, a directory of them, or a pattern with `*`; all of it for both splits.
 
     Records are `tf.train.Example` or maps of msgpack, with the bytes of one image file each.
@@ -37,23 +25,11 @@ def open_tfrecord(
             what `table_source` refuses.
     """
     del split
-    options = table_options("tfrecord", image, label, caption, classes, size, channels, damaged)
     return _open("tfrecord", argument, options)
 
 
-@register_source("arrayrecord")
-def open_arrayrecord(
-    argument: str,
-    split: str,
-    *,
-    image: Optional[str] = None,
-    label: Optional[str] = None,
-    caption: Optional[str] = None,
-    classes: Optional[str] = None,
-    size: Optional[str] = None,
-    channels: str = "3",
-    damaged: str = "0.01",
-) -> Source:
+@register_table("arrayrecord")
+def open_arrayrecord(argument: str, split: str, *, options: TableOptions) -> Source:
     """`arrayrecord:PATTERN`: as `tfrecord:PATTERN`, of ArrayRecord files.
 
     Raises:
@@ -61,11 +37,10 @@ def open_arrayrecord(
             `open_tfrecord` refuses.
     """
     del split
-    options = table_options("arrayrecord", image, label, caption, classes, size, channels, damaged)
     return _open("arrayrecord", argument, options)
 
 
-@register_source("tfds")
+@register_table("tfds")
 def open_tfds(
     argument: str,
     use: str,
@@ -73,13 +48,7 @@ def open_tfds(
     *,
     split: Optional[str] = None,
     folder: Optional[str] = None,
-    image: Optional[str] = None,
-    label: Optional[str] = None,
-    caption: Optional[str] = None,
-    classes: Optional[str] = None,
-    size: Optional[str] = None,
-    channels: str = "3",
-    damaged: str = "0.01",
+    options: TableOptions,
 ) -> Source:
     """`tfds:NAME`, `tfds:NAME:CONFIG` or `tfds:DIR`: what TensorFlow Datasets has prepared.
 
@@ -96,7 +65,6 @@ def open_tfds(
     from classact.data.records.table import RecordTable
     from classact.data.tables.source import table_source
 
-    options = table_options("tfds", image, label, caption, classes, size, channels, damaged)
     found = prepared(argument, use, split, folder)
     table = RecordTable(_shards(found.kind), found.paths, options, found.described)
     source = table_source(f"tfds:{argument}", table, table.options, "tfds:NAME?size=N")

@@ -3,25 +3,12 @@
 import os
 from typing import Optional
 
-from classact.data.registry import register_source
 from classact.data.source import DataError, Source
-from classact.data.tables.options import TableOptions, table_options
+from classact.data.tables.options import TableOptions, register_table
 
 
-@register_source("parquet")
-def open_parquet(
-    argument: str,
-    split: str,
-    *,
-    image: Optional[str] = None,
-    label: Optional[str] = None,
-    caption: Optional[str] = None,
-    classes: Optional[str] = None,
-    folder: Optional[str] = None,
-    size: Optional[str] = None,
-    channels: str = "3",
-    damaged: str = "0.01",
-) -> Source:
+@register_table("parquet")
+def open_parquet(argument: str, split: str, *, folder: Optional[str] = None, options: TableOptions) -> Source:
     """`parquet:PATTERN`: a file, a directory of them, or a pattern with `*`; all of it for both splits.
 
     Images are bytes of image files, structs of `bytes` and `path` as Hugging Face writes
@@ -39,25 +26,12 @@ def open_parquet(
     from classact.data.tables.parquet import ParquetTable, files_of
     from classact.data.tables.source import table_source
 
-    options = table_options("parquet", image, label, caption, classes, size, channels, damaged)
     table = ParquetTable(files_of(argument), folder)
     return table_source(f"parquet:{argument}", table, options, "parquet:PATTERN?size=N")
 
 
-@register_source("csv")
-def open_csv(
-    argument: str,
-    split: str,
-    *,
-    image: Optional[str] = None,
-    label: Optional[str] = None,
-    caption: Optional[str] = None,
-    classes: Optional[str] = None,
-    folder: Optional[str] = None,
-    size: Optional[str] = None,
-    channels: str = "3",
-    damaged: str = "0.01",
-) -> Source:
+@register_table("csv")
+def open_csv(argument: str, split: str, *, folder: Optional[str] = None, options: TableOptions) -> Source:
     """`csv:PATH`: comma-separated, with a line of names on top; all of it for both splits.
 
     A column holds paths of images, which start from `folder`, or else from the file's own
@@ -70,31 +44,17 @@ def open_csv(
         DataError: if the file is missing, damaged or no UTF-8, or what `table_source` refuses.
     """
     del split
-    options = table_options("csv", image, label, caption, classes, size, channels, damaged)
     return _open_delimited("csv", argument, ",", folder, options)
 
 
-@register_source("tsv")
-def open_tsv(
-    argument: str,
-    split: str,
-    *,
-    image: Optional[str] = None,
-    label: Optional[str] = None,
-    caption: Optional[str] = None,
-    classes: Optional[str] = None,
-    folder: Optional[str] = None,
-    size: Optional[str] = None,
-    channels: str = "3",
-    damaged: str = "0.01",
-) -> Source:
+@register_table("tsv")
+def open_tsv(argument: str, split: str, *, folder: Optional[str] = None, options: TableOptions) -> Source:
     """`tsv:PATH`: as `csv:PATH`, separated by tabs, which is OpenCLIP's own default."""
     del split
-    options = table_options("tsv", image, label, caption, classes, size, channels, damaged)
     return _open_delimited("tsv", argument, "\t", folder, options)
 
 
-@register_source("hf")
+@register_table("hf")
 def open_hugging_face(
     argument: str,
     use: str,
@@ -103,13 +63,7 @@ def open_hugging_face(
     split: Optional[str] = None,
     config: Optional[str] = None,
     revision: Optional[str] = None,
-    image: Optional[str] = None,
-    label: Optional[str] = None,
-    caption: Optional[str] = None,
-    classes: Optional[str] = None,
-    size: Optional[str] = None,
-    channels: str = "3",
-    damaged: str = "0.01",
+    options: TableOptions,
 ) -> Source:
     """`hf:NAME_OR_PATH`: a data set of Hugging Face's library `datasets`.
 
@@ -129,26 +83,14 @@ def open_hugging_face(
 
     if not argument:
         raise DataError("data source 'hf' needs a name or a directory: hf:NAME_OR_PATH")
-    options = table_options("hf", image, label, caption, classes, size, channels, damaged)
     table, has_splits = open_rows(argument, use, split, config, revision)
     source = table_source(f"hf:{argument}", table, options, "hf:NAME_OR_PATH?size=N")
     source.has_splits = has_splits
     return source
 
 
-@register_source("python")
-def open_python(
-    argument: str,
-    split: str,
-    *,
-    image: Optional[str] = None,
-    label: Optional[str] = None,
-    caption: Optional[str] = None,
-    classes: Optional[str] = None,
-    size: Optional[str] = None,
-    channels: str = "3",
-    damaged: str = "0.01",
-) -> Source:
+@register_table("python")
+def open_python(argument: str, split: str, *, options: TableOptions) -> Source:
     """`python:package.module:function` or `…:function:ARGUMENT`: an object with a length and items.
 
     The function takes ARGUMENT if there is one, and `split` ("train" or "eval") if it has
@@ -161,26 +103,14 @@ def open_python(
     from classact.data.tables.items import ItemSource
     from classact.data.tables.users_objects import call
 
-    options = table_options("python", image, label, caption, classes, size, channels, damaged)
     items, has_splits = call("python", argument, split)
     source = ItemSource(f"python:{argument}", items, options, "python:MODULE:FUNCTION?size=N")
     source.has_splits = has_splits
     return source
 
 
-@register_source("grain")
-def open_grain(
-    argument: str,
-    split: str,
-    *,
-    image: Optional[str] = None,
-    label: Optional[str] = None,
-    caption: Optional[str] = None,
-    classes: Optional[str] = None,
-    size: Optional[str] = None,
-    channels: str = "3",
-    damaged: str = "0.01",
-) -> Source:
+@register_table("grain")
+def open_grain(argument: str, split: str, *, options: TableOptions) -> Source:
     """`grain:package.module:function`: as `python:`, of a Grain `MapDataset`.
 
     It is neither batched nor repeated. Elements that a `filter` of it takes out count as
@@ -193,7 +123,6 @@ def open_grain(
     from classact.data.tables.items import ItemSource
     from classact.data.tables.users_objects import call, check_grain
 
-    options = table_options("grain", image, label, caption, classes, size, channels, damaged)
     items, has_splits = call("grain", argument, split)
     check_grain(argument, items)
     source = ItemSource(f"grain:{argument}", items, options, "grain:MODULE:FUNCTION?size=N")

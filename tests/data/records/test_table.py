@@ -64,7 +64,7 @@ def test_labelled_records_are_read_in_any_order(records, number_of, spec):
 
 def test_a_table_gives_images_in_the_order_in_which_rows_are_asked_for(records, written):
     paths = TFRecords().files(f"{written}/bare")
-    table = RecordTable(TFRecords(), paths, table_options("tfrecord", *[None] * 5, "3", "0.01"))
+    table = RecordTable(TFRecords(), paths, table_options("tfrecord"))
     rows = [39, 0, 21, 5, 0, 20]
     decoded = [np.asarray(Image.open(io.BytesIO(each))) for each in table.images("image/encoded", rows)]
     assert (np.stack(decoded) == np.stack([pixels(i) for i in rows])).all()
