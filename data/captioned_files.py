@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-from collections import Counter
 from typing import Optional
 
 import numpy as np
@@ -11,7 +10,7 @@ from classact.data.caption_text import CaptionedImages, captions_option
 from classact.data.class_folders import refuse_splits
 from classact.data.damage import MAX_SHARE
 from classact.data.decode import FORMATS_IN_WORDS, SUFFIXES
-from classact.data.image_files import ImageFiles, RowFraming, size_and_channels
+from classact.data.image_files import DecodingSource, ImageFiles, RowFraming, size_and_channels
 from classact.data.options import share_option
 from classact.data.pairing import pair_up
 from classact.data.registry import register_source
@@ -20,7 +19,7 @@ from classact.data.source import Batch, DataError, Source, checked_indices
 from classact.data.walk import ListedFile, ending, files_below
 
 
-class CaptionedFiles(Source):
+class CaptionedFiles(DecodingSource):
     """Encoded images with captions; one example is one image with one of its captions.
 
     A damaged image is found, left out and counted as in `ImageFiles`, once for all of
@@ -80,30 +79,6 @@ class CaptionedFiles(Source):
         """See `Source.same_images`."""
         same = self._images.same()
         return None if same is None else same[self._shown]
-
-    @property
-    def skipped(self) -> int:
-        """See `Source.skipped`."""
-        return self._images.skipped
-
-    @property
-    def damage(self) -> Counter[str]:
-        """See `Source.damage`."""
-        return self._images.damage
-
-    @property
-    def sizes(self) -> Counter[tuple[int, int]]:
-        """See `Source.sizes`."""
-        return self._images.sizes
-
-    def batch(self, indices: np.ndarray) -> Batch:
-        """See `Source.batch`; pairs whose image is damaged are left out.
-
-        Raises:
-            DataError: if an image has another shape than the others, or more
-                than the accepted share of the files have turned out to be damaged.
-        """
-        return self.framed_batch(indices)
 
     def framed_batch(self, indices: np.ndarray, framing: Optional[RowFraming] = None) -> Batch:
         """See `augment.augmented.FramedSource`."""

@@ -3,14 +3,13 @@
 import functools
 import os
 import pathlib
-from collections import Counter
 from typing import Optional
 
 import numpy as np
 
 from classact.data.class_folders import list_classes
 from classact.data.damage import MAX_SHARE
-from classact.data.image_files import ImageFiles, RowFraming, size_and_channels
+from classact.data.image_files import DecodingSource, ImageFiles, RowFraming, size_and_channels
 from classact.data.options import share_option
 from classact.data.registry import register_source
 from classact.data.source import Batch, DataError, Source, checked_indices
@@ -38,7 +37,7 @@ def open_folder(
     )
 
 
-class FolderSource(Source):
+class FolderSource(DecodingSource):
     """The images in `PATH/<class>/`, at any depth; classes and ids by sorted names.
 
     Files with an ending of `decode.SUFFIXES` count, whatever they turn out to be. Hidden
@@ -93,30 +92,6 @@ class FolderSource(Source):
     def same_images(self) -> Optional[np.ndarray]:
         """See `Source.same_images`."""
         return self._images.same()
-
-    @property
-    def skipped(self) -> int:
-        """See `Source.skipped`."""
-        return self._images.skipped
-
-    @property
-    def damage(self) -> Counter[str]:
-        """See `Source.damage`."""
-        return self._images.damage
-
-    @property
-    def sizes(self) -> Counter[tuple[int, int]]:
-        """See `Source.sizes`."""
-        return self._images.sizes
-
-    def batch(self, indices: np.ndarray) -> Batch:
-        """See `Source.batch`; damaged files are left out.
-
-        Raises:
-            DataError: if an image has another shape than the others, or too many
-                files have turned out to be damaged.
-        """
-        return self.framed_batch(indices)
 
     def framed_batch(self, indices: np.ndarray, framing: Optional[RowFraming] = None) -> Batch:
         """See `augment.augmented.FramedSource`."""

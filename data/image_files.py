@@ -1,5 +1,6 @@
 """The encoded images of a source, decoded as they are read."""
 
+import abc
 import functools
 import logging
 from collections import Counter
@@ -16,7 +17,7 @@ from classact.data.decoding.frames import Frame, Size
 from classact.data.left_out import LeftOut
 from classact.data.options import positive_option
 from classact.data.samples import evenly
-from classact.data.source import DataError
+from classact.data.source import Batch, DataError, Source
 
 # So many damaged images are logged by name, and how many there are at every so many more.
 _NAMED = 100
@@ -222,6 +223,40 @@ class ImageFiles:
         if too_many_damaged(self.skipped // 2, tried, self._accepted) or self.skipped == tried:
             found = "; ".join(left_out.lines())
             raise DataError(f"{self._name}: {self.skipped} of {tried} images that were opened: {found}")
+
+
+class DecodingSource(Source):
+    """A source whose images are files, and decoded as they are asked for, by `_images`."""
+
+    _images: ImageFiles
+
+    @property
+    def skipped(self) -> int:
+        """See `Source.skipped`."""
+        return self._images.skipped
+
+    @property
+    def damage(self) -> Counter[str]:
+        """See `Source.damage`."""
+        return self._images.damage
+
+    @property
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """See `Source.sizes`."""
+        return self._images.sizes
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """See `Source.batch`; examples whose image is damaged are left out.
+
+        Raises:
+            DataError: if an image has another shape than the others or is no image, or if too
+                many have turned out to be damaged.
+        """
+        return self.framed_batch(indices)
+
+    @abc.abstractmethod
+    def framed_batch(self, indices: np.ndarray, framing: Optional[RowFraming] = None) -> Batch:
+        """See `augment.augmented.FramedSource`; without `framing` as `batch`."""
 
 
 def size_and_channels(source: str, size: Optional[str], channels: str) -> tuple[Optional[int], int]:

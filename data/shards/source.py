@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from typing import Optional
 
@@ -11,19 +10,19 @@ import numpy as np
 from classact.data import digests, duplicates
 from classact.data.class_names import GivenClasses
 from classact.data.damage import MAX_SHARE
-from classact.data.image_files import ImageFiles, RowFraming
+from classact.data.image_files import DecodingSource, ImageFiles, RowFraming
 from classact.data.left_out import LeftOut
 from classact.data.shards.index_file import Index
 from classact.data.shards.members import Members
 from classact.data.shards.storage import Shard
 from classact.data.shown import shown
-from classact.data.source import Batch, DataError, InShards, Source, checked_indices
+from classact.data.source import Batch, DataError, InShards, checked_indices
 
 # Of shards far away so many images are opened at most, until one is not damaged.
 _PROBED = 10
 
 
-class ShardSource(Source):
+class ShardSource(DecodingSource):
     """Images in tar shards with captions, or with labels, as an index says where they are.
 
     It holds a table of shards and, of the index, what is looked up. Where the lists of shards have
@@ -199,30 +198,6 @@ class ShardSource(Source):
             return None
         first[candidates] = candidates[found]
         return first
-
-    @property
-    def skipped(self) -> int:
-        """See `Source.skipped`."""
-        return self._images.skipped
-
-    @property
-    def damage(self) -> Counter[str]:
-        """See `Source.damage`."""
-        return self._images.damage
-
-    @property
-    def sizes(self) -> Counter[tuple[int, int]]:
-        """See `Source.sizes`."""
-        return self._images.sizes
-
-    def batch(self, indices: np.ndarray) -> Batch:
-        """See `Source.batch`; examples whose image is damaged are left out.
-
-        Raises:
-            DataError: if an image has another shape than the others, or too many have
-                turned out to be damaged.
-        """
-        return self.framed_batch(indices)
 
     def framed_batch(self, indices: np.ndarray, framing: Optional[RowFraming] = None) -> Batch:
         """See `augment.augmented.FramedSource`."""

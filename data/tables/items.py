@@ -4,16 +4,15 @@ PyTorch's map-style data sets are such objects, and Grain's `MapDataset`.
 """
 
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
 from classact.data import class_names
-from classact.data.image_files import ImageFiles, RowFraming
+from classact.data.image_files import DecodingSource, ImageFiles, RowFraming
 from classact.data.samples import evenly
-from classact.data.source import Batch, DataError, Source, checked_indices
+from classact.data.source import Batch, DataError, checked_indices
 from classact.data.tables.columns import Chosen, choose
 from classact.data.tables.images import ImageValues
 from classact.data.tables.options import TableOptions
@@ -32,7 +31,7 @@ class _Item(NamedTuple):
     told: Any
 
 
-class ItemSource(Source):
+class ItemSource(DecodingSource):
     """The items of an object, each with an image and a label or a caption.
 
     An item is a dict, or a tuple of an image and what belongs to it: a text is a caption,
@@ -84,29 +83,6 @@ class ItemSource(Source):
             )
         self.accepted_damage = options.damaged
         self.image_shape = self._images.shape
-
-    @property
-    def skipped(self) -> int:
-        """See `Source.skipped`."""
-        return self._images.skipped
-
-    @property
-    def damage(self) -> Counter[str]:
-        """See `Source.damage`."""
-        return self._images.damage
-
-    @property
-    def sizes(self) -> Counter[tuple[int, int]]:
-        """See `Source.sizes`."""
-        return self._images.sizes
-
-    def batch(self, indices: np.ndarray) -> Batch:
-        """See `Source.batch`; reads each item once.
-
-        Raises:
-            DataError: if an item is of another form than the first, or too many images are damaged.
-        """
-        return self.framed_batch(indices)
 
     def framed_batch(self, indices: np.ndarray, framing: Optional[RowFraming] = None) -> Batch:
         """See `augment.augmented.FramedSource`."""

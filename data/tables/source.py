@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
@@ -11,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from classact.data import class_names, duplicates
-from classact.data.image_files import ImageFiles, RowFraming
+from classact.data.image_files import DecodingSource, ImageFiles, RowFraming
 from classact.data.left_out import LeftOut
 from classact.data.samples import evenly
-from classact.data.source import Batch, DataError, Source, checked_indices
+from classact.data.source import Batch, DataError, checked_indices
 from classact.data.tables.columns import choose
 from classact.data.tables.fields import Texts, captions_of, check_folder, check_images, labels_of, paths_of
 from classact.data.tables.images import ImageValues
@@ -57,7 +56,7 @@ def table_source(name: str, table: Table, options: TableOptions, hint: str) -> "
     return TableSource(name, table, chosen.image, rows, labels, texts, options, hint, left_out)
 
 
-class TableSource(Source):
+class TableSource(DecodingSource):
     """The rows of a table that have an image and a label or a caption; ids are in the rows' order.
 
     Labels, captions and paths are held in memory, compactly; images are read as they are
@@ -162,30 +161,6 @@ class TableSource(Source):
         )
         numbers = np.fromiter((first.setdefault(key, i) for i, key in enumerate(keys)), np.int64, count)
         return numbers[self._shown]
-
-    @property
-    def skipped(self) -> int:
-        """See `Source.skipped`."""
-        return self._images.skipped
-
-    @property
-    def damage(self) -> Counter[str]:
-        """See `Source.damage`."""
-        return self._images.damage
-
-    @property
-    def sizes(self) -> Counter[tuple[int, int]]:
-        """See `Source.sizes`."""
-        return self._images.sizes
-
-    def batch(self, indices: np.ndarray) -> Batch:
-        """See `Source.batch`; examples whose image is damaged are left out.
-
-        Raises:
-            DataError: if an image has another shape than the others or is no image, or if too
-                many have turned out to be damaged.
-        """
-        return self.framed_batch(indices)
 
     def framed_batch(self, indices: np.ndarray, framing: Optional[RowFraming] = None) -> Batch:
         """See `augment.augmented.FramedSource`."""
