@@ -90,6 +90,7 @@ class ShardCache:
                     # Nor may who makes room remove it between its two locks.
                     file.close()
                     found = _opened(path, size)
+            # Whatever cut it short, an interrupt too: half a file is of no use to anybody.
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise

@@ -276,6 +276,7 @@ def begun(path: pathlib.Path) -> Iterator[BinaryIO]:
             # mkstemp makes it private: others who read the shards read the index too.
             os.fchmod(file.fileno(), 0o644)
         os.replace(temporary, path)
+    # Whatever cut it short, an interrupt too: half an index is of no use to anybody.
     except BaseException:
         pathlib.Path(temporary).unlink(missing_ok=True)
         raise
