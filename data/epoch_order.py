@@ -5,8 +5,6 @@ pairs. A computed one takes none: a Feistel network permutes the numbers of some
 outside of the examples goes through it again until it does not (cycle walking; Black and Rogaway, 2002).
 """
 
-from typing import Protocol
-
 import numpy as np
 
 from classact.data import splitmix
@@ -21,16 +19,6 @@ SHUFFLED, COMPUTED = "", "computed"
 _ROUNDS = 8
 # An id that no example has: of the permutation itself.
 _OF_ALL = np.array([2**64 - 1], np.uint64)
-
-
-class EpochOrder(Protocol):
-    """What a reader reads of an epoch, in order."""
-
-    def __len__(self) -> int:
-        """How many examples."""
-
-    def __getitem__(self, places: slice) -> np.ndarray:
-        """The indices int64[N] of the source's examples at some places; a slice without a step."""
 
 
 class ShuffledOrder:

@@ -247,7 +247,7 @@ class IIDStream(Stream[Remainder]):
     def _left(self, value: Any) -> Remainder:
         return Remainder.from_json(self._source.num_examples, value)
 
-    def _share(self, epoch: int, position: int) -> epoch_order.EpochOrder:
+    def _share(self, epoch: int, position: int) -> Share:
         """What this reader reads of an epoch, in order."""
         del position
         computed = self._order_name == epoch_order.COMPUTED
