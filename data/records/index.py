@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import pathlib
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional
@@ -19,7 +18,7 @@ from classact.data.records.framing import checksum
 from classact.data.records.shards import Shards
 from classact.data.shown import shown
 from classact.data.source import DataError
-from classact.data.tables.parts import cache_folder, reason
+from classact.data.tables.parts import cache_folder, reason, write_table
 
 # What smaller shards say is read anew by each reader.
 KEPT_ABOVE = 64 << 20
@@ -240,15 +239,8 @@ def _save(index: Index, path: pathlib.Path) -> bool:
     }
     columns = {"place": index.places, "size": index.sizes, "told": index.told}
     table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(told).encode()})
-    partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-                writer.write_table(table)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_table(path, table)
     except OSError as error:
         _log.warning(
             "%s: what the records say cannot be kept there (%s), and is read anew by each reader: make "

@@ -3,6 +3,7 @@
 import glob
 import os
 import pathlib
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Optional
 
@@ -103,3 +104,21 @@ def reason(error: Exception) -> str:
     """Why a file cannot be read, in few words; Arrow's own errors name the file again, and more."""
     number = getattr(error, "errno", None)
     return os.strerror(number) if number else str(error).splitlines()[0].split(". Detail")[0].rstrip(".")
+
+
+def write_table(path: pathlib.Path, table: pa.Table) -> None:
+    """Writes an Arrow file to be mapped, whole or not at all, and the directories that it needs.
+
+    Who is killed meanwhile leaves a file behind, whose name is the path's with a suffix.
+
+    Raises:
+        OSError: if the disk refuses it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -4,11 +4,9 @@ import collections
 import errno
 import hashlib
 import logging
-import os
 import pathlib
 import shutil
 import time
-import uuid
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -16,7 +14,7 @@ import pyarrow.parquet as pq
 
 from classact.data.shown import shown
 from classact.data.source import DataError
-from classact.data.tables.parts import cache_folder, reason
+from classact.data.tables.parts import cache_folder, reason, write_table
 
 # So many bytes of row groups stay in memory, in each reader.
 MEMORY = 256 << 20
@@ -128,15 +126,8 @@ class RowGroups:
         Returns whether there was room for it. If not, none is unpacked any more.
         """
         table = pa.table({self._column: found})
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-                    writer.write_table(table)
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
+            write_table(path, table)
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise DataError(
