@@ -20,7 +20,7 @@ from classact.experiments.report.drawing import PALETTE
 __all__ = ["RUNS", "baseline", "draw", "get_config"]
 
 _ALPHAS = (1.0, 0.5, 0.25, 0.0)
-_ICONS = Part("classact", learner="mu_6_1", ref_noise=0.3, on=parts.VALIDATION)
+_ICONS = Part("classact", learner=parts.SMALL, ref_noise=0.3, on=parts.VALIDATION)
 _FASHION = dataclasses.replace(_ICONS, data="fashion", noise=0.2, ref_noise=0.2)
 _SETTINGS = {
     "icons, 30 %": _ICONS,

@@ -5,12 +5,13 @@ Command:
 
 A learner on noisy pairs (30 % of the names shuffled) or on curated ones, on IID batches or steered
 by a reference of either; by zero-shot accuracy on icons-50. A run's name is its data, its selection
-and its seed: `noisy-clean-0` is steered by a reference of curated pairs.
+and its seed: `noisy-clean-0` is steered by a reference of curated pairs. The learner's image tower is Mu_6-1.
 """
 
 import ml_collections
 
 from classact.experiments.configs import image_text
+from classact.experiments.figures import parts
 
 METRIC = "eval/icons_50/zero_shot_top1"
 _DATA = {"noisy": ("icon_pairs", 0.3), "clean": ("icon_pairs?subset=clean", 0.0)}
@@ -34,7 +35,7 @@ def get_config(name: str) -> ml_collections.ConfigDict:
     config.steps = _STEPS
     config.evaluation.every = _STEPS // 20
     config.seed = int(seed)
-    config.learner.model = config.scorer.model if how == "reference" else "vit_mu_6_2"
+    config.learner.model = config.scorer.model if how == "reference" else f"vit_{parts.SMALL}"
     if how in _DATA:
         config.policy = "classact"
         config.reference.checkpoint = f"{how}-reference-{seed}"
