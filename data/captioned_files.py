@@ -85,7 +85,7 @@ class CaptionedFiles(DecodingSource):
         indices = checked_indices(indices, self.num_examples)
         kept, images = self._images.read(self._shown[indices], framing)
         ids = indices[kept]
-        return {"id": ids, "image": images, "caption": self._captions[ids]}
+        return {"id": ids, **images, "caption": self._captions[ids]}
 
     def caption_at(self, indices: np.ndarray) -> list[str]:
         """See `Source.caption_at`."""

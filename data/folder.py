@@ -98,4 +98,4 @@ class FolderSource(DecodingSource):
         indices = checked_indices(indices, self.num_examples)
         kept, images = self._images.read(indices, framing)
         ids = indices[kept]
-        return {"id": ids, "image": images, "label": self._labels[ids]}
+        return {"id": ids, **images, "label": self._labels[ids]}

@@ -2,14 +2,16 @@
 
 import abc
 import functools
+import io
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 
 from classact.data import digests, duplicates
+from classact.data.carried.kinds import FILE
 from classact.data.damage import MAX_SHARE, accepted_damage, too_many_damaged
 from classact.data.decode import DamagedError, ImageFile, read_pixels, read_size
 from classact.data.decoding import pool
@@ -25,7 +27,8 @@ _COUNTED = 1000
 # How many files are opened, without being decoded, when a source is.
 _PROBES = 1000
 _KINDS = 5
-_MODES = {1: "L", 3: "RGB"}
+# By the number of channels.
+MODES = {1: "L", 3: "RGB"}
 
 # From the place of an image in a batch, its upright width and height, and the size (width, height) that
 # all are to have: what is shown of it.
@@ -56,6 +59,7 @@ class ImageFiles:
 
     Attributes:
         shape: (H, W, C) of every image.
+        keeps_files: whether what is read are the files too, as far as they are smaller than the pixels.
         damage: how many damaged images were met so far, by what they are instead.
         sizes: (width, height) of those that were opened now.
 
@@ -80,11 +84,12 @@ class ImageFiles:
         self._name = name
         self._files = files
         self._size = size
-        self._mode = _MODES[channels]
+        self._mode = MODES[channels]
         self._hint = hint
         self.damage: Counter[str] = Counter()
         self.sizes: Counter[tuple[int, int]] = Counter()
         self._accepted = damaged
+        self.keeps_files = False
         self._damaged: set[int] = set()
         self._logged = 0
         self._shape_of: Optional[int] = None
@@ -111,9 +116,7 @@ class ImageFiles:
     def _places(self) -> list[digests.Place]:
         return digests.places_of(self._files)
 
-    def read(
-        self, numbers: np.ndarray, framing: Optional[RowFraming] = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, numbers: np.ndarray, framing: Optional[RowFraming] = None) -> tuple[np.ndarray, Batch]:
         """Decodes images, in the threads of `decoding.pool`; blocks until all are.
 
         Args:
@@ -122,22 +125,29 @@ class ImageFiles:
 
         Returns:
             kept: bool[N], false for a damaged image.
-            images: uint8[M, H, W, C] of the kept ones, in order.
+            fields: `image`, uint8[M, H, W, C] of the kept ones, in order; with `keeps_files` also
+                `file`, see `carried.kinds.FILE`.
 
         Raises:
             DataError: if an image has another shape than the others, or too many
                 files have turned out to be damaged.
         """
         images = np.empty((len(numbers), *self.shape), np.uint8)
+        contents = np.full(len(numbers), b"", object)
 
         def decode(row: int) -> Union[tuple[int, ...], DamagedError]:
             """Puts an image in its place; its shape, or what is wrong with it."""
+            file = self._files[int(numbers[row])]
+            if self.keeps_files:
+                file = _ReadOnce(file)
             try:
-                pixels = self._decoded(int(numbers[row]), row, framing)
+                pixels = self._decoded(file, row, framing)
             except DamagedError as error:
                 return error
             if pixels.shape == self.shape:
                 images[row] = pixels
+            if isinstance(file, _ReadOnce) and len(file.content) < pixels.nbytes:
+                contents[row] = file.content
             return pixels.shape
 
         kept = np.array([number not in self._damaged for number in numbers.tolist()], bool)
@@ -150,16 +160,15 @@ class ImageFiles:
                 self._report(number, found)
             else:
                 self._check_shape(number, found[:2])
-        return kept, images if kept.all() else images[kept]
+        fields = {"image": images} | ({FILE: contents} if self.keeps_files else {})
+        return kept, fields if kept.all() else {name: array[kept] for name, array in fields.items()}
 
-    def _decoded(self, number: int, row: int, framing: Optional[RowFraming]) -> np.ndarray:
+    def _decoded(self, file: ImageFile, row: int, framing: Optional[RowFraming]) -> np.ndarray:
         """uint8[H, W, C] of a file; DamagedError if there is none in it."""
         if framing is None:
-            return read_pixels(self._files[number], self._mode, self._size)
+            return read_pixels(file, self._mode, self._size)
         size = (self.shape[1], self.shape[0])
-        return read_pixels(
-            self._files[number], self._mode, None, lambda width, height: framing(row, width, height, size)
-        )
+        return read_pixels(file, self._mode, None, lambda width, height: framing(row, width, height, size))
 
     def _report(self, number: int, error: DamagedError) -> None:
         """Counts a damaged image, the first time that it is met."""
@@ -225,6 +234,19 @@ class ImageFiles:
             raise DataError(f"{self._name}: {self.skipped} of {tried} images that were opened: {found}")
 
 
+class _ReadOnce:
+    """An image's file, whose bytes are kept when it is opened."""
+
+    def __init__(self, file: ImageFile) -> None:
+        self._file = file
+        self.content = b""
+
+    def open(self, mode: Any = "rb") -> io.BytesIO:
+        with self._file.open(mode) as opened:
+            self.content = opened.read()
+        return io.BytesIO(self.content)
+
+
 class DecodingSource(Source):
     """A source whose images are files, and decoded as they are asked for, by `_images`."""
 
@@ -244,6 +266,10 @@ class DecodingSource(Source):
     def sizes(self) -> Counter[tuple[int, int]]:
         """See `Source.sizes`."""
         return self._images.sizes
+
+    def keep_files(self) -> None:
+        """See `Source.keep_files`."""
+        self._images.keeps_files = True
 
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`; examples whose image is damaged are left out.

@@ -16,6 +16,8 @@ from classact.data.source import Batch, DataError, Source
 from classact.data.views import begin_epoch
 
 FILE_NAME = "trained_examples.jsonl"
+# Of so many examples at once the ids are compared with the indices.
+_LOOKED_AT = 1 << 20
 
 
 class RecordError(ValueError):
@@ -116,15 +118,19 @@ class RecordedOrder:
 
 
 class Places:
-    """Where examples are in a source, by their ids; 16 bytes an example at most.
+    """Where examples are in a source, by their ids; 16 bytes an example at most, none where ids are indices.
 
     Args:
         source: it.
     """
 
     def __init__(self, source: Source) -> None:
-        ids = source.ids(np.arange(source.num_examples))
+        self._count = source.num_examples
+        self._ids: Optional[np.ndarray] = None
         self._order: Optional[np.ndarray] = None
+        if _are_indices(source):
+            return
+        ids = source.ids(np.arange(source.num_examples))
         if np.any(ids[1:] <= ids[:-1]):
             self._order = np.argsort(ids, kind="stable")
             ids = ids[self._order]
@@ -132,9 +138,20 @@ class Places:
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
         """The indices int64[B] of ids int64[B]; −1 of those that the source does not have."""
+        if self._ids is None:
+            return np.where((ids >= 0) & (ids < self._count), ids, -1)
         places = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
         there = self._ids[places] == ids
         return np.where(there, places if self._order is None else self._order[places], -1)
+
+
+def _are_indices(source: Source) -> bool:
+    """Whether each example's id is its index."""
+    for start in range(0, source.num_examples, _LOOKED_AT):
+        indices = np.arange(start, min(start + _LOOKED_AT, source.num_examples))
+        if not np.array_equal(source.ids(indices), indices):
+            return False
+    return True
 
 
 class RecordedStream(Iterator[Batch]):

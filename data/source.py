@@ -190,6 +190,17 @@ class Source(abc.ABC):
             IndexError: if an index is out of range.
         """
 
+    def keep_files(self) -> None:
+        """Asks that batches also have `file`, the images' files, as `carried.kinds.FILE` says.
+
+        Raises:
+            DataError: if the images are in no files.
+        """
+        raise DataError(
+            f"{self.name}: its images are in no files that could be carried: expected "
+            "replay.images=pixels, or ids"
+        )
+
     def expect(self, index: int) -> None:  # noqa: B027
         """Hears that an example will be loaded, after some thousands of others; must not block.
 

@@ -71,6 +71,10 @@ class SourceView(Source):
         """See `Source.load`."""
         self.source.load(indices)
 
+    def keep_files(self) -> None:
+        """See `Source.keep_files`."""
+        self.source.keep_files()
+
     def expect(self, index: int) -> None:
         """See `Source.expect`."""
         self.source.expect(index)

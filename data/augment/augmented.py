@@ -34,6 +34,7 @@ class Augmented(SourceView):
         source: of images.
         augment: as a configuration has it, see `recipe`.
         seed: of the random numbers.
+        tried: whether a user's function is tried now, on the first example.
 
     Raises:
         AugmentError: if `augment` is not understood.
@@ -42,13 +43,13 @@ class Augmented(SourceView):
         ValueError: for a bad seed.
     """
 
-    def __init__(self, source: Source, augment: str, seed: int) -> None:
+    def __init__(self, source: Source, augment: str, seed: int, tried: bool = True) -> None:
         super().__init__(source)
         self._recipe = parse(augment)
         self._seed = seeds.checked(seed)
         self._functions = [user_code.find("augmentation", name) for name in self._recipe.functions]
         self._epoch = 0
-        if self._functions:
+        if self._functions and tried:
             with user_code.reported_as(DataError, f"augment={augment!r}"):
                 self.batch(np.arange(1))
 

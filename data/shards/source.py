@@ -207,10 +207,10 @@ class ShardSource(DecodingSource):
         try:
             if not self._are_local:
                 self._members.load_far(images.tolist())
-            kept, pixels = self._images.read(images, framing)
+            kept, read = self._images.read(images, framing)
         finally:
             self._members.release(images.tolist())
-        batch: Batch = {"id": indices[kept], "image": pixels}
+        batch: Batch = {"id": indices[kept], **read}
         if self._index.labels is None:
             return {**batch, "caption": self._captions(pairs[kept])}
         labels = self._index.labels[pairs[kept]]

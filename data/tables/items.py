@@ -12,7 +12,7 @@ import numpy as np
 from classact.data import class_names
 from classact.data.image_files import DecodingSource, ImageFiles, RowFraming
 from classact.data.samples import evenly
-from classact.data.source import Batch, DataError, checked_indices
+from classact.data.source import Batch, DataError, Source, checked_indices
 from classact.data.tables.columns import Chosen, choose
 from classact.data.tables.images import ImageValues
 from classact.data.tables.options import TableOptions
@@ -84,6 +84,10 @@ class ItemSource(DecodingSource):
         self.accepted_damage = options.damaged
         self.image_shape = self._images.shape
 
+    def keep_files(self) -> None:
+        """DataError: an object gives images, whatever it has read them from."""
+        Source.keep_files(self)
+
     def framed_batch(self, indices: np.ndarray, framing: Optional[RowFraming] = None) -> Batch:
         """See `augment.augmented.FramedSource`."""
         indices = checked_indices(indices, self.num_examples)
@@ -94,10 +98,10 @@ class ItemSource(DecodingSource):
         if self.captioned:
             captions = np.empty(len(ids), object)
             captions[:] = [self._caption(*each) for each in told]
-            return {"id": ids, "image": images, "caption": captions}
+            return {"id": ids, **images, "caption": captions}
         return {
             "id": ids,
-            "image": images,
+            **images,
             "label": np.array([self._label(*each) for each in told], np.int32),
         }
 

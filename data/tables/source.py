@@ -170,10 +170,10 @@ class TableSource(DecodingSource):
             kept, images = self._images.read(numbers, framing)
         ids = indices[kept]
         if self.label_of is not None:
-            return {"id": ids, "image": images, "label": self.label_of[ids]}
+            return {"id": ids, **images, "label": self.label_of[ids]}
         captions = np.empty(len(ids), object)
         captions[:] = self.caption_at(ids)
-        return {"id": ids, "image": images, "caption": captions}
+        return {"id": ids, **images, "caption": captions}
 
     def caption_at(self, indices: np.ndarray) -> list[str]:
         """See `Source.caption_at`."""
