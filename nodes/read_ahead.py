@@ -115,7 +115,7 @@ class ReadAhead(contextlib.AbstractContextManager["ReadAhead"], Iterator[Batch])
 
     def _put(self, batch: Batch) -> bool:
         """Hands a batch over, and waits until there is room for another one; whether one is wanted."""
-        size = sum(array.nbytes for array in batch.values())
+        size = sum(map(_bytes_of, batch.values()))
         with self._changed:
             self._waiting.append((batch, self._stream.cursor, size))
             self._bytes += size
@@ -132,3 +132,8 @@ class ReadAhead(contextlib.AbstractContextManager["ReadAhead"], Iterator[Batch])
 
     def _is_over(self) -> bool:
         return self._ended or self._stop.is_set()
+
+
+def _bytes_of(array: np.ndarray) -> int:
+    """What an array holds; one of objects, of files, with these."""
+    return array.nbytes + (sum(map(len, array)) if array.dtype == object else 0)

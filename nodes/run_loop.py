@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from classact.data.carried.kinds import PIXELS
+from classact.data.carried.sealing import Sealer, as_scored
 from classact.nodes import activity, divergence, read_ahead, score_summary
 from classact.nodes import metrics as metrics_lib
 from classact.nodes.extremes import Extremes
@@ -65,6 +67,7 @@ class RunLoop:
         reference_losses: Callable[[np.ndarray], np.ndarray] | None = None,
         damaged: Callable[[], int] | None = None,
         read_ahead_bytes: int = 0,
+        seal: Sealer | None = None,
     ) -> None:
         """Builds the loop; `run` starts it.
 
@@ -91,6 +94,7 @@ class RunLoop:
             damaged: how many different damaged images the stream has met, for `data/damaged`.
             read_ahead_bytes: what a thread of its own may read of the stream meanwhile, see
                 `read_ahead.ReadAhead`; 0: it is read when nothing else is done.
+            seal: makes of a batch what the replay carries; None: pixels.
         """
         self._stream = stream
         self._score = score
@@ -109,6 +113,7 @@ class RunLoop:
         self._reference_losses = reference_losses
         self._damaged = damaged
         self._read_ahead_bytes = read_ahead_bytes
+        self._seal = seal or Sealer(PIXELS)
         # Cursors of which some example may not be in the tables yet, each with how many
         # examples had been written up to it.
         self._unreported: collections.deque[tuple[int, dict[str, Any]]] = collections.deque()
@@ -163,18 +168,18 @@ class RunLoop:
         self._saturated += found.saturated
         self._nonfinite += int(np.count_nonzero(~found.keep))
         divergence.check_scores(scores.step, self._nonfinite, self._examples, self._max_nonfinite_share)
-        scored: dict[str, Any] = {
-            **batch,
+        told: dict[str, Any] = {
             "score": scores.values.astype(np.float32),
             "scored_step": np.full(len(found.keep), scores.step, np.int64),
         }
+        sealed = self._seal(batch) | told
         with activity.waiting("room in the replay"):
             self._written += self._writer.write(
-                scored, lambda rows: self._clock().keys(found.values[rows], self._rng), found.keep
+                sealed, lambda rows: self._clock().keys(found.values[rows], self._rng), found.keep
             )
         self._report()
         if self._extremes is not None:
-            self._extremes.add(scored, found.keep)
+            self._extremes.add(as_scored(batch) | told, found.keep)
 
     def _report(self) -> None:
         # A writer that is stopped leaves examples out.
@@ -195,6 +200,7 @@ class RunLoop:
             "run_loop/examples": self._examples,
             "score/nonfinite": self._nonfinite,
             "score/saturated": self._saturated,
+            **self._seal.counts,
         }
         if self._damaged is not None:
             line["data/damaged"] = self._damaged()

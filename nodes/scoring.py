@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from classact.data.carried.sealing import as_scored
 from classact.models import registry
 from classact.selection import losses, policies
 from classact.selection.weighting import OnlineWeight
@@ -14,6 +15,8 @@ from classact.selection.weighting import OnlineWeight
 Variables = Any
 # In what is sent for scoring: the losses of a reference that score files stand for.
 REFERENCE_LOSS = "reference_loss"
+# Of a batch no score may need these; they stay with the run loop.
+_UNSEEN = ("id", "clean_label", "corrupted")
 # score(variables by role, batch, learner's step int32[]) -> float32[B]; roles: "online", "reference".
 ScoreBatch = Callable[[Mapping[str, Variables], Mapping[str, Any], Any], jax.Array]
 
@@ -92,7 +95,6 @@ def request(
     return fields
 
 
-# The names of arrays that a score may need; the rest of a batch stays with the run loop.
 def scoring_fields(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The part of a batch that is sent for scoring: what models and losses read."""
-    return {name: array for name, array in batch.items() if name not in ("id", "clean_label", "corrupted")}
+    return {name: array for name, array in as_scored(batch).items() if name not in _UNSEEN}

@@ -199,10 +199,8 @@ class ReplayDataset:
                 rows = np.empty((self._part_size, self._codec.num_bytes), np.uint8)
                 started = time.monotonic()
                 self._fill(shard, rows)
-                with self._turn:
-                    self._pace.drawn(time.monotonic() - started)
                 if not self._stop.is_set():
-                    self._hand_in(shard, rows)
+                    self._hand_in(shard, rows, started)
         # Whatever it was: who waits for a batch must hear of it.
         except Exception as error:
             failure = RuntimeError(f"reading table {self._table!r} at {self._addresses[shard]} failed")
@@ -237,22 +235,29 @@ class ReplayDataset:
                 server.close()
             self._checked.add(shard)
 
-    def _hand_in(self, shard: int, rows: np.ndarray) -> None:
-        """Adds a part to the next batch; the last makes it whole. Blocks until it is taken, or `stop`."""
+    def _hand_in(self, shard: int, rows: np.ndarray, started: float) -> None:
+        """Adds a part to the next batch; the last makes it whole. Blocks until it is taken, or `stop`.
+
+        `started`: when it was begun to be drawn. What `transfer` takes is a part of its time.
+        """
         with self._turn:
             taken = self._taken
             self._parts[shard] = rows
             complete = len(self._parts) == len(self._addresses)
+        item = None
         if complete:
             # Views of the only shard's records, or a copy of all shards'.
             parts = [self._parts[shard] for shard in range(len(self._addresses))]
             records = parts[0] if len(parts) == 1 else np.concatenate(parts)
             try:
-                batch = self._transfer(self._codec.unpack(records))
+                item = records, self._transfer(self._codec.unpack(records))
             # Whatever it was: it must not be taken for the server's.
             except Exception as error:
                 raise _TransferError from error
-            self._queue.put((records, batch))
+        with self._turn:
+            self._pace.drawn(time.monotonic() - started)
+        if item is not None:
+            self._queue.put(item)
         with self._turn:
             while not self._stop.is_set() and self._taken == taken:
                 self._turn.wait(timeout=0.5)

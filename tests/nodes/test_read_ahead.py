@@ -18,8 +18,10 @@ SECONDS = 20.0
 class Stream:
     """Counts what is read; fails, ends or waits where it is told to."""
 
-    def __init__(self, size=10, fails_at=None, ends_at=None, gate=None):
-        self.read, self._size = 0, size
+    def __init__(self, size=10, fails_at=None, ends_at=None, gate=None, file_bytes=0):
+        self.read, self._size, self._file = 0, size, {}
+        if file_bytes:
+            self._file = {"file": np.array([bytes(file_bytes)], object)}
         self._fails_at, self._ends_at, self._gate = fails_at, ends_at, gate
         self.reached = [threading.Event() for _ in range(100)]
 
@@ -37,7 +39,7 @@ class Stream:
                 self._gate.wait(SECONDS)
             self.read += 1
             self.reached[number].set()
-            yield {"id": np.array([number]), "image": np.zeros(self._size - 8, np.uint8)}
+            yield {"id": np.array([number]), "image": np.zeros(self._size - 8, np.uint8), **self._file}
 
 
 @pytest.fixture
@@ -63,9 +65,13 @@ def test_batches_are_those_of_the_stream_and_it_goes_on_from_what_was_taken(take
     assert next(again)["id"].tolist() == next(expected)["id"].tolist()
 
 
-@pytest.mark.parametrize(("limit", "most"), [(0, 1), (10, 1), (29, 2), (30, 3), (45, 4), (999, 4)])
-def test_it_reads_no_more_than_fits(stop, limit, most):
-    stream = Stream(size=10)
+@pytest.mark.parametrize(
+    ("limit", "most", "file_bytes"),
+    [(0, 1, 0), (10, 1, 0), (29, 2, 0), (30, 3, 0), (45, 4, 0), (999, 4, 0), (30, 1, 9), (60, 2, 9)],
+)
+def test_it_reads_no_more_than_fits(stop, limit, most, file_bytes):
+    # A file counts with the 8 bytes of what points to it.
+    stream = Stream(10, file_bytes=file_bytes)
     with ReadAhead(stream, stop, limit) as ahead:
         for taken in range(4):
             assert stream.reached[taken + most - 1].wait(SECONDS)

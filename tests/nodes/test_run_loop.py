@@ -7,6 +7,8 @@ from concurrent import futures
 import numpy as np
 import pytest
 
+from classact.data.carried.sealing import Sealer
+from classact.experiments import curves
 from classact.nodes import errors, metrics, run_loop
 from classact.nodes.inference_server import Scores
 from classact.selection import race
@@ -94,6 +96,26 @@ def test_without_a_server_all_weights_are_equal(stop):
     run_loop.RunLoop(batches(2), None, writer, 1.0, stop, rng=np.random.default_rng(3)).run()
     np.testing.assert_allclose(writer.priorities, -np.random.default_rng(3).gumbel(size=20))
     np.testing.assert_array_equal(writer.batches[0]["scored_step"], -1)
+
+
+def test_the_replay_carries_what_it_shall_and_the_report_has_pixels(stop, tmp_path):
+    files = np.array([b"file"] * SIZE, object)
+    stream = [batch | {"file": files, "epoch": np.full(SIZE, 3)} for batch in batches(2)]
+    writer, found = Writer(), tmp_path / "scored_images.npz"
+    log = metrics.MetricsWriter(tmp_path, "run_loop")
+    run_loop.RunLoop(
+        stream, score_by_label, writer, 0.5, stop, log, log_every=2, extremes_path=found,
+        seal=Sealer("encoded"),
+    ).run()  # fmt: skip
+    added = {"score", "scored_step"}
+    assert set(writer.batches[0]) == added | {
+        "id", "label", "clean_label", "epoch", "image_check", "image_content", "image_content_bytes"
+    }  # fmt: skip
+    # Files of as many bytes as the pixels have are none.
+    assert not writer.batches[0]["image_content_bytes"].any()
+    assert curves.read_metrics(tmp_path / "metrics/run_loop.jsonl")[0]["data/sent_as_pixels"] == 20
+    with np.load(found) as shown:
+        assert set(shown) == added | {"id", "image", "label", "clean_label"} and len(shown["image"]) == 20
 
 
 def test_the_stop_signal_ends_it(stop):

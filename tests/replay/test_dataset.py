@@ -44,13 +44,21 @@ def test_nothing_is_lost_across_a_samplers_time_out(make_replay, write_all, monk
     np.testing.assert_array_equal(np.concatenate(found), np.arange(24))
 
 
-def test_the_transfer_runs_in_the_reading_thread(make_replay, write_all):
+def test_the_transfer_runs_in_the_reading_thread_and_is_a_part_of_the_draw(
+    make_replay, write_all, monkeypatch
+):
     replay = make_replay(TableConfig(batch_size=4, samples_per_insert=1.0, capacity=64))
     write_all(replay, np.arange(4))
-    reader = replay.dataset(
-        EXAMPLES_TABLE, transfer=lambda batch: (threading.current_thread().name, batch["id"].sum())
-    )
+    seconds = []
+    monkeypatch.setattr(dataset.pace.Pace, "drawn", lambda _, taken: seconds.append(taken))
+
+    def transfer(batch):
+        time.sleep(0.1)
+        return threading.current_thread().name, batch["id"].sum()
+
+    reader = replay.dataset(EXAMPLES_TABLE, transfer=transfer)
     assert reader.next(timeout=20) == ("replay reader examples", 6)
+    assert seconds[0] >= 0.1
 
 
 def test_a_failing_transfer_reaches_the_caller(make_replay, write_all):
