@@ -219,6 +219,10 @@ def get_config() -> ml_collections.ConfigDict:
                 # Whether examples are compressed on the wire and in memory: "auto": where that makes
                 # them smaller by a fifth, as icons are and photographs are not; "none"; "snappy".
                 "compression": "auto",
+                # What is carried of an image: "pixels"; "encoded": its file where that is smaller,
+                # decoded again for the learner; "ids": nothing, the learner's hosts read it from the
+                # data, which they must have. What is trained on is the same (docs/scaling.md).
+                "images": "pixels",
             },
             # ── Inference servers, which score, and run loops, which read data and ask them.
             "inference": {

@@ -8,11 +8,12 @@ from typing import Any
 
 from classact.data import seeds
 from classact.data.augment.recipe import NONE as NO_AUGMENTATION
+from classact.data.carried.kinds import PIXELS
 from classact.experiments.amortised import CurriculumConfig, TopShareConfig
 from classact.experiments.checks import ConfigError as ConfigError
 from classact.experiments.checks import require
 from classact.experiments.machines import ClusterConfig, MeshConfig, ResourcesConfig, ThreadsConfig
-from classact.replay.config import COMPRESSIONS
+from classact.experiments.replaying import ReplayConfig
 from classact.selection import policies
 
 TRAIN_SPLITS = ("all", "held_out", "rest")
@@ -77,20 +78,6 @@ class SelectionConfig:
         value = self.learning_rate_factor
         finite = math.isfinite(value) and value > 0
         require(finite, "selection.learning_rate_factor", value, "a finite number above 0")
-
-
-@dataclasses.dataclass(frozen=True)
-class ReplayConfig:
-    """The replay; see `experiments/base.py`."""
-
-    capacity: int
-    shards: int = 1
-    compression: str = "auto"
-
-    def __post_init__(self) -> None:
-        require(self.shards >= 1, "replay.shards", self.shards, "at least 1")
-        known = self.compression in COMPRESSIONS
-        require(known, "replay.compression", self.compression, " or ".join(COMPRESSIONS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +210,11 @@ class DataSetConfig:
     def has_replay(self) -> bool:
         """Whether examples come by way of a replay; a recorded order is read by the learner itself."""
         return policies.get(self.policy).prepared != "order"
+
+    @property
+    def carried(self) -> str:
+        """What the replay carries of an image; without one its pixels are read."""
+        return self.replay.images if self.has_replay else PIXELS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,6 @@ def only(chosen):
     return own
 
 
-def open_train(**changes):
+def open_train(images="pixels", **changes):
     chosen = resolved(**changes)
-    return sources.open_train_source(chosen, only(chosen))
+    return sources.open_train_source(chosen, only(chosen), images=images)

@@ -75,6 +75,7 @@ class Needs:
         shards: replay servers for the tables' sake.
         shards_spread: as many that each host has several, and one that is late holds little up.
         reader_cores: of the learner, for reading.
+        learner_decode_cores: of the learner, for decoding what has come without pixels, least and most.
         host_in: bytes that come into each of the learner's hosts.
         questions: for the tables' clocks.
         question_cores: for them.
@@ -102,6 +103,7 @@ class Needs:
     shards: int
     shards_spread: int
     reader_cores: float
+    learner_decode_cores: tuple[float, float]
     host_in: float
     questions: float
     question_cores: float
@@ -157,6 +159,7 @@ def needs(setting: Setting, step_seconds: float, rates: Rates | None = None) -> 
             / step_seconds
         )
 
+    again = sum(_taken_out(item) for item in parts if item.decodes_again) / step_seconds
     decode = (1 / rates.reads, 1 / rates.reads) if rates.reads else rates.decode_seconds
     return Needs(
         step_seconds=step_seconds,
@@ -169,7 +172,9 @@ def needs(setting: Setting, step_seconds: float, rates: Rates | None = None) -> 
         learner_hosts=learner_hosts,
         scoring_flops=scoring,
         servers=servers,
-        server_out=sum(i.super_batch_size * i.record_bytes for i in parts if i.policy.scores)
+        server_out=sum(
+            i.super_batch_size * (i.example_bytes or i.record_bytes) for i in parts if i.policy.scores
+        )
         / step_seconds
         / servers,
         run_loop_cores=cores("writer"),
@@ -180,6 +185,7 @@ def needs(setting: Setting, step_seconds: float, rates: Rates | None = None) -> 
         shards=shards,
         shards_spread=max(shards, 4 * replay_hosts) if replay_hosts > 1 else shards,
         reader_cores=cores("reader"),
+        learner_decode_cores=(again * decode[0], again * decode[1]),
         host_in=replay_out / learner_hosts,
         questions=read / rates.inserts_per_question,
         question_cores=read / rates.inserts_per_question * rates.question_seconds,

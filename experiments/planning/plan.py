@@ -47,12 +47,14 @@ class DataSetPlan:
         super_batch_size: B, examples scored for it.
         reference_super_batch: examples of an update of a reference that is trained in the run.
         pretraining_macs: what training its fixed reference has cost, or would cost.
-        record_bytes: of an example in the replay.
+        record_bytes: of an example in the replay, and on its way.
         capacity: examples that its tables hold.
         shards: tables that it has.
         servers: inference servers that it has.
         run_loops: run loops that it has, of all servers.
         request_size: examples that each of them has scored at once.
+        example_bytes: of an example with its pixels, as it is scored; 0: as in the replay.
+        decodes_again: whether the learner's hosts decode what they train on, as the replay has no pixels.
     """
 
     name: str
@@ -67,6 +69,8 @@ class DataSetPlan:
     servers: int = 1
     run_loops: int = 1
     request_size: int = 0
+    example_bytes: int = 0
+    decodes_again: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

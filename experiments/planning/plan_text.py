@@ -227,8 +227,6 @@ def _machines(found: Plan) -> rich.table.Table:
     """What `docs/scaling.md` has as tables."""
     needed, rates = found.needs, found.rates
     in_gb, out_gb = with_unit(needed.replay_in, "B/s"), with_unit(needed.replay_out, "B/s")
-    low, high = needed.decode_cores
-    decoding = about(low) if low == high else f"{about(low)} to {about(high)}"
     measured_reads = rates.reads is not None
     rows = [
         ("trained", f"{about(needed.trained)} examples/s", ""),
@@ -248,7 +246,7 @@ def _machines(found: Plan) -> rich.table.Table:
         (
             "reading and decoding",
             "as measured here" if measured_reads else "if it is JPEG: 1 to 2 ms an image",
-            f"{decoding} cores",
+            _cores(needed.decode_cores),
         ),
         ("replay, processors", "", f"{about(needed.replay_cores)} cores"),
         ("replay, network", f"{in_gb} in, {out_gb} out", _count(needed.replay_hosts, "host")),
@@ -258,6 +256,11 @@ def _machines(found: Plan) -> rich.table.Table:
             "the learner's readers",
             f"{with_unit(needed.host_in, 'B/s')} into each host",
             f"{about(needed.reader_cores)} cores",
+        ),
+        *(
+            [("the learner's decoding", "of what was chosen, once more", _cores(needed.learner_decode_cores))]
+            if needed.learner_decode_cores[1]
+            else []
         ),
         (
             "clocks of the tables",
@@ -271,6 +274,11 @@ def _machines(found: Plan) -> rich.table.Table:
         ),
     ]
     return _table(("", "rate", "needed"), rows)
+
+
+def _cores(least_and_most: tuple[float, float]) -> str:
+    low, high = map(about, least_and_most)
+    return f"{low} cores" if low == high else f"{low} to {high} cores"
 
 
 def _count(number: int, what: str) -> str:

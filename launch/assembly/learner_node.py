@@ -9,10 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from classact.data.carried.kinds import ENCODED, IDS, PIXELS
+from classact.data.carried.opening import FromFiles, FromSource, Opener
+from classact.data.decoding import pool
 from classact.experiments.config import ConfigError
 from classact.launch.assembly import rpc
 from classact.launch.assembly.launchpad import lp
-from classact.launch.assembly.parts import class_meaning, learning, ordered
+from classact.launch.assembly.parts import class_meaning, learning, ordered, sources
 from classact.launch.assembly.run_spec import RunSpec
 from classact.nodes import (
     batches,
@@ -21,6 +24,7 @@ from classact.nodes import (
     compiled_ahead,
     cursors,
     heap,
+    image_opening,
     learner,
     opening,
     ordered_batches,
@@ -84,7 +88,10 @@ def build_learner(
     # Run loops tell the first host's learner.
     opening_seconds = rpc.LearnerClient(first_host).get_opening_seconds if host else openings.seconds
     in_order = functools.partial(_in_order, run, int(state.step), mesh, openings, host)
-    sub_batches = _batches(run, addresses, data_state, mesh, races, in_order, opening_seconds, host)
+    transfers = {name: _transfer(run, name, mesh, openings) for name in addresses}
+    sub_batches = _batches(
+        run, addresses, data_state, transfers, mesh, races, in_order, opening_seconds, host
+    )
     first = host == 0
     counted = None
     if hosts == 1:
@@ -92,7 +99,9 @@ def build_learner(
         counted = selected.Selected(run.workdir, names, None if restored is None else data_state.selected)
     saver = _saver(run, checkpointer, data_state, sub_batches, addresses, races, counted)
     statistics = {
-        name: dataset.TableStatistics(shards, EXAMPLES_TABLE) for name, shards in addresses.items() if first
+        name: transfers[name].counted(dataset.TableStatistics(shards, EXAMPLES_TABLE))
+        for name, shards in addresses.items()
+        if first
     }
     evaluating = tuple(config.evaluation.evaluators) if first else ()
     return learner.Learner(
@@ -140,7 +149,7 @@ def _batch_shapes(run: RunSpec, mesh: jax.sharding.Mesh | None) -> list[compiled
     """Of the sub-batches and the super-batches of all data sets."""
     found: list[compiled_ahead.Shapes] = [{}, {}]
     for name, own in run.config.data_sets.items():
-        record = run.data[name].codec.unpack(np.zeros((1, run.data[name].codec.num_bytes), np.uint8))
+        record = run.data[name].examples(1)
         for shapes, size in zip(found, (own.batch_size, own.reference.super_batch), strict=True):
             if size:
                 shapes[name] = compiled_ahead.batch_shapes(record, size, mesh)
@@ -201,10 +210,31 @@ def _in_order(
     return ordered_batches.OrderedBatches(open_stream, transfer, stop, data_set)
 
 
+def _transfer(
+    run: RunSpec, data_set: str, mesh: jax.sharding.Mesh | None, openings: opening.Openings
+) -> image_opening.Transfer:
+    """What moves a data set's batches to the devices, after it has made images of what was carried."""
+    config, own = run.config, run.config.data_sets[data_set]
+    pool.use_threads(config.threads.decoding)
+    to_device = functools.partial(batches.to_device, mesh=mesh)
+
+    def from_files() -> Opener:
+        shape = run.data[data_set]
+        return FromFiles(shape.name, shape.image_shape, own.augment, config.seed)
+
+    def from_source() -> Opener:
+        with opening.told_here(openings, data_set):
+            return FromSource(sources.open_carried_images(config, own))
+
+    makers = {PIXELS: None, ENCODED: from_files, IDS: from_source}
+    return image_opening.Transfer(data_set, makers[own.carried], to_device)
+
+
 def _batches(
     run: RunSpec,
     addresses: Mapping[str, Sequence[str]],
     data_state: checkpoints.DataState,
+    transfers: Mapping[str, Callable[[Mapping[str, np.ndarray]], batches.Sampled]],
     mesh: jax.sharding.Mesh | None,
     races: Mapping[str, clocks.Clocks],
     in_order: Callable[[str, threading.Event], batches.Dataset],
@@ -229,7 +259,7 @@ def _batches(
             # An item is sampled once, so that no two hosts read the same.
             batch_size // config.mesh.hosts,
             stop_reading,
-            functools.partial(batches.to_device, mesh=mesh),
+            transfers[data_set],
             remembered=remembered and remembered + window,
             first=ahead,
             drawn=race.drawn if race is not None else None,

@@ -16,6 +16,8 @@ import numpy as np
 
 from classact import environments
 from classact.data import shard_stream
+from classact.data.carried.kinds import EPOCH, FILE
+from classact.data.carried.sealing import Sealer
 from classact.data.decoding import pool
 from classact.experiments.config import DataSetConfig, ExperimentConfig
 from classact.launch.assembly.parts import learning, networks, shapes, sources
@@ -113,7 +115,7 @@ def inserts(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], seco
         samples_per_insert=own.batch_size / own.super_batch_size,
         capacity=4 * own.super_batch_size,
     )
-    batch = _examples(data[name], own.super_batch_size)
+    batch = _records(data[name], own.super_batch_size, own.carried)
     keep, weights = np.ones(own.super_batch_size, bool), np.zeros(own.super_batch_size)
     clock, rng, stop = race.Clock((0.0,)), np.random.default_rng(0), threading.Event()
     with tempfile.TemporaryDirectory() as folder:
@@ -158,10 +160,19 @@ def _scored(config: ExperimentConfig) -> tuple[str, DataSetConfig]:
 
 def _examples(data: shapes.DataShape, size: int) -> Batch:
     """Examples of a data set's shapes; random pixels, label 0 and empty texts."""
-    zeros = data.codec.unpack(np.zeros((size, data.codec.num_bytes), np.uint8))
+    examples = data.examples(size)
     rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, zeros["image"].shape, np.uint8)
-    return {**{name: np.array(array) for name, array in zeros.items()}, "image": image}
+    return {**examples, "image": rng.integers(0, 256, examples["image"].shape, np.uint8)}
+
+
+def _records(data: shapes.DataShape, size: int, images: str) -> Batch:
+    """Such examples as the replay carries them, with files of the average size."""
+    rng = np.random.default_rng(0)
+    examples = _examples(data, size)
+    unsent = data.codec.num_bytes - round(data.sent_bytes)
+    file = rng.bytes(max(0, examples["image"][0].nbytes - unsent))
+    files = np.full(size, file, object)
+    return Sealer(images)({**examples, FILE: files, EPOCH: np.zeros(size, np.int64)})
 
 
 def _per_second(work: Callable[[], object], seconds: float) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from classact.data import shard_stream
+from classact.data.carried.sealing import Sealer
 from classact.launch.assembly import rpc
 from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.parts import identity, kept, sources
@@ -87,7 +88,9 @@ def make_run_loop(
         clock = clocks.ClockFollower(learner, data_set, shard, stop)
     shape = run.data[data_set]
     with opening.told(progress, data_set):
-        source = sources.open_train_source(config, own, shape.held_out, known=shape.classes)
+        source = sources.open_train_source(
+            config, own, shape.held_out, known=shape.classes, images=own.carried
+        )
         identity.check_here(source, shape)
     losses = kept.reference_losses(own)
     if score is None and policies.get(own.policy).scores:
@@ -122,4 +125,5 @@ def make_run_loop(
         reference_losses=losses,
         damaged=lambda: source.skipped,
         read_ahead_bytes=read_ahead.MAX_BYTES,
+        seal=Sealer(own.carried),
     )

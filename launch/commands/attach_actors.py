@@ -110,7 +110,8 @@ def _checked_here(
     """Opens a data set and its reference at this place, and compares them with the experiment's."""
     own = config.data_sets[data_set]
     try:
-        shape = shapes.data_shape(config, sources.open_train_source(config, own))
+        opened = sources.open_train_source(config, own, images=own.carried)
+        shape = shapes.data_shape(config, opened, own.carried)
         known = Classes.from_json(theirs)
         if known is not None:
             shape = class_meaning.mapped(config, shape, known, "the experiment", said)

@@ -10,6 +10,7 @@ from classact import environments
 from classact.calls import MAX_CALL_BYTES
 from classact.data import captions, specs
 from classact.data.augment.recipe import NONE as NO_AUGMENTATION
+from classact.data.carried.kinds import PIXELS
 from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch.assembly import devices
 from classact.launch.assembly.parts import (
@@ -126,7 +127,7 @@ def _checked_data_set(
 ) -> shapes.DataShape:
     own = config.data_sets[name]
     started = time.monotonic()
-    train = sources.open_train_source(config, own)
+    train = sources.open_train_source(config, own, images=own.carried)
     seconds = time.monotonic() - started
     for line in (*describe_source(train), *held_out.describe(config, train)):
         said.say(line)
@@ -143,11 +144,16 @@ def _checked_data_set(
             f"the examples of {train.name}: each run loop reads its own"
         )
     data_checks.check_labels(train, said)
-    shape = shapes.data_shape(config, train)
+    shape = shapes.data_shape(config, train, own.carried)
+    if own.carried != PIXELS:
+        said.say(
+            f"  the replay carries {own.carried}: {shape.sent_bytes:,.0f} bytes an example on average, in "
+            f"place of the {shape.example_bytes:,} with its pixels"
+        )
     # A cluster's hosts have other memory than this one.
     memory = None if engine.several_hosts else data_checks.machine_memory()
     data_checks.check_sizes(
-        name, own, train, shape.codec.num_bytes, said,
+        name, own, train, shape.example_bytes, said, sent_bytes=shape.sent_bytes,
         nodes=engine.has_nodes, memory=memory, call_bytes=MAX_CALL_BYTES if engine.has_nodes else None,
     )  # fmt: skip
     return shape

@@ -36,6 +36,7 @@ _BEFORE: dict[tuple[str, ...], object] = {
     ("curriculum", "record"): "",
     ("curriculum", "data_set"): "",
     ("augment",): "none",
+    ("replay", "images"): "pixels",
 }
 
 

@@ -54,9 +54,10 @@ def check_sizes(
     name: str,
     own: DataSetConfig,
     train: Source,
-    record_bytes: int,
+    example_bytes: int,
     said: FirstLines,
     *,
+    sent_bytes: float,
     nodes: bool,
     memory: int | None = None,
     call_bytes: int | None = None,
@@ -67,8 +68,9 @@ def check_sizes(
         name: of the data set.
         own: the data set.
         train: what is trained on.
-        record_bytes: of an example in the replay.
+        example_bytes: of an example with its pixels.
         said: takes the warning.
+        sent_bytes: of an example in the replay.
         nodes: whether there is a replay; not with `--launch=synchronous`.
         memory: of this machine in bytes, if all nodes run here.
         call_bytes: what a call between two nodes carries; None: any number.
@@ -80,15 +82,15 @@ def check_sizes(
     """
     examples = own.super_batch_size
     request = own.inference.request_size
-    if call_bytes and own.inference.run_loops_as_nodes and request * record_bytes > call_bytes:
+    if call_bytes and own.inference.run_loops_as_nodes and request * example_bytes > call_bytes:
         raise ConfigError(
-            f"inference.request_size={request} of {name}: {request:,} examples of {record_bytes:,} bytes do "
+            f"inference.request_size={request} of {name}: {request:,} examples of {example_bytes:,} bytes do "
             f"not fit a call between nodes, {call_bytes / _GIB:.0f} GiB: must be at most "
-            f"{call_bytes // record_bytes}, or inference.run_loops_as_nodes=False, so that inference servers "
-            "have their run loops with them"
+            f"{call_bytes // example_bytes}, or inference.run_loops_as_nodes=False, so that inference "
+            "servers have their run loops with them"
         )
     if memory is not None:
-        _check_memory(name, own, train.num_classes, record_bytes, nodes, memory)
+        _check_memory(name, own, train.num_classes, example_bytes, sent_bytes, nodes, memory)
     passes = examples / train.num_examples
     if passes > _MOST_PASSES:
         field, value = _asked(own)
@@ -110,21 +112,27 @@ def machine_memory() -> int:
 
 
 def _check_memory(
-    name: str, own: DataSetConfig, num_classes: int, record_bytes: int, nodes: bool, memory: int
+    name: str,
+    own: DataSetConfig,
+    num_classes: int,
+    example_bytes: int,
+    sent_bytes: float,
+    nodes: bool,
+    memory: int,
 ) -> None:
-    """Adds up what is certain: examples as pixels, and scores; neither models nor their activations."""
+    """Adds up what is certain: examples, and scores; neither models nor their activations."""
     readers = own.inference.servers * own.inference.run_loops if nodes else 1
     read = own.inference.request_size if nodes else own.super_batch_size
     scored = own.inference.batch_size if nodes else own.super_batch_size
     # A run loop has the request in its hands, its copy as records for the replay, and the next request.
     copies = 3 if nodes else 1
     sizes = {
-        f"{readers} × {read:,} examples that are read": readers * read * record_bytes * copies,
+        f"{readers} × {read:,} examples that are read": readers * read * example_bytes * copies,
         f"logits of {scored:,} examples": 4 * scored * num_classes * own.has_servers,
     }
     if nodes:
         held = own.replay.capacity + own.reference.super_batch
-        sizes[f"{held:,} examples in the replay"] = held * record_bytes
+        sizes[f"{held:,} examples in the replay"] = round(held * sent_bytes)
     if sum(sizes.values()) <= memory:
         return
     chosen = nodes and own.replay.capacity > 8 * own.super_batch_size
@@ -132,7 +140,7 @@ def _check_memory(
     listed = ", ".join(f"{what} {size / _GIB:,.1f} GiB" for what, size in sizes.items() if size)
     raise ConfigError(
         f"{field}={value!r} of {name}: needs more memory than the {memory / _GIB:,.1f} GiB of this machine: "
-        f"{listed} (an example takes {record_bytes:,} bytes)"
+        f"{listed} (an example takes {example_bytes:,} bytes)"
     )
 
 

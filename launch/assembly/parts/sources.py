@@ -5,6 +5,8 @@ import numpy as np
 from classact.data import captions, classes, noise, prompts, source, specs, views
 from classact.data import tokenizer as tokenizer_lib
 from classact.data.augment import augmented, recipe
+from classact.data.carried import sealing
+from classact.data.carried.kinds import ENCODED, IDS, PIXELS
 from classact.data.decoding import pool
 from classact.experiments.config import (
     ConfigError,
@@ -22,6 +24,7 @@ def open_train_source(
     held: np.ndarray | None = None,
     *,
     known: classes.Classes | None = None,
+    images: str = PIXELS,
 ) -> source.Source:
     """Opens a data set to train on, split, augmented and with its noise, ready for the task.
 
@@ -33,13 +36,15 @@ def open_train_source(
         known: what labels mean in the run: those of a classification are mapped to it
             before they get noise, which draws from all classes of the run. None: what
             they mean in the data set.
+        images: what the replay is to carry of them, `replay.images`; the batches have what is needed
+            for it.
 
     Returns:
         What its policy trains on: of `top_share` the part that it keeps.
 
     Raises:
         source.DataError: if it cannot be opened; names the file and the reason. Also if it
-            has classes that the run does not know.
+            has classes that the run does not know, or the replay cannot carry that of it.
         ConfigError: for noise that it cannot have, or a part of it that would be empty.
     """
     pool.use_threads(config.threads.decoding)
@@ -49,8 +54,10 @@ def open_train_source(
         _check_labels(opened)
     if held is None:
         held = held_out.indices(config, data_set.train_data, opened)
-    if data_set.augment != recipe.NONE:
-        opened = augmented.Augmented(opened, data_set.augment, config.seed)
+    _check_carried(opened, images)
+    opened = _augmented(config, data_set, opened)
+    if images != PIXELS:
+        opened = sealing.InEpochs(opened)
     opened = held_out.train_part(opened, held)
     if config.task == "classification" and known is not None:
         opened = classes.in_order_of(opened, known, "the run")
@@ -67,6 +74,15 @@ def open_train_source(
     if data_set.caption_noise > 0:
         opened = captions.with_shuffled_captions(opened, data_set.caption_noise, config.data_seed)
     return _tokenized(config, kept.best_share(data_set, opened))
+
+
+def open_carried_images(config: ExperimentConfig, data_set: DataSetConfig) -> source.Source:
+    """Opens a data set's images as its run loops augment them: all of them, whatever is trained on.
+
+    Raises:
+        source.DataError: if it cannot be opened; names the file and the reason.
+    """
+    return _augmented(config, data_set, specs.open_source(data_set.train_data, "train"))
 
 
 def open_eval_source(
@@ -97,6 +113,23 @@ def open_eval_source(
     if evaluator.kind == "zero_shot" and not opened.class_names:
         raise source.DataError(f"{opened.name}: its classes have no names, which zero_shot makes prompts of")
     return opened
+
+
+def _check_carried(opened: source.Source, images: str) -> None:
+    """Asks for what the replay is to carry of a source's images; DataError if it could not."""
+    if images == ENCODED:
+        opened.keep_files()
+    if images == IDS and opened.fetched_whole is not None:
+        raise source.DataError(
+            f"{opened.name}: replay.images=ids would fetch a whole file for almost each example, as the "
+            "learner reads them in no order: expected encoded or pixels, or data on a disk"
+        )
+
+
+def _augmented(config: ExperimentConfig, data_set: DataSetConfig, opened: source.Source) -> source.Source:
+    if data_set.augment == recipe.NONE:
+        return opened
+    return augmented.Augmented(opened, data_set.augment, config.seed)
 
 
 def _check_noise(config: ExperimentConfig, data_set: DataSetConfig, opened: source.Source) -> None:

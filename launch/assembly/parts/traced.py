@@ -110,7 +110,7 @@ def _variables(model: registry.Model) -> Any:
 
 def _batch(data: shapes.DataShape, size: int) -> dict[str, Any]:
     """What models and losses read of a batch, as shapes."""
-    example = scoring_fields(data.codec.unpack(np.zeros((1, data.codec.num_bytes), np.uint8)))
+    example = scoring_fields(data.examples(1))
     added = {name for name, _ in records.SCORE_FIELDS}
     return {
         name: jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype)

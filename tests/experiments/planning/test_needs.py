@@ -117,6 +117,18 @@ def test_a_fixed_reference_alone_follows_nothing(case):
     assert needs.needs(easy, 0.2).parameters_out == 0
 
 
+def test_without_pixels_the_replay_moves_less_and_the_learner_decodes(case):
+    (item,) = case.data_sets
+    ids = dataclasses.replace(item, record_bytes=48, example_bytes=item.record_bytes, decodes_again=True)
+    found, pixels = needs.needs(dataclasses.replace(case, data_sets=(ids,)), 0.2), needs.needs(case, 0.2)
+    for name in ("replay_in", "replay_out", "replay_bytes", "host_in"):
+        assert getattr(found, name) == pytest.approx(getattr(pixels, name) * 48 / item.record_bytes)
+    assert found.server_out == pixels.server_out
+    # Half of what is scored is trained on.
+    assert found.learner_decode_cores == pytest.approx([cores / 2 for cores in pixels.decode_cores])
+    assert pixels.learner_decode_cores == (0, 0)
+
+
 def test_no_time_at_all(case):
     with pytest.raises(ValueError, match="step_seconds=0"):
         needs.needs(case, 0.0)

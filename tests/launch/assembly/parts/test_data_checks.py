@@ -56,12 +56,13 @@ def data_set(**changes):
     return resolution.resolve(config.to_dict()).data_sets["digits"]
 
 
-def check(own, record_bytes=1000, memory=None, nodes=True, call_bytes=None):
+def check(own, example_bytes=1000, memory=None, nodes=True, call_bytes=None, sent_bytes=1000):
     said = FirstLines()
     train = source(np.arange(100) % 2, 2)
     data_checks.check_sizes(
-        "digits", own, train, record_bytes, said, nodes=nodes, memory=memory, call_bytes=call_bytes
-    )
+        "digits", own, train, example_bytes, said,
+        sent_bytes=sent_bytes, nodes=nodes, memory=memory, call_bytes=call_bytes,
+    )  # fmt: skip
     return list(said.lines())
 
 
@@ -72,6 +73,10 @@ def test_memory_is_that_of_run_loops_logits_and_replay():
     check(own, memory=needed)
     with pytest.raises(ConfigError, match="batch_size=50 of digits: needs more memory"):
         check(own, memory=needed - 1)
+    # The replay may have them without their pixels.
+    check(own, memory=needed - 400 * 990, sent_bytes=10)
+    with pytest.raises(ConfigError, match=r"\(an example takes 1,000 bytes\)"):
+        check(own, memory=needed - 400 * 990 - 1, sent_bytes=10)
     # One loop, and no replay.
     check(own, memory=100_000 + 800, nodes=False)
     # Of a large super-batch run loops read a part.

@@ -1,9 +1,14 @@
 """The data of a run as they are opened to train on."""
 
+import dataclasses
+from unittest import mock
+
 import numpy as np
+import pytest
 from on_digits import only, open_train, resolved
 
 from classact.data.decoding import pool
+from classact.data.source import DataError
 from classact.data.stream import IIDStream
 from classact.launch.assembly.parts import sources
 
@@ -35,6 +40,17 @@ def test_what_is_trained_on_is_augmented_and_what_is_measured_on_is_not():
     moved = np.mean(np.any(by_id[0][0] != by_id[2][0], axis=(1, 2, 3)))
     assert 0.84 < moved < 0.93
     assert not np.array_equal(by_id[0][0], by_id[0][1]) and not np.array_equal(by_id[0][0], by_id[3][0])
+
+
+def test_what_the_replay_cannot_carry_is_said():
+    with pytest.raises(DataError, match=r"digits: its images are in no files .*images=pixels, or ids"):
+        open_train(images="encoded")
+    far = dataclasses.replace(only(resolved()), train_data="far")
+    with mock.patch.object(sources.specs, "open_source") as opened:
+        opened.return_value.name, opened.return_value.num_classes = "tar:s3://far/0.tar", 2
+        opened.return_value.fetched_whole = np.array([0, 100])
+        with pytest.raises(DataError, match=r"tar:s3://far/0.tar: replay.images=ids .*encoded or pixels"):
+            sources.open_train_source(resolved(), far, np.arange(1), images="ids")
 
 
 def test_who_opens_data_decodes_by_as_many_threads_as_are_said():

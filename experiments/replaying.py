@@ -1,0 +1,27 @@
+"""The part of the configuration that says what the replay holds and how."""
+
+import dataclasses
+
+from classact.data.carried.kinds import ENCODED, IMAGES, PIXELS
+from classact.experiments.checks import require
+from classact.replay.config import COMPRESSIONS
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayConfig:
+    """The replay; see `experiments/base.py`."""
+
+    capacity: int
+    shards: int = 1
+    compression: str = "auto"
+    # Runs that were made before there was one carried pixels.
+    images: str = PIXELS
+
+    def __post_init__(self) -> None:
+        require(self.shards >= 1, "replay.shards", self.shards, "at least 1")
+        known = self.compression in COMPRESSIONS
+        require(known, "replay.compression", self.compression, " or ".join(COMPRESSIONS))
+        require(self.images in IMAGES, "replay.images", self.images, " or ".join(IMAGES))
+        if self.images == ENCODED:
+            accepted = "auto or snappy with replay.images=encoded: files have zeros behind them"
+            require(self.compression != "none", "replay.compression", self.compression, accepted)
