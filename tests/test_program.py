@@ -340,14 +340,17 @@ def test_actors_join_a_running_experiment_and_leave_at_any_time(place):
 
 
 def test_a_learner_on_two_hosts_is_one_learner(place):
-    running = start_hosts(place, "hosts", "--config.steps=40", "--config.checkpoint_every=25")
+    # Each host reads the images of its own part.
+    running = start_hosts(
+        place, "hosts", "--config.steps=40", "--config.checkpoint_every=25", "--config.replay.images=ids"
+    )
     assert running.wait(timeout=280) == 0, (place / "hosts.out").read_text()
     assert result_of(place, "hosts")["status"] == "completed"
     assert [line["step"] for line in lines_of(place, "hosts", "learner")] == [10, 20, 30, 40]
     last = lines_of(place, "hosts", "learner")[-1]
     assert last["train/examples"] == 10 * 32
     # Both hosts read: what was sampled is what was trained on, but for what is read ahead.
-    assert last["replay/samples"] >= 40 * 32
+    assert last["replay/samples"] >= 40 * 32 and last["replay/replaced"] == 0
     names = {path.name for path in (place / "hosts" / "metrics").iterdir()}
     assert names == {"learner.jsonl", "evaluator-test.jsonl", "run_loop-digits-0.jsonl"}
     assert {path.name for path in (place / "hosts" / "logs").glob("learner*")} == {

@@ -17,6 +17,9 @@ LONG = (
     "--config.steps=120",
     "--config.checkpoint_every=20",
     "--config.record_examples=True",
+    # What was read ahead is then made anew by who goes on.
+    "--config.replay.images=ids",
+    "--config.augment=crop",
 )
 
 
