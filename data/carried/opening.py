@@ -113,9 +113,11 @@ class FromSource:
             # Which are left out is the same for all rows of an image.
             found = rows[np.isin(ids[rows], part["id"])]
             images[found], there[found] = part["image"], True
+        if there.all():
+            _check(self._source.name, ids, images, batch[CHECK])
+            return with_images(batch, images)
         _check(self._source.name, ids[there], images[there], batch[CHECK][there])
-        batch = with_images(batch, images)
-        return batch if there.all() else self._filled(batch, there)
+        return self._filled(with_images(batch, images), there)
 
     def _filled(self, batch: Batch, there: np.ndarray) -> Batch:
         """The next example that is there in place of each that is not."""

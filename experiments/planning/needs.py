@@ -154,10 +154,10 @@ def needs(setting: Setting, step_seconds: float, rates: Rates | None = None) -> 
     followed = _followed_bytes(setting)
 
     def cores(part: str) -> float:
-        return (
-            sum(item.super_batch_size * insert_seconds(part, item.record_bytes) for item in parts)
-            / step_seconds
-        )
+        # Writers and readers handle files with the zeros behind them.
+        sizes = [(part != "server" and item.packed_bytes) or item.record_bytes for item in parts]
+        seconds = (insert_seconds(part, size) for size in sizes)
+        return sum(i.super_batch_size * each for i, each in zip(parts, seconds, strict=True)) / step_seconds
 
     again = sum(_taken_out(item) for item in parts if item.decodes_again) / step_seconds
     decode = (1 / rates.reads, 1 / rates.reads) if rates.reads else rates.decode_seconds

@@ -54,6 +54,7 @@ class DataSetPlan:
         run_loops: run loops that it has, of all servers.
         request_size: examples that each of them has scored at once.
         example_bytes: of an example with its pixels, as it is scored; 0: as in the replay.
+        packed_bytes: of an example in the replay before it is compressed; 0: as many.
         decodes_again: whether the learner's hosts decode what they train on, as the replay has no pixels.
     """
 
@@ -70,6 +71,7 @@ class DataSetPlan:
     run_loops: int = 1
     request_size: int = 0
     example_bytes: int = 0
+    packed_bytes: int = 0
     decodes_again: bool = False
 
 

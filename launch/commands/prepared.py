@@ -10,7 +10,6 @@ from classact import environments
 from classact.calls import MAX_CALL_BYTES
 from classact.data import captions, specs
 from classact.data.augment.recipe import NONE as NO_AUGMENTATION
-from classact.data.carried.kinds import PIXELS
 from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch.assembly import devices
 from classact.launch.assembly.parts import (
@@ -145,11 +144,7 @@ def _checked_data_set(
         )
     data_checks.check_labels(train, said)
     shape = shapes.data_shape(config, train, own.carried)
-    if own.carried != PIXELS:
-        said.say(
-            f"  the replay carries {own.carried}: {shape.sent_bytes:,.0f} bytes an example on average, in "
-            f"place of the {shape.example_bytes:,} with its pixels"
-        )
+    data_checks.say_what_is_carried(own.carried, shape.sent_bytes, shape.example_bytes, said)
     # A cluster's hosts have other memory than this one.
     memory = None if engine.several_hosts else data_checks.machine_memory()
     data_checks.check_sizes(

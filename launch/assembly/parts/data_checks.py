@@ -3,6 +3,7 @@
 import numpy as np
 import psutil
 
+from classact.data.carried import kinds
 from classact.data.shown import shown
 from classact.data.source import Source
 from classact.experiments.config import ConfigError, DataSetConfig
@@ -11,6 +12,8 @@ from classact.launch.assembly.parts.first_lines import FirstLines
 # How often an update may read all the data; more helps nobody, and ends out of memory.
 _MOST_PASSES = 1000
 _NAMED = 5
+# Above this part of the bytes of pixels, files are not worth their second decoding.
+_SAVES = 0.8
 _GIB = 1 << 30
 
 
@@ -103,6 +106,28 @@ def check_sizes(
         said.warn(
             f"{train.name}: a {kind} of {examples:,} is larger than its {train.num_examples:,} examples: "
             f"each comes about {passes:,.1f} times in it"
+        )
+
+
+def say_what_is_carried(carried: str, sent_bytes: float, example_bytes: int, said: FirstLines) -> None:
+    """Says how large an example is in the replay if that has no pixels, and warns if it saves little.
+
+    Args:
+        carried: of `kinds.IMAGES`.
+        sent_bytes: of an example in the replay.
+        example_bytes: of an example with its pixels.
+        said: takes the lines.
+    """
+    if carried == kinds.PIXELS:
+        return
+    said.say(
+        f"  the replay carries {carried}: {sent_bytes:,.0f} bytes an example on average, in place of the "
+        f"{example_bytes:,} with its pixels"
+    )
+    if carried == kinds.ENCODED and sent_bytes > _SAVES * example_bytes:
+        said.warn(
+            "replay.images=encoded: files are hardly smaller than the pixels of the run's size, and those "
+            "that are not go as pixels: pixels cost less time, ids carry less"
         )
 
 

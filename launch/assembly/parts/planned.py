@@ -152,6 +152,7 @@ def make_setting(
                 own.inference.servers * own.inference.run_loops,
                 own.inference.request_size,
                 data[name].example_bytes,
+                data[name].codec.num_bytes,
                 own.carried != kinds.PIXELS,
             )
         )

@@ -127,6 +127,11 @@ def test_without_pixels_the_replay_moves_less_and_the_learner_decodes(case):
     # Half of what is scored is trained on.
     assert found.learner_decode_cores == pytest.approx([cores / 2 for cores in pixels.decode_cores])
     assert pixels.learner_decode_cores == (0, 0)
+    # Of a file the zeros behind it are handled by all but the server.
+    file = dataclasses.replace(ids, packed_bytes=item.record_bytes)
+    found = needs.needs(dataclasses.replace(case, data_sets=(file,)), 0.2)
+    assert (found.run_loop_cores, found.reader_cores) == (pixels.run_loop_cores, pixels.reader_cores)
+    assert found.replay_cores < pixels.replay_cores / 4
 
 
 def test_no_time_at_all(case):

@@ -14,6 +14,7 @@ from classact.launch.assembly import measured
 from classact.launch.assembly.parts import planned
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.commands import cli, measuring
+from classact.replay.compression import Compressor
 
 pytestmark = pytest.mark.usefixtures("clean_flags")  # They are one per process.
 CONFIGS = pathlib.Path(cli.__file__).parents[2] / "experiments" / "configs"
@@ -159,6 +160,22 @@ def test_each_part_is_measured_by_itself(classact):
     assert measured.reads(config, data, 0.1) > 100
     environments.replay_python()
     assert measured.inserts(config, data, 0.5) > 100
+
+
+@pytest.mark.parametrize(
+    ("images", "sent", "packed"), [("pixels", 12_312, 12_312), ("encoded", 3_112, 12_328), ("ids", 36, 36)]
+)
+def test_what_the_replay_carries_is_planned_and_measured(images, sent, packed):
+    config = resolved(policy="hard_learner", replay__images=images)
+    data = planned.stated_shapes(config, (64, 64, 3), 10)
+    (item,) = planned.make_setting(config, data).data_sets
+    assert (item.record_bytes, item.packed_bytes, item.example_bytes) == (sent, packed, 12_312)
+    assert item.decodes_again == (images != "pixels")
+    # What an insert is measured with, is such a record.
+    (shape,) = data.values()
+    rows = shape.codec.pack(measured._records(shape, 4, images))
+    contents = Compressor("snappy", shape.codec.num_bytes)(rows)[1]
+    assert sum(map(len, contents)) / 4 == pytest.approx(sent, rel=0.2, abs=20)
 
 
 def test_what_was_measured_takes_the_place_of_what_is_usual(capsys, monkeypatch):

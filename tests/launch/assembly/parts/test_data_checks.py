@@ -85,6 +85,25 @@ def test_memory_is_that_of_run_loops_logits_and_replay():
 
 
 @pytest.mark.parametrize(
+    ("carried", "sent", "lines", "warns"),
+    [
+        ("pixels", 1000, 0, False),
+        ("ids", 40, 1, False),
+        ("encoded", 800, 1, False),
+        ("encoded", 801, 2, True),
+    ],
+)
+def test_what_the_replay_carries_is_said(carried, sent, lines, warns):
+    said = FirstLines()
+    data_checks.say_what_is_carried(carried, sent, 1000, said)
+    assert len(said.lines()) == lines and any("hardly smaller" in line for line in said.lines()) == warns
+    if lines:
+        assert (
+            f"carries {carried}: {sent} bytes an example on average, in place of the 1,000" in said.lines()[0]
+        )
+
+
+@pytest.mark.parametrize(
     ("changes", "field"),
     [
         ({"filter_ratio": 0.99}, "filter_ratio=0.99 "),
