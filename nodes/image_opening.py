@@ -67,4 +67,4 @@ class Transfer:
             if self._opener is None:
                 with activity.busy("opening the data"):
                     self._opener = make_opener()
-            return self._opener(batch)
+            return self._opener(batch, activity.progressed)

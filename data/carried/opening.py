@@ -1,7 +1,7 @@
 """From what a replay has carried to the images that were scored, to the byte."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional, Protocol
 
 import numpy as np
@@ -17,6 +17,8 @@ from classact.data.recorded_order import Places
 from classact.data.source import Batch, DataError, Source
 from classact.data.views import begin_epoch
 
+# So many images are read at once: what is held of them besides a batch's own is bounded so.
+_AT_ONCE = 256
 _CARRIED = (CHECK, CONTENT, CONTENT_BYTES, EPOCH)
 
 
@@ -27,13 +29,14 @@ class Opener(Protocol):
     def replaced(self) -> int:
         """Examples whose image could not be had; another one of their batch was taken twice."""
 
-    def __call__(self, batch: Mapping[str, np.ndarray]) -> Batch:
+    def __call__(self, batch: Mapping[str, np.ndarray], progressed: Callable[[], None]) -> Batch:
         """Returns a batch with `image`, uint8[B, H, W, C], in place of what was carried.
 
         Blocks while images are read and decoded, in the threads of `decoding.pool`.
 
         Args:
             batch: of the replay's records.
+            progressed: called after every few hundred images.
 
         Raises:
             DataError: if an image is not what was scored; it names the example.
@@ -62,13 +65,15 @@ class FromFiles:
         # Also without any augmentation: it then shows what a source shows.
         self._shown = Augmented(self._files, augment, seed, tried=False)
 
-    def __call__(self, batch: Mapping[str, np.ndarray]) -> Batch:
+    def __call__(
+        self, batch: Mapping[str, np.ndarray], progressed: Callable[[], None] = lambda: None
+    ) -> Batch:
         """See `Opener`."""
         ids, contents, sizes = batch["id"], batch[CONTENT], batch[CONTENT_BYTES]
         images = np.empty((len(ids), *self._files.image_shape), np.uint8)
         pixels = sizes == 0
         images[pixels] = contents[pixels].reshape(-1, *self._files.image_shape)
-        for epoch, rows in _by_epoch(batch[EPOCH], np.flatnonzero(~pixels)):
+        for epoch, rows in _in_parts(batch[EPOCH], np.flatnonzero(~pixels), progressed):
             self._files.hold(ids[rows], [contents[row, : sizes[row]].tobytes() for row in rows.tolist()])
             self._shown.begin_epoch(epoch)
             images[rows] = self._shown.batch(np.arange(len(rows)))["image"]
@@ -99,7 +104,9 @@ class FromSource:
         """See `Opener`."""
         return self._replaced
 
-    def __call__(self, batch: Mapping[str, np.ndarray]) -> Batch:
+    def __call__(
+        self, batch: Mapping[str, np.ndarray], progressed: Callable[[], None] = lambda: None
+    ) -> Batch:
         """See `Opener`."""
         ids = batch["id"]
         places = self._places(ids)
@@ -107,7 +114,7 @@ class FromSource:
             raise DataError(f"{self._source.name}: it has no example with id {ids[places < 0][0]} here")
         images = np.empty((len(ids), *self._source.image_shape), np.uint8)
         there = np.zeros(len(ids), bool)
-        for epoch, rows in _by_epoch(batch[EPOCH], np.arange(len(ids))):
+        for epoch, rows in _in_parts(batch[EPOCH], np.arange(len(ids)), progressed):
             begin_epoch(self._source, epoch)
             part = self._source.batch(places[rows])
             # Which are left out is the same for all rows of an image.
@@ -193,10 +200,15 @@ def _middle(row: int, width: int, height: int, size: tuple[int, int]) -> Frame:
     return Frame(middle_box(width, height, size), size)
 
 
-def _by_epoch(epochs: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Each epoch, with those of the rows that are of it."""
+def _in_parts(
+    epochs: np.ndarray, rows: np.ndarray, progressed: Callable[[], None]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The rows in parts of one epoch each; tells after each of them."""
     for epoch in np.unique(epochs[rows]).tolist():
-        yield epoch, rows[epochs[rows] == epoch]
+        own = rows[epochs[rows] == epoch]
+        for start in range(0, len(own), _AT_ONCE):
+            yield epoch, own[start : start + _AT_ONCE]
+            progressed()
 
 
 def _check(name: str, ids: np.ndarray, images: np.ndarray, expected: np.ndarray) -> None:

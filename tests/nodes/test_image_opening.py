@@ -19,7 +19,8 @@ class Opener:
     def __init__(self):
         self.entered, self.gate, self.at_once = threading.Semaphore(0), threading.Semaphore(0), 0
 
-    def __call__(self, batch):
+    def __call__(self, batch, progressed):
+        progressed()
         self.at_once += 1
         self.entered.release()
         assert self.gate.acquire(timeout=20) and self.at_once == 1
@@ -46,7 +47,7 @@ def test_two_tables_take_turns_and_what_hangs_is_told():
     deadline = time.monotonic() + 20
     while "waiting for images of its other table" not in (said := activity.report().doing):
         assert time.monotonic() < deadline
-    assert said.count("images of digits: ") == 2 and "working, 0 done" in said
+    assert said.count("images of digits: ") == 2 and "working, 1 done" in said
     opener.gate.release(2)
     for reader in readers:
         reader.join(20)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from classact.data.augment.augmented import Augmented
+from classact.data.carried import opening
 from classact.data.carried.kinds import CONTENT_BYTES, ENCODED, IDS, PIXELS
 from classact.data.carried.opening import FromFiles, FromSource
 from classact.data.carried.sealing import InEpochs, Sealer, as_scored
@@ -111,6 +112,11 @@ def users_module(monkeypatch):
 AUGMENTS = ["none", "inception+flip", "crop+users_augmentation:shifted"]
 
 
+@pytest.fixture(autouse=True)
+def few_at_once(monkeypatch):
+    monkeypatch.setattr(opening, "_AT_ONCE", 4)
+
+
 @pytest.mark.parametrize("kind", [ENCODED, IDS])
 @pytest.mark.parametrize("augment", AUGMENTS)
 @pytest.mark.parametrize("name", ["folder", "grey folder", "captioned shards", "shards in sequence", "table"])
@@ -119,16 +125,18 @@ def test_images_are_those_that_were_scored(specs, name, augment, kind):
     make_images = opener(specs[name], augment, kind, source)
     plain = IIDStream(opened(specs[name], augment, PIXELS), 9, seed=1)
     # Batches of two epochs: 11 examples of each can be read.
+    parts = []
     for (batch, pixels), _ in zip(
         zip(IIDStream(source, 9, seed=1), plain, strict=True), range(3), strict=False
     ):
-        found = make_images(carried(kind, batch))
+        found = make_images(carried(kind, batch), lambda: parts.append(1))
         assert set(as_scored(batch)) - {"caption"} == set(found) - {"score", "scored_step"}
         for field in set(found) - {"score", "scored_step"}:
             np.testing.assert_array_equal(found[field], pixels[field])
             np.testing.assert_array_equal(found[field], batch[field])
             assert found[field].dtype == batch[field].dtype
-    assert make_images.replaced == 0
+    # 9, 2 + 7 and 4 + 5 images, as they are of three epochs.
+    assert make_images.replaced == 0 and (kind == ENCODED or len(parts) == 3 + 1 + 2 + 1 + 2)
 
 
 def test_a_file_is_carried_where_it_is_smaller_than_the_pixels(specs):
