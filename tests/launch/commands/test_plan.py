@@ -25,6 +25,23 @@ SIZES = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def counted_once():
+    """A network's operations take seconds to count, and are the same in all plans of this module."""
+    counted, count = {}, planned._network
+
+    def once(model, config, data):
+        sizes = data.image_shape, data.num_classes, data.vocab_size, config.contrastive.context_length
+        key = repr((model, config.task, config.patch_size, sizes))
+        if key not in counted:
+            counted[key] = count(model, config, data)
+        return counted[key]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(planned, "_network", once)
+        yield
+
+
 @pytest.fixture
 def no_alternatives(monkeypatch):
     """Each takes a second to count."""
