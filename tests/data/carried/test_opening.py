@@ -9,6 +9,8 @@ import photographs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from classact.data.augment.augmented import Augmented
@@ -63,12 +65,18 @@ def specs(tmp_path_factory):
                 shard.addfile(header, io.BytesIO(member))
     table = {"image": contents, "label": [number % 3 for number in range(IMAGES)]}
     pq.write_table(pa.table(table), folder / "all.parquet", row_group_size=5)
+    (folder / "alike").mkdir()
+    for number in range(IMAGES - 1):
+        image = photographs.photograph(number % 2, (40, 60))
+        image.save(folder / "alike" / f"{number}.jpg")
+        (folder / "alike" / f"{number}.txt").write_text("text")
     size = f"size={SIDE}&damaged=0.5"
     return {
         "folder": f"folder:{folder}/classes?{size}",
         "grey folder": f"folder:{folder}/classes?{size}&channels=1",
         "captioned shards": f"tar:{folder}/all.tar?{size}",
         "shards in sequence": f"tar:{folder}/all.tar?{size}&order=shards&buffer=4",
+        "of one size": f"captioned_folder:{folder}/alike",
         "table": f"parquet:{folder}/all.parquet?{size}",
     }
 
@@ -119,7 +127,9 @@ def few_at_once(monkeypatch):
 
 @pytest.mark.parametrize("kind", [ENCODED, IDS])
 @pytest.mark.parametrize("augment", AUGMENTS)
-@pytest.mark.parametrize("name", ["folder", "grey folder", "captioned shards", "shards in sequence", "table"])
+@pytest.mark.parametrize(
+    "name", ["folder", "grey folder", "captioned shards", "shards in sequence", "table", "of one size"]
+)
 def test_images_are_those_that_were_scored(specs, name, augment, kind):
     source = opened(specs[name], augment, kind)
     make_images = opener(specs[name], augment, kind, source)
@@ -189,6 +199,17 @@ def test_what_cannot_be_read_here_is_filled_and_counted(tmp_path, specs):
         (tmp_path / f"{number}.png").unlink()
     with pytest.raises(DataError, match=r"damaged, expected at most 3; .*\.png"):
         here(record)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12).filter(any))
+def test_in_the_place_of_what_is_not_there_comes_the_next_one(there):
+    batch = {"id": np.arange(len(there))}
+    source = ArraySource("arrays", np.zeros((1, 1, 1, 1), np.uint8), np.zeros(1, np.int64), 1)
+    reader = FromSource(source)
+    found = reader._filled(batch, np.array(there))["id"].tolist()
+    following = [(*range(i, len(there)), *range(i)) for i in range(len(there))]
+    assert found == [next(j for j in order if there[j]) for order in following]
+    assert reader.replaced == there.count(False)
 
 
 def test_an_image_that_is_another_one_here_is_an_error(tmp_path):
