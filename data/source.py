@@ -58,9 +58,9 @@ class Source(abc.ABC):
     - **Finite, its length known when it is opened.** There are no endless streams.
     - **Opened anew by each reader, shared by none.** The launcher opens it once to check
       it, then each run loop for itself (two threads of an inference server by
-      default), each evaluator, and all of them again after a restart. An instance is
-      called by one thread at a time, so it needs no locks and may keep open files;
-      module-level state is shared by the threads of a process and does need them. It
+      default), each evaluator, with `replay.images=ids` the learner, and all of them again
+      after a restart. An instance is called by one thread at a time, so it needs no locks and
+      may keep open files; module-level state is shared by the threads of a process and does need them. It
       is never pickled or sent.
     - **Quick and small to open.** The time counts for every reader, and so does the
       memory: keep where the examples are, not the examples. The learner waits for its
