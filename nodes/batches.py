@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,21 +10,18 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from classact.nodes import activity, opening
+from classact.nodes import activity, drawn_meanwhile, silence
 from classact.nodes import mesh as mesh_lib
-from classact.nodes.errors import NoDataError
 from classact.nodes.scoring import scoring_fields
 
 # Longest single wait for a batch, between two looks at the stop signal.
 _POLL_SECONDS = 1.0
-# Between two lines about a data set that is being opened.
-_SAY_SECONDS = 60.0
 # What has left the tables and is not yet drawn is in the next two batches of a table,
 # see `replay.dataset.ReplayDataset`.
 READ_AHEAD = 2
-# Batches of a table whose records are needed when a state is saved: those that were read
-# ahead at the last time, if there was one just before, and those that are read ahead now.
-REMEMBERED = 2 * READ_AHEAD
+# Batches of a table whose records are needed when a state begins to be saved: those that were drawn
+# ahead for one just before.
+REMEMBERED = READ_AHEAD
 
 
 class Sampled(NamedTuple):
@@ -122,6 +118,10 @@ class Dataset(Protocol):
     def next(self, timeout: float) -> Sampled:
         """The next batch; raises TimeoutError after `timeout` seconds."""
 
+    @property
+    def first_left(self) -> int:
+        """Batches of an earlier process that `next` gives before those that it draws."""
+
     def recent(self, batches: int) -> np.ndarray:
         """The records of the last batches that `next` gave."""
 
@@ -212,6 +212,7 @@ class Batches:
         self._ahead: collections.deque[tuple[Drawn, collections.Counter[Any]]] = collections.deque()
         self._given: collections.Counter[Any] = collections.Counter()
         self._taken: collections.Counter[Any] = collections.Counter()
+        self._kept: drawn_meanwhile.DrawnMeanwhile | None = None
 
     @property
     def data_sets(self) -> tuple[str, ...]:
@@ -236,38 +237,46 @@ class Batches:
         drawn, self._taken = self._ahead.popleft()
         return drawn
 
-    def read_ahead(self, seconds: float | None = None) -> dict[str, dict[str, np.ndarray]]:
-        """Draws what the next two updates are made from, before they are asked for.
+    def keep_drawn(self) -> drawn_meanwhile.DrawnMeanwhile:
+        """Begins to keep the records of all that is drawn, until enough of them are there.
 
-        Of what has left the tables when this is called all is then drawn. So what it
-        returns, and what the tables held at that moment, is what a later process needs to
-        go on without a gap; what it drew after that moment is in both.
+        To begin with there are those of what was drawn and not yet trained on, and of a super-batch's
+        window. Only the last one that was given out is told of what is drawn.
+        """
+        untrained = self._given - self._taken
+        before = {
+            (name, "examples"): dataset.recent(untrained[name, "examples"])
+            for name, dataset in self._sub_batches.items()
+        }
+        for name, windows in self._super_batches.items():
+            # The first of the super-batches that were drawn ahead begins so far back.
+            before[name, "stream"] = windows.dataset.recent(len(self._ahead) + windows.kept)
+        self._kept = drawn_meanwhile.DrawnMeanwhile(before)
+        return self._kept
+
+    def read_ahead(self) -> dict[drawn_meanwhile.Key, int]:
+        """In how many of the next batches of each table all is that has left it by now."""
+        found = {(name, "examples"): dataset.first_left for name, dataset in self._sub_batches.items()}
+        for name, windows in self._super_batches.items():
+            found[name, "stream"] = windows.dataset.first_left
+        return {key: first + READ_AHEAD for key, first in found.items()}
+
+    def draw_ahead(self, kept: drawn_meanwhile.DrawnMeanwhile, seconds: float | None = None) -> None:
+        """Draws what the next updates are made from before they are asked for, until `kept` has enough.
 
         Args:
+            kept: of `keep_drawn`, that knows how much is enough.
             seconds: how long to wait at most, stopped or not; None: as long as `draw`.
-
-        Returns:
-            Records by data set and table ("examples", "stream"): of what was drawn and
-            not yet trained on, and of a super-batch's window.
 
         Raises:
             NoDataError: as `draw`.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
-        for _ in range(READ_AHEAD):
+        while not kept.is_enough:
             drawn = self._draw(lambda *_: None, deadline)
             if drawn is None:
                 break
             self._ahead.append((drawn, self._given.copy()))
-        untrained = self._given - self._taken
-        records = {
-            name: {"examples": dataset.recent(untrained[name, "examples"])}
-            for name, dataset in self._sub_batches.items()
-        }
-        for name, windows in self._super_batches.items():
-            # The first of the super-batches that were drawn ahead begins so far back.
-            records[name]["stream"] = windows.dataset.recent(len(self._ahead) + windows.kept)
-        return records
 
     def close(self) -> None:
         """Ends the datasets' threads, and waits for them for some seconds."""
@@ -296,7 +305,7 @@ class Batches:
 
     def _next(self, key: tuple[str, str], dataset: Dataset, deadline: float | None) -> Sampled | None:
         """The next batch of a table; None when stopped, or after the deadline if there is one."""
-        silence = _Silence(key[0], self._no_data_seconds, self._opening_seconds)
+        silent = silence.Silence(key[0], self._no_data_seconds, self._opening_seconds)
         while not (self._stop.is_set() if deadline is None else time.monotonic() > deadline):
             try:
                 with activity.waiting(f"a batch of {key[0]}"):
@@ -304,40 +313,11 @@ class Batches:
                         _POLL_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
                     )
             except TimeoutError as error:
-                silence.goes_on(error)
+                silent.goes_on(error)
             else:
                 self._given[key] += 1
+                if self._kept is not None:
+                    self._kept.add(key, dataset.recent(1))
+                    self._kept = None if self._kept.is_enough else self._kept
                 return sampled
         return None
-
-
-class _Silence:
-    """How long a data set has delivered nothing although it is open."""
-
-    def __init__(self, data_set: str, limit: float, opening_seconds: Callable[[str], float | None]) -> None:
-        self._data_set = data_set
-        self._limit = limit
-        self._opening_seconds = opening_seconds
-        self._seconds = 0.0
-        self._since = self._said = time.monotonic()
-
-    def goes_on(self, error: TimeoutError) -> None:
-        """Counts what has passed; raises NoDataError past the limit."""
-        now = time.monotonic()
-        passed, self._since = now - self._since, now
-        opening_for = self._opening_seconds(self._data_set)
-        opens = ""
-        if opening_for is not None:
-            opens = f"; its run loops have been opening their data for {opening_for:.0f} s"
-            if now - self._said > _SAY_SECONDS:
-                self._said = now
-                logging.warning("no batch of %s yet%s", self._data_set, opens)
-            if opening_for <= opening.LIMIT_SECONDS:
-                return
-        self._seconds += passed
-        if self._seconds > self._limit:
-            raise NoDataError(
-                self._data_set,
-                f"delivered no batch for {self._limit} s ({error}){opens}; "
-                "see the logs of the run loops and inference servers",
-            ) from None

@@ -33,7 +33,8 @@ class LearnerConfig:
         steps: updates to make.
         log_every: updates between two lines of metrics.
         checkpoint_every: updates between checkpoints, more than `batches.READ_AHEAD`; 0:
-            only at the end, or when stopped.
+            only at the end, or when stopped. One that comes due while the tables of the last are
+            still being written begins when they are.
         evaluators: names of the evaluators whose last report the run waits for.
         final_evaluation_seconds: how long the last reports may take.
     """
@@ -220,6 +221,8 @@ class Learner:
         """Makes updates until the last step, or until stopped; returns the step."""
         interval = interval_lib.Interval(self._batches.data_sets)
         in_flight: collections.deque[tuple[int, training.Metrics]] = collections.deque()
+        # Whether a checkpoint is to be saved, maybe once the one before it is on its way.
+        every, due = self._config.checkpoint_every, False
         while step < self._config.steps:
             started = time.monotonic()
             drawn = None if self._stop.is_set() else self._batches.draw(interval.add_wait)
@@ -248,13 +251,17 @@ class Learner:
             interval.add_times(trained_from - started, time.monotonic() - trained_from)
             if self._metrics and (step % self._config.log_every == 0 or step == self._config.steps):
                 self._metrics.write(step, {**interval.pop(), **self._tables()})
-            every = self._config.checkpoint_every  # The last step is saved at the end.
-            if self._saver and every and step % every == 0 and step < self._config.steps:
-                while in_flight:
-                    interval.add_metrics(self._metrics_of(*in_flight.popleft()))
-                divergence.check_state(step, self._state)  # Nothing that is not finite is saved.
+            # The last step is saved at the end.
+            due = step < self._config.steps and (due or bool(every and step % every == 0))
+            if self._saver and (due or self._saver.is_saving):
                 with activity.busy("saving a checkpoint"):
-                    interval.add_save(self._saver.save(step, self._state))
+                    interval.add_save(self._saver.go_on())
+                    if due and not self._saver.is_saving:
+                        while in_flight:
+                            interval.add_metrics(self._metrics_of(*in_flight.popleft()))
+                        divergence.check_state(step, self._state)  # Nothing that is not finite is saved.
+                        interval.add_save(self._saver.begin(step, self._state))
+                        due = False
             activity.progressed()
         while in_flight:
             self._metrics_of(*in_flight.popleft())

@@ -64,6 +64,11 @@ class OrderedBatches:
             raise found
         return found
 
+    @property
+    def first_left(self) -> int:
+        """None: an earlier process leaves no batches, see `recent`."""
+        return 0
+
     def recent(self, batches: int) -> np.ndarray:
         """Nothing: who goes on from a checkpoint reads again what comes after its step."""
         del batches

@@ -164,6 +164,11 @@ class ReplayDataset:
             self._turn.notify_all()
         return batch
 
+    @property
+    def first_left(self) -> int:
+        """How many batches of an earlier process `next` gives before those that it draws."""
+        return len(self._first)
+
     def recent(self, batches: int) -> np.ndarray:
         """Returns the records of the last batches that `next` gave, uint8[batches · batch_size, bytes].
 
@@ -172,6 +177,8 @@ class ReplayDataset:
         if batches > (self._recent.maxlen or 0):
             raise ValueError(f"batches={batches}: only the last {self._recent.maxlen} are remembered")
         chosen = list(self._recent)[-batches:] if batches else []
+        if len(chosen) == 1:
+            return chosen[0]
         return np.concatenate(chosen) if chosen else np.empty((0, self._codec.num_bytes), np.uint8)
 
     def close(self, timeout: float = 2 * _SAMPLE_SECONDS) -> None:

@@ -43,6 +43,8 @@ def sampled(number=0, size=4, scored_step=0, label=None):
 class Dataset:
     """Gives what `make(number)` makes, or times out where it is None."""
 
+    first_left = 0
+
     def __init__(self, make, log=None):
         self._make, self.read, self.closed = make, 0, False
 
@@ -133,6 +135,22 @@ class Checkpointer:
 
     def wait(self):
         self.waited = True
+
+    # As the tables, which are there at once.
+    def begin(self, step):
+        return self
+
+    def is_set_aside(self):
+        return True
+
+    def wait_set_aside(self, timeout):
+        pass
+
+    def finish(self, kept, timeout):
+        pass
+
+    def give_up(self):
+        pass
 
 
 @pytest.fixture
@@ -264,7 +282,7 @@ def test_a_checkpoint_that_is_not_finite_is_not_gone_on_with(setup):
 
 def test_no_data_is_an_error(setup):
     made = setup(make=lambda number: sampled() if number < 2 else None, no_data_seconds=0.2)
-    with pytest.raises(batches.NoDataError, match=r"digits.*0\.2 s \(nothing there\).*run loops"):
+    with pytest.raises(errors.NoDataError, match=r"digits.*0\.2 s \(nothing there\).*run loops"):
         made.learner.run()
     assert made.dataset.read == 2
 
@@ -326,7 +344,7 @@ class TestSeveralDataSets:
 
     def test_the_one_that_delivers_nothing_is_named(self, build):
         datasets = {"noisy": Dataset(sampled), "clean": Dataset(lambda number: None)}
-        with pytest.raises(batches.NoDataError, match="replay of clean delivered no batch"):
+        with pytest.raises(errors.NoDataError, match="replay of clean delivered no batch"):
             build(datasets, no_data_seconds=0.2).run()
 
 
@@ -371,17 +389,25 @@ def test_stop_ends_it_while_it_waits_for_data(setup):
 
 
 def test_checkpoints_are_taken_at_multiples_and_at_the_end(setup):
-    made = setup(steps=7, checkpoint_every=3)
+    def make(number):
+        # The last one is saved by then.
+        deadline = time.monotonic() + SOON
+        while number == 9 and 5 not in made.checkpointer.saved and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return sampled(number)
+
+    made = setup(make=make, steps=11, checkpoint_every=5)
     made.learner.run()
-    assert made.checkpointer.saved == [3, 6, 7]
-    # What is drawn for a checkpoint is trained on afterwards.
-    assert made.dataset.read == 8
+    # That of step 10 is overtaken by the last one.
+    assert made.checkpointer.saved == [5, 11]
+    # Nothing is drawn for a checkpoint that is not trained on.
+    assert made.dataset.read == 11
 
 
 def test_the_last_step_is_not_saved_twice(setup):
-    made = setup(steps=6, checkpoint_every=3)
+    made = setup(steps=6, checkpoint_every=6)
     made.learner.run()
-    assert made.checkpointer.saved == [3, 6]
+    assert made.checkpointer.saved == [6]
 
 
 def test_it_waits_for_the_evaluators_last_report(setup):

@@ -25,7 +25,7 @@ from classact.launch.assembly.parts import shapes, sources
 from classact.launch.assembly.run_spec import RunSpec
 from classact.launch.commands import run
 from classact.models import registry, two_tower
-from classact.nodes import batches, cursors, parameters, run_loop, saving, training
+from classact.nodes import batches, cursors, errors, parameters, run_loop, saving, training
 from classact.nodes.inference_server import Scores
 from classact.replay import dataset, folders, snapshots, writer
 from classact.selection import contrastive
@@ -213,7 +213,8 @@ def data_sets_of_which_one_is_not_saved(place):
 
     both = {name: snapshots.Snapshots([name], [place.folder / name], timeout=SOON) for name in ("a", "b")}
     ahead = batches.Batches({}, {}, threading.Event())
-    saving.Saver(Checkpoints(), cursors.Cursors(), ahead, both).save(6, None)
+    state = training.TrainState(np.int32(6), jax.random.key(0), {})
+    saving.Saver(Checkpoints(), cursors.Cursors(), ahead, both).save(6, state)
     return folders.steps(place.folder / "a")
 
 
@@ -318,6 +319,9 @@ class SilentTable:
         threading.Event().wait(min(timeout, 0.05))
         raise TimeoutError("nothing there")
 
+    def recent(self, batches):
+        return np.empty((0, 1), np.uint8)
+
     def close(self):
         pass
 
@@ -347,7 +351,7 @@ def a_data_set_that_takes_long_to_open(place):
     threading.Thread(target=make_run_loop, daemon=True).start()
     try:
         learner.run()
-    except batches.NoDataError:
+    except errors.NoDataError:
         return "no data"
     finally:
         stop.wait(SOON)
