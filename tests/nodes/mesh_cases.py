@@ -8,6 +8,7 @@ makes of them, with which that is compared, comes from the same functions.
 
 import dataclasses
 import functools
+import json
 import pathlib
 import sys
 import threading
@@ -17,13 +18,23 @@ import jax
 import numpy as np
 
 from classact.models import registry, text, transformer, two_tower
-from classact.nodes import compiled_ahead, inference_server, scoring, training
+from classact.nodes import (
+    compiled_ahead,
+    embedding,
+    evaluator,
+    inference_server,
+    retrieval,
+    scoring,
+    training,
+)
 from classact.nodes import mesh as mesh_lib
 from classact.selection import contrastive, losses, policies
 
 STEPS, BATCH, CLASSES, IMAGE, LENGTH, VOCABULARY = 20, 32, 10, (8, 8, 1), 6, 50
 # Of an inference server; no multiple of eight.
 SCORED, REQUEST = 12, 10
+# Of an evaluator's data set.
+EXAMPLES = 34
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +151,31 @@ def score(mesh: Any) -> np.ndarray:
     return values
 
 
+def evaluate(mesh: Any) -> dict[str, float]:
+    """What evaluators measure on these devices, of a data set that no number of devices divides."""
+    whole = {**batch(0, EXAMPLES), "id": np.arange(EXAMPLES)}
+
+    def batches() -> Any:
+        for start in range(0, EXAMPLES, REQUEST):
+            yield {name: array[start : start + REQUEST] for name, array in whole.items()}
+
+    found = {}
+    for task in ("classification", "contrastive"):
+        model = trained(task)["learner"].model
+        variables = jax.device_get(model.init(jax.random.key(0)))
+        if task == "classification":
+            labelled = evaluator.classification_accuracy(model, losses.Classification(), batches, mesh=mesh)
+            found |= {f"accuracy/{name}": value for name, value in labelled(variables).items()}
+        else:
+            pairs = np.arange(EXAMPLES)
+            recalls = retrieval.retrieval(model, batches, pairs, REQUEST, mesh=mesh)(variables)
+            found |= {f"retrieval/{name}": value for name, value in recalls.items()}
+            # Without noise in them: the means of similarities, not ranks.
+            images = embedding.image_tower(model, mesh)(mesh_lib.everywhere(mesh, variables), whole["image"])
+            found["retrieval/embeddings"] = float(np.abs(images).mean())
+    return found
+
+
 def main(out: str, hosts: str, host: str, coordinator: str, *names: str) -> None:
     """Trains cases; see the module's docstring."""
     folder = pathlib.Path(out)
@@ -152,6 +188,8 @@ def main(out: str, hosts: str, host: str, coordinator: str, *names: str) -> None
         values, held = train(CASES[name], mesh_lib.make_mesh(CASES[name].fsdp))
         np.savez(folder / f"{name}-{host}.npz", held, *jax.tree.leaves(values))
     np.save(folder / f"scores-{host}.npy", score(mesh_lib.local_mesh()))
+    if int(hosts) == 1:
+        (folder / "evaluated.json").write_text(json.dumps(evaluate(mesh_lib.local_mesh())))
 
 
 if __name__ == "__main__":
