@@ -196,10 +196,11 @@ class Batches:
             super_batches: IID super-batches of those data sets that a model learns so from.
             stop: ends the waiting of `draw`.
             no_data_seconds: how long a data set may deliver nothing. The time that its
-                run loops take to open it does not count, up to `opening.LIMIT_SECONDS`.
+                run loops take to open it does not count, unless they do not get on for
+                `opening.LIMIT_SECONDS`.
             stop_reading: ends the datasets' threads; set by `close`. Another event than
                 `stop`, since a stopped learner still reads what has left the tables.
-            opening_seconds: for how long a data set is being opened; None: it is not. Of
+            opening_seconds: how long ago opening a data set got on; None: nobody opens it. Of
                 `opening.Openings`.
         """
         self._sub_batches = dict(sub_batches)

@@ -151,12 +151,12 @@ class Learner:
 
     @exposed
     def report_opening(self, data_set: str, seconds: float) -> None:
-        """RPC: a run loop tells for how long it has been opening its data."""
+        """RPC: a run loop tells how long ago it last got on with opening its data."""
         self._openings.put(data_set, seconds)
 
     @exposed
     def get_opening_seconds(self, data_set: str) -> float | None:
-        """RPC: another host asks for how long a data set is being opened; None: it is not."""
+        """RPC: another host asks how long ago opening a data set got on; None: nobody opens it."""
         return self._openings.seconds(data_set)
 
     @exposed
