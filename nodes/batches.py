@@ -152,6 +152,17 @@ class SuperBatches:
         self._concatenate = mesh_lib.concatenator(mesh)
         self._window: collections.deque[dict[str, jax.Array]] = collections.deque()
         self._held = 0
+        # How many batches more than one an update are still to be drawn, and how many it was asked for since.
+        self._owed = self._asked = 0
+
+    def balance(self, batches: int) -> None:
+        """Has so many more batches drawn than one an update, or fewer if it is negative; any thread may ask.
+
+        Of those that are too many only the newest are trained on; where one is missing, a super-batch
+        comes again. Nothing is asked for while there is still something to do.
+        """
+        if not self._owed:
+            self._asked = batches
 
     @property
     def kept(self) -> int:
@@ -160,17 +171,26 @@ class SuperBatches:
 
     def next(self, read: Callable[[Dataset], Sampled | None]) -> dict[str, jax.Array] | None:
         """Returns the next super-batch, or None when `read` does."""
-        while True:
+        if not self._owed:
+            self._owed, self._asked = self._asked, 0
+        while self._held < self._size or self._owed > 0:
             sampled = read(self.dataset)
             if sampled is None:
                 return None
+            if self._held >= self._size:
+                self._drop_oldest()
+                self._owed -= 1
             self._window.append(sampled.batch)
             self._held += sampled.size
-            if self._held >= self._size:
-                break
         chunks = list(self._window)
-        self._held -= len(jax.tree.leaves(self._window.popleft())[0])
+        if self._owed < 0:
+            self._owed += 1
+        else:
+            self._drop_oldest()
         return chunks[0] if len(chunks) == 1 else self._concatenate(chunks)
+
+    def _drop_oldest(self) -> None:
+        self._held -= len(jax.tree.leaves(self._window.popleft())[0])
 
     def close(self) -> None:
         """Waits for the data set's threads."""
@@ -204,7 +224,7 @@ class Batches:
                 `opening.Openings`.
         """
         self._sub_batches = dict(sub_batches)
-        self._super_batches = dict(super_batches)
+        self._super_batches = self.super_batches = dict(super_batches)
         self._stop = stop
         self._no_data_seconds = no_data_seconds
         self._stop_reading = stop_reading or threading.Event()

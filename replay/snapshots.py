@@ -87,10 +87,12 @@ class Saving:
         Raises:
             SnapshotError: if a server could not save.
         """
+        # Looked at before failures: a server that fails now counts as having done so, too.
+        all_set_aside = all(attempt.set_aside.is_set() for attempt in self._attempts)
         for attempt in self._attempts:
             if attempt.done.is_set() and (why := attempt.failure(0.0)):
                 raise SnapshotError(why)
-        return all(attempt.set_aside.is_set() for attempt in self._attempts)
+        return all_set_aside
 
     def wait_set_aside(self, timeout: float) -> None:
         """Blocks until `is_set_aside`.

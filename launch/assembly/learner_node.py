@@ -30,6 +30,7 @@ from classact.nodes import (
     ordered_batches,
     saving,
     selected,
+    stream_balance,
     tally,
     training,
 )
@@ -99,7 +100,7 @@ def build_learner(
         counted = selected.Selected(run.workdir, names, None if restored is None else data_state.selected)
     saver = _saver(run, checkpointer, data_state, sub_batches, addresses, races, counted)
     statistics = {
-        name: transfers[name].counted(dataset.TableStatistics(shards, EXAMPLES_TABLE))
+        name: transfers[name].counted(_statistics(run, name, shards, sub_batches.super_batches.get(name)))
         for name, shards in addresses.items()
         if first
     }
@@ -178,6 +179,25 @@ def _saver(
         tables if whole else {},
         races,
         counted,
+    )
+
+
+def _statistics(
+    run: RunSpec, data_set: str, shards: Sequence[str], windows: batches.SuperBatches | None
+) -> stream_balance.Ask:
+    """What gives the counts of a data set's table."""
+    own = run.config.data_sets[data_set]
+    examples = dataset.TableStatistics(shards, EXAMPLES_TABLE)
+    # Several hosts save no tables, so nothing adds up over resumes.
+    if windows is None or run.config.mesh.hosts > 1:
+        return examples
+    return stream_balance.StreamBalance(
+        examples,
+        dataset.TableStatistics(shards, STREAM_TABLE),
+        windows,
+        own.batch_size,
+        own.super_batch_size,
+        own.reference.super_batch,
     )
 
 

@@ -19,6 +19,7 @@ from classact.nodes import (
     parameters,
     saving,
     selected,
+    stream_balance,
     training,
 )
 from classact.selection import losses
@@ -464,6 +465,48 @@ def test_the_super_batch_is_a_window_of_the_stream(size, overlap):
         # Four new examples each time, after the first, and the newest of all.
         np.testing.assert_array_equal(found, np.arange(number * 4, number * 4 + size))
     assert windows.dataset.read == (overlap + 5 * 4) // 4
+
+
+@pytest.mark.parametrize(("size", "extra"), [(4, 2), (12, 2), (4, -2), (12, -2)])
+def test_more_or_fewer_batches_of_the_stream_can_be_drawn_than_one_an_update(size, extra):
+    table = Dataset(chunk)
+    windows = batches.SuperBatches(table, size)
+
+    def ids():
+        return np.asarray(windows.next(lambda dataset: dataset.next(0))["x"])
+
+    first = ids()
+    windows.balance(extra)
+    found = [ids() for _ in range(4)]
+    assert table.read == size // 4 + 4 + extra
+    if extra > 0:
+        # Those that are too many come at once, and the newest are trained on.
+        np.testing.assert_array_equal(found[0], first + 4 * 3)
+        np.testing.assert_array_equal(found[1], found[0] + 4)
+    else:
+        np.testing.assert_array_equal(found[0], first + 4)
+        np.testing.assert_array_equal(found[1], found[0])
+        np.testing.assert_array_equal(found[2], found[0])
+        np.testing.assert_array_equal(found[3], found[0] + 4)
+
+
+@pytest.mark.parametrize(
+    ("samples", "drawn", "expected"),
+    [(40, 280, None), (48, 280, None), (40, 340, -3), (64, 300, 5), (64, 90, None)],
+)
+def test_the_draws_of_the_stream_are_kept_level(samples, drawn, expected):
+    """4 examples and 20 of the stream an update, and 100 for the first super-batch."""
+    asked = []
+
+    class Windows:
+        def balance(self, number):
+            asked.append(number)
+
+    ask = stream_balance.StreamBalance(
+        lambda: {"samples": samples}, lambda: {"samples": drawn}, Windows(), 4, 20, 100
+    )
+    assert ask() == {"samples": samples}
+    assert asked == ([] if expected is None else [expected])
 
 
 def test_a_window_without_data_is_none():
