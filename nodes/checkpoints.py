@@ -12,6 +12,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,9 @@ class Checkpointer:
         # needs a newer JAX than this Python has.
         handler = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
         ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
+        # Orbax leaves these where they are.
+        for unfinished in self._directory.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ():
+            shutil.rmtree(unfinished, ignore_errors=True)
         self._manager = self._open()
 
     def _open(self) -> Any:
