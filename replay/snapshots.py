@@ -212,6 +212,7 @@ class _Attempt:
             server.close()
         if self._begun not in (None, written):
             # Somebody else asked it too, and nobody knows when it has set aside what it wrote for us.
+            shutil.rmtree(written, ignore_errors=True)
             raise ReplayError(f"it was saving to {self._begun} as well")
         return written
 

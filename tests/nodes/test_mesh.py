@@ -99,7 +99,7 @@ def test_an_inference_server_uses_eight_devices(eight_devices):
 def test_an_evaluator_uses_eight_devices(eight_devices):
     found = json.loads((eight_devices / "evaluated.json").read_text())
     expected = mesh_cases.evaluate(None)
-    assert expected["retrieval/embeddings"] > 0.01
+    assert 0 < expected["i2t_r5"] < 1 and expected["loss"] > 0.1
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
