@@ -1,9 +1,9 @@
 """Keeps the draws of a stream table level with those of the examples' table, as far as updates go."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
-Ask = Callable[[], Mapping[str, float]]
+Ask = Callable[[], dict[str, float]]
 # Up to so many batches lie between the two without anything being wrong: what is read ahead of one, and
 # what is drawn between two questions.
 _USUAL = 2.0
@@ -50,7 +50,7 @@ class StreamBalance:
         self._stream_batch = stream_batch
         self._super_batch = super_batch
 
-    def __call__(self) -> Mapping[str, float]:
+    def __call__(self) -> dict[str, float]:
         """Returns the counts of the examples' table; raises what asking for those of a table does."""
         found = self._examples()
         drawn = self._stream()["samples"]
