@@ -124,7 +124,7 @@ def configs(draw):
 speeds = st.lists(st.sampled_from([1, 3, 1000]), min_size=5, max_size=5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     config=configs(),
     speeds=speeds,
@@ -140,7 +140,7 @@ def test_neither_table_starves_the_learner_of_the_other(config, speeds, seed, in
     assert run.stream.evicted == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(config=configs(), speeds=speeds, seed=st.integers(0, 999))
 def test_with_less_it_would(config, speeds, seed):
     """The least is what `make_tables` gives, without what is for drift and what is read ahead."""
