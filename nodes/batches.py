@@ -20,12 +20,9 @@ from classact.nodes.scoring import scoring_fields
 _POLL_SECONDS = 1.0
 # Between two lines about a data set that is being opened.
 _SAY_SECONDS = 60.0
-# What has left the tables and is not yet drawn is in the next two batches of a table,
-# see `replay.dataset.ReplayDataset`.
+# What has left the tables and is not yet drawn is in the next two batches of a table, if one is read
+# ahead, see `replay.dataset.ReplayDataset`.
 READ_AHEAD = 2
-# Batches of a table whose records are needed when a state is saved: those that were read
-# ahead at the last time, if there was one just before, and those that are read ahead now.
-REMEMBERED = 2 * READ_AHEAD
 
 
 class Sampled(NamedTuple):
@@ -72,8 +69,7 @@ class Drawn(NamedTuple):
 
 def to_device(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh | None = None) -> Sampled:
     """Starts moving this host's share of a batch to its devices; used as the replay's `transfer`."""
-    # The views into Reverb's records are not aligned: made contiguous here, in
-    # the reading thread.
+    # The images are one array already, which is not copied; small fields lie among each other.
     needed = {name: np.ascontiguousarray(array) for name, array in device_fields(batch).items()}
     placed = mesh_lib.place(mesh, needed)
     size = len(next(iter(placed.values())))
@@ -121,6 +117,9 @@ class Dataset(Protocol):
 
     def next(self, timeout: float) -> Sampled:
         """The next batch; raises TimeoutError after `timeout` seconds."""
+
+    def remember(self, batches: int) -> None:
+        """From now on `recent` gives so many batches more than it always does."""
 
     def recent(self, batches: int) -> np.ndarray:
         """The records of the last batches that `next` gave."""
@@ -188,6 +187,7 @@ class Batches:
         no_data_seconds: float = 300.0,
         stop_reading: threading.Event | None = None,
         opening_seconds: Callable[[str], float | None] = lambda _: None,
+        ahead: int = READ_AHEAD,
     ) -> None:
         """Reads nothing yet.
 
@@ -201,7 +201,10 @@ class Batches:
                 `stop`, since a stopped learner still reads what has left the tables.
             opening_seconds: for how long a data set is being opened; None: it is not. Of
                 `opening.Openings`.
+            ahead: in how many of the next batches of each table all is that has left it: one more
+                than are read ahead.
         """
+        self._ahead_of_tables = ahead
         self._sub_batches = dict(sub_batches)
         self._super_batches = dict(super_batches)
         self._stop = stop
@@ -212,6 +215,7 @@ class Batches:
         self._ahead: collections.deque[tuple[Drawn, collections.Counter[Any]]] = collections.deque()
         self._given: collections.Counter[Any] = collections.Counter()
         self._taken: collections.Counter[Any] = collections.Counter()
+        self._remembers = False
 
     @property
     def data_sets(self) -> tuple[str, ...]:
@@ -234,10 +238,12 @@ class Batches:
                 return None
             self._ahead.append((drawn, self._given.copy()))
         drawn, self._taken = self._ahead.popleft()
+        if self._remembers and not self._ahead:
+            self._remember(0)
         return drawn
 
     def read_ahead(self, seconds: float | None = None) -> dict[str, dict[str, np.ndarray]]:
-        """Draws what the next two updates are made from, before they are asked for.
+        """Draws what the next updates are made from, before they are asked for.
 
         Of what has left the tables when this is called all is then drawn. So what it
         returns, and what the tables held at that moment, is what a later process needs to
@@ -254,7 +260,9 @@ class Batches:
             NoDataError: as `draw`.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
-        for _ in range(READ_AHEAD):
+        # Those that were read ahead at the last time, if there was one just before, and those that are now.
+        self._remember(len(self._ahead) + self._ahead_of_tables)
+        for _ in range(self._ahead_of_tables):
             drawn = self._draw(lambda *_: None, deadline)
             if drawn is None:
                 break
@@ -268,6 +276,14 @@ class Batches:
             # The first of the super-batches that were drawn ahead begins so far back.
             records[name]["stream"] = windows.dataset.recent(len(self._ahead) + windows.kept)
         return records
+
+    def _remember(self, batches: int) -> None:
+        """Has the records of what is drawn kept, by so many batches of each table."""
+        self._remembers = batches > 0
+        for dataset in self._sub_batches.values():
+            dataset.remember(batches)
+        for windows in self._super_batches.values():
+            windows.dataset.remember(batches)
 
     def close(self) -> None:
         """Ends the datasets' threads, and waits for them for some seconds."""

@@ -64,6 +64,9 @@ class OrderedBatches:
             raise found
         return found
 
+    def remember(self, batches: int) -> None:
+        """Nothing, see `recent`."""
+
     def recent(self, batches: int) -> np.ndarray:
         """Nothing: who goes on from a checkpoint reads again what comes after its step."""
         del batches

@@ -53,6 +53,9 @@ class Dataset:
         self.read += 1
         return item
 
+    def remember(self, number):
+        pass
+
     def recent(self, number):
         return np.arange(self.read - number, self.read)[:, None]
 

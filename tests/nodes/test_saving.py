@@ -27,8 +27,9 @@ def ten_by_ten():
 class Session:
     """A server, run loops and a learner without a model, from the newest checkpoint on."""
 
-    def __init__(self, folder, linear_model, readers, super_batch=0):
+    def __init__(self, folder, linear_model, readers, super_batch=0, read_ahead=1):
         self.readers = readers
+        self._read_ahead = read_ahead
         self._folder = folder
         self._stop = threading.Event()
         optimizer = training.OptimizerConfig(0.1, steps=1000, warmup_steps=0)
@@ -64,7 +65,7 @@ class Session:
     def _make_batches(self, address, data, super_batch):
         reading = threading.Event()
 
-        def table(name, window=0):
+        def table(name, remembered=1):
             return dataset.ReplayDataset(
                 [address],
                 name,
@@ -72,8 +73,9 @@ class Session:
                 BATCH,
                 reading,
                 self._sampled,
-                remembered=batches.REMEMBERED + window,
+                remembered=remembered,
                 first=data.read_ahead.get(f"numbers.{name}"),
+                read_ahead=self._read_ahead,
             )
 
         windows = {}
@@ -81,7 +83,14 @@ class Session:
             windows["numbers"] = batches.SuperBatches(
                 table(replay_config.STREAM_TABLE, super_batch // BATCH), super_batch
             )
-        return batches.Batches({"numbers": table(EXAMPLES_TABLE)}, windows, self._stop, 30.0, reading)
+        return batches.Batches(
+            {"numbers": table(EXAMPLES_TABLE)},
+            windows,
+            self._stop,
+            30.0,
+            reading,
+            ahead=self._read_ahead + 1,
+        )
 
     @staticmethod
     def _sampled(batch):

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from classact.replay import dataset
+from classact.replay import dataset, shard_reader
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 from classact.replay.records import RecordCodec
 
@@ -31,7 +31,7 @@ def test_a_batch_that_does_not_come_is_a_time_out(make_replay):
 
 
 def test_nothing_is_lost_across_a_samplers_time_out(make_replay, write_all, monkeypatch):
-    monkeypatch.setattr(dataset, "_SAMPLE_SECONDS", 0.3)
+    monkeypatch.setattr(shard_reader, "SAMPLE_SECONDS", 0.3)
     replay = make_replay(TableConfig(batch_size=8, samples_per_insert=1.0, capacity=64))
     reader = replay.dataset(EXAMPLES_TABLE)
     write_all(replay, np.arange(11))
@@ -78,7 +78,7 @@ def test_whatever_ends_a_reading_thread_reaches_the_caller(monkeypatch):
     def no_file(address):
         raise OSError("the run's keys cannot be read")
 
-    monkeypatch.setattr(dataset, "ServerCalls", no_file)
+    monkeypatch.setattr(shard_reader, "ServerCalls", no_file)
     reader = dataset.ReplayDataset(["unix:/nowhere"], EXAMPLES_TABLE, RecordCodec({}), 4, threading.Event())
     with pytest.raises(RuntimeError, match=r"'examples'.*failed") as caught:
         reader.next(timeout=20)
@@ -146,7 +146,7 @@ def test_reading_ahead_is_bounded(make_replay, feed):
 
 
 def test_what_is_not_due_is_drawn_when_it_is_asked_for(make_replay, feed, monkeypatch):
-    monkeypatch.setattr(dataset.pace.Pace, "delay", lambda _: 3600.0)
+    monkeypatch.setattr(dataset.pace.Pace, "delay", lambda *_: 3600.0)
     replay = make_replay(TableConfig(batch_size=16, samples_per_insert=0.5, capacity=256))
     feed(replay)
     reader = replay.dataset(EXAMPLES_TABLE)
@@ -158,7 +158,7 @@ def test_what_is_not_due_is_drawn_when_it_is_asked_for(make_replay, feed, monkey
 
 
 def test_stop_ends_the_reader(make_replay, monkeypatch):
-    monkeypatch.setattr(dataset, "_SAMPLE_SECONDS", 0.3)
+    monkeypatch.setattr(shard_reader, "SAMPLE_SECONDS", 0.3)
     replay = make_replay(TableConfig(batch_size=8, samples_per_insert=1.0, capacity=64))
     reader = replay.dataset(EXAMPLES_TABLE)
     replay.stop.set()

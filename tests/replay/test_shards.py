@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from classact.replay import dataset
+from classact.replay import dataset, shard_reader
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 
 # Ids of shard k are above k · FAR.
@@ -32,7 +32,7 @@ def test_every_batch_has_equal_parts_and_every_example_comes_once(make_replay, f
 
 
 def test_a_shard_that_delivers_nothing_is_named_and_holds_the_others_up(make_replay, write_all, monkeypatch):
-    monkeypatch.setattr(dataset, "_SAMPLE_SECONDS", 0.3)
+    monkeypatch.setattr(shard_reader, "SAMPLE_SECONDS", 0.3)
     fast, slow = make_replay(QUEUE), make_replay(QUEUE)
     reader = fast.dataset(EXAMPLES_TABLE, 16, others=[slow])
     write_all(fast, np.arange(24))

@@ -133,7 +133,7 @@ def test_what_was_sent_twice_has_the_newer_priority(make_replay, batch_of, cut):
     out.flush()
     out.close()
     stream = sample_stream.SampleStream(replay.address, EXAMPLES_TABLE, 1.0)
-    row = np.empty((1, replay.codec.num_bytes), np.uint8)
+    row = replay.codec.empty(1)
     for found in stream.take(row):
         drawn += found.tolist()
     stream.close()
@@ -229,7 +229,7 @@ def test_a_reader_that_is_closed_ends_at_once(make_replay):
     replay = make_replay(QUEUE)
     stream = sample_stream.SampleStream(replay.address, EXAMPLES_TABLE, 60.0)
     ended = queue.SimpleQueue()
-    row = np.empty((1, replay.codec.num_bytes), np.uint8)
+    row = replay.codec.empty(1)
     began = threading.Event()
 
     def take():
