@@ -44,7 +44,7 @@ class Records:
         """
         self.others, self.largest = others, largest
         self._before = before
-        self._of_others, self._of_largest = memoryview(others).cast("B"), memoryview(largest).cast("B")
+        self._of_others, self._of_largest = others.reshape(-1).data, largest.reshape(-1).data
 
     def __len__(self) -> int:
         return len(self.others)
@@ -146,7 +146,8 @@ class RecordCodec:
             size: how many.
             blocks: of `blocks(size)`; None: new memory.
         """
-        largest = (blocks or self.blocks(size)).get().reshape(size, -1)
+        width = self._dtype[self._largest].itemsize
+        largest = (blocks or self.blocks(size)).get().reshape(size, width)
         return Records(np.empty((size, self._others.itemsize), np.uint8), largest, self._before)
 
     def taken_apart(self, rows: np.ndarray) -> Records:

@@ -173,16 +173,16 @@ def _entry(head: bytes) -> _Entry | None:
     """
     try:
         at, end = _inside(head, 0, _ENTRY)
-        at, stop = _inside(head, at, _INFO)
-        priority = protocol.SampleInfo.FromString(head[at:stop]).item.priority
-        at, chunk_end = _inside(head, stop, _CHUNK)
+        info, info_end = _inside(head, at, _INFO)
+        at, chunk_end = _inside(head, info_end, _CHUNK)
         at, tensors_end = _inside(head, at, _TENSORS)
         at, tensor_end = _inside(head, at, _TENSOR)
         start, stop = _inside(head, at, _CONTENT)
     except IndexError:
         return None
-    one = stop == tensor_end == tensors_end and chunk_end + len(_ITEM_ENDS) == end
-    return _Entry(start, stop, end, priority) if one else None
+    if not stop == tensor_end == tensors_end or chunk_end + len(_ITEM_ENDS) != end:
+        return None
+    return _Entry(start, stop, end, protocol.SampleInfo.FromString(head[info:info_end]).item.priority)
 
 
 def _inside(message: bytes, at: int, wanted: int) -> tuple[int, int]:

@@ -17,8 +17,9 @@ import jax
 import numpy as np
 
 from classact.models import registry, text, transformer, two_tower
-from classact.nodes import compiled_ahead, inference_server, scoring, training
+from classact.nodes import batches, compiled_ahead, inference_server, scoring, training
 from classact.nodes import mesh as mesh_lib
+from classact.replay import records
 from classact.selection import contrastive, losses, policies
 
 STEPS, BATCH, CLASSES, IMAGE, LENGTH, VOCABULARY = 20, 32, 10, (8, 8, 1), 6, 50
@@ -140,6 +141,28 @@ def score(mesh: Any) -> np.ndarray:
     return values
 
 
+def check_placing(mesh: Any) -> None:
+    """Sees that devices have a batch's images where they were read into, and what packed records give."""
+    share = BATCH // jax.process_count()
+    examples = batch(jax.process_index(), share)
+    codec = records.RecordCodec(examples)
+    added = {name: np.zeros(share, kind) for name, kind in records.SCORE_FIELDS}
+    packed = codec.pack({**examples, **added})
+    rows = codec.taken_apart(packed)
+    direct, copied = (
+        mesh_lib.place(mesh, batches.device_fields(codec.unpack(which))) for which in (rows, packed)
+    )
+    memory = range(rows.largest.ctypes.data, rows.largest.ctypes.data + rows.largest.nbytes)
+    for name, array in direct.items():
+        for one, other in zip(array.addressable_shards, copied[name].addressable_shards, strict=True):
+            assert one.device == other.device and one.index == other.index
+            np.testing.assert_array_equal(one.data, other.data)
+            assert name != "image" or one.data.unsafe_buffer_pointer() in memory
+        expected = np.sort(examples[name].reshape(share, -1), axis=0)
+        there = np.concatenate([np.asarray(part.data) for part in array.addressable_shards])
+        np.testing.assert_array_equal(np.sort(there.reshape(share, -1), axis=0), expected)
+
+
 def main(out: str, hosts: str, host: str, coordinator: str, *names: str) -> None:
     """Trains cases; see the module's docstring."""
     folder = pathlib.Path(out)
@@ -151,6 +174,7 @@ def main(out: str, hosts: str, host: str, coordinator: str, *names: str) -> None
     for name in names:
         values, held = train(CASES[name], mesh_lib.make_mesh(CASES[name].fsdp))
         np.savez(folder / f"{name}-{host}.npz", held, *jax.tree.leaves(values))
+    check_placing(mesh_lib.make_mesh())
     np.save(folder / f"scores-{host}.npy", score(mesh_lib.local_mesh()))
 
 

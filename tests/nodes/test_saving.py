@@ -14,7 +14,8 @@ from classact.nodes import batches, checkpoints, cursors, run_loop, saving, trai
 from classact.replay import config as replay_config
 from classact.replay import dataset, records, snapshots, writer
 
-EXAMPLES, BATCH, READ = 600, 8, 20
+# A batch has as many of each of one or three shards.
+EXAMPLES, BATCH, READ = 600, 12, 20
 EXAMPLES_TABLE = replay_config.EXAMPLES_TABLE
 
 
@@ -27,7 +28,7 @@ def ten_by_ten():
 class Session:
     """A server, run loops and a learner without a model, from the newest checkpoint on."""
 
-    def __init__(self, folder, linear_model, readers, super_batch=0, read_ahead=1):
+    def __init__(self, folder, linear_model, readers, super_batch=0, read_ahead=1, shards=1):
         self.readers = readers
         self._read_ahead = read_ahead
         self._folder = folder
@@ -43,31 +44,35 @@ class Session:
         self.step = int(self._state.step)
         example = {**ten_by_ten().batch(np.arange(1)), "score": np.zeros(1), "scored_step": np.zeros(1)}
         self._codec = records.RecordCodec({name: example[name] for name in ("id", "image", "label")})
-        self._tables = replay_config.TableConfig(BATCH, 1.0, 64, super_batch)
+        self._tables = replay_config.TableConfig(BATCH // shards, 1.0, 64, super_batch)
         self._server = contextlib.ExitStack()
-        address = self._server.enter_context(
-            replay_servers.serving(self._tables, self._codec.num_bytes, folder / "replay")
-        ).address
-        self._batches = self._make_batches(address, data, super_batch)
+        folders = [folder / f"replay/{shard}" for shard in range(shards)]
+        addresses = [
+            self._server.enter_context(
+                replay_servers.serving(self._tables, self._codec.num_bytes, each)
+            ).address
+            for each in folders
+        ]
+        self._batches = self._make_batches(addresses, data, super_batch)
         self._saver = saving.Saver(
             self._checkpointer,
             self.cursors,
             self._batches,
-            {"numbers": snapshots.Snapshots([address], [folder / "replay"])},
+            {"numbers": snapshots.Snapshots(addresses, folders)},
         )
         self._threads = [
-            threading.Thread(target=self._run_loop(address, reader).run, daemon=True)
+            threading.Thread(target=self._run_loop(addresses[reader % shards], reader).run, daemon=True)
             for reader in range(readers)
         ]
         for thread in self._threads:
             thread.start()
 
-    def _make_batches(self, address, data, super_batch):
+    def _make_batches(self, addresses, data, super_batch):
         reading = threading.Event()
 
         def table(name, remembered=1):
             return dataset.ReplayDataset(
-                [address],
+                addresses,
                 name,
                 self._codec,
                 BATCH,
@@ -137,17 +142,20 @@ class Session:
         self._checkpointer.close()
 
 
-@pytest.mark.parametrize("readers", [(2, 2, 2), (1, 3, 2)])
-def test_no_example_of_an_epoch_is_lost_and_few_are_repeated(tmp_path, linear_model, readers):
-    trained = []
+@pytest.mark.parametrize(
+    ("readers", "options"),
+    [((1, 3, 2), {"read_ahead": 2}), ((3, 3, 4), {"read_ahead": 3, "shards": 3})],
+)
+def test_no_example_of_an_epoch_is_lost_and_few_are_repeated(tmp_path, linear_model, readers, options):
+    trained, ahead = [], options["read_ahead"] + 1
     for number in readers:
-        session = Session(tmp_path, linear_model, number)
+        session = Session(tmp_path, linear_model, number, **options)
         trained += session.train(14)[0]
         session.save()
         # What comes now is undone: the run is killed before the next checkpoint.
         session.train(5)
         session.kill()
-    session = Session(tmp_path, linear_model, 2)
+    session = Session(tmp_path, linear_model, 3, **options)
     assert session.step == 3 * 14
     counts = collections.Counter(np.concatenate(trained).tolist())
     # What is read of the second epoch begins only when the first is in the tables.
@@ -155,9 +163,9 @@ def test_no_example_of_an_epoch_is_lost_and_few_are_repeated(tmp_path, linear_mo
         counts.update(np.concatenate(session.train(1)[0]).tolist())
         assert session.step * BATCH < 2 * EXAMPLES
     session.kill()
-    # For each of three checkpoints: two batches read ahead, and two of each run loop.
+    # For each of three checkpoints: what is read ahead, and two batches of each run loop.
     repeated = session.step * BATCH - EXAMPLES
-    assert repeated <= 3 * (2 * BATCH + 3 * 2 * READ)
+    assert repeated <= 3 * (ahead * BATCH + 4 * 2 * READ)
 
 
 def test_a_super_batch_goes_on_with_its_window(tmp_path, linear_model):

@@ -20,12 +20,13 @@ def assert_parts(batches, shards, part):
         np.testing.assert_array_equal(found, shard * FAR + np.arange(len(found)))
 
 
-def test_every_batch_has_equal_parts_and_every_example_comes_once(make_replay, feed):
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_every_batch_has_equal_parts_and_every_example_comes_once(make_replay, feed, ahead):
     shards = [make_replay(QUEUE) for _ in range(3)]
     for index, shard in enumerate(shards):
         feed(shard, first=index * FAR)
-    reader = shards[0].dataset(EXAMPLES_TABLE, 24, others=shards[1:])
-    batches = [reader.next(timeout=20) for _ in range(50)]
+    reader = shards[0].dataset(EXAMPLES_TABLE, 24, others=shards[1:], read_ahead=ahead)
+    batches = [reader.next(timeout=20) for _ in range(50 if ahead == 1 else 100)]
     assert_parts([batch["id"] for batch in batches], 3, 8)
     for batch in batches:
         np.testing.assert_array_equal(batch["image"][:, 1, 0, 0], batch["id"] % 256)

@@ -259,7 +259,11 @@ def test_whatever_ends_the_thread_that_hears_confirmations_reaches_the_writer(mo
     stream.close()
 
 
-def test_a_writer_waits_for_a_mute_server_no_longer_than_it_is_told(batch_of, make_replay, tmp_path):
+def test_a_writer_waits_for_a_mute_server_no_longer_than_it_is_told(
+    batch_of, make_replay, tmp_path, monkeypatch
+):
+    # Of each question to the server.
+    monkeypatch.setattr(server_calls.ServerCalls.check_schema, "__defaults__", (0.2,))
     codec = make_replay(QUEUE).codec
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(str(tmp_path / "mute"))
