@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import figures
-import grpc
+import grpc.experimental
 import numpy as np
 import psutil
 import replay_server

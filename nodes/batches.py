@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,15 +10,12 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from classact.nodes import activity, opening
+from classact.nodes import activity, silence
 from classact.nodes import mesh as mesh_lib
-from classact.nodes.errors import NoDataError
 from classact.nodes.scoring import scoring_fields
 
 # Longest single wait for a batch, between two looks at the stop signal.
 _POLL_SECONDS = 1.0
-# Between two lines about a data set that is being opened.
-_SAY_SECONDS = 60.0
 # What has left the tables and is not yet drawn is in the next two batches of a table, if one is read
 # ahead, see `replay.dataset.ReplayDataset`.
 READ_AHEAD = 2
@@ -312,7 +308,7 @@ class Batches:
 
     def _next(self, key: tuple[str, str], dataset: Dataset, deadline: float | None) -> Sampled | None:
         """The next batch of a table; None when stopped, or after the deadline if there is one."""
-        silence = _Silence(key[0], self._no_data_seconds, self._opening_seconds)
+        silent = silence.Silence(key[0], self._no_data_seconds, self._opening_seconds)
         while not (self._stop.is_set() if deadline is None else time.monotonic() > deadline):
             try:
                 with activity.waiting(f"a batch of {key[0]}"):
@@ -320,40 +316,8 @@ class Batches:
                         _POLL_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
                     )
             except TimeoutError as error:
-                silence.goes_on(error)
+                silent.goes_on(error)
             else:
                 self._given[key] += 1
                 return sampled
         return None
-
-
-class _Silence:
-    """How long a data set has delivered nothing although it is open."""
-
-    def __init__(self, data_set: str, limit: float, opening_seconds: Callable[[str], float | None]) -> None:
-        self._data_set = data_set
-        self._limit = limit
-        self._opening_seconds = opening_seconds
-        self._seconds = 0.0
-        self._since = self._said = time.monotonic()
-
-    def goes_on(self, error: TimeoutError) -> None:
-        """Counts what has passed; raises NoDataError past the limit."""
-        now = time.monotonic()
-        passed, self._since = now - self._since, now
-        opening_for = self._opening_seconds(self._data_set)
-        opens = ""
-        if opening_for is not None:
-            opens = f"; its run loops have been opening their data for {opening_for:.0f} s"
-            if now - self._said > _SAY_SECONDS:
-                self._said = now
-                logging.warning("no batch of %s yet%s", self._data_set, opens)
-            if opening_for <= opening.LIMIT_SECONDS:
-                return
-        self._seconds += passed
-        if self._seconds > self._limit:
-            raise NoDataError(
-                self._data_set,
-                f"delivered no batch for {self._limit} s ({error}){opens}; "
-                "see the logs of the run loops and inference servers",
-            ) from None

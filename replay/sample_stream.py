@@ -128,7 +128,7 @@ def _responses(connection: Connection, rows: Records, name: str) -> Iterator[np.
                 left -= size
                 filled += 1
                 priorities.append(priority)
-        except OSError:
+        except (OSError, EndedError):
             yield np.array(priorities)
             raise
         yield np.array(priorities)

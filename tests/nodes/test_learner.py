@@ -267,7 +267,7 @@ def test_a_checkpoint_that_is_not_finite_is_not_gone_on_with(setup):
 
 def test_no_data_is_an_error(setup):
     made = setup(make=lambda number: sampled() if number < 2 else None, no_data_seconds=0.2)
-    with pytest.raises(batches.NoDataError, match=r"digits.*0\.2 s \(nothing there\).*run loops"):
+    with pytest.raises(errors.NoDataError, match=r"digits.*0\.2 s \(nothing there\).*run loops"):
         made.learner.run()
     assert made.dataset.read == 2
 
@@ -329,7 +329,7 @@ class TestSeveralDataSets:
 
     def test_the_one_that_delivers_nothing_is_named(self, build):
         datasets = {"noisy": Dataset(sampled), "clean": Dataset(lambda number: None)}
-        with pytest.raises(batches.NoDataError, match="replay of clean delivered no batch"):
+        with pytest.raises(errors.NoDataError, match="replay of clean delivered no batch"):
             build(datasets, no_data_seconds=0.2).run()
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from classact.nodes import batches, opening
+from classact.nodes import batches, errors, opening, silence
 
 SOON = 10.0
 
@@ -120,7 +120,7 @@ def draws(seconds, limit=0.1, stop=None):
     )
     try:
         return made.draw(), time.monotonic() - began
-    except batches.NoDataError as error:
+    except errors.NoDataError as error:
         return str(error), time.monotonic() - began
 
 
@@ -146,7 +146,7 @@ def test_a_stop_ends_the_wait_for_data_that_are_opened():
 
 
 def test_the_wait_for_data_that_are_opened_is_written_down(monkeypatch, caplog):
-    monkeypatch.setattr(batches, "_SAY_SECONDS", 0.1)
+    monkeypatch.setattr(silence, "_SAY_SECONDS", 0.1)
     draws(lambda passed: 60.0 if passed < 0.35 else None)
     said = [line for line in caplog.messages if "no batch of pairs yet" in line]
     assert 1 <= len(said) <= 3

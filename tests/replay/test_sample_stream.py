@@ -112,10 +112,11 @@ def read(*responses, rows=4, **options):
     return [len(priorities) for priorities in found]
 
 
-def test_of_a_response_that_breaks_off_the_whole_items_are_told():
-    found, broken = [], said(response(3))[:-20]
-    with pytest.raises(ConnectionError):
-        for priorities in sample_stream._responses(Said(broken, broken=True), CODEC.empty(4), "it"):
+@pytest.mark.parametrize(("missing", "broken"), [(20, True), (20, False), (2500, False)])
+def test_of_a_response_that_breaks_off_the_whole_items_are_told(missing, broken):
+    found, half = [], Said(said(response(3))[:-missing], broken)
+    with pytest.raises((ConnectionError, http2.EndedError)):
+        for priorities in sample_stream._responses(half, CODEC.empty(4), "it"):
             found += priorities.tolist()
     assert found == [0.0, 1.0]
 

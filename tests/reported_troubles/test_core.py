@@ -25,7 +25,7 @@ from classact.launch.assembly.parts import shapes, sources
 from classact.launch.assembly.run_spec import RunSpec
 from classact.launch.commands import run
 from classact.models import registry, two_tower
-from classact.nodes import batches, cursors, parameters, run_loop, saving, training
+from classact.nodes import batches, cursors, errors, parameters, run_loop, saving, training
 from classact.nodes.inference_server import Scores
 from classact.replay import dataset, folders, snapshots, writer
 from classact.selection import contrastive
@@ -347,7 +347,7 @@ def a_data_set_that_takes_long_to_open(place):
     threading.Thread(target=make_run_loop, daemon=True).start()
     try:
         learner.run()
-    except batches.NoDataError:
+    except errors.NoDataError:
         return "no data"
     finally:
         stop.wait(SOON)
