@@ -227,12 +227,14 @@ class ReplayDataset:
                 if rows is None:
                     return
                 started = time.monotonic()
-                whole = self._readers[shard].fill(rows)
+                if not self._readers[shard].fill(rows):
+                    return
+                # This thread holds no memory while it waits for its next turn.
+                del rows
+                self._hand_in(shard, number)
+                # What `transfer` takes is a part of it.
                 with self._turn:
                     self._pace.drawn(time.monotonic() - started)
-                if not whole:
-                    return
-                self._hand_in(shard, number)
         # Whatever it was: who waits for a batch must hear of it.
         except Exception as error:
             failure = RuntimeError(f"reading table {self._table!r} at {self._readers[shard].address} failed")
