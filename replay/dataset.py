@@ -99,8 +99,7 @@ class ReplayDataset:
             batch_size: examples per batch.
             stop: ends the reading threads (within `SAMPLE_SECONDS`, or at once by `close`).
             transfer: applied to each batch in a reading thread, for instance
-                to move it to a device ahead of its use. Of several shards that of one batch may
-                begin before that of the one before it has ended.
+                to move it to a device ahead of its use; of one batch after the other.
             remembered: how many of the last batches `recent` always gives; each keeps its memory.
             first: uint8[n · batch_size, bytes], records of batches to give before the
                 first one that is read: of `recent` of an earlier process.
@@ -122,6 +121,7 @@ class ReplayDataset:
         self._part_size = batch_size // len(addresses)
         self._stop = stop
         self._transfer = transfer
+        self._transferring = threading.Lock()
         self._read_ahead = read_ahead
         # What the last batches were made of.
         self._always_remembered = remembered
@@ -267,7 +267,9 @@ class ReplayDataset:
             if batch.missing:
                 return
         try:
-            given = self._transfer(self._codec.unpack(batch.records))
+            # Another thread may have the batch before it in its hands.
+            with self._transferring:
+                given = self._transfer(self._codec.unpack(batch.records))
         # Whatever it was: it must not be taken for the server's.
         except Exception as error:
             raise _TransferError from error
