@@ -27,26 +27,28 @@ class Served(NamedTuple):
     Attributes:
         address: "unix:/path".
         pid: of its process.
+        folder: where tables are saved.
     """
 
     address: str
     pid: int
+    folder: pathlib.Path
 
 
 @contextlib.contextmanager
-def serving(made: Sequence[tables.Table]) -> Iterator[Served]:
-    """Serves tables until the block ends.
+def serving(made: Sequence[tables.Table], place: pathlib.Path | None = None) -> Iterator[Served]:
+    """Serves tables until the block ends, in a folder of its own in `place`, or of the system.
 
     Raises:
         ReplayServerError: if the server does not begin.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         socket = pathlib.Path(folder) / "socket"
         spec = server_process.ServerSpec(made, socket, pathlib.Path(folder) / "tables")
         command = server_process.command(spec, environments.replay_python())
         with server_process.ServerProcess(command) as process:
             process.wait_ready()
-            yield Served(f"unix:{socket}", process.pid)
+            yield Served(f"unix:{socket}", process.pid, spec.folder)
 
 
 @contextlib.contextmanager

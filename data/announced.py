@@ -4,7 +4,8 @@
 """
 
 import contextlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 Announce = Callable[[str], contextlib.AbstractContextManager[None]]
 Help = Callable[[], contextlib.AbstractContextManager[None]]
@@ -19,6 +20,8 @@ def _of_nobody() -> Help:
     return contextlib.nullcontext
 
 
+# Who hears that a thread has got on, by the thread.
+_progress: dict[int, tuple[Callable[[], None], ...]] = {}
 _announce: Announce = _to_nobody
 _helping: Callable[[], Help] = _of_nobody
 
@@ -35,6 +38,27 @@ def helping() -> Help:
     What they announce, and that they wait for a disk, then counts as the calling thread's.
     """
     return _helping()
+
+
+def progressed() -> None:
+    """Says that the calling thread has got on with opening data, whatever that takes in all."""
+    for hear in _progress.get(threading.get_ident(), ()):
+        hear()
+
+
+@contextlib.contextmanager
+def progress_heard_by(hear: Callable[[], None]) -> Iterator[None]:
+    """Has `hear` called, while the context lasts, when the calling thread says that it has `progressed`."""
+    thread = threading.get_ident()
+    before = _progress.get(thread, ())
+    _progress[thread] = (*before, hear)
+    try:
+        yield
+    finally:
+        if before:
+            _progress[thread] = before
+        else:
+            del _progress[thread]
 
 
 def waiting(what: str) -> contextlib.AbstractContextManager[None]:

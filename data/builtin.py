@@ -1,11 +1,11 @@
 """The sources that come with classact, as the registry opens them."""
 
-import os
 import pathlib
 from typing import Optional
 
 import numpy as np
 
+from classact.data.cache_folder import DEFAULT, as_named, cache_folder
 from classact.data.idx import read_idx
 from classact.data.npz import read_npz
 from classact.data.options import no_argument, positive_option
@@ -119,8 +119,7 @@ def _fashion_mnist_folder(argument: str) -> pathlib.Path:
         base = pathlib.Path(argument).expanduser()
         folders, target = [base, base / "fashion-mnist", base / _DEBIAN_FOLDER], argument
     else:
-        cache = pathlib.Path(os.environ.get("CLASSACT_DATA") or "~/.cache/classact").expanduser()
-        home = pathlib.Path("~/.cache/classact").expanduser()
+        cache, home = cache_folder(), pathlib.Path(DEFAULT).expanduser()
         folders = [
             *(
                 base / name
@@ -129,7 +128,7 @@ def _fashion_mnist_folder(argument: str) -> pathlib.Path:
             ),
             pathlib.Path("/") / _DEBIAN_FOLDER,
         ]
-        target = os.environ.get("CLASSACT_DATA") or "~/.cache/classact"
+        target = as_named()
     for folder in folders:
         if folder.is_dir() and any(folder.glob("*-ubyte*")):
             return folder

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from classact.nodes import activity, silence
+from classact.nodes import activity, drawn_meanwhile, silence
 from classact.nodes import mesh as mesh_lib
 from classact.nodes.scoring import scoring_fields
 
@@ -83,22 +83,6 @@ def device_fields(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def of_host(records: np.ndarray, batch_size: int, hosts: int, host: int) -> np.ndarray:
-    """One host's rows of what a learner on a single host had read ahead.
-
-    Args:
-        records: uint8[n · batch_size, bytes].
-        batch_size: of all hosts together.
-        hosts: how many train together now.
-        host: which of them.
-
-    Returns:
-        uint8[n · batch_size / hosts, bytes], other rows for each host.
-    """
-    parts = records.reshape(-1, hosts, batch_size // hosts, records.shape[-1])
-    return parts[:, host].reshape(-1, records.shape[-1])
-
-
 def corrupted_share(batch: Mapping[str, np.ndarray]) -> float | None:
     """The share of a batch that a noise wrapper changed; None if the truth is unknown."""
     if "corrupted" in batch:
@@ -116,6 +100,10 @@ class Dataset(Protocol):
 
     def remember(self, batches: int) -> None:
         """From now on `recent` gives so many batches more than it always does."""
+
+    @property
+    def first_left(self) -> int:
+        """Batches of an earlier process that `next` gives before those that it draws."""
 
     def recent(self, batches: int) -> np.ndarray:
         """The records of the last batches that `next` gave."""
@@ -147,6 +135,17 @@ class SuperBatches:
         self._concatenate = mesh_lib.concatenator(mesh)
         self._window: collections.deque[dict[str, jax.Array]] = collections.deque()
         self._held = 0
+        # How many batches more than one an update are still to be drawn, and how many it was asked for since.
+        self._owed = self._asked = 0
+
+    def balance(self, batches: int) -> None:
+        """Has so many more batches drawn than one an update, or fewer if it is negative; any thread may ask.
+
+        Of those that are too many only the newest are trained on; where one is missing, a super-batch
+        comes again. Nothing is asked for while there is still something to do.
+        """
+        if not self._owed:
+            self._asked = batches
 
     @property
     def kept(self) -> int:
@@ -155,17 +154,26 @@ class SuperBatches:
 
     def next(self, read: Callable[[Dataset], Sampled | None]) -> dict[str, jax.Array] | None:
         """Returns the next super-batch, or None when `read` does."""
-        while True:
+        if not self._owed:
+            self._owed, self._asked = self._asked, 0
+        while self._held < self._size or self._owed > 0:
             sampled = read(self.dataset)
             if sampled is None:
                 return None
+            if self._held >= self._size:
+                self._drop_oldest()
+                self._owed -= 1
             self._window.append(sampled.batch)
             self._held += sampled.size
-            if self._held >= self._size:
-                break
         chunks = list(self._window)
-        self._held -= len(jax.tree.leaves(self._window.popleft())[0])
+        if self._owed < 0:
+            self._owed += 1
+        else:
+            self._drop_oldest()
         return chunks[0] if len(chunks) == 1 else self._concatenate(chunks)
+
+    def _drop_oldest(self) -> None:
+        self._held -= len(jax.tree.leaves(self._window.popleft())[0])
 
     def close(self) -> None:
         """Waits for the data set's threads."""
@@ -192,17 +200,18 @@ class Batches:
             super_batches: IID super-batches of those data sets that a model learns so from.
             stop: ends the waiting of `draw`.
             no_data_seconds: how long a data set may deliver nothing. The time that its
-                run loops take to open it does not count, up to `opening.LIMIT_SECONDS`.
+                run loops take to open it does not count, unless they do not get on for
+                `opening.LIMIT_SECONDS`.
             stop_reading: ends the datasets' threads; set by `close`. Another event than
                 `stop`, since a stopped learner still reads what has left the tables.
-            opening_seconds: for how long a data set is being opened; None: it is not. Of
+            opening_seconds: how long ago opening a data set got on; None: nobody opens it. Of
                 `opening.Openings`.
             ahead: in how many of the next batches of each table all is that has left it: one more
                 than are read ahead.
         """
         self._ahead_of_tables = ahead
         self._sub_batches = dict(sub_batches)
-        self._super_batches = dict(super_batches)
+        self._super_batches = self.super_batches = dict(super_batches)
         self._stop = stop
         self._no_data_seconds = no_data_seconds
         self._stop_reading = stop_reading or threading.Event()
@@ -212,6 +221,7 @@ class Batches:
         self._given: collections.Counter[Any] = collections.Counter()
         self._taken: collections.Counter[Any] = collections.Counter()
         self._remembers = False
+        self._kept: drawn_meanwhile.DrawnMeanwhile | None = None
 
     @property
     def data_sets(self) -> tuple[str, ...]:
@@ -238,40 +248,48 @@ class Batches:
             self._remember(0)
         return drawn
 
-    def read_ahead(self, seconds: float | None = None) -> dict[str, dict[str, np.ndarray]]:
-        """Draws what the next updates are made from, before they are asked for.
+    def keep_drawn(self) -> drawn_meanwhile.DrawnMeanwhile:
+        """Begins to keep the records of all that is drawn, until enough of them are there.
 
-        Of what has left the tables when this is called all is then drawn. So what it
-        returns, and what the tables held at that moment, is what a later process needs to
-        go on without a gap; what it drew after that moment is in both.
+        To begin with there are those of what was drawn and not yet trained on, and of a super-batch's
+        window. Only the last one that was given out is told of what is drawn.
+        """
+        untrained = self._given - self._taken
+        before = {
+            (name, "examples"): dataset.recent(untrained[name, "examples"])
+            for name, dataset in self._sub_batches.items()
+        }
+        for name, windows in self._super_batches.items():
+            # The first of the super-batches that were drawn ahead begins so far back.
+            before[name, "stream"] = windows.dataset.recent(len(self._ahead) + windows.kept)
+        self._kept = drawn_meanwhile.DrawnMeanwhile(before)
+        return self._kept
+
+    def read_ahead(self) -> dict[drawn_meanwhile.Key, int]:
+        """In how many of the next batches of each table all is that has left it by now."""
+        found = {(name, "examples"): dataset.first_left for name, dataset in self._sub_batches.items()}
+        for name, windows in self._super_batches.items():
+            found[name, "stream"] = windows.dataset.first_left
+        return {key: first + self._ahead_of_tables for key, first in found.items()}
+
+    def draw_ahead(self, kept: drawn_meanwhile.DrawnMeanwhile, seconds: float | None = None) -> None:
+        """Draws what the next updates are made from before they are asked for, until `kept` has enough.
 
         Args:
+            kept: of `keep_drawn`, that knows how much is enough.
             seconds: how long to wait at most, stopped or not; None: as long as `draw`.
-
-        Returns:
-            Records by data set and table ("examples", "stream"): of what was drawn and
-            not yet trained on, and of a super-batch's window.
 
         Raises:
             NoDataError: as `draw`.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
-        # Those that were read ahead at the last time, if there was one just before, and those that are now.
-        self._remember(len(self._ahead) + self._ahead_of_tables)
-        for _ in range(self._ahead_of_tables):
+        # What is drawn now may be wanted again, if another state is saved just after this one.
+        self._remember(len(self._ahead) + max(self.read_ahead().values(), default=0))
+        while not kept.is_enough:
             drawn = self._draw(lambda *_: None, deadline)
             if drawn is None:
                 break
             self._ahead.append((drawn, self._given.copy()))
-        untrained = self._given - self._taken
-        records = {
-            name: {"examples": dataset.recent(untrained[name, "examples"])}
-            for name, dataset in self._sub_batches.items()
-        }
-        for name, windows in self._super_batches.items():
-            # The first of the super-batches that were drawn ahead begins so far back.
-            records[name]["stream"] = windows.dataset.recent(len(self._ahead) + windows.kept)
-        return records
 
     def _remember(self, batches: int) -> None:
         """Has the records of what is drawn kept, by so many batches of each table."""
@@ -319,5 +337,8 @@ class Batches:
                 silent.goes_on(error)
             else:
                 self._given[key] += 1
+                if self._kept is not None:
+                    self._kept.add(key, dataset.recent(1))
+                    self._kept = None if self._kept.is_enough else self._kept
                 return sampled
         return None

@@ -12,10 +12,12 @@ import dataclasses
 import json
 import logging
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from classact.data.classes import Classes
@@ -83,6 +85,9 @@ class Checkpointer:
         # needs a newer JAX than this Python has.
         handler = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
         ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
+        # Orbax leaves these where they are.
+        for unfinished in self._directory.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ():
+            shutil.rmtree(unfinished, ignore_errors=True)
         self._manager = self._open()
 
     def _open(self) -> Any:
@@ -186,6 +191,29 @@ class Checkpointer:
     def close(self) -> None:
         """Waits as `wait` does, and ends Orbax's threads."""
         self._manager.close()
+
+
+def on_host(state: "training.TrainState") -> "training.TrainState":
+    """Copies a state to the host, so that it can be saved when the devices hold a later one.
+
+    Blocks until it is copied. All of it must be on devices of this process.
+    """
+    for array in jax.tree.leaves((state.step, state.models)):
+        if isinstance(array, jax.Array):
+            array.copy_to_host_async()
+
+    def copied(array: Any) -> Any:
+        # Of a CPU's memory it would be a view, and the next update writes there.
+        return np.array(array) if _is_on_cpu(array) else np.asarray(array)
+
+    rng = jax.random.wrap_key_data(jnp.array(jax.random.key_data(state.rng)))
+    return dataclasses.replace(
+        state, step=copied(state.step), rng=rng, models=jax.tree.map(copied, state.models)
+    )
+
+
+def _is_on_cpu(array: Any) -> bool:
+    return not isinstance(array, jax.Array) or next(iter(array.devices())).platform == "cpu"
 
 
 def _rest(state: "training.TrainState") -> dict[str, Any]:

@@ -2,34 +2,47 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from classact.models import registry
 from classact.nodes import activity
+from classact.nodes import mesh as mesh_lib
 
 Variables = Any
 # embed(variables, rows) -> float32[B, D]
-Tower = Callable[[Variables, np.ndarray], jax.Array]
+Tower = Callable[[Variables, np.ndarray], np.ndarray]
 
 
-def image_tower(model: registry.Model) -> Tower:
-    """The compiled forward pass of images: uint8[B, H, W, C] to float32[B, D]."""
-    return _tower(model, "image")
+def image_tower(model: registry.Model, mesh: Optional[Mesh] = None) -> Tower:
+    """The compiled forward pass of images: uint8[B, H, W, C] to float32[B, D].
+
+    Args:
+        model: two towers.
+        mesh: the devices that share the rows, all with the variables; None: one.
+    """
+    return _tower(model, "image", mesh)
 
 
-def text_tower(model: registry.Model) -> Tower:
-    """The compiled forward pass of texts: int32[B, L] to float32[B, D]."""
-    return _tower(model, "text")
+def text_tower(model: registry.Model, mesh: Optional[Mesh] = None) -> Tower:
+    """The compiled forward pass of texts: int32[B, L] to float32[B, D]; see `image_tower`."""
+    return _tower(model, "text", mesh)
 
 
-def _tower(model: registry.Model, field: str) -> Tower:
-    @jax.jit
-    def embed(variables: Variables, rows: jax.Array) -> jax.Array:
+def _tower(model: registry.Model, field: str, mesh: Optional[Mesh]) -> Tower:
+    def forward(variables: Variables, rows: jax.Array) -> jax.Array:
         outputs, _ = model.apply(variables, {field: rows}, train=False)
         return outputs[f"{field}_embedding"]
+
+    compiled = mesh_lib.by_rows(mesh, forward)
+
+    def embed(variables: Variables, rows: np.ndarray) -> np.ndarray:
+        short = mesh_lib.fill_up(mesh, len(rows)) - len(rows)
+        filled = np.concatenate([rows, np.repeat(rows[:1], short, axis=0)]) if short else rows
+        return np.asarray(compiled(variables, filled))[: len(rows)]
 
     return embed
 

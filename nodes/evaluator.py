@@ -7,9 +7,11 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from classact.models import registry
-from classact.nodes import activity, divergence, parameters, per_class
+from classact.nodes import activity, divergence, parameters, per_class, read_ahead
+from classact.nodes import mesh as mesh_lib
 from classact.nodes import metrics as metrics_lib
 from classact.selection import losses
 
@@ -114,6 +116,7 @@ def classification_accuracy(
     task: losses.Task,
     batches: Callable[[], Iterator[Mapping[str, np.ndarray]]],
     class_names: Sequence[str] | None = None,
+    mesh: Mesh | None = None,
 ) -> Measure:
     """Builds `measure` for a labelled data set: top-1 accuracy, of each class too, and mean loss.
 
@@ -123,26 +126,26 @@ def classification_accuracy(
         batches: gives the whole data set once, in batches of one size (the last
             may be smaller; it is padded).
         class_names: by label; None if unknown.
+        mesh: the devices that share each batch; None: one.
 
     Returns:
         A function of variables that gives `top1` (share of examples), `loss`, and what
         `per_class.measured` makes of the classes.
     """
 
-    @jax.jit
-    def count(
-        variables: Variables, batch: Mapping[str, Any], weight: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        outputs, _ = model.apply(variables, batch, train=False)
-        correct = outputs["logits"].argmax(-1) == batch["label"]
+    def of_rows(variables: Variables, rows: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+        outputs, _ = model.apply(variables, rows, train=False)
+        weight, label = rows["weight"], rows["label"]
+        correct = outputs["logits"].argmax(-1) == label
         of_classes = jnp.zeros((2, outputs["logits"].shape[-1]), jnp.float32)
-        of_classes = of_classes.at[:, batch["label"]].add(
-            jnp.stack([weight, jnp.where(correct, weight, 0.0)])
-        )
-        return of_classes, jnp.sum(task.act_loss(outputs, batch) * weight)
+        of_classes = of_classes.at[:, label].add(jnp.stack([weight, jnp.where(correct, weight, 0.0)]))
+        # One row of each for every device.
+        return of_classes[None], jnp.sum(task.act_loss(outputs, rows) * weight)[None]
+
+    count = mesh_lib.by_rows(mesh, of_rows)
 
     def measure(variables: Variables) -> per_class.Measured:
-        variables = jax.device_put(variables)
+        variables = mesh_lib.everywhere(mesh, variables)
         size = 0
         loss, totals = 0.0, np.zeros((2, 0))
         for batch in batches():
@@ -150,7 +153,7 @@ def classification_accuracy(
             if not rows:
                 continue
             # A source leaves out damaged examples: the first batch may be a smaller one.
-            size = max(size, rows)
+            size = max(size, mesh_lib.fill_up(mesh, rows))
             weight = np.zeros(size, np.float32)
             weight[:rows] = 1.0
             padded = {
@@ -158,9 +161,9 @@ def classification_accuracy(
                 for key, array in batch.items()
                 if key in ("image", "label")
             }
-            of_classes, batch_loss = count(variables, padded, weight)
-            totals = np.asarray(of_classes, np.float64) + (totals if totals.size else 0.0)
-            loss += float(batch_loss)
+            of_classes, batch_loss = count(variables, {**padded, "weight": weight})
+            totals = np.asarray(of_classes, np.float64).sum(axis=0) + (totals if totals.size else 0.0)
+            loss += float(np.asarray(batch_loss, np.float64).sum())
         examples, correct = totals
         values = {"top1": correct.sum() / examples.sum(), "loss": loss / examples.sum()}
         return per_class.measured(values, examples, correct, class_names)
@@ -171,14 +174,33 @@ def classification_accuracy(
 def whole_data_set(source: Any, batch_size: int) -> Callable[[], Iterator[Mapping[str, np.ndarray]]]:
     """Gives every example of a source once per call, in batches.
 
+    The next batches are read by a thread while one is measured, up to `read_ahead.MAX_BYTES` of them.
+
     Args:
         source: of `classact.data`.
         batch_size: examples per batch; the last may be smaller.
     """
 
     def batches() -> Iterator[Mapping[str, np.ndarray]]:
-        for start in range(0, source.num_examples, batch_size):
-            yield source.batch(np.arange(start, min(start + batch_size, source.num_examples)))
-            activity.progressed()
+        # Never set: who stops in the middle would measure a part of the data.
+        with read_ahead.ReadAhead(_Whole(source, batch_size), threading.Event()) as found:
+            for batch in found:
+                yield batch
+                activity.progressed()
 
     return batches
+
+
+class _Whole:
+    """All examples of a source once, as a stream."""
+
+    def __init__(self, source: Any, batch_size: int) -> None:
+        self._source = source
+        self._batch_size = batch_size
+        # Nobody goes on in the middle.
+        self.cursor: dict[str, Any] = {}
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        size, end = self._batch_size, self._source.num_examples
+        for start in range(0, end, size):
+            yield self._source.batch(np.arange(start, min(start + size, end)))

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import jax
 
 from classact.calls import exposed
-from classact.nodes import activity, divergence, hosts, opening, parameters, saving, training
+from classact.nodes import activity, divergence, hosts, opening, parameters, saving, table_lines, training
 from classact.nodes import batches as batches_lib
 from classact.nodes import clocks as clocks_lib
 from classact.nodes import interval as interval_lib
@@ -33,7 +32,8 @@ class LearnerConfig:
         steps: updates to make.
         log_every: updates between two lines of metrics.
         checkpoint_every: updates between checkpoints, more than `batches.READ_AHEAD`; 0:
-            only at the end, or when stopped.
+            only at the end, or when stopped. One that comes due while the tables of the last are
+            still being written begins when they are.
         evaluators: names of the evaluators whose last report the run waits for.
         final_evaluation_seconds: how long the last reports may take.
     """
@@ -85,7 +85,7 @@ class Learner:
             saver: saves the state; None: nothing is saved.
             replay_statistics: by data set what gives the size and the counts of its
                 table, and as `<part>/<name>` those of its parts; asked for at every
-                line of metrics.
+                line of metrics, by a thread of its own.
             mesh: the devices that `state` and the batches are on; None: one.
             any_host: of `mesh.any_host`; None: there is one host.
             reported: last steps that evaluators have reported to an earlier process.
@@ -100,9 +100,8 @@ class Learner:
         self._state = state
         self._batches = batches
         self._stop = stop
-        self._metrics = metrics
+        self._lines = table_lines.TableLines(metrics, replay_statistics or {}) if metrics else None
         self._saver = saver
-        self._replay_statistics = dict(replay_statistics or {})
         self._record = record
         self._clocks = dict(clocks or {})
         self._openings = openings or opening.Openings()
@@ -152,12 +151,12 @@ class Learner:
 
     @exposed
     def report_opening(self, data_set: str, seconds: float) -> None:
-        """RPC: a run loop tells for how long it has been opening its data."""
+        """RPC: a run loop tells how long ago it last got on with opening its data."""
         self._openings.put(data_set, seconds)
 
     @exposed
     def get_opening_seconds(self, data_set: str) -> float | None:
-        """RPC: another host asks for how long a data set is being opened; None: it is not."""
+        """RPC: another host asks how long ago opening a data set got on; None: nobody opens it."""
         return self._openings.seconds(data_set)
 
     @exposed
@@ -199,6 +198,8 @@ class Learner:
                 with activity.busy("saving a checkpoint"):
                     self._saver.save_stopped(step, self._state)
         finally:
+            if self._lines:
+                self._lines.close()
             self._batches.close()
             if step < self._config.steps and self._stop.is_set():
                 # Who still waits for parameters would hold up the server's end. Not after an
@@ -220,6 +221,8 @@ class Learner:
         """Makes updates until the last step, or until stopped; returns the step."""
         interval = interval_lib.Interval(self._batches.data_sets)
         in_flight: collections.deque[tuple[int, training.Metrics]] = collections.deque()
+        # Whether a checkpoint is to be saved, maybe once the one before it is on its way.
+        every, due = self._config.checkpoint_every, False
         while step < self._config.steps:
             started = time.monotonic()
             drawn = None if self._stop.is_set() else self._batches.draw(interval.add_wait)
@@ -246,18 +249,26 @@ class Learner:
             if len(in_flight) > (jax.default_backend() != "cpu"):
                 interval.add_metrics(self._metrics_of(*in_flight.popleft()))
             interval.add_times(trained_from - started, time.monotonic() - trained_from)
-            if self._metrics and (step % self._config.log_every == 0 or step == self._config.steps):
-                self._metrics.write(step, {**interval.pop(), **self._tables()})
-            every = self._config.checkpoint_every  # The last step is saved at the end.
-            if self._saver and every and step % every == 0 and step < self._config.steps:
-                while in_flight:
-                    interval.add_metrics(self._metrics_of(*in_flight.popleft()))
-                divergence.check_state(step, self._state)  # Nothing that is not finite is saved.
+            if self._lines:
+                self._lines.go_on()
+            if self._lines and (step % self._config.log_every == 0 or step == self._config.steps):
+                self._lines.write(step, interval.pop())
+            # The last step is saved at the end.
+            due = step < self._config.steps and (due or bool(every and step % every == 0))
+            if self._saver and (due or self._saver.is_saving):
                 with activity.busy("saving a checkpoint"):
-                    interval.add_save(self._saver.save(step, self._state))
+                    interval.add_save(self._saver.go_on())
+                    if due and not self._saver.is_saving:
+                        while in_flight:
+                            interval.add_metrics(self._metrics_of(*in_flight.popleft()))
+                        divergence.check_state(step, self._state)  # Nothing that is not finite is saved.
+                        interval.add_save(self._saver.begin(step, self._state))
+                        due = False
             activity.progressed()
         while in_flight:
             self._metrics_of(*in_flight.popleft())
+        if self._lines:
+            self._lines.finish()
         return step
 
     def _metrics_of(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -282,22 +293,3 @@ class Learner:
                         f"in {self._config.final_evaluation_seconds} s"
                     )
                 self._reports.wait(_POLL_SECONDS)
-
-    def _tables(self) -> dict[str, float]:
-        """The tables' sums, and as `replay/<data set>/…` each one's of several, and their parts'."""
-        found: dict[str, float] = collections.defaultdict(float)
-        for data_set, ask in self._replay_statistics.items():
-            try:
-                with activity.waiting(f"the tables of {data_set}"):
-                    statistics = ask()
-            # It will be back, or no batch will come; training goes on meanwhile.
-            except RuntimeError as error:
-                logging.warning("the tables of %s were not counted: %s", data_set, error)
-                continue
-            for name, value in statistics.items():
-                of_part = "/" in name
-                if not of_part:
-                    found[f"replay/{name}"] += value
-                if of_part or len(self._replay_statistics) > 1:
-                    found[f"replay/{data_set}/{name}"] = value
-        return dict(found)

@@ -171,6 +171,36 @@ def everywhere(mesh: Optional[Mesh], tree: Tree) -> Tree:
     return jax.device_put(tree, None if mesh is None else replicated(mesh))
 
 
+def by_rows(mesh: Optional[Mesh], function: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
+    """Compiles a function so that each of this process's devices applies it to rows of its own.
+
+    Devices exchange nothing: so several threads of a process may call such functions at once, which
+    exchanges between the same devices could make wait for each other for ever.
+
+    Args:
+        mesh: of this process's devices; None: its first one.
+        function: of a tree of variables and one of arrays [B, ...], to a tree of arrays [R, ...].
+
+    Returns:
+        The compiled function: of variables that are `everywhere`, and numpy arrays [devices · B, ...],
+        to arrays [devices · R, ...].
+    """
+    if mesh is None:
+        return jax.jit(function)
+    spec = rows(mesh).spec
+    of_rows = jax.jit(
+        # Models need not know of it: their scans may begin with what is the same everywhere.
+        jax.shard_map(function, mesh=mesh, in_specs=(PartitionSpec(), spec), out_specs=spec, check_vma=False)
+    )
+    return lambda variables, arrays: of_rows(variables, jax.device_put(arrays, rows(mesh)))
+
+
+def fill_up(mesh: Optional[Mesh], size: int) -> int:
+    """The smallest number of rows from `size` on that the devices of a mesh can share evenly."""
+    devices = 1 if mesh is None else mesh.size
+    return -(-size // devices) * devices
+
+
 def gather(mesh: Optional[Mesh], params: Tree) -> Tree:
     """Inside a jitted function: the whole parameters on every device, for one model's update.
 

@@ -76,20 +76,21 @@ class MetricsWriter:
         """The metrics file."""
         return self._path
 
-    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+    def write(self, step: int, metrics: Mapping[str, Any], at: Optional[float] = None) -> None:
         """Appends one line and one event, and flushes both.
 
         Args:
             step: the learner step that the values belong to.
             metrics: name to number; a scalar array of NumPy or JAX counts as
                 one (for a JAX array this blocks until it is computed).
+            at: the line's time, unix seconds; None: now.
 
         Raises:
             ValueError: if a name is "step" or "time", or the writer is closed.
             TypeError: if a value is not one number.
             OSError: if the disk refuses the line.
         """
-        now = time.time()
+        now = time.time() if at is None else at
         numbers = _finite_numbers(metrics)
         record = {"step": int(step), "time": now, **numbers}
         line = (json.dumps(record, allow_nan=False) + "\n").encode()

@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-# How long opening may take before it counts as delivering nothing: a disk that hangs must not
-# hold up a run for ever.
+from classact.data import announced
+
+# How long opening may take without getting on, before it counts as delivering nothing: a disk that
+# hangs must not hold up a run for ever. An index is made shard by shard, and may take many hours.
 LIMIT_SECONDS = 3600.0
 # Between two times that a run loop says so, and how long one counts.
 _SAY_SECONDS, _HEARD_SECONDS = 2.0, 10.0
@@ -24,7 +26,7 @@ class OpeningListener(Protocol):
     """What a run loop's process needs of the learner."""
 
     def report_opening(self, data_set: str, seconds: float) -> None:
-        """Hears that a data set is being opened, and for how long already."""
+        """Hears that a data set is being opened, and began or last got on so many seconds ago."""
 
 
 class Openings:
@@ -34,26 +36,27 @@ class Openings:
         """Has heard nothing; `clock` gives seconds."""
         self._clock = clock
         self._lock = threading.Lock()
-        # By data set when somebody last said so, and when the earliest of them began.
+        # By data set when somebody last said so, and when the last of them began or got on.
         self._heard: dict[str, tuple[float, float]] = {}
 
     def put(self, data_set: str, seconds: float) -> None:
-        """Hears that a run loop has been opening a data set for so many seconds."""
+        """Hears that a run loop is opening a data set, and began or last got on so many seconds ago."""
         now = self._clock()
         with self._lock:
-            began = now - seconds
+            got_on = now - seconds
+            # The others may wait for the one that makes an index.
             if self._seconds(data_set, now) is not None:
-                began = min(began, self._heard[data_set][1])
-            self._heard[data_set] = now, began
+                got_on = max(got_on, self._heard[data_set][1])
+            self._heard[data_set] = now, got_on
 
     def seconds(self, data_set: str) -> float | None:
-        """For how long a data set is being opened; None if nobody has said so lately."""
+        """How long ago opening a data set last got on, or began; None if nobody has said so lately."""
         with self._lock:
             return self._seconds(data_set, self._clock())
 
     def _seconds(self, data_set: str, now: float) -> float | None:
-        heard, began = self._heard.get(data_set, (float("-inf"), now))
-        return now - began if now - heard < _HEARD_SECONDS else None
+        heard, got_on = self._heard.get(data_set, (float("-inf"), now))
+        return now - got_on if now - heard < _HEARD_SECONDS else None
 
 
 def told_here(openings: Openings, data_set: str) -> contextlib.AbstractContextManager[None]:
@@ -71,19 +74,23 @@ class _Here:
 
 @contextlib.contextmanager
 def told(learner: OpeningListener | None, data_set: str) -> Iterator[None]:
-    """Tells the learner, while the body opens a data set, that it does; never waits for it.
+    """Tells the learner, while the body opens a data set, that it does and gets on; never waits for it.
 
     Args:
         learner: asked by a thread of its own; None: nobody is told.
         data_set: the run loop's.
     """
-    began = time.monotonic()
+    began = got_on = time.monotonic()
     done = threading.Event()
+
+    def progressed() -> None:
+        nonlocal got_on
+        got_on = time.monotonic()
 
     def tell(learner: OpeningListener) -> None:
         while not done.is_set():
             try:
-                learner.report_opening(data_set, time.monotonic() - began)
+                learner.report_opening(data_set, time.monotonic() - got_on)
             # It may be back the next time.
             except RuntimeError as error:
                 logging.warning("the learner did not hear that %s is being opened: %s", data_set, error)
@@ -92,7 +99,8 @@ def told(learner: OpeningListener | None, data_set: str) -> Iterator[None]:
     if learner is not None:
         threading.Thread(target=tell, args=(learner,), name="opening", daemon=True).start()
     try:
-        yield
+        with announced.progress_heard_by(progressed):
+            yield
     finally:
         done.set()
     seconds = time.monotonic() - began

@@ -67,6 +67,11 @@ class OrderedBatches:
     def remember(self, batches: int) -> None:
         """Nothing, see `recent`."""
 
+    @property
+    def first_left(self) -> int:
+        """None: an earlier process leaves no batches, see `recent`."""
+        return 0
+
     def recent(self, batches: int) -> np.ndarray:
         """Nothing: who goes on from a checkpoint reads again what comes after its step."""
         del batches

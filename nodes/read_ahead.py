@@ -1,4 +1,4 @@
-"""Reads and decodes the next batches of a stream while the last one is being scored."""
+"""Reads and decodes the next batches of a stream while the last one is being scored, or measured."""
 
 import collections
 import contextlib
@@ -120,7 +120,7 @@ class ReadAhead(contextlib.AbstractContextManager["ReadAhead"], Iterator[Batch])
             self._waiting.append((batch, self._stream.cursor, size))
             self._bytes += size
             self._changed.notify_all()
-            with activity.waiting("the run loop to take what is read"):
+            with activity.waiting("somebody to take what is read"):
                 while self._is_full(size) and not self._is_over():
                     self._changed.wait(_LOOK_SECONDS)
             return not self._is_over()

@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from classact.models import registry
 from classact.nodes import embedding
+from classact.nodes import mesh as mesh_lib
 from classact.nodes.evaluator import Measure
 
 KS = (1, 5, 10)
@@ -76,6 +78,7 @@ def retrieval(
     batch_size: int = 256,
     ks: Sequence[int] = KS,
     block: int = 1024,
+    mesh: Mesh | None = None,
 ) -> Measure:
     """Builds `measure` for image–text pairs: recalls over the whole data set.
 
@@ -93,6 +96,7 @@ def retrieval(
         batch_size: images, and texts, that are embedded at once.
         ks: see `recalls`.
         block: see `recalls`.
+        mesh: the devices that embed, each some of the rows; None: one. What follows is done by one.
 
     Returns:
         A function of variables that gives the `recalls`, `pairs` and `images`:
@@ -107,10 +111,10 @@ def retrieval(
         raise ValueError(
             f"image_of is {image_of.dtype}{list(image_of.shape)}: expected int64[num_pairs] from 0 on"
         )
-    embed_image, embed_text = embedding.image_tower(model), embedding.text_tower(model)
+    embed_image, embed_text = embedding.image_tower(model, mesh), embedding.text_tower(model, mesh)
 
     def measure(variables: embedding.Variables) -> dict[str, float]:
-        variables = jax.device_put(variables)
+        variables = mesh_lib.everywhere(mesh, variables)
         images = embedding.embedder(embed_image, variables, batch_size)
         texts = embedding.embedder(embed_text, variables, batch_size)
         numbering = _Numbering(image_of)

@@ -28,7 +28,7 @@ class Silence:
         opening_for = self._opening_seconds(self._data_set)
         opens = ""
         if opening_for is not None:
-            opens = f"; its run loops have been opening their data for {opening_for:.0f} s"
+            opens = f"; its run loops are opening their data, and last got on {opening_for:.0f} s ago"
             if now - self._said > _SAY_SECONDS:
                 self._said = now
                 logging.warning("no batch of %s yet%s", self._data_set, opens)

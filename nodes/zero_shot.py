@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from classact.data import prompts
 from classact.models import registry
 from classact.nodes import embedding
+from classact.nodes import mesh as mesh_lib
 from classact.nodes import per_class as per_class_lib
 from classact.nodes.evaluator import Measure
 
@@ -68,6 +70,7 @@ def zero_shot(
     templates: Sequence[str],
     batches: Callable[[], Iterator[Mapping[str, np.ndarray]]],
     batch_size: int = 256,
+    mesh: Mesh | None = None,
 ) -> Measure:
     """Builds `measure` for a labelled data set: zero-shot top-1 and top-5 accuracy.
 
@@ -85,6 +88,7 @@ def zero_shot(
         batches: gives the whole data set once: `image` uint8[B, H, W, C] and
             `label` int32[B]; B may vary.
         batch_size: images, and prompts, that are embedded at once.
+        mesh: the devices that embed, each some of the rows; None: one.
 
     Returns:
         A function of variables that gives `zero_shot_top1` and, if there are
@@ -96,10 +100,10 @@ def zero_shot(
         ValueError: if there are no classes or no templates, or a name has no words.
     """
     _prompts(class_names, templates)
-    embed_image, embed_text = embedding.image_tower(model), embedding.text_tower(model)
+    embed_image, embed_text = embedding.image_tower(model, mesh), embedding.text_tower(model, mesh)
 
     def measure(variables: embedding.Variables) -> per_class_lib.Measured:
-        variables = jax.device_put(variables)
+        variables = mesh_lib.everywhere(mesh, variables)
         of_variables = functools.partial(embed_text, variables)
         classes = class_embeddings(of_variables, encode, class_names, templates, batch_size)
         images = embedding.embedder(embed_image, variables, batch_size)

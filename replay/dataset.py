@@ -184,6 +184,11 @@ class ReplayDataset:
         """From now on `recent` gives so many batches more than it always does; it forgets none for that."""
         self._recent = collections.deque(self._recent, self._always_remembered + batches)
 
+    @property
+    def first_left(self) -> int:
+        """How many batches of an earlier process `next` gives before those that it draws."""
+        return len(self._first)
+
     def recent(self, batches: int) -> np.ndarray:
         """Returns the records of the last batches that `next` gave, uint8[batches · batch_size, bytes].
 
@@ -192,6 +197,8 @@ class ReplayDataset:
         if batches > (self._recent.maxlen or 0):
             raise ValueError(f"batches={batches}: only the last {self._recent.maxlen} are remembered")
         chosen = [batch.packed() for batch in list(self._recent)[-batches:]] if batches else []
+        if len(chosen) == 1:
+            return chosen[0]
         return np.concatenate(chosen) if chosen else np.empty((0, self._codec.num_bytes), np.uint8)
 
     def close(self, timeout: float = 2 * SAMPLE_SECONDS) -> None:

@@ -9,6 +9,10 @@ import shutil
 from collections.abc import Collection
 
 NEW = "new"
+# Reverb writes the tables' settings, their items, the chunks that those refer to, and "DONE", in this
+# order. It copies each table's items, with references to its chunks, under the table's lock; all are copied
+# before the second file is made (reverb/cc/platform/tfrecord_checkpointer.cc, 0.14).
+_ITEMS = "items.tfrecord"
 
 
 def shard_folders(workdir: pathlib.Path, data_set: str, shards: int) -> list[pathlib.Path]:
@@ -27,3 +31,11 @@ def keep(folder: pathlib.Path, kept: Collection[int]) -> None:
     """Removes the tables of all other steps from a shard's folder."""
     for step in set(steps(folder)) - set(kept):
         shutil.rmtree(folder / str(step))
+
+
+def begun(folder: pathlib.Path) -> set[pathlib.Path]:
+    """What a server is writing, or has written, in a shard's folder, once it has copied its tables.
+
+    What the tables take in or give out afterwards is not in there.
+    """
+    return {items.parent for items in (folder / NEW).glob(f"*/{_ITEMS}")}

@@ -5,6 +5,11 @@ import dataclasses
 from classact.replay import protocol
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 
+# By how many sub-batches more may have been drawn of one table than of the other, as the learner's
+# updates go: of each some are drawn ahead, and a run that is resumed counts from what was drawn of both when
+# they were saved. The learner brings them together again long before (`nodes/stream_balance.py`).
+DRIFT = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -70,23 +75,27 @@ def make_tables(config: TableConfig, record_bytes: int) -> list[Table]:
         for, the stream table.
     """
     filters = config.filters
+    least = config.capacity // 2 if filters else 1
     # Two sub-batches of slack let writers and learner work at the same time. With the
     # default capacity it is also what must be there before the first sample, so that
     # samples never lead the ratio.
     slack = 2.0 * config.batch_size if filters else 2.0 * config.batch_size + 2.0
-    # Whichever table stops the writer starves the learner of the other one, so
-    # each lets it run ahead by all that the learner may wait for in the other.
-    stream_slack = float(config.capacity + 2 * config.super_batch + 4 * config.inserts_per_update)
+    # Whichever table stops the writer starves the learner of the other one. So each lets it run ahead by
+    # what the learner may wait for in the other: in the examples for `least` of them and a sub-batch, which
+    # it draws before it draws from the stream; in the stream for a first super-batch.
+    drift = float(DRIFT * config.batch_size)
+    stream_slack = least + config.batch_size + drift
     if config.super_batch:
-        slack = max(slack, config.samples_per_insert * stream_slack)
+        slack = max(slack, config.samples_per_insert * config.super_batch) + drift
     examples = Table(
         name=EXAMPLES_TABLE,
         record_bytes=record_bytes,
         # Without filtering each example is wanted once, in any order.
         smallest_first=filters,
-        max_size=config.capacity,
+        # Nothing leaves unseen where nothing is filtered: the rate limiter keeps it smaller.
+        max_size=config.capacity if filters else max(config.capacity, int(slack) + 2),
         samples_per_insert=config.samples_per_insert,
-        min_size_to_sample=config.capacity // 2 if filters else 1,
+        min_size_to_sample=least,
         error_buffer=slack,
     )
     if not config.super_batch:
@@ -96,7 +105,7 @@ def make_tables(config: TableConfig, record_bytes: int) -> list[Table]:
         record_bytes=record_bytes,
         smallest_first=False,
         # The rate limiter keeps it smaller: nothing is removed unseen.
-        max_size=int(2 * stream_slack),
+        max_size=int(2 * stream_slack) + 2,
         samples_per_insert=1.0,
         min_size_to_sample=1,
         error_buffer=stream_slack,

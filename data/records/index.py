@@ -12,13 +12,15 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 import pyarrow as pa
 
+from classact.data import announced
+from classact.data.cache_folder import VARIABLE, cache_folder
 from classact.data.left_out import LeftOut
 from classact.data.records.examples import values
 from classact.data.records.framing import checksum
 from classact.data.records.shards import Shards
 from classact.data.shown import shown
 from classact.data.source import DataError
-from classact.data.tables.parts import cache_folder, reason, write_table
+from classact.data.tables.parts import reason, write_table
 
 # What smaller shards say is read anew by each reader.
 KEPT_ABOVE = 64 << 20
@@ -71,7 +73,7 @@ def index_of(
 ) -> Index:
     """Reads what the records of files say in one field, all files to their ends.
 
-    Of more than 64 MiB it is kept in a file below `$CLASSACT_DATA` or `~/.cache/classact`, for all readers
+    Of more than 64 MiB it is kept in a file in `cache_folder("records")`, for all readers
     of this machine and later runs, until a shard has another size or time. It blocks for as long
     as reading the shards takes; nothing but an interrupt of the process stops it.
 
@@ -130,6 +132,7 @@ def _read(
         sizes.append(np.array([each[1] for each in kept], np.int64))
         hashed.update(np.array([each[2] for each in kept], "<u4").tobytes())
         chunks.append(_array([each[3] for each in kept], several, f"{shown(path)}, field {field!r}"))
+        announced.progressed()
     return Index(
         np.array(starts),
         np.concatenate(places),
@@ -244,8 +247,8 @@ def _save(index: Index, path: pathlib.Path) -> bool:
     except OSError as error:
         _log.warning(
             "%s: what the records say cannot be kept there (%s), and is read anew by each reader: make "
-            "room, or name another directory by CLASSACT_DATA",
-            path.parent, error.strerror or error,
+            "room, or name another directory by %s",
+            path.parent, error.strerror or error, VARIABLE,
         )  # fmt: skip
         return False
     return True

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 import filelock
 import numpy as np
 
-from classact.data import digests
+from classact.data import announced, digests
+from classact.data.cache_folder import VARIABLE, cache_folder
 from classact.data.caption_text import CaptionedImages
 from classact.data.decode import FORMATS_IN_WORDS
 from classact.data.pairing import pair_up
@@ -151,8 +152,8 @@ def _listed(shards: Sequence[Shard], folder: str) -> list[list[Any]]:
 
 
 def index_cache() -> pathlib.Path:
-    """Where indexes are that cannot be beside their shards: `$CLASSACT_DATA/indexes`, else in `~/.cache`."""
-    return pathlib.Path(os.environ.get("CLASSACT_DATA") or "~/.cache/classact").expanduser() / "indexes"
+    """Where indexes are that cannot be beside their shards."""
+    return cache_folder("indexes")
 
 
 def _cached_name(key: str, folder: str) -> str:
@@ -181,7 +182,7 @@ def _locked_place(places: Sequence[pathlib.Path], name: str) -> tuple[pathlib.Pa
     except OSError as error:
         raise DataError(
             f"{name}: no folder for its index: {last.parent} cannot be made or written ({error.strerror}); "
-            "CLASSACT_DATA names another"
+            f"{VARIABLE} names another"
         ) from error
 
 
@@ -234,6 +235,7 @@ def _build(
                 if not shard.is_local:
                     fetched[file.name] = str(shard)
                 _add_shard(shard, file, reading, found, summary, writer, digest)
+            announced.progressed()
             if time.monotonic() > said + _SAY_SECONDS:
                 said = time.monotonic()
                 _log.warning(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from classact.data import announced
+from classact.data.cache_folder import cache_folder
 from classact.data.shards.cache import ShardCache
 from classact.data.shown import shown
 from classact.data.source import DataError
@@ -111,6 +112,7 @@ class RemoteShard:
         for start in range(0, size, CHUNK_BYTES):
             stop = min(start + CHUNK_BYTES, size)
             file.write(self._retried(functools.partial(self._chunk, start, stop)))
+            announced.progressed()
 
     def _chunk(self, start: int, stop: int) -> bytes:
         content = bytes(self._storage.cat_file(self._inside, start=start, end=stop))
@@ -183,10 +185,10 @@ class RemoteShard:
 
 
 def shard_cache(limit_gb: int) -> ShardCache:
-    """Where shards are kept: `$CLASSACT_SHARDS`, else `shards` in `$CLASSACT_DATA` or `~/.cache/classact`."""
-    base = os.environ.get("CLASSACT_DATA") or "~/.cache/classact"
-    folder = os.environ.get("CLASSACT_SHARDS") or os.path.join(base, "shards")
-    return ShardCache(pathlib.Path(folder).expanduser(), limit_gb * 10**9)
+    """Where shards are kept: `$CLASSACT_SHARDS`, else `cache_folder("shards")`."""
+    named = os.environ.get("CLASSACT_SHARDS")
+    folder = pathlib.Path(named).expanduser() if named else cache_folder("shards")
+    return ShardCache(folder, limit_gb * 10**9)
 
 
 def _imported(name: str, url: str) -> Any:

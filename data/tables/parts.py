@@ -88,11 +88,6 @@ def images_folder(folder: Optional[str], file: str) -> str:
     return found
 
 
-def cache_folder(name: str) -> pathlib.Path:
-    """Where this machine keeps what is made of data once: below `$CLASSACT_DATA`, or `~/.cache/classact`."""
-    return pathlib.Path(os.environ.get("CLASSACT_DATA") or "~/.cache/classact").expanduser() / name
-
-
 def is_text(kind: pa.DataType) -> bool:
     """Whether a column of an Arrow type holds texts."""
     if pa.types.is_dictionary(kind):

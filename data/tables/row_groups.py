@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from classact.data.cache_folder import VARIABLE, cache_folder
 from classact.data.shown import shown
 from classact.data.source import DataError
-from classact.data.tables.parts import cache_folder, reason, write_table
+from classact.data.tables.parts import reason, write_table
 
 # So many bytes of row groups stay in memory, in each reader.
 MEMORY = 256 << 20
@@ -73,7 +74,7 @@ class RowGroups:
         each = self._total / len(self._groups) / 1e6
         return [
             f"row groups of {each:.0f} MB are read anew for almost each image: {folder} has no room to "
-            f"unpack them ({size}); make room, or name another directory by CLASSACT_DATA"
+            f"unpack them ({size}); make room, or name another directory by {VARIABLE}"
         ]
 
     def column(self, number: int) -> pa.ChunkedArray:
@@ -132,7 +133,7 @@ class RowGroups:
             if error.errno not in _NO_ROOM:
                 raise DataError(
                     f"{path.parent}: a row group cannot be unpacked there ({error.strerror or error}): "
-                    "name another directory by CLASSACT_DATA"
+                    f"name another directory by {VARIABLE}"
                 ) from error
             self.unpacked = None
             _log.warning("%s (%s)", self.remarks()[0], reason(error))

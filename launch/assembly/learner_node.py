@@ -30,10 +30,12 @@ from classact.nodes import (
     ordered_batches,
     saving,
     selected,
+    stream_balance,
     tally,
     training,
 )
 from classact.nodes import mesh as mesh_lib
+from classact.nodes.hosts import of_host
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.replay import dataset, snapshots
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE
@@ -99,7 +101,7 @@ def build_learner(
         counted = selected.Selected(run.workdir, names, None if restored is None else data_state.selected)
     saver = _saver(run, checkpointer, data_state, sub_batches, addresses, races, counted)
     statistics = {
-        name: transfers[name].counted(dataset.TableStatistics(shards, EXAMPLES_TABLE))
+        name: transfers[name].counted(_statistics(run, name, shards, sub_batches.super_batches.get(name)))
         for name, shards in addresses.items()
         if first
     }
@@ -181,6 +183,25 @@ def _saver(
     )
 
 
+def _statistics(
+    run: RunSpec, data_set: str, shards: Sequence[str], windows: batches.SuperBatches | None
+) -> stream_balance.Ask:
+    """What gives the counts of a data set's table."""
+    own = run.config.data_sets[data_set]
+    examples = dataset.TableStatistics(shards, EXAMPLES_TABLE)
+    # Several hosts save no tables, so nothing adds up over resumes.
+    if windows is None or run.config.mesh.hosts > 1:
+        return examples
+    return stream_balance.StreamBalance(
+        examples,
+        dataset.TableStatistics(shards, STREAM_TABLE),
+        windows,
+        own.batch_size,
+        own.super_batch_size,
+        own.reference.super_batch,
+    )
+
+
 def _table_batches(run: RunSpec, data_set: str) -> int:
     """How many requests of one run loop may be in a data set's tables and in what reads them."""
     own = run.config.data_sets[data_set]
@@ -255,7 +276,7 @@ def _batches(
         race = races.get(data_set) if table == EXAMPLES_TABLE else None
         ahead = data_state.read_ahead.get(f"{data_set}.{table}")
         if ahead is not None:
-            ahead = batches.of_host(ahead, batch_size, config.mesh.hosts, host)
+            ahead = of_host(ahead, batch_size, config.mesh.hosts, host)
         return dataset.ReplayDataset(
             addresses[data_set],
             table,

@@ -172,8 +172,8 @@ class _Written(MetricsWriter):
         self._report = report
         self.step: int | None = None
 
-    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        super().write(step, metrics)
+    def write(self, step: int, metrics: Mapping[str, Any], at: float | None = None) -> None:
+        super().write(step, metrics, at)
         self.step = step
         named = {name.split("/")[-1]: value for name, value in metrics.items()}
         where = " | training data" if named.pop(evaluators.TRAINING_DATA, 0) else ""

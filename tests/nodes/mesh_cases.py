@@ -8,6 +8,7 @@ makes of them, with which that is compared, comes from the same functions.
 
 import dataclasses
 import functools
+import json
 import pathlib
 import sys
 import threading
@@ -17,7 +18,15 @@ import jax
 import numpy as np
 
 from classact.models import registry, text, transformer, two_tower
-from classact.nodes import batches, compiled_ahead, inference_server, scoring, training
+from classact.nodes import (
+    batches,
+    compiled_ahead,
+    evaluator,
+    inference_server,
+    retrieval,
+    scoring,
+    training,
+)
 from classact.nodes import mesh as mesh_lib
 from classact.replay import records
 from classact.selection import contrastive, losses, policies
@@ -25,6 +34,8 @@ from classact.selection import contrastive, losses, policies
 STEPS, BATCH, CLASSES, IMAGE, LENGTH, VOCABULARY = 20, 32, 10, (8, 8, 1), 6, 50
 # Of an inference server; no multiple of eight.
 SCORED, REQUEST = 12, 10
+# Of an evaluator's data set.
+EXAMPLES = 34
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +174,25 @@ def check_placing(mesh: Any) -> None:
         np.testing.assert_array_equal(np.sort(there.reshape(share, -1), axis=0), expected)
 
 
+def evaluate(mesh: Any) -> dict[str, float]:
+    """What evaluators measure on these devices, of a data set that no number of devices divides."""
+    whole = {**batch(0, EXAMPLES), "id": np.arange(EXAMPLES)}
+
+    def requests() -> Any:
+        for start in range(0, EXAMPLES, REQUEST):
+            yield {name: array[start : start + REQUEST] for name, array in whole.items()}
+
+    # Small, since each is compiled.
+    model = registry.create("haiku_mlp", num_classes=CLASSES, image_shape=IMAGE, patch_size=4)
+    accuracy = evaluator.classification_accuracy(model, losses.Classification(), requests, mesh=mesh)
+    towers = trained("contrastive")["learner"].model
+    recalls = retrieval.retrieval(towers, requests, np.arange(EXAMPLES), REQUEST, mesh=mesh)
+    return {
+        **accuracy(jax.device_get(model.init(jax.random.key(0)))),
+        **recalls(jax.device_get(towers.init(jax.random.key(0)))),
+    }
+
+
 def main(out: str, hosts: str, host: str, coordinator: str, *names: str) -> None:
     """Trains cases; see the module's docstring."""
     folder = pathlib.Path(out)
@@ -176,6 +206,8 @@ def main(out: str, hosts: str, host: str, coordinator: str, *names: str) -> None
         np.savez(folder / f"{name}-{host}.npz", held, *jax.tree.leaves(values))
     check_placing(mesh_lib.make_mesh())
     np.save(folder / f"scores-{host}.npy", score(mesh_lib.local_mesh()))
+    if int(hosts) == 1:
+        (folder / "evaluated.json").write_text(json.dumps(evaluate(mesh_lib.local_mesh())))
 
 
 if __name__ == "__main__":

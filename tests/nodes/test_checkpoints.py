@@ -135,10 +135,34 @@ def test_a_directory_without_checkpoints(tmp_path):
             checkpoints.load_model(directory)
 
 
-def test_an_unfinished_checkpoint_does_not_count(save, linear_model):
+def test_an_unfinished_checkpoint_does_not_count_and_goes(save, linear_model):
     directory, _ = save({"learner": linear_model})
-    (directory / "9.orbax-checkpoint-tmp-1").mkdir()
+    unfinished = directory / "9.orbax-checkpoint-tmp"
+    (unfinished / "learner.orbax-checkpoint-tmp").mkdir(parents=True)
     assert checkpoints.latest_step(directory) == 3
+    checkpoints.Checkpointer(directory).close()
+    assert not unfinished.exists()
+
+
+def test_a_state_on_the_host_can_be_saved_when_the_devices_hold_a_later_one(tmp_path, linear_model):
+    trained = training.TrainedModel(linear_model, training.OptimizerConfig(0.1, 10, 0), {"digits": 1.0})
+    state = training.init_state({"learner": trained}, 0)
+
+    def values(of):
+        return jax.tree.map(np.array, jax.device_get((of.step, jax.random.key_data(of.rng), of.models)))
+
+    before = values(state)
+    kept = checkpoints.on_host(state)
+    # As the next update does with what is donated to it.
+    later = jax.jit(lambda state: jax.tree.map(lambda array: array + 1, state), donate_argnums=0)
+    later((state.step, state.models))
+    checkpointer = checkpoints.Checkpointer(tmp_path / "checkpoints")
+    checkpointer.save(3, kept)
+    checkpointer.wait()
+    restored, _ = checkpointer.restore(training.init_state({"learner": trained}, 1))
+    checkpointer.close()
+    assert all(isinstance(array, jax.Array) for array in jax.tree.leaves(restored))
+    jax.tree.map(np.testing.assert_array_equal, values(restored), before)
 
 
 def test_a_model_that_was_not_saved_is_an_error(save, linear_model):

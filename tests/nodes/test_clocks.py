@@ -2,9 +2,10 @@
 
 import threading
 
+import jax
 import numpy as np
 
-from classact.nodes import cursors, saving
+from classact.nodes import batches, cursors, saving, training
 from classact.nodes.clocks import ClockFollower, Clocks
 from classact.selection.race import Clock
 
@@ -76,14 +77,22 @@ def test_they_are_saved_as_they_were_before_the_tables():
     clocks, kept = Clocks(1, [Clock((4.0,))]), Checkpointer()
 
     class Tables:
-        def save(self, step, kept):
+        def begin(self, step):
             # Meanwhile the learner's readers draw on.
             clocks.drawn(0, np.array([7.0]))
+            return self
 
-    class Batches:
-        def read_ahead(self, seconds):
-            return {}
+        def wait_set_aside(self, timeout):
+            pass
 
-    saving.Saver(kept, cursors.Cursors(), Batches(), {"icons": Tables()}, {"icons": clocks}).save(3, None)
+        def is_set_aside(self):
+            return True
+
+        def finish(self, kept, timeout):
+            pass
+
+    state = training.TrainState(np.int32(3), jax.random.key(0), {})
+    nothing = batches.Batches({}, {}, threading.Event())
+    saving.Saver(kept, cursors.Cursors(), nothing, {"icons": Tables()}, {"icons": clocks}).save(3, state)
     assert kept.data.clocks == {"icons": [Clock((4.0,))]}
     assert clocks.all() == [Clock((7.0,))]

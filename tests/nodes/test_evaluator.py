@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import jax
 import numpy as np
@@ -160,6 +161,39 @@ def test_accuracy_and_loss_equal_numpy_with_a_part_filled_last_batch(linear_mode
         found = measure(variables)
         for name, expected in by_numpy(variables).items():
             assert found[name] == pytest.approx(expected, rel=1e-5), name
+
+
+def test_the_next_batches_are_read_while_one_is_measured():
+    class Slow(source.ArraySource):
+        """Waits before its third batch until the first is measured."""
+
+        def batch(self, indices):
+            if indices[0] == 10:
+                assert measured.wait(20)
+            asked.append((int(indices[0]), threading.current_thread()))
+            return super().batch(indices)
+
+    measured, asked = threading.Event(), []
+    found = evaluator.whole_data_set(Slow("mine", IMAGES, LABELS, 3), 5)()
+    ids = [next(found)["id"]]
+    deadline = time.monotonic() + 20
+    while len(asked) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    # The second was read although nobody has asked for it.
+    assert [start for start, _ in asked] == [0, 5]
+    assert all(thread is not threading.current_thread() for _, thread in asked)
+    measured.set()
+    ids += [batch["id"] for batch in found]
+    np.testing.assert_array_equal(np.concatenate(ids), np.arange(23))
+
+
+def test_an_error_of_the_data_is_raised_where_they_are_measured():
+    class Damaged(source.ArraySource):
+        def batch(self, indices):
+            raise source.DataError("mine: damaged")
+
+    with pytest.raises(source.DataError, match="mine: damaged"):
+        next(evaluator.whole_data_set(Damaged("mine", IMAGES, LABELS, 3), 5)())
 
 
 @pytest.mark.parametrize("sizes", [(3, 8, 12), (10, 0, 13), (0, 23)])

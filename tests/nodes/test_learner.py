@@ -19,8 +19,10 @@ from classact.nodes import (
     parameters,
     saving,
     selected,
+    stream_balance,
     training,
 )
+from classact.nodes.hosts import of_host
 from classact.selection import losses
 
 SOON = 20.0
@@ -42,6 +44,8 @@ def sampled(number=0, size=4, scored_step=0, label=None):
 
 class Dataset:
     """Gives what `make(number)` makes, or times out where it is None."""
+
+    first_left = 0
 
     def __init__(self, make, log=None):
         self._make, self.read, self.closed = make, 0, False
@@ -136,6 +140,22 @@ class Checkpointer:
 
     def wait(self):
         self.waited = True
+
+    # As the tables, which are there at once.
+    def begin(self, step):
+        return self
+
+    def is_set_aside(self):
+        return True
+
+    def wait_set_aside(self, timeout):
+        pass
+
+    def finish(self, kept, timeout):
+        pass
+
+    def give_up(self):
+        pass
 
 
 @pytest.fixture
@@ -374,17 +394,25 @@ def test_stop_ends_it_while_it_waits_for_data(setup):
 
 
 def test_checkpoints_are_taken_at_multiples_and_at_the_end(setup):
-    made = setup(steps=7, checkpoint_every=3)
+    def make(number):
+        # The last one is saved by then.
+        deadline = time.monotonic() + SOON
+        while number == 9 and 5 not in made.checkpointer.saved and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return sampled(number)
+
+    made = setup(make=make, steps=11, checkpoint_every=5)
     made.learner.run()
-    assert made.checkpointer.saved == [3, 6, 7]
-    # What is drawn for a checkpoint is trained on afterwards.
-    assert made.dataset.read == 8
+    # That of step 10 is overtaken by the last one.
+    assert made.checkpointer.saved == [5, 11]
+    # Nothing is drawn for a checkpoint that is not trained on.
+    assert made.dataset.read == 11
 
 
 def test_the_last_step_is_not_saved_twice(setup):
-    made = setup(steps=6, checkpoint_every=3)
+    made = setup(steps=6, checkpoint_every=6)
     made.learner.run()
-    assert made.checkpointer.saved == [3, 6]
+    assert made.checkpointer.saved == [6]
 
 
 def test_it_waits_for_the_evaluators_last_report(setup):
@@ -441,6 +469,48 @@ def test_the_super_batch_is_a_window_of_the_stream(size, overlap):
         # Four new examples each time, after the first, and the newest of all.
         np.testing.assert_array_equal(found, np.arange(number * 4, number * 4 + size))
     assert windows.dataset.read == (overlap + 5 * 4) // 4
+
+
+@pytest.mark.parametrize(("size", "extra"), [(4, 2), (12, 2), (4, -2), (12, -2)])
+def test_more_or_fewer_batches_of_the_stream_can_be_drawn_than_one_an_update(size, extra):
+    table = Dataset(chunk)
+    windows = batches.SuperBatches(table, size)
+
+    def ids():
+        return np.asarray(windows.next(lambda dataset: dataset.next(0))["x"])
+
+    first = ids()
+    windows.balance(extra)
+    found = [ids() for _ in range(4)]
+    assert table.read == size // 4 + 4 + extra
+    if extra > 0:
+        # Those that are too many come at once, and the newest are trained on.
+        np.testing.assert_array_equal(found[0], first + 4 * 3)
+        np.testing.assert_array_equal(found[1], found[0] + 4)
+    else:
+        np.testing.assert_array_equal(found[0], first + 4)
+        np.testing.assert_array_equal(found[1], found[0])
+        np.testing.assert_array_equal(found[2], found[0])
+        np.testing.assert_array_equal(found[3], found[0] + 4)
+
+
+@pytest.mark.parametrize(
+    ("samples", "drawn", "expected"),
+    [(40, 280, None), (48, 280, None), (40, 340, -3), (64, 300, 5), (64, 90, None)],
+)
+def test_the_draws_of_the_stream_are_kept_level(samples, drawn, expected):
+    """4 examples and 20 of the stream an update, and 100 for the first super-batch."""
+    asked = []
+
+    class Windows:
+        def balance(self, number):
+            asked.append(number)
+
+    ask = stream_balance.StreamBalance(
+        lambda: {"samples": samples}, lambda: {"samples": drawn}, Windows(), 4, 20, 100
+    )
+    assert ask() == {"samples": samples}
+    assert asked == ([] if expected is None else [expected])
 
 
 def test_a_window_without_data_is_none():
@@ -569,6 +639,6 @@ class TestHosts:
 
 def test_hosts_share_what_one_had_read_ahead():
     records = np.arange(24, dtype=np.uint8).reshape(12, 2)
-    parts = [batches.of_host(records, 6, 3, host) for host in range(3)]
+    parts = [of_host(records, 6, 3, host) for host in range(3)]
     assert [part[:, 0].tolist() for part in parts] == [[0, 2, 12, 14], [4, 6, 16, 18], [8, 10, 20, 22]]
-    np.testing.assert_array_equal(batches.of_host(records, 6, 1, 0), records)
+    np.testing.assert_array_equal(of_host(records, 6, 1, 0), records)

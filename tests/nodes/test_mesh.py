@@ -1,5 +1,6 @@
 """Eight virtual devices, in one process and in two, train what one device does."""
 
+import json
 import os
 import pathlib
 import socket
@@ -93,6 +94,13 @@ def test_an_inference_server_uses_eight_devices(eight_devices):
     expected = mesh_cases.score(None)
     assert expected.shape == (mesh_cases.REQUEST,) and np.ptp(expected) > 0.01
     np.testing.assert_allclose(np.load(eight_devices / "scores-0.npy"), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_evaluator_uses_eight_devices(eight_devices):
+    found = json.loads((eight_devices / "evaluated.json").read_text())
+    expected = mesh_cases.evaluate(None)
+    assert 0 < expected["i2t_r5"] < 1 and expected["loss"] > 0.1
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def free_port():

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from classact.data import announced
 from classact.nodes import batches, errors, opening, silence
 
 SOON = 10.0
@@ -43,11 +44,14 @@ def test_who_falls_silent_is_forgotten(openings, clock):
     assert openings.seconds("pairs") == 1
 
 
-def test_of_several_the_first_counts(openings, clock):
-    openings.put("pairs", 5.0)
-    clock.now += 2
+def test_of_several_the_one_that_got_on_last_counts(openings, clock):
     openings.put("pairs", 1.0)
-    assert openings.seconds("pairs") == 7
+    clock.now += 2
+    openings.put("pairs", 5.0)
+    assert openings.seconds("pairs") == 3
+    # The first one gets on.
+    openings.put("pairs", 0.5)
+    assert openings.seconds("pairs") == 0.5
 
 
 class Learner:
@@ -81,6 +85,31 @@ def test_it_is_said_again_and_again_until_it_is_open(monkeypatch):
     assert set(names) == {"pairs"}
     assert list(seconds) == sorted(seconds)
     assert seconds[0] < seconds[-1] < SOON
+
+
+def test_what_gets_on_is_said_and_a_stand_still_is_not_forgiven(monkeypatch):
+    monkeypatch.setattr(opening, "_SAY_SECONDS", 0.01)
+    learner = Learner()
+
+    def told_after(seconds):
+        """What is said next, of a time from then on."""
+        wait = threading.Event()
+        wait.wait(seconds)
+        before = len(learner.told)
+        deadline = time.monotonic() + SOON
+        while len(learner.told) < before + 2 and time.monotonic() < deadline:
+            wait.wait(0.001)
+        return learner.told[-1][1]
+
+    with opening.told(learner, "pairs"):
+        assert told_after(0.4) >= 0.4
+        announced.progressed()
+        began = time.monotonic()
+        assert told_after(0.0) <= time.monotonic() - began
+        # Of another thread, which opens something else.
+        threading.Thread(target=announced.progressed).start()
+        assert told_after(0.3) >= 0.3
+    announced.progressed()
 
 
 def test_a_failure_to_open_ends_it_too(monkeypatch):
@@ -133,7 +162,7 @@ def test_opening_does_not_count_as_silence_and_what_follows_does():
 def test_a_data_set_that_is_opened_for_ever_ends_the_run(monkeypatch):
     monkeypatch.setattr(opening, "LIMIT_SECONDS", 4000.0)
     message, took = draws(lambda passed: 3999.7 + passed)
-    assert "its run loops have been opening their data for 4000 s" in message
+    assert "its run loops are opening their data, and last got on 4000 s ago" in message
     assert 0.3 < took < 5
 
 
@@ -150,4 +179,4 @@ def test_the_wait_for_data_that_are_opened_is_written_down(monkeypatch, caplog):
     draws(lambda passed: 60.0 if passed < 0.35 else None)
     said = [line for line in caplog.messages if "no batch of pairs yet" in line]
     assert 1 <= len(said) <= 3
-    assert "opening their data for 60 s" in said[0]
+    assert "opening their data, and last got on 60 s ago" in said[0]

@@ -4,7 +4,9 @@ import collections
 import contextlib
 import json
 import threading
+import time
 
+import jax
 import numpy as np
 import pytest
 import replay_servers
@@ -12,7 +14,7 @@ import replay_servers
 from classact.data import source, stream
 from classact.nodes import batches, checkpoints, cursors, run_loop, saving, training
 from classact.replay import config as replay_config
-from classact.replay import dataset, records, snapshots, writer
+from classact.replay import dataset, folders, records, snapshots, writer
 
 # A batch has as many of each of one or three shards.
 EXAMPLES, BATCH, READ = 600, 12, 20
@@ -36,9 +38,9 @@ class Session:
         optimizer = training.OptimizerConfig(0.1, steps=1000, warmup_steps=0)
         trained = {"learner": training.TrainedModel(linear_model, optimizer, {"numbers": 1.0})}
         self._state = training.init_state(trained, 0)
-        self._checkpointer = checkpoints.Checkpointer(folder / "checkpoints")
+        self.checkpointer = checkpoints.Checkpointer(folder / "checkpoints")
         data = checkpoints.DataState()
-        if restored := self._checkpointer.restore(self._state):
+        if restored := self.checkpointer.restore(self._state):
             self._state, data = restored
         self.cursors = cursors.Cursors(data.cursors)
         self.step = int(self._state.step)
@@ -46,19 +48,19 @@ class Session:
         self._codec = records.RecordCodec({name: example[name] for name in ("id", "image", "label")})
         self._tables = replay_config.TableConfig(BATCH // shards, 1.0, 64, super_batch)
         self._server = contextlib.ExitStack()
-        folders = [folder / f"replay/{shard}" for shard in range(shards)]
+        places = [folder / f"replay/{shard}" for shard in range(shards)]
         addresses = [
             self._server.enter_context(
                 replay_servers.serving(self._tables, self._codec.num_bytes, each)
             ).address
-            for each in folders
+            for each in places
         ]
         self._batches = self._make_batches(addresses, data, super_batch)
-        self._saver = saving.Saver(
-            self._checkpointer,
+        self.saver = saving.Saver(
+            self.checkpointer,
             self.cursors,
             self._batches,
-            {"numbers": snapshots.Snapshots(addresses, folders)},
+            {"numbers": snapshots.Snapshots(addresses, places)},
         )
         self._threads = [
             threading.Thread(target=self._run_loop(addresses[reader % shards], reader).run, daemon=True)
@@ -127,19 +129,33 @@ class Session:
             [np.asarray(item.super_batches["numbers"]["id"]) for item in drawn if item.super_batches],
         )
 
-    def save(self):
-        state = self._state.replace(step=np.int32(self.step))
-        self._saver.save(self.step, state)
-        self._checkpointer.wait()
+    @property
+    def state(self):
+        return self._state.replace(step=np.int32(self.step))
 
-    def kill(self):
+    def save(self):
+        self.saver.save(self.step, self.state)
+        self.checkpointer.wait()
+
+    def save_while_training(self):
+        """Returns the ids of the updates that were made until the state of before was saved."""
+        trained, self.saved = [], self.step
+        self.saver.begin(self.step, self.state)
+        while self.saver.is_saving:
+            trained += self.train(1)[0]
+            self.saver.go_on()
+        self.checkpointer.wait()
+        return trained
+
+    def kill(self, saves=True):
         """Ends everything without another word."""
         self._stop.set()
         self._batches.close()
         for thread in self._threads:
             thread.join(20)
         self._server.close()
-        self._checkpointer.close()
+        if saves:
+            self.checkpointer.close()
 
 
 @pytest.mark.parametrize(
@@ -151,9 +167,9 @@ def test_no_example_of_an_epoch_is_lost_and_few_are_repeated(tmp_path, linear_mo
     for number in readers:
         session = Session(tmp_path, linear_model, number, **options)
         trained += session.train(14)[0]
-        session.save()
-        # What comes now is undone: the run is killed before the next checkpoint.
-        session.train(5)
+        # What comes after this state is undone: the run is killed before the next checkpoint.
+        session.save_while_training()
+        session.train(2)
         session.kill()
     session = Session(tmp_path, linear_model, 3, **options)
     assert session.step == 3 * 14
@@ -163,9 +179,61 @@ def test_no_example_of_an_epoch_is_lost_and_few_are_repeated(tmp_path, linear_mo
         counts.update(np.concatenate(session.train(1)[0]).tolist())
         assert session.step * BATCH < 2 * EXAMPLES
     session.kill()
-    # For each of three checkpoints: what is read ahead, and two batches of each run loop.
+    # For each of three checkpoints: what was drawn when the tables were set aside and nobody knew
+    # it, what is read ahead, and two of each run loop.
     repeated = session.step * BATCH - EXAMPLES
-    assert repeated <= 3 * (ahead * BATCH + 4 * 2 * READ)
+    assert repeated <= 3 * ((saving.MOST_UNKNOWN + ahead) * BATCH + 4 * 2 * READ)
+
+
+@pytest.mark.parametrize("moment", ["tables are not set aside", "tables are written", "models are written"])
+def test_a_process_that_is_killed_while_it_saves_goes_on_from_the_state_before(
+    tmp_path, linear_model, moment, monkeypatch
+):
+    session = Session(tmp_path, linear_model, 2)
+    trained = session.train(5)[0]
+    session.save()
+    session.train(4)
+    held, let = threading.Event(), threading.Event()
+
+    def hold(owner, name):
+        def held_up(*arguments, **options):
+            held.set()
+            let.wait(60)
+            # It was killed meanwhile.
+            raise OSError("killed")
+
+        monkeypatch.setattr(owner, name, held_up)
+
+    if moment == "tables are not set aside":
+        hold(snapshots.ServerCalls, "checkpoint")
+    elif moment == "tables are written":
+        hold(snapshots.Saving, "finish")
+    else:
+        hold(session.checkpointer, "save")
+    session.saver.begin(session.step, session.state)
+    for _ in range(saving.MOST_UNKNOWN if moment != "models are written" else 60):
+        session.train(1)
+        if moment != "tables are not set aside":
+            session.saver.go_on()
+        if held.wait(0.02):
+            break
+    assert session.saver.is_saving
+    session.kill(saves=False)
+    monkeypatch.undo()
+    # As a launcher does before it starts a run again.
+    folders.keep(tmp_path / "replay/0", checkpoints_of(tmp_path))
+    session = Session(tmp_path, linear_model, 2)
+    assert session.step == 5
+    counts = collections.Counter(np.concatenate(trained).tolist())
+    while len(counts) < EXAMPLES:
+        counts.update(np.concatenate(session.train(1)[0]).tolist())
+        assert session.step * BATCH < 2 * EXAMPLES
+    session.kill()
+    let.set()
+
+
+def checkpoints_of(folder):
+    return [int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit()]
 
 
 def test_a_super_batch_goes_on_with_its_window(tmp_path, linear_model):
@@ -191,7 +259,12 @@ def test_a_checkpoint_without_its_tables_is_still_one(tmp_path, linear_model, ca
     session = Session(tmp_path, linear_model, 1)
     session.train(3)
     session._server.close()
-    session.save()
+    session.saver.begin(session.step, session.state)
+    # Nothing more can be drawn: it is found out while the learner waits.
+    deadline = time.monotonic() + 60
+    while session.saver.is_saving and time.monotonic() < deadline:
+        session.saver.go_on()
+    session.checkpointer.wait()
     session.kill()
     assert "checkpoint 3 goes without tables" in caplog.text
     session = Session(tmp_path, linear_model, 1)
@@ -201,49 +274,215 @@ def test_a_checkpoint_without_its_tables_is_still_one(tmp_path, linear_model, ca
 
 
 class Tables:
-    """A data set's snapshots: whether they can be saved, and what is there."""
+    """A data set's snapshots: whether they can be saved, when, and what is there."""
 
-    def __init__(self, works):
+    def __init__(self, works=True):
         self.works, self.there = works, {3}
+        self.aside, self.written = threading.Event(), threading.Event()
+        for event in (self.aside, self.written):
+            event.set()
 
-    def save(self, step, kept):
-        if not self.works:
+    def begin(self, step):
+        self.step = step
+        return self
+
+    def is_set_aside(self):
+        return self.aside.is_set()
+
+    def wait_set_aside(self, timeout):
+        assert self.aside.wait(20)
+
+    def finish(self, kept, timeout):
+        if not self.written.wait(min(timeout, 20)) or not self.works:
             raise RuntimeError("no answer")
-        self.there.add(step)
+        self.there.add(self.step)
 
-    def discard(self, step):
-        self.there.discard(step)
+    def give_up(self):
+        self.there.discard(self.step)
 
 
 class Checkpoints:
     def __init__(self):
-        self.data = {}
+        self.data, self.states = {}, {}
 
     def save(self, step, state, data):
-        self.data[step] = data
+        self.data[step], self.states[step] = data, state
 
     def kept(self):
         return [3, *self.data]
 
+    def wait(self):
+        pass
 
-class NothingAhead:
-    def read_ahead(self, seconds):
-        return {}
+
+class Numbered:
+    """A data set whose batch n has the record n."""
+
+    def __init__(self, first_left=0):
+        self.read, self.first_left = 0, first_left
+
+    def next(self, timeout):
+        self.read += 1
+        self.first_left = max(0, self.first_left - 1)
+        return self.read - 1
+
+    def remember(self, batches):
+        pass
+
+    def recent(self, batches):
+        return np.arange(self.read - batches, self.read)[:, None]
+
+
+class Learner:
+    """Draws, and saves with these tables; its state is its step."""
+
+    def __init__(self, first_left=0, **tables):
+        self.tables, self.saved, self.step = tables, Checkpoints(), 0
+        self.numbers = Numbered(first_left)
+        self._batches = batches.Batches({"numbers": self.numbers}, {}, threading.Event())
+        self.saver = saving.Saver(self.saved, cursors.Cursors(), self._batches, tables)
+
+    def update(self, number=1):
+        for _ in range(number):
+            assert self._batches.draw()
+            self.step += 1
+            self.saver.go_on()
+
+    @property
+    def state(self):
+        return training.TrainState(np.int32(self.step), jax.random.key(self.step), {})
+
+    def begin(self):
+        self.saver.begin(self.step, self.state)
+
+    def end(self):
+        deadline = time.monotonic() + 20
+        while self.saver.is_saving and time.monotonic() < deadline:
+            self.saver.go_on()
+        assert not self.saver.is_saving
+
+    def read_ahead(self, step):
+        return self.saved.data[step].read_ahead["numbers.examples"].ravel().tolist()
 
 
 @pytest.mark.parametrize("works", [(True, True), (True, False), (False, True)])
 def test_tables_are_saved_of_all_data_sets_or_of_none(works):
     """With a checkpoint that goes without tables all run loops read again what the tables held."""
     tables = {name: Tables(one) for name, one in zip("ab", works, strict=True)}
-    known = cursors.Cursors(table_batches={"a": 1, "b": 1})
+    made = Learner(**tables)
+    made.saver.cursors = known = cursors.Cursors(table_batches={"a": 1, "b": 1})
     read = stream.IIDStream(ten_by_ten(), READ, 0)
-    for _ in range(4):
-        next(read)
-        for name in tables:
-            known.put(name, read.cursor)
-    saved = Checkpoints()
-    saving.Saver(saved, known, NothingAhead(), tables).save(6, None)
+
+    def read_on(number):
+        for _ in range(number):
+            next(read)
+            for name in tables:
+                known.put(name, read.cursor)
+
+    read_on(4)
+    made.update(6)
+    made.begin()
+    # What is reported later is not of this state.
+    read_on(3)
+    made.update(3)
+    made.end()
     went_with = all(works)
     assert [item.there for item in tables.values()] == [{3, 6} if went_with else {3}] * 2
     position = (4 if went_with else 3) * READ
-    assert [cursor["position"] for cursor in saved.data[6].cursors["a"]] == [position]
+    assert [cursor["position"] for cursor in made.saved.data[6].cursors["a"]] == [position]
+    assert bool(made.saved.data[6].read_ahead) == went_with
+
+
+def test_what_is_drawn_until_the_tables_are_set_aside_and_two_batches_after_it_is_saved():
+    made = Learner(a=Tables())
+    made.tables["a"].aside.clear()
+    made.update(4)
+    made.begin()
+    made.update(3)
+    made.tables["a"].aside.set()
+    made.update(1)
+    assert not made.saved.data
+    made.update(2)
+    made.end()
+    # The state is that of the moment at which it began.
+    assert int(made.saved.states[4].step) == 4
+    assert jax.random.key_data(made.saved.states[4].rng).tolist() == [0, 4]
+    assert made.read_ahead(4) == [4, 5, 6, 7, 8, 9]
+    assert made.numbers.read == 10
+
+
+def test_what_an_earlier_process_had_read_comes_before_what_is_read_ahead():
+    made = Learner(first_left=5, a=Tables())
+    made.update(1)
+    made.begin()
+    made.update(8)
+    made.end()
+    # The four that were left of it, one of which came while the tables were set aside, and two.
+    assert made.read_ahead(1) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_learner_that_draws_much_waits_for_the_tables_to_be_set_aside():
+    made = Learner(a=Tables())
+    made.tables["a"].aside.clear()
+    made.begin()
+    made.update(saving.MOST_UNKNOWN - 1)
+    updating = threading.Thread(target=made.update, daemon=True)
+    updating.start()
+    updating.join(0.2)
+    assert updating.is_alive()
+    made.tables["a"].aside.set()
+    updating.join(20)
+    made.update(2)
+    made.end()
+    assert made.read_ahead(0) == list(range(saving.MOST_UNKNOWN + 2))
+
+
+def test_it_goes_on_while_the_tables_are_written_and_saves_no_other_state():
+    made = Learner(a=Tables())
+    made.tables["a"].written.clear()
+    made.begin()
+    made.update(50)
+    assert made.saver.is_saving
+    assert not made.saved.data
+    made.tables["a"].written.set()
+    made.end()
+    assert list(made.saved.data) == [0]
+    # One was drawn when nobody knew yet that the tables are set aside.
+    assert made.read_ahead(0) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("updates", [1, 9])
+def test_a_learner_that_is_stopped_saves_what_is_only_written_and_then_its_own(updates):
+    made = Learner(a=Tables())
+    made.update(4)
+    made.begin()
+    made.update(updates)
+    made.saver.save_stopped(made.step, made.state)
+    # One update is not enough to know what was read ahead.
+    assert list(made.saved.data) == ([4, 13] if updates == 9 else [5])
+    assert made.read_ahead(made.step) == [made.step, made.step + 1]
+    assert made.tables["a"].there == {3, *made.saved.data}
+
+
+def test_a_learner_that_has_finished_gives_up_what_waits_for_its_tables():
+    made = Learner(a=Tables())
+    made.tables["a"].written.clear()
+    made.begin()
+    made.update(9)
+    made.saver.save_finished(made.step, made.state)
+    made.tables["a"].written.set()
+    assert list(made.saved.data) == [9]
+    assert not made.saver.is_saving
+
+
+def test_a_disk_that_refuses_the_models_is_told(monkeypatch):
+    made = Learner(a=Tables())
+
+    def refuses(*arguments):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(made.saved, "save", refuses)
+    made.begin()
+    made.update(3)
+    with pytest.raises(OSError, match="no space left"):
+        made.end()

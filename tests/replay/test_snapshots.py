@@ -43,6 +43,19 @@ def test_a_server_begins_with_what_was_saved_last(replay, save, write_all):
         reader.next(1.0)
 
 
+def test_what_happens_after_the_tables_are_set_aside_is_not_saved(replay, write_all, tmp_path):
+    write_all(replay, np.arange(12))
+    saving = snapshots.Snapshots([replay.address], [tmp_path / "0"]).begin(3)
+    saving.wait_set_aside(20)
+    # It is taken, and there is more, before it is written or after.
+    assert replay.take(EXAMPLES_TABLE, 4) == [0, 1, 2, 3]
+    write_all(replay, np.arange(12, 16))
+    saving.finish([], 20)
+    replay.restart()
+    found = replay.take(EXAMPLES_TABLE, 16)
+    assert found == list(range(12))
+
+
 def test_the_ratio_goes_on_where_it_was(make_replay, tmp_path, feed):
     config = TableConfig(batch_size=8, samples_per_insert=0.5, capacity=64, super_batch=32)
     replay = make_replay(config, tmp_path)
@@ -162,6 +175,31 @@ def test_a_shard_that_fails_takes_back_the_others_and_nothing_older(late):
     with pytest.raises(snapshots.SnapshotError, match=r"^b: the disk is full$"):
         late.snapshots.save(6, [3])
     assert late.steps() == [[3], [3]]
+
+
+def test_what_a_dead_learner_had_saved_is_not_taken_for_what_is_asked_for(late):
+    def made_by_server(address, name):
+        folder = late.folder / address / folders.NEW / name
+        folder.mkdir(parents=True)
+        (folder / "items.tfrecord").touch()
+        return folder
+
+    for address in "ab":
+        made_by_server(address, "2026-11-29T00:00")
+    saving = late.snapshots.begin(6)
+    with pytest.raises(snapshots.SnapshotError, match=r"a: has not begun to save in 0\.2 s"):
+        saving.wait_set_aside(0.2)
+    # One answers somebody else first.
+    made_by_server("a", "2026-11-30T00:00")
+    made_by_server("b", "2026-11-30T00:00")
+    saving.wait_set_aside(20)
+    assert saving.is_set_aside()
+    for event in late.let.values():
+        event.set()
+    with pytest.raises(snapshots.SnapshotError, match=r"a: it was saving to .*2026-11-30T00:00 as well"):
+        saving.finish([], 20)
+    late.wait()
+    assert late.steps() == [[], []]
 
 
 def test_the_time_out_is_of_all_shards_together(late):

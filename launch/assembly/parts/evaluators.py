@@ -11,6 +11,7 @@ from classact.experiments.config import EvaluatorConfig, ExperimentConfig
 from classact.launch.assembly.parts import learning, networks, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines, describe_source
 from classact.nodes import evaluator, per_class, retrieval, tally, zero_shot
+from classact.nodes import mesh as mesh_lib
 
 # Beside an evaluator's figures, 1 where they are of data that the run trains on.
 TRAINING_DATA = "on_training_data"
@@ -145,6 +146,7 @@ def _of_kind(
         opened = classes.in_order_of(opened, data.classes, whose)
     model = networks.make_models(config, data)["learner"]
     whole = evaluator.whole_data_set(opened, size)
+    mesh = mesh_lib.local_mesh()
 
     def batches() -> Iterator[Mapping[str, np.ndarray]]:
         for batch in whole():
@@ -153,18 +155,18 @@ def _of_kind(
 
     if own.kind == "accuracy":
         return evaluator.classification_accuracy(
-            model, learning.make_task(config), batches, data.classes.names
+            model, learning.make_task(config), batches, data.classes.names, mesh
         )
     if own.kind == "retrieval":
         assert opened.image_of is not None  # It is captioned.
         if said is not None and len(np.unique(opened.image_of)) == 1:
             said.warn(f"{opened.name}: retrieval among the captions of one image is always right")
-        return retrieval.retrieval(model, _numbered(batches, opened), opened.image_of, size)
+        return retrieval.retrieval(model, _numbered(batches, opened), opened.image_of, size, mesh=mesh)
     assert opened.class_names is not None  # Checked when it was opened.
     encode = sources.make_tokenizer(config).encode
     templates = prompts.templates(own.templates)
     try:
-        return zero_shot.zero_shot(model, encode, opened.class_names, templates, batches, size)
+        return zero_shot.zero_shot(model, encode, opened.class_names, templates, batches, size, mesh)
     except ValueError as error:
         raise source.DataError(f"{opened.name}: {error}") from None
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from shards_made import read_all, write_shard
 
-from classact.data import digests
+from classact.data import announced, digests
 from classact.data.shards import building
 from classact.data.source import DataError
 from classact.data.specs import open_source
@@ -56,10 +56,14 @@ def contents(source):
 
 def test_an_index_is_made_once_and_says_the_same(tmp_path, spec, built):
     write_shard(tmp_path / "data" / "c.tar", [9], "json")
-    first = open_source(spec, "train")
-    assert len(built) == 3 and len(indexes(tmp_path / "data")) == 1
-    second = open_source(spec, "train")
+    progress = []
+    with announced.progress_heard_by(lambda: progress.append(len(built))):
+        first = open_source(spec, "train")
+        assert len(built) == 3 and len(indexes(tmp_path / "data")) == 1
+        second = open_source(spec, "train")
     assert len(built) == 3
+    # Who waits for it hears of each shard.
+    assert progress == [1, 2, 3]
     assert contents(first) == contents(second)
     assert first.digest == second.digest
     assert list(first.left_out) == list(second.left_out) != []
