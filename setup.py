@@ -30,6 +30,8 @@ _REQUIRES = [
     # Checksums of TFRecord files.
     "google-crc32c>=1.7,<2",
     "grpcio>=1.76,<2",
+    # Headers of HTTP/2, which the learner's readers speak (replay/http2.py).
+    "hpack>=4.1,<5",
     "jax>=0.9.0,<0.13",
     "matplotlib>=3.10,<4",
     "ml_collections>=1.1.0",

@@ -70,7 +70,7 @@ class _Learner(contextlib.AbstractContextManager["_Learner"]):
             _BATCH,
             self._stop,
             _sampled,
-            remembered=batches.REMEMBERED,
+            remembered=1,
         )
         self._batches = batches.Batches({"numbers": self._table}, {}, self._stop)
         self._folder = tempfile.TemporaryDirectory(dir=options.workdir)

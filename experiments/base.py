@@ -223,6 +223,10 @@ def get_config() -> ml_collections.ConfigDict:
                 # decoded again for the learner; "ids": nothing, the learner's hosts read it from the
                 # data, which they must have. What is trained on is the same (docs/scaling.md).
                 "images": "pixels",
+                # Batches that the learner reads ahead at most, while it needs them: an update that takes
+                # less time than reading its batch has several read at once. Each may make scores one
+                # update older, and what a crash repeats one batch more.
+                "read_ahead": 1,
             },
             # ── Inference servers, which score, and run loops, which read data and ask them.
             "inference": {

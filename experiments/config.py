@@ -269,8 +269,12 @@ class ExperimentConfig(DataSetConfig):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         require(self.restarts_per_hour >= 0, "restarts_per_hour", self.restarts_per_hour, "at least 0")
         every = self.checkpoint_every
-        # With each checkpoint the learner draws the batches of its next two updates.
-        require(every == 0 or every >= 3, "checkpoint_every", every, "0 (only at the end) or at least 3")
+        # With each checkpoint the learner draws the batches of its next updates: two, if it reads one ahead.
+        ahead = max((own.replay.read_ahead for own in self.data_sets.values()), default=1)
+        accepted = f"0 (only at the end) or at least {ahead + 2}" + (
+            f" with replay.read_ahead={ahead}" if ahead > 1 else ""
+        )
+        require(every == 0 or every >= ahead + 2, "checkpoint_every", every, accepted)
         for name in ("learning_rate", "no_data_seconds", "stop_notice_seconds"):
             value = getattr(self, name)
             require(math.isfinite(value) and value > 0, name, value, "a finite number above 0")

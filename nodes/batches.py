@@ -16,12 +16,9 @@ from classact.nodes.scoring import scoring_fields
 
 # Longest single wait for a batch, between two looks at the stop signal.
 _POLL_SECONDS = 1.0
-# What has left the tables and is not yet drawn is in the next two batches of a table,
-# see `replay.dataset.ReplayDataset`.
+# What has left the tables and is not yet drawn is in the next two batches of a table, if one is read
+# ahead, see `replay.dataset.ReplayDataset`.
 READ_AHEAD = 2
-# Batches of a table whose records are needed when a state begins to be saved: those that were drawn
-# ahead for one just before.
-REMEMBERED = READ_AHEAD
 
 
 class Sampled(NamedTuple):
@@ -68,8 +65,7 @@ class Drawn(NamedTuple):
 
 def to_device(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh | None = None) -> Sampled:
     """Starts moving this host's share of a batch to its devices; used as the replay's `transfer`."""
-    # The views into Reverb's records are not aligned: made contiguous here, in
-    # the reading thread.
+    # The images are one array already, which is not copied; small fields lie among each other.
     needed = {name: np.ascontiguousarray(array) for name, array in device_fields(batch).items()}
     placed = mesh_lib.place(mesh, needed)
     size = len(next(iter(placed.values())))
@@ -87,22 +83,6 @@ def device_fields(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def of_host(records: np.ndarray, batch_size: int, hosts: int, host: int) -> np.ndarray:
-    """One host's rows of what a learner on a single host had read ahead.
-
-    Args:
-        records: uint8[n · batch_size, bytes].
-        batch_size: of all hosts together.
-        hosts: how many train together now.
-        host: which of them.
-
-    Returns:
-        uint8[n · batch_size / hosts, bytes], other rows for each host.
-    """
-    parts = records.reshape(-1, hosts, batch_size // hosts, records.shape[-1])
-    return parts[:, host].reshape(-1, records.shape[-1])
-
-
 def corrupted_share(batch: Mapping[str, np.ndarray]) -> float | None:
     """The share of a batch that a noise wrapper changed; None if the truth is unknown."""
     if "corrupted" in batch:
@@ -117,6 +97,9 @@ class Dataset(Protocol):
 
     def next(self, timeout: float) -> Sampled:
         """The next batch; raises TimeoutError after `timeout` seconds."""
+
+    def remember(self, batches: int) -> None:
+        """From now on `recent` gives so many batches more than it always does."""
 
     @property
     def first_left(self) -> int:
@@ -208,6 +191,7 @@ class Batches:
         no_data_seconds: float = 300.0,
         stop_reading: threading.Event | None = None,
         opening_seconds: Callable[[str], float | None] = lambda _: None,
+        ahead: int = READ_AHEAD,
     ) -> None:
         """Reads nothing yet.
 
@@ -222,7 +206,10 @@ class Batches:
                 `stop`, since a stopped learner still reads what has left the tables.
             opening_seconds: how long ago opening a data set got on; None: nobody opens it. Of
                 `opening.Openings`.
+            ahead: in how many of the next batches of each table all is that has left it: one more
+                than are read ahead.
         """
+        self._ahead_of_tables = ahead
         self._sub_batches = dict(sub_batches)
         self._super_batches = self.super_batches = dict(super_batches)
         self._stop = stop
@@ -233,6 +220,7 @@ class Batches:
         self._ahead: collections.deque[tuple[Drawn, collections.Counter[Any]]] = collections.deque()
         self._given: collections.Counter[Any] = collections.Counter()
         self._taken: collections.Counter[Any] = collections.Counter()
+        self._remembers = False
         self._kept: drawn_meanwhile.DrawnMeanwhile | None = None
 
     @property
@@ -256,6 +244,8 @@ class Batches:
                 return None
             self._ahead.append((drawn, self._given.copy()))
         drawn, self._taken = self._ahead.popleft()
+        if self._remembers and not self._ahead:
+            self._remember(0)
         return drawn
 
     def keep_drawn(self) -> drawn_meanwhile.DrawnMeanwhile:
@@ -280,7 +270,7 @@ class Batches:
         found = {(name, "examples"): dataset.first_left for name, dataset in self._sub_batches.items()}
         for name, windows in self._super_batches.items():
             found[name, "stream"] = windows.dataset.first_left
-        return {key: first + READ_AHEAD for key, first in found.items()}
+        return {key: first + self._ahead_of_tables for key, first in found.items()}
 
     def draw_ahead(self, kept: drawn_meanwhile.DrawnMeanwhile, seconds: float | None = None) -> None:
         """Draws what the next updates are made from before they are asked for, until `kept` has enough.
@@ -293,11 +283,21 @@ class Batches:
             NoDataError: as `draw`.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
+        # What is drawn now may be wanted again, if another state is saved just after this one.
+        self._remember(len(self._ahead) + max(self.read_ahead().values(), default=0))
         while not kept.is_enough:
             drawn = self._draw(lambda *_: None, deadline)
             if drawn is None:
                 break
             self._ahead.append((drawn, self._given.copy()))
+
+    def _remember(self, batches: int) -> None:
+        """Has the records of what is drawn kept, by so many batches of each table."""
+        self._remembers = batches > 0
+        for dataset in self._sub_batches.values():
+            dataset.remember(batches)
+        for windows in self._super_batches.values():
+            windows.dataset.remember(batches)
 
     def close(self) -> None:
         """Ends the datasets' threads, and waits for them for some seconds."""

@@ -1,9 +1,11 @@
-"""How the hosts of one learner leave together."""
+"""How the hosts of one learner leave together, and share what one of them had read."""
 
 import collections
 import contextlib
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from classact.nodes import activity
 
@@ -48,3 +50,19 @@ class Hosts[Drawn]:
 def waiting(hosts: Hosts[Any] | None) -> contextlib.AbstractContextManager[None]:
     """Announces that all hosts may be waited for; does nothing with one alone."""
     return contextlib.nullcontext() if hosts is None else activity.waiting("the other hosts")
+
+
+def of_host(records: np.ndarray, batch_size: int, hosts: int, host: int) -> np.ndarray:
+    """One host's rows of what a learner on a single host had read ahead.
+
+    Args:
+        records: uint8[n · batch_size, bytes].
+        batch_size: of all hosts together.
+        hosts: how many train together now.
+        host: which of them.
+
+    Returns:
+        uint8[n · batch_size / hosts, bytes], other rows for each host.
+    """
+    parts = records.reshape(-1, hosts, batch_size // hosts, records.shape[-1])
+    return parts[:, host].reshape(-1, records.shape[-1])

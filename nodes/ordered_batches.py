@@ -64,6 +64,9 @@ class OrderedBatches:
             raise found
         return found
 
+    def remember(self, batches: int) -> None:
+        """Nothing, see `recent`."""
+
     @property
     def first_left(self) -> int:
         """None: an earlier process leaves no batches, see `recent`."""

@@ -11,6 +11,8 @@ import dataclasses
 import datetime
 import functools
 import hashlib
+import ssl
+import tempfile
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -73,6 +75,30 @@ def of_this_process() -> Identity:
     if found is None:
         raise ValueError(f"{keys.VARIABLE} is not set: it names the file with the run's keys")
     return identity(found.server_secret.encode())
+
+
+def server_context(identity: Identity) -> ssl.SSLContext:
+    """Of connections that are accepted from whoever shows the same certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return _with(context, identity)
+
+
+def client_context(identity: Identity) -> ssl.SSLContext:
+    """Of connections to whoever shows the same certificate; they are for `NAME`."""
+    return _with(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), identity)
+
+
+def _with(context: ssl.SSLContext, identity: Identity) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=identity.certificate.decode())
+    context.set_alpn_protocols(["h2"])  # gRPC insists on it.
+    # `ssl` takes a key from a file alone; this one is this user's, and gone at once.
+    with tempfile.NamedTemporaryFile(prefix="classact-") as file:
+        file.write(identity.certificate + identity.key)
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context
 
 
 def _certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:

@@ -9,12 +9,12 @@ import logging
 import select
 import socket
 import ssl
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from classact.replay import certificate
 from classact.replay.certificate import Identity
 
 # Bytes that may wait in one direction of a connection.
@@ -57,7 +57,7 @@ class Gate:
         """
         self.refused = 0
         self._path = path
-        self._context = _context(identity)
+        self._context = certificate.server_context(identity)
         self._greetings = threading.BoundedSemaphore(_MOST_GREETINGS)
         self._logged = -_LOG_SECONDS
         self._closed = threading.Event()
@@ -232,20 +232,6 @@ def _hang_up(connection: socket.socket) -> None:
     # Not `close`: the connection's own thread may be using it.
     with contextlib.suppress(OSError):
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-
-def _context(identity: Identity) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(cadata=identity.certificate.decode())
-    context.set_alpn_protocols(["h2"])  # gRPC insists on it.
-    # `ssl` takes a key from a file alone; this one is this user's, and gone at once.
-    with tempfile.NamedTemporaryFile(prefix="classact-") as file:
-        file.write(identity.certificate + identity.key)
-        file.flush()
-        context.load_cert_chain(file.name)
-    return context
 
 
 def _listening(address: str) -> socket.socket:

@@ -14,7 +14,8 @@ class Pace:
 
     What is drawn earlier than needed was scored by older parameters than it could have been.
     Where drawing takes half as long as an update or longer, or batches are waited for, the next
-    one is drawn at once. Of one thread, or under its caller's lock.
+    one is drawn at once; and those after it where it takes longer still. Of one thread, or under its
+    caller's lock.
     """
 
     def __init__(self) -> None:
@@ -34,9 +35,13 @@ class Pace:
         """A batch, or a part of one, took so long to draw."""
         self._draws.append(seconds)
 
-    def delay(self) -> float:
-        """Seconds from now on until the next batch should be drawn, unless it is asked for before."""
+    def delay(self, ahead: int = 1) -> float:
+        """Seconds from now on until a batch should be drawn, unless it is asked for before.
+
+        Args:
+            ahead: which one: 1 is the next to be taken.
+        """
         if self._taken is None or len(self._intervals) < _REMEMBERED or not self._draws:
             return 0.0
-        due = self._taken + min(self._intervals) - _MARGIN * max(self._draws)
+        due = self._taken + ahead * min(self._intervals) - _MARGIN * max(self._draws)
         return max(0.0, due - time.monotonic())

@@ -18,6 +18,23 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+def read_varint(message: bytes, at: int) -> tuple[int, int]:
+    """The number at a place of a message, and the place behind it; raises IndexError if the message ends."""
+    value = message[at]
+    at += 1
+    if value <= _LOW:
+        return value, at
+    value &= _LOW
+    shift = 7
+    while True:
+        byte = message[at]
+        at += 1
+        value |= (byte & _LOW) << shift
+        if byte <= _LOW:
+            return value, at
+        shift += 7
+
+
 def fixed_width(values: np.ndarray, width: int) -> np.ndarray:
     """Encodes numbers with the same number of bytes each: the high ones may be empty.
 

@@ -14,11 +14,12 @@ from classact.experiments.planning.plan import DataSetPlan, Setting
 _FLOPS = 2  # Of a MAC.
 _BYTES = 4  # Of a parameter, in float32.
 # CPU seconds per insert, by the bytes of a record: of writers, servers and the learner's readers
-# (BUILD_NOTES.md, "Many machines and devices": the larger of one shard and of four).
+# (BUILD_NOTES.md, "Many machines and devices": the larger of one shard and of four; readers by
+# `benchmarks/reading.py`, for half a sample).
 _INSERT_SECONDS = {
     "writer": ((3_072, 17e-6), (150_528, 125e-6)),
     "server": ((3_072, 24e-6), (150_528, 127e-6)),
-    "reader": ((3_072, 10e-6), (150_528, 105e-6)),
+    "reader": ((3_072, 8e-6), (150_528, 31e-6)),
 }
 
 

@@ -56,6 +56,7 @@ class DataSetPlan:
         example_bytes: of an example with its pixels, as it is scored; 0: as in the replay.
         packed_bytes: of an example in the replay before it is compressed; 0: as many.
         decodes_again: whether the learner's hosts decode what they train on, as the replay has no pixels.
+        read_ahead: batches that the learner reads ahead of its updates.
     """
 
     name: str
@@ -73,6 +74,7 @@ class DataSetPlan:
     example_bytes: int = 0
     packed_bytes: int = 0
     decodes_again: bool = False
+    read_ahead: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,10 +149,10 @@ def scored_ahead(setting: Setting) -> int:
     """How many examples may be scored that no update of the run waits for.
 
     What the tables hold, what each run loop has in its hands (the request that it writes and the one
-    that is being scored), and the two batches that the learner reads ahead.
+    that is being scored), the batches that the learner reads ahead and the one that it has taken.
     """
     return sum(
-        item.capacity + 2 * item.run_loops * item.request_size + 2 * item.super_batch_size
+        item.capacity + 2 * item.run_loops * item.request_size + (item.read_ahead + 1) * item.super_batch_size
         for item in setting.data_sets
         if item.policy.scores
     )

@@ -35,6 +35,7 @@ from classact.nodes import (
     training,
 )
 from classact.nodes import mesh as mesh_lib
+from classact.nodes.hosts import of_host
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
 from classact.replay import dataset, snapshots
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE
@@ -204,9 +205,14 @@ def _statistics(
 def _table_batches(run: RunSpec, data_set: str) -> int:
     """How many requests of one run loop may be in a data set's tables and in what reads them."""
     own = run.config.data_sets[data_set]
-    held = own.replay.capacity + own.reference.super_batch + batches.READ_AHEAD * own.super_batch_size
+    held = own.replay.capacity + own.reference.super_batch + _ahead(run) * own.super_batch_size
     # The writer's unfinished one, and one that it has not reported yet.
     return math.ceil(held / own.inference.request_size) + 2
+
+
+def _ahead(run: RunSpec) -> int:
+    """In how many batches of each table all is that has left it, see `batches.Batches`."""
+    return 1 + max(own.replay.read_ahead for own in run.config.data_sets.values())
 
 
 def _in_order(
@@ -264,14 +270,13 @@ def _batches(
     """Starts reading the tables of all data sets, after what an earlier process had read ahead."""
     config = run.config
     stop_reading = threading.Event()
-    # Several hosts save no tables, see `_saver`.
-    remembered = batches.REMEMBERED if config.mesh.hosts == 1 else 0
 
-    def sampled(data_set: str, table: str, batch_size: int, window: int = 0) -> dataset.ReplayDataset:
+    # One: that of an update of which another data set's batch is not there when the run is stopped.
+    def sampled(data_set: str, table: str, batch_size: int, remembered: int = 1) -> dataset.ReplayDataset:
         race = races.get(data_set) if table == EXAMPLES_TABLE else None
         ahead = data_state.read_ahead.get(f"{data_set}.{table}")
         if ahead is not None:
-            ahead = batches.of_host(ahead, batch_size, config.mesh.hosts, host)
+            ahead = of_host(ahead, batch_size, config.mesh.hosts, host)
         return dataset.ReplayDataset(
             addresses[data_set],
             table,
@@ -280,9 +285,11 @@ def _batches(
             batch_size // config.mesh.hosts,
             stop_reading,
             transfers[data_set],
-            remembered=remembered and remembered + window,
+            # Several hosts save no tables, see `_saver`.
+            remembered=remembered if config.mesh.hosts == 1 else 0,
             first=ahead,
             drawn=race.drawn if race is not None else None,
+            read_ahead=config.data_sets[data_set].replay.read_ahead,
         )
 
     return batches.Batches(
@@ -310,4 +317,5 @@ def _batches(
         config.no_data_seconds,
         stop_reading,
         opening_seconds,
+        _ahead(run),
     )

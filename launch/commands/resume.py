@@ -37,6 +37,7 @@ _BEFORE: dict[tuple[str, ...], object] = {
     ("curriculum", "data_set"): "",
     ("augment",): "none",
     ("replay", "images"): "pixels",
+    ("replay", "read_ahead"): 1,
 }
 
 

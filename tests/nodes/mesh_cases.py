@@ -19,6 +19,7 @@ import numpy as np
 
 from classact.models import registry, text, transformer, two_tower
 from classact.nodes import (
+    batches,
     compiled_ahead,
     evaluator,
     inference_server,
@@ -27,6 +28,7 @@ from classact.nodes import (
     training,
 )
 from classact.nodes import mesh as mesh_lib
+from classact.replay import records
 from classact.selection import contrastive, losses, policies
 
 STEPS, BATCH, CLASSES, IMAGE, LENGTH, VOCABULARY = 20, 32, 10, (8, 8, 1), 6, 50
@@ -150,19 +152,41 @@ def score(mesh: Any) -> np.ndarray:
     return values
 
 
+def check_placing(mesh: Any) -> None:
+    """Sees that devices have a batch's images where they were read into, and what packed records give."""
+    share = BATCH // jax.process_count()
+    examples = batch(jax.process_index(), share)
+    codec = records.RecordCodec(examples)
+    added = {name: np.zeros(share, kind) for name, kind in records.SCORE_FIELDS}
+    packed = codec.pack({**examples, **added})
+    rows = codec.taken_apart(packed)
+    direct, copied = (
+        mesh_lib.place(mesh, batches.device_fields(codec.unpack(which))) for which in (rows, packed)
+    )
+    memory = range(rows.largest.ctypes.data, rows.largest.ctypes.data + rows.largest.nbytes)
+    for name, array in direct.items():
+        for one, other in zip(array.addressable_shards, copied[name].addressable_shards, strict=True):
+            assert one.device == other.device and one.index == other.index
+            np.testing.assert_array_equal(one.data, other.data)
+            assert name != "image" or one.data.unsafe_buffer_pointer() in memory
+        expected = np.sort(examples[name].reshape(share, -1), axis=0)
+        there = np.concatenate([np.asarray(part.data) for part in array.addressable_shards])
+        np.testing.assert_array_equal(np.sort(there.reshape(share, -1), axis=0), expected)
+
+
 def evaluate(mesh: Any) -> dict[str, float]:
     """What evaluators measure on these devices, of a data set that no number of devices divides."""
     whole = {**batch(0, EXAMPLES), "id": np.arange(EXAMPLES)}
 
-    def batches() -> Any:
+    def requests() -> Any:
         for start in range(0, EXAMPLES, REQUEST):
             yield {name: array[start : start + REQUEST] for name, array in whole.items()}
 
     # Small, since each is compiled.
     model = registry.create("haiku_mlp", num_classes=CLASSES, image_shape=IMAGE, patch_size=4)
-    accuracy = evaluator.classification_accuracy(model, losses.Classification(), batches, mesh=mesh)
+    accuracy = evaluator.classification_accuracy(model, losses.Classification(), requests, mesh=mesh)
     towers = trained("contrastive")["learner"].model
-    recalls = retrieval.retrieval(towers, batches, np.arange(EXAMPLES), REQUEST, mesh=mesh)
+    recalls = retrieval.retrieval(towers, requests, np.arange(EXAMPLES), REQUEST, mesh=mesh)
     return {
         **accuracy(jax.device_get(model.init(jax.random.key(0)))),
         **recalls(jax.device_get(towers.init(jax.random.key(0)))),
@@ -180,6 +204,7 @@ def main(out: str, hosts: str, host: str, coordinator: str, *names: str) -> None
     for name in names:
         values, held = train(CASES[name], mesh_lib.make_mesh(CASES[name].fsdp))
         np.savez(folder / f"{name}-{host}.npz", held, *jax.tree.leaves(values))
+    check_placing(mesh_lib.make_mesh())
     np.save(folder / f"scores-{host}.npy", score(mesh_lib.local_mesh()))
     if int(hosts) == 1:
         (folder / "evaluated.json").write_text(json.dumps(evaluate(mesh_lib.local_mesh())))

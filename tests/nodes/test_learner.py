@@ -22,6 +22,7 @@ from classact.nodes import (
     stream_balance,
     training,
 )
+from classact.nodes.hosts import of_host
 from classact.selection import losses
 
 SOON = 20.0
@@ -55,6 +56,9 @@ class Dataset:
             raise TimeoutError("nothing there")
         self.read += 1
         return item
+
+    def remember(self, number):
+        pass
 
     def recent(self, number):
         return np.arange(self.read - number, self.read)[:, None]
@@ -635,6 +639,6 @@ class TestHosts:
 
 def test_hosts_share_what_one_had_read_ahead():
     records = np.arange(24, dtype=np.uint8).reshape(12, 2)
-    parts = [batches.of_host(records, 6, 3, host) for host in range(3)]
+    parts = [of_host(records, 6, 3, host) for host in range(3)]
     assert [part[:, 0].tolist() for part in parts] == [[0, 2, 12, 14], [4, 6, 16, 18], [8, 10, 20, 22]]
-    np.testing.assert_array_equal(batches.of_host(records, 6, 1, 0), records)
+    np.testing.assert_array_equal(of_host(records, 6, 1, 0), records)

@@ -16,7 +16,8 @@ from classact.nodes import batches, checkpoints, cursors, run_loop, saving, trai
 from classact.replay import config as replay_config
 from classact.replay import dataset, folders, records, snapshots, writer
 
-EXAMPLES, BATCH, READ = 600, 8, 20
+# A batch has as many of each of one or three shards.
+EXAMPLES, BATCH, READ = 600, 12, 20
 EXAMPLES_TABLE = replay_config.EXAMPLES_TABLE
 
 
@@ -29,8 +30,9 @@ def ten_by_ten():
 class Session:
     """A server, run loops and a learner without a model, from the newest checkpoint on."""
 
-    def __init__(self, folder, linear_model, readers, super_batch=0):
+    def __init__(self, folder, linear_model, readers, super_batch=0, read_ahead=1, shards=1):
         self.readers = readers
+        self._read_ahead = read_ahead
         self._folder = folder
         self._stop = threading.Event()
         optimizer = training.OptimizerConfig(0.1, steps=1000, warmup_steps=0)
@@ -44,38 +46,43 @@ class Session:
         self.step = int(self._state.step)
         example = {**ten_by_ten().batch(np.arange(1)), "score": np.zeros(1), "scored_step": np.zeros(1)}
         self._codec = records.RecordCodec({name: example[name] for name in ("id", "image", "label")})
-        self._tables = replay_config.TableConfig(BATCH, 1.0, 64, super_batch)
+        self._tables = replay_config.TableConfig(BATCH // shards, 1.0, 64, super_batch)
         self._server = contextlib.ExitStack()
-        address = self._server.enter_context(
-            replay_servers.serving(self._tables, self._codec.num_bytes, folder / "replay")
-        ).address
-        self._batches = self._make_batches(address, data, super_batch)
+        places = [folder / f"replay/{shard}" for shard in range(shards)]
+        addresses = [
+            self._server.enter_context(
+                replay_servers.serving(self._tables, self._codec.num_bytes, each)
+            ).address
+            for each in places
+        ]
+        self._batches = self._make_batches(addresses, data, super_batch)
         self.saver = saving.Saver(
             self.checkpointer,
             self.cursors,
             self._batches,
-            {"numbers": snapshots.Snapshots([address], [folder / "replay"])},
+            {"numbers": snapshots.Snapshots(addresses, places)},
         )
         self._threads = [
-            threading.Thread(target=self._run_loop(address, reader).run, daemon=True)
+            threading.Thread(target=self._run_loop(addresses[reader % shards], reader).run, daemon=True)
             for reader in range(readers)
         ]
         for thread in self._threads:
             thread.start()
 
-    def _make_batches(self, address, data, super_batch):
+    def _make_batches(self, addresses, data, super_batch):
         reading = threading.Event()
 
-        def table(name, window=0):
+        def table(name, remembered=1):
             return dataset.ReplayDataset(
-                [address],
+                addresses,
                 name,
                 self._codec,
                 BATCH,
                 reading,
                 self._sampled,
-                remembered=batches.REMEMBERED + window,
+                remembered=remembered,
                 first=data.read_ahead.get(f"numbers.{name}"),
+                read_ahead=self._read_ahead,
             )
 
         windows = {}
@@ -83,7 +90,14 @@ class Session:
             windows["numbers"] = batches.SuperBatches(
                 table(replay_config.STREAM_TABLE, super_batch // BATCH), super_batch
             )
-        return batches.Batches({"numbers": table(EXAMPLES_TABLE)}, windows, self._stop, 30.0, reading)
+        return batches.Batches(
+            {"numbers": table(EXAMPLES_TABLE)},
+            windows,
+            self._stop,
+            30.0,
+            reading,
+            ahead=self._read_ahead + 1,
+        )
 
     @staticmethod
     def _sampled(batch):
@@ -144,17 +158,20 @@ class Session:
             self.checkpointer.close()
 
 
-@pytest.mark.parametrize("readers", [(2, 2, 2), (1, 3, 2)])
-def test_no_example_of_an_epoch_is_lost_and_few_are_repeated(tmp_path, linear_model, readers):
-    trained = []
+@pytest.mark.parametrize(
+    ("readers", "options"),
+    [((1, 3, 2), {"read_ahead": 2}), ((3, 3, 4), {"read_ahead": 3, "shards": 3})],
+)
+def test_no_example_of_an_epoch_is_lost_and_few_are_repeated(tmp_path, linear_model, readers, options):
+    trained, ahead = [], options["read_ahead"] + 1
     for number in readers:
-        session = Session(tmp_path, linear_model, number)
+        session = Session(tmp_path, linear_model, number, **options)
         trained += session.train(14)[0]
         # What comes after this state is undone: the run is killed before the next checkpoint.
         session.save_while_training()
         session.train(2)
         session.kill()
-    session = Session(tmp_path, linear_model, 2)
+    session = Session(tmp_path, linear_model, 3, **options)
     assert session.step == 3 * 14
     counts = collections.Counter(np.concatenate(trained).tolist())
     # What is read of the second epoch begins only when the first is in the tables.
@@ -163,9 +180,9 @@ def test_no_example_of_an_epoch_is_lost_and_few_are_repeated(tmp_path, linear_mo
         assert session.step * BATCH < 2 * EXAMPLES
     session.kill()
     # For each of three checkpoints: what was drawn when the tables were set aside and nobody knew
-    # it, two batches read ahead, and two of each run loop.
+    # it, what is read ahead, and two of each run loop.
     repeated = session.step * BATCH - EXAMPLES
-    assert repeated <= 3 * ((saving.MOST_UNKNOWN + 2) * BATCH + 3 * 2 * READ)
+    assert repeated <= 3 * ((saving.MOST_UNKNOWN + ahead) * BATCH + 4 * 2 * READ)
 
 
 @pytest.mark.parametrize("moment", ["tables are not set aside", "tables are written", "models are written"])
@@ -204,7 +221,7 @@ def test_a_process_that_is_killed_while_it_saves_goes_on_from_the_state_before(
     session.kill(saves=False)
     monkeypatch.undo()
     # As a launcher does before it starts a run again.
-    folders.keep(tmp_path / "replay", checkpoints_of(tmp_path))
+    folders.keep(tmp_path / "replay/0", checkpoints_of(tmp_path))
     session = Session(tmp_path, linear_model, 2)
     assert session.step == 5
     counts = collections.Counter(np.concatenate(trained).tolist())
@@ -308,6 +325,9 @@ class Numbered:
         self.read += 1
         self.first_left = max(0, self.first_left - 1)
         return self.read - 1
+
+    def remember(self, batches):
+        pass
 
     def recent(self, batches):
         return np.arange(self.read - batches, self.read)[:, None]

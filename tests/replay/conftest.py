@@ -48,10 +48,10 @@ class Replay:
     def take(self, table, count):
         """Takes items, at least one and what is there in a second; their ids."""
         stream = sample_stream.SampleStream(self.address, table, 1.0)
-        rows = np.empty((count, self.codec.num_bytes), np.uint8)
+        rows = self.codec.empty(count)
         taken = sum(len(priorities) for priorities in stream.take(rows))
         stream.close()
-        return self.codec.unpack(rows[:taken])["id"].tolist()
+        return self.codec.unpack(rows)["id"][:taken].tolist()
 
     def statistics(self, table):
         return dataset.TableStatistics([self.address], table)()

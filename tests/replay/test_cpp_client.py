@@ -77,9 +77,11 @@ def test_ours_reads_what_the_other_one_wrote(python):
         run(python, "write", server, size, WRITTEN)
         assert statistics(server)["inserts"] == WRITTEN
         stream = sample_stream.SampleStream(server.address, EXAMPLES_TABLE, 20.0)
-        rows = np.empty((READ, size), np.uint8)
-        priorities = np.concatenate(list(stream.take(rows)))
+        # With the twelve bytes of a score and its step.
+        records_read = records.RecordCodec({"a": np.zeros((1, size - 12), np.uint8)}).empty(READ)
+        priorities = np.concatenate(list(stream.take(records_read)))
         stream.close()
+    rows = records_read.packed()
     np.testing.assert_array_equal(priorities, np.arange(READ))
     np.testing.assert_array_equal(rows[:, 0], np.arange(READ))
     np.testing.assert_array_equal(rows[:, 1:], np.repeat(np.arange(READ)[:, None] % 3, size - 1, axis=1))

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from classact.replay import dataset
+from classact.replay import dataset, shard_reader
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 from classact.replay.records import RecordCodec
 
@@ -31,7 +31,7 @@ def test_a_batch_that_does_not_come_is_a_time_out(make_replay):
 
 
 def test_nothing_is_lost_across_a_samplers_time_out(make_replay, write_all, monkeypatch):
-    monkeypatch.setattr(dataset, "_SAMPLE_SECONDS", 0.3)
+    monkeypatch.setattr(shard_reader, "SAMPLE_SECONDS", 0.3)
     replay = make_replay(TableConfig(batch_size=8, samples_per_insert=1.0, capacity=64))
     reader = replay.dataset(EXAMPLES_TABLE)
     write_all(replay, np.arange(11))
@@ -78,7 +78,7 @@ def test_whatever_ends_a_reading_thread_reaches_the_caller(monkeypatch):
     def no_file(address):
         raise OSError("the run's keys cannot be read")
 
-    monkeypatch.setattr(dataset, "ServerCalls", no_file)
+    monkeypatch.setattr(shard_reader, "ServerCalls", no_file)
     reader = dataset.ReplayDataset(["unix:/nowhere"], EXAMPLES_TABLE, RecordCodec({}), 4, threading.Event())
     with pytest.raises(RuntimeError, match=r"'examples'.*failed") as caught:
         reader.next(timeout=20)
@@ -125,28 +125,48 @@ def test_samples_never_lead_the_ratio(make_replay, write_all):
     reader = replay.dataset(EXAMPLES_TABLE, batch_size=2)
     for first in range(0, 100, 20):
         write_all(replay, np.arange(first, first + 20))
+        # What is late one time comes the next time.
         with pytest.raises(dataset.ReplayTimeoutError):
             while True:
-                reader.next(timeout=1.0)
+                reader.next(timeout=0.2 if first < 80 else 1.0)
     # From the third time on it is the ratio that stops it, and no longer how few there are.
     assert replay.statistics(EXAMPLES_TABLE)["samples"] == 50
 
 
-def test_reading_ahead_is_bounded(make_replay, feed):
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_reading_ahead_is_bounded(make_replay, feed, ahead):
     config = TableConfig(batch_size=16, samples_per_insert=0.5, capacity=256)
     replay = make_replay(config)
     feed(replay)
-    reader = replay.dataset(EXAMPLES_TABLE)
+    reader = replay.dataset(EXAMPLES_TABLE, read_ahead=ahead)
     reader.next(timeout=20)
-    # The batch that was taken, and the next one.
-    deadline = time.monotonic() + 1.5
+    # The batch that was taken, and those that are read ahead of the next one: all of them, and no more.
+    most, deadline = 16 * (1 + ahead), time.monotonic() + 20
+    while (taken := replay.statistics(EXAMPLES_TABLE)["samples"]) < most:
+        assert time.monotonic() < deadline
+    deadline = time.monotonic() + 0.7
     while time.monotonic() < deadline:
         taken = replay.statistics(EXAMPLES_TABLE)["samples"]
-        assert taken <= 16 * 2
+        assert taken == most
+
+
+def test_what_is_held_is_not_read_over(make_replay, feed):
+    """Memory is used again, but not what somebody still has."""
+    replay = make_replay(TableConfig(batch_size=16, samples_per_insert=1.0, capacity=256))
+    feed(replay)
+    reader = replay.dataset(EXAMPLES_TABLE, read_ahead=2)
+    held, addresses = [], set()
+    for number in range(60):
+        batch = reader.next(timeout=20)
+        addresses.add(batch["image"].ctypes.data)
+        held = [*held[-(number % 4) :], batch] if number % 4 else [batch]
+        for each in held:
+            np.testing.assert_array_equal(each["image"][:, 0, 1, 0], each["id"] % 256)
+    assert len(addresses) < 20
 
 
 def test_what_is_not_due_is_drawn_when_it_is_asked_for(make_replay, feed, monkeypatch):
-    monkeypatch.setattr(dataset.pace.Pace, "delay", lambda _: 3600.0)
+    monkeypatch.setattr(dataset.pace.Pace, "delay", lambda *_: 3600.0)
     replay = make_replay(TableConfig(batch_size=16, samples_per_insert=0.5, capacity=256))
     feed(replay)
     reader = replay.dataset(EXAMPLES_TABLE)
@@ -158,7 +178,7 @@ def test_what_is_not_due_is_drawn_when_it_is_asked_for(make_replay, feed, monkey
 
 
 def test_stop_ends_the_reader(make_replay, monkeypatch):
-    monkeypatch.setattr(dataset, "_SAMPLE_SECONDS", 0.3)
+    monkeypatch.setattr(shard_reader, "SAMPLE_SECONDS", 0.3)
     replay = make_replay(TableConfig(batch_size=8, samples_per_insert=1.0, capacity=64))
     reader = replay.dataset(EXAMPLES_TABLE)
     replay.stop.set()

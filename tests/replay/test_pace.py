@@ -47,6 +47,13 @@ def test_the_shortest_interval_and_the_longest_draw_count_as_long_as_they_are_re
     assert after(clock, [0.6] + [1.0] * 5, [0.2] + [0.1] * 5).delay() == pytest.approx(0.8)
 
 
+def test_what_comes_later_is_drawn_ahead_only_if_drawing_takes_long(clock):
+    quick = after(clock, [1.0] * 9, [0.1] * 9)
+    assert [quick.delay(ahead) for ahead in (1, 2, 3)] == pytest.approx([0.8, 1.8, 2.8])
+    slow = after(clock, [1.0] * 9, [1.2] * 9)
+    assert [slow.delay(ahead) for ahead in (1, 2, 3, 4)] == pytest.approx([0.0, 0.0, 0.6, 1.6])
+
+
 @pytest.mark.parametrize("draw", [0.5, 1.0, 30.0])
 def test_who_waits_for_batches_waits_for_nothing_else(clock, draw):
     assert after(clock, [1.0] * 9, [draw] * 9).delay() == 0

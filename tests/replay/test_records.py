@@ -42,6 +42,14 @@ def test_packing_and_unpacking_gives_the_same(batch):
     size = len(next(iter(batch.values())))
     assert rows.shape == (size, codec.num_bytes)
     assert rows.dtype == np.uint8
+    apart = codec.taken_apart(rows)
+    np.testing.assert_array_equal(apart.packed(), rows)
+    # What is put together of each row's places is the row.
+    together = [b"".join(apart.places(index)) for index in range(size)]
+    assert together == [row.tobytes() for row in rows]
+    for name, array in codec.unpack(apart).items():
+        np.testing.assert_array_equal(array, scored(batch)[name])
+        assert array.dtype == scored(batch)[name].dtype
     found = codec.unpack(rows)
     assert set(found) == {*batch, "score", "scored_step"} == set(codec.fields)
     for name, array in scored(batch).items():
@@ -63,6 +71,18 @@ def test_the_schema_names_types_and_shapes():
     assert codec.schema == {
         "id": "int64[]", "image": "uint8[2, 3, 1]", "score": "float32[]", "scored_step": "int64[]"
     }  # fmt: skip
+
+
+def test_the_images_of_a_batch_are_one_aligned_array_and_a_part_shares_it():
+    codec = records.RecordCodec(BATCH)
+    rows = codec.taken_apart(codec.pack(scored(BATCH)))
+    image = codec.unpack(rows)["image"]
+    assert image.flags.c_contiguous and image.ctypes.data % 64 == 0 and np.shares_memory(image, rows.largest)
+    part = rows.part(1, 3)
+    assert len(part) == 2
+    part.places(0).largest[:] = bytes([7] * 20)
+    np.testing.assert_array_equal(image[:, 0, 0, 0], [1, 7, 1])
+    np.testing.assert_array_equal(codec.unpack(part)["id"], [1, 2])
 
 
 def test_rows_stand_alone():
@@ -91,5 +111,6 @@ def test_another_schema_is_refused(change, message):
     "rows", [np.zeros((2, 43), np.uint8), np.zeros(44, np.uint8), np.zeros((2, 44), np.float32)]
 )
 def test_rows_of_another_size_are_refused(rows):
-    with pytest.raises(ValueError, match=r"expected uint8\[B, 44\]"):
-        records.RecordCodec(BATCH).unpack(rows)
+    for read in (records.RecordCodec(BATCH).unpack, records.RecordCodec(BATCH).taken_apart):
+        with pytest.raises(ValueError, match=r"expected uint8\[B, 44\]"):
+            read(rows)

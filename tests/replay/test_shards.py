@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from classact.replay import dataset
+from classact.replay import dataset, shard_reader
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 
 # Ids of shard k are above k · FAR.
@@ -20,19 +20,20 @@ def assert_parts(batches, shards, part):
         np.testing.assert_array_equal(found, shard * FAR + np.arange(len(found)))
 
 
-def test_every_batch_has_equal_parts_and_every_example_comes_once(make_replay, feed):
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_every_batch_has_equal_parts_and_every_example_comes_once(make_replay, feed, ahead):
     shards = [make_replay(QUEUE) for _ in range(3)]
     for index, shard in enumerate(shards):
         feed(shard, first=index * FAR)
-    reader = shards[0].dataset(EXAMPLES_TABLE, 24, others=shards[1:])
-    batches = [reader.next(timeout=20) for _ in range(50)]
+    reader = shards[0].dataset(EXAMPLES_TABLE, 24, others=shards[1:], read_ahead=ahead)
+    batches = [reader.next(timeout=20) for _ in range(50 if ahead == 1 else 100)]
     assert_parts([batch["id"] for batch in batches], 3, 8)
     for batch in batches:
         np.testing.assert_array_equal(batch["image"][:, 1, 0, 0], batch["id"] % 256)
 
 
 def test_a_shard_that_delivers_nothing_is_named_and_holds_the_others_up(make_replay, write_all, monkeypatch):
-    monkeypatch.setattr(dataset, "_SAMPLE_SECONDS", 0.3)
+    monkeypatch.setattr(shard_reader, "SAMPLE_SECONDS", 0.3)
     fast, slow = make_replay(QUEUE), make_replay(QUEUE)
     reader = fast.dataset(EXAMPLES_TABLE, 16, others=[slow])
     write_all(fast, np.arange(24))

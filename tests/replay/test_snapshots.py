@@ -279,17 +279,22 @@ def test_a_reader_goes_on_when_its_server_is_back(make_replay, tmp_path, write_a
 def test_what_was_read_ahead_is_in_the_next_two_batches(make_replay, feed):
     replay = make_replay(QUEUE)
     feed(replay)
-    reader = replay.dataset(EXAMPLES_TABLE, remembered=4)
+    reader = replay.dataset(EXAMPLES_TABLE, remembered=2)
     given = [reader.next(20)["id"] for _ in range(5)]
     before = np.concatenate(given)
     table = replay.statistics(EXAMPLES_TABLE)
     assert table["samples"] <= len(before) + 8
+    reader.remember(2)
     given += [reader.next(20)["id"] for _ in range(2)]
     recent = replay.codec.unpack(reader.recent(3))["id"]
     np.testing.assert_array_equal(recent, np.concatenate(given[-3:]))
     with pytest.raises(ValueError, match="only the last 4"):
         reader.recent(5)
     assert len(reader.recent(0)) == 0
+    # From then on it holds no more than it always does.
+    reader.remember(0)
+    with pytest.raises(ValueError, match="only the last 2"):
+        reader.recent(3)
 
 
 def test_what_an_earlier_process_had_read_comes_first(make_replay, feed, batch_of):

@@ -133,7 +133,7 @@ def test_what_was_sent_twice_has_the_newer_priority(make_replay, batch_of, cut):
     out.flush()
     out.close()
     stream = sample_stream.SampleStream(replay.address, EXAMPLES_TABLE, 1.0)
-    row = np.empty((1, replay.codec.num_bytes), np.uint8)
+    row = replay.codec.empty(1)
     for found in stream.take(row):
         drawn += found.tolist()
     stream.close()
@@ -229,7 +229,7 @@ def test_a_reader_that_is_closed_ends_at_once(make_replay):
     replay = make_replay(QUEUE)
     stream = sample_stream.SampleStream(replay.address, EXAMPLES_TABLE, 60.0)
     ended = queue.SimpleQueue()
-    row = np.empty((1, replay.codec.num_bytes), np.uint8)
+    row = replay.codec.empty(1)
     began = threading.Event()
 
     def take():
@@ -259,7 +259,11 @@ def test_whatever_ends_the_thread_that_hears_confirmations_reaches_the_writer(mo
     stream.close()
 
 
-def test_a_writer_waits_for_a_mute_server_no_longer_than_it_is_told(batch_of, make_replay, tmp_path):
+def test_a_writer_waits_for_a_mute_server_no_longer_than_it_is_told(
+    batch_of, make_replay, tmp_path, monkeypatch
+):
+    # Of each question to the server.
+    monkeypatch.setattr(server_calls.ServerCalls.check_schema, "__defaults__", (0.2,))
     codec = make_replay(QUEUE).codec
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(str(tmp_path / "mute"))

@@ -91,7 +91,7 @@ def test_the_table_draws_from_the_softmax_without_replacement():
         for _ in range(TRIALS):
             out.write(scored, keys, np.ones(len(SCORES), bool))
             out.flush()
-            rows = np.empty((DRAWS, codec.num_bytes), np.uint8)
+            rows = codec.empty(DRAWS)
             assert sum(len(priorities) for priorities in reader.take(rows)) == DRAWS
             drawn.append(tuple(codec.unpack(rows)["id"].tolist()))
             calls.reset(config.EXAMPLES_TABLE)

@@ -154,6 +154,7 @@ def make_setting(
                 data[name].example_bytes,
                 data[name].codec.num_bytes,
                 own.carried != kinds.PIXELS,
+                read_ahead=own.replay.read_ahead,
             )
         )
     return plan.Setting(config.steps, uniform_steps, learner, scorer, tuple(data_sets))
