@@ -964,13 +964,13 @@ REFERENCES = [
     ),
     Case(
         "a reference of another architecture",
-        f"{SELECT}=saved --config.scorer.model=vit_mu_2_1",
-        ("holds a vit_mu_1_1", "scorer.model is vit_mu_2_1"),
+        f"{SELECT}=saved --config.reference.model=vit_mu_2_1",
+        ("holds a vit_mu_1_1", "reference.model is vit_mu_2_1"),
     ),
     Case(
         "a reference for other patches",
-        f"{SELECT}=saved --config.patch_size=2",
-        ("does not fit", "patch_size=2", "has shape"),
+        f"{SELECT}=saved --config.reference.patch_size=2",
+        ("it has patch_size=4", "reference.patch_size is 2"),
     ),
     Case(
         "a reference for other classes",

@@ -30,8 +30,10 @@ from classact.launch.assembly.parts import (
 )
 from classact.launch.assembly.parts.first_lines import FirstLines, describe_source
 from classact.launch.commands import resume
-from classact.launch.engines import folders, isolation, registry
+from classact.launch.engines import folders, isolation
+from classact.launch.engines import registry as engines
 from classact.launch.engines.interface import Engine
+from classact.models import registry
 from classact.nodes import opening
 
 
@@ -62,14 +64,14 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         config: the resolved configuration.
         workdir: the run directory; one that holds a run of the same configuration lets
             that run go on.
-        engine: name of the engine that will run it, see `registry`.
+        engine: name of the engine that will run it, see `engines.registry`.
 
     Raises:
         ConfigError: for a field that cannot be run, a work directory with another run, or if the
             replay server's Python is missing here.
         source.DataError: for data that is missing, damaged or of the wrong kind.
     """
-    runs = registry.get(engine)
+    runs = engines.get(engine)
     if runs.one_process and config.mesh.hosts > 1:
         raise ConfigError(
             f"mesh.hosts={config.mesh.hosts}: must be 1 with --launch={engine}, which is one process"
@@ -103,12 +105,11 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         raise ConfigError(str(error)) from None
     learning.make_task(config)
     for model in networks.make_models(config, shape).values():
-        try:
-            networks.forward_macs(model, config, shape)
-        except ValueError as error:
-            raise ConfigError(f"model {model.name!r} for {shape.name} {shape.image_shape}: {error}") from None
+        _check_counted(model, config, shape)
     for name, own in config.data_sets.items():
         references.check_reference(config, own, data[name], said)
+        for model in networks.role_models(config, own, data[name]).values():
+            _check_counted(model, config, data[name])
         traced.check_scores(config, own, data[name])
         ordered.check(config, name, own, data[name], said)
     for evaluator in config.evaluation.evaluators.values():
@@ -119,6 +120,14 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
     return Prepared(
         config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated, placement
     )
+
+
+def _check_counted(model: registry.Model, config: ExperimentConfig, shape: shapes.DataShape) -> None:
+    """The ledger can count what a model costs."""
+    try:
+        networks.forward_macs(model, config, shape)
+    except ValueError as error:
+        raise ConfigError(f"model {model.name!r} for {shape.name} {shape.image_shape}: {error}") from None
 
 
 def _checked_data_set(

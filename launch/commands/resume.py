@@ -37,6 +37,12 @@ _BEFORE: dict[tuple[str, ...], object] = {
     ("curriculum", "data_set"): "",
     ("augment",): "none",
     ("replay", "images"): "pixels",
+    **{(role, "image_size"): 0 for role in ("learner", "scorer", "reference")},
+    **{(role, "patch_size"): 0 for role in ("learner", "scorer", "reference")},
+    **{(role, "interpolation"): "" for role in ("learner", "scorer", "reference")},
+    ("reference", "model"): "",
+    ("reference", "text_model"): "",
+    ("reference", "options"): {},
 }
 
 

@@ -8,7 +8,9 @@ from on_digits import only, open_train, resolved
 
 from classact.experiments import base, resolution
 from classact.experiments.planning import plan
+from classact.launch.assembly import gpu_split
 from classact.launch.assembly.parts import costs, evaluators, learning, planned, shapes, sources
+from classact.models import transformer
 from classact.nodes import checkpoints, tally, training
 
 SMALL = dict(learner__model="vit_mu_2_1", steps=10, batch_size=8)
@@ -57,6 +59,49 @@ def test_a_plan_says_what_the_ledger_will(digits, reference, tmp_path, policy, r
     assert plan.predicted_ledger(setting) == found
     assert (found["learner_update_macs"] > 3 * found["learner_forward_macs"]) is remat
     assert found["reference_pretraining_macs"] == (5e9 if fixed else 0)
+
+
+def vit_macs(size, side, patch, channels=1, classes=10):
+    """By hand: patches, per block four products of the width, two of the MLP, two of attention; the head."""
+    patches = (side // patch) ** 2
+    tokens, width = patches + 1, size.width
+    block = tokens * (4 * width**2 + 2 * width * size.mlp) + 2 * tokens**2 * width
+    return patches * patch**2 * channels * width + size.depth * block + width * classes
+
+
+@pytest.mark.parametrize("policy", ["classact", "classact_online"])
+def test_each_model_counts_by_its_own_size(digits, reference, tmp_path, policy):
+    """A learner at 8×8, scorers that look at 4×4 pixels, a reference of another size and patch size."""
+    own = {"scorer__image_size": 4, "scorer__patch_size": 2, "reference__model": "vit_mu_2_1"}
+    own |= {"reference__patch_size": 2}
+    if policy == "classact":
+        own["reference__checkpoint"] = str(reference)
+        recorded = json.loads((reference / "config.json").read_text())
+        recorded |= {"learner": {"model": "vit_mu_2_1", "patch_size": 2}}
+        (reference / "config.json").write_text(json.dumps(recorded))
+    config = resolved(policy=policy, **SMALL, **own)
+    mu_1_1, mu_2_1 = transformer.SIZES["mu_1_1"], transformer.SIZES["mu_2_1"]
+    # Resized by two products of matrices: rows from 8 to 4, then columns.
+    scorer = vit_macs(mu_1_1, 4, 2) + 4 * 8 * 8 + 4 * 4 * 8
+    learner, other = vit_macs(mu_2_1, 8, 4), vit_macs(mu_2_1, 8, 2)
+    found = account(config, digits, tmp_path)["ledger"]
+    forward = [found[f"{role}_forward_macs"] for role in ("learner", "scorer", "reference")]
+    assert forward == [learner, scorer, other]
+    # 10 updates of 8 examples, chosen from 16; Algorithm 2's reference learns from 80.
+    assert found["learner_training_macs"] == 80 * 3 * learner
+    assert found["online_training_macs"] == 80 * 3 * scorer
+    assert found["reference_training_macs"] == (800 * 3 * other if policy == "classact_online" else 0)
+    assert found["scoring_macs"] == 160 * (scorer + other)
+    assert found["reference_pretraining_macs"] == (5e9 if policy == "classact" else 0)
+    data = dict.fromkeys(config.data_sets, digits)
+    setting = planned.make_setting(config, data)
+    assert plan.predicted_ledger(setting) == found
+    assert setting.reference_of(setting.data_sets[0]).forward_macs == other
+    work = gpu_split.work_of(config, digits)
+    assert 10 * work.scoring == found["scoring_macs"]
+    assert 10 * work.training == sum(
+        found[f"{role}_training_macs"] for role in ("learner", "online", "reference")
+    )
 
 
 def test_servers_count_what_they_computed(digits, reference, tmp_path):
