@@ -13,9 +13,9 @@ from classact.experiments.amortised import CurriculumConfig, TopShareConfig
 from classact.experiments.checks import ConfigError as ConfigError
 from classact.experiments.checks import require
 from classact.experiments.machines import ClusterConfig, MeshConfig, ResourcesConfig, ThreadsConfig
-from classact.experiments.replaying import ReplayConfig
 from classact.experiments.model_config import ModelConfig as ModelConfig
 from classact.experiments.model_config import ReferenceConfig as ReferenceConfig
+from classact.experiments.replaying import ReplayConfig
 from classact.selection import policies
 
 TRAIN_SPLITS = ("all", "held_out", "rest")

@@ -27,6 +27,7 @@ class ModelConfig:
     image_size: int = 0
     patch_size: int = 0
     interpolation: str = ""
+    init: str = ""
 
     def check(self, role: str) -> None:
         """Checks the numbers.

@@ -15,6 +15,8 @@ def learner() -> dict[str, Any]:
         # Of the family, for ViTs "pool", and "dtype" and "remat", which a text tower follows; as an
         # argument --config.learner.options="{'dtype': 'bfloat16', 'remat': True}".
         "options": {},
+        # Weights to start from: a run directory, whose learner's are taken; empty: random ones.
+        "init": "",
         **_input(),
     }
 
@@ -28,6 +30,9 @@ def scorer() -> dict[str, Any]:
         "text_model": "",
         # As of the learner.
         "options": {},
+        # As of the learner, for the online model, and for a reference that is trained in the run and has
+        # no model of its own.
+        "init": "",
         **_input(),
     }
 

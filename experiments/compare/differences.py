@@ -46,6 +46,7 @@ _CONSEQUENCES = {
     "label_noise": "they learn from different labels",
     "caption_noise": "they learn from different captions",
     "learner.model": "they train different models",
+    "learner.init": "they start from different weights",
     "steps": "their learning-rate schedules have different lengths",
     "warmup_steps": "their learning-rate schedules differ",
     "learning_rate": "a gain may be that of the learning rate",

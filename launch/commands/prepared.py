@@ -25,6 +25,7 @@ from classact.launch.assembly.parts import (
     scored,
     shapes,
     sources,
+    starts,
     text_lines,
     traced,
 )
@@ -34,7 +35,7 @@ from classact.launch.engines import folders, isolation
 from classact.launch.engines import registry as engines
 from classact.launch.engines.interface import Engine
 from classact.models import registry
-from classact.nodes import opening
+from classact.nodes import checkpoints, opening
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +113,9 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
             _check_counted(model, config, data[name])
         traced.check_scores(config, own, data[name])
         ordered.check(config, name, own, data[name], said)
+    # One that goes on from a checkpoint has started, wherever its weights came from.
+    if earlier is None or checkpoints.latest_step(workdir / "checkpoints") is None:
+        starts.variables_of(config, shape, said)
     for evaluator in config.evaluation.evaluators.values():
         evaluators.make_measure(config, evaluator, shape, said)
     placement = devices.place(config, runs, shape, said)

@@ -40,6 +40,8 @@ _BEFORE: dict[tuple[str, ...], object] = {
     **{(role, "image_size"): 0 for role in ("learner", "scorer", "reference")},
     **{(role, "patch_size"): 0 for role in ("learner", "scorer", "reference")},
     **{(role, "interpolation"): "" for role in ("learner", "scorer", "reference")},
+    ("learner", "init"): "",
+    ("scorer", "init"): "",
     ("reference", "model"): "",
     ("reference", "text_model"): "",
     ("reference", "options"): {},

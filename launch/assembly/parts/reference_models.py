@@ -76,12 +76,15 @@ def config_of(data_set: DataSetConfig) -> Mapping[str, Any]:
     return scored.reference_config(data_set)
 
 
-def read_config(run: pathlib.Path, field: str) -> Mapping[str, Any]:
+def read_config(
+    run: pathlib.Path, field: str, hint: str = "train the reference first, by `classact train`"
+) -> Mapping[str, Any]:
     """Reads a run's `config.json`, which names a learner.
 
     Args:
         run: its directory.
         field: what names it, for messages.
+        hint: what to do if there is none.
 
     Raises:
         ConfigError: if it is missing or damaged.
@@ -89,9 +92,7 @@ def read_config(run: pathlib.Path, field: str) -> Mapping[str, Any]:
     try:
         found = json.loads((run / "config.json").read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(
-            f"{field}: no run directory (no config.json): train the reference first, by `classact train`"
-        ) from None
+        raise ConfigError(f"{field}: no run directory (no config.json): {hint}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{field}: its config.json cannot be read: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("learner"), dict):
@@ -122,12 +123,18 @@ def learner_of(theirs: Mapping[str, Any], field: str) -> ModelConfig:
     return ModelConfig(**values)
 
 
-def image_shape_of(theirs: Mapping[str, Any]) -> tuple[int, ...] | None:
+def of_parameters(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a model that its parameters are for, as JSON has them; not how it is computed."""
+    found: dict[str, Any] = json.loads(json.dumps(dict(options)))
+    return {name: value for name, value in found.items() if name not in _OF_COMPUTING}
+
+
+def image_shape_of(theirs: Mapping[str, Any]) -> tuple[int, int, int] | None:
     """The images (H, W, C) that a run was trained on; None if it does not say."""
     for found in recorded.group(recorded.group(theirs.get("started")).get("data")).values():
         shape = recorded.group(found).get("image_shape")
         if isinstance(shape, list) and len(shape) == 3 and all(isinstance(size, int) for size in shape):
-            return tuple(shape)
+            return shape[0], shape[1], shape[2]
     return None
 
 
@@ -152,7 +159,7 @@ def _of_run(config: ExperimentConfig, data_set: DataSetConfig, data: DataShape) 
         _check_shape(field, shape, data)
     elif not own.image_size and not theirs["learner"].get("image_size"):
         found = dataclasses.replace(found, image_size=0)
-    options = {name: value for name, value in found.options.items() if name not in _OF_COMPUTING}
+    options = of_parameters(found.options)
     if found.model == config.scorer.model or _are_vits(found, config.scorer):
         ours = config.scorer.options
         options |= {name: ours[name] for name in _OF_COMPUTING if name in ours}

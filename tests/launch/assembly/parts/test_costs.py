@@ -4,21 +4,16 @@ import dataclasses
 import json
 
 import pytest
-from on_digits import only, open_train, resolved
+from on_digits import only, resolved
 
 from classact.experiments import base, resolution
 from classact.experiments.planning import plan
 from classact.launch.assembly import gpu_split
-from classact.launch.assembly.parts import costs, evaluators, learning, planned, shapes, sources
+from classact.launch.assembly.parts import costs, evaluators, learning, planned, sources
 from classact.models import transformer
 from classact.nodes import checkpoints, tally, training
 
 SMALL = dict(learner__model="vit_mu_2_1", steps=10, batch_size=8)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return shapes.data_shape(resolved(), open_train())
 
 
 @pytest.fixture

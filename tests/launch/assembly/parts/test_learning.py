@@ -1,15 +1,10 @@
 """What is trained, and on how many devices."""
 
 import pytest
-from on_digits import open_train, resolved
+from on_digits import resolved
 
 from classact.experiments import config
-from classact.launch.assembly.parts import learning, shapes
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return shapes.data_shape(resolved(), open_train())
+from classact.launch.assembly.parts import learning
 
 
 def test_the_trained_reference_has_twice_the_learning_rate(digits):

@@ -16,11 +16,6 @@ from classact.nodes import scoring
 from classact.selection import losses, policies
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return shapes.data_shape(resolved(), open_train())
-
-
 @pytest.mark.parametrize(
     ("policy", "names", "roles"),
     [
