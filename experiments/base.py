@@ -119,8 +119,10 @@ def get_config() -> ml_collections.ConfigDict:
             "learning_rate": 1e-3,
             # Updates in which the learning rate rises from 0; -1: a tenth of `steps`.
             "warmup_steps": -1,
-            # Of AdamW, on every parameter with two or more axes.
+            # Of AdamW, on every parameter with two or more axes; `optimizer` has other ways.
             "weight_decay": 1e-3,
+            # The optimiser and its schedule: `experiments/model_fields.py` has the fields.
+            "optimizer": model_fields.optimizer(),
             # Gradients with a larger norm are scaled down to it; 0: never. 1.0 is usual
             # where the loss jumps, as in contrastive runs.
             "clip_norm": 0.0,

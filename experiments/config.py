@@ -13,6 +13,7 @@ from classact.experiments.amortised import CurriculumConfig, TopShareConfig
 from classact.experiments.checks import ConfigError as ConfigError
 from classact.experiments.checks import require
 from classact.experiments.machines import ClusterConfig, MeshConfig, ResourcesConfig, ThreadsConfig
+from classact.experiments.model_config import LearnerConfig, OptimizerConfig
 from classact.experiments.model_config import ModelConfig as ModelConfig
 from classact.experiments.model_config import ReferenceConfig as ReferenceConfig
 from classact.experiments.replaying import ReplayConfig
@@ -208,7 +209,7 @@ class ExperimentConfig(DataSetConfig):
     clip_norm: float
     label_smoothing: float
     patch_size: int
-    learner: ModelConfig
+    learner: LearnerConfig
     scorer: ModelConfig
     mesh: MeshConfig
     gradient_accumulation: int
@@ -221,6 +222,7 @@ class ExperimentConfig(DataSetConfig):
     threads: ThreadsConfig
     cluster: ClusterConfig
     resources: ResourcesConfig = dataclasses.field(default_factory=ResourcesConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     restarts_per_hour: int = 10
     stop_notice_seconds: float = 8.0
     hung_seconds: float = 120.0
@@ -260,6 +262,7 @@ class ExperimentConfig(DataSetConfig):
         require(self.task in TASKS, "task", self.task, f"one of {TASKS}")
         for role in ("learner", "scorer"):
             getattr(self, role).check(role)
+        self.learner.check_training(self.task)
         self._check_evaluators()
         self._check_gpus()
 

@@ -20,7 +20,7 @@ def source_spec(field: str, spec: str) -> str:
         raise ConfigError(f"{field}={spec!r}: {error}") from None
 
 
-def model[Config: (ModelConfig, ReferenceConfig)](role: str, config: Config) -> Config:
+def model[Config: ModelConfig | ReferenceConfig](role: str, config: Config) -> Config:
     """A model whose name is `registry.importable_name`'s.
 
     Raises:

@@ -9,6 +9,11 @@ from classact.experiments.checks import require
 
 # Those of `models.inputs`, which needs JAX: a configuration is read where nothing is computed too.
 INTERPOLATIONS = ("bilinear", "bicubic")
+# Those of `nodes.optimizers`, likewise.
+OPTIMIZERS = ("adamw", "lion", "adafactor", "sgd")
+SCHEDULES = ("cosine", "rsqrt", "constant")
+DECAYED = ("matrices", "kernels")
+FREEZES = ("", "image", "text", "all_but_head")
 # What says what a model is; a reference has them too.
 MODEL_FIELDS = ("model", "text_model", "options", "image_size", "patch_size", "interpolation")
 
@@ -36,6 +41,69 @@ class ModelConfig:
             ConfigError: naming the field of the group `role`.
         """
         _check_input(role, self)
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerConfig(ModelConfig):
+    """The model that is trained, and which of its parameters are, how fast."""
+
+    freeze: str = ""
+    layer_decay: float = 1.0
+
+    def check_training(self, task: str) -> None:
+        """Checks what is frozen.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        accepted = FREEZES if task == "contrastive" else ("", "all_but_head")
+        known = self.freeze in accepted
+        require(known, "learner.freeze", self.freeze, f"one of {accepted} with task={task!r}")
+        started = bool(self.init or not self.freeze)
+        require(
+            started,
+            "learner.freeze",
+            self.freeze,
+            "empty without learner.init: what is frozen would be random",
+        )
+        value = self.layer_decay
+        require(0 < value <= 1, "learner.layer_decay", value, "above 0 and at most 1 (1: none)")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How all models of a run are trained; see `experiments/model_fields.py`."""
+
+    name: str = "adamw"
+    schedule: str = "cosine"
+    cooldown_steps: int = 0
+    beta1: float = 0.9
+    beta2: float = -1.0
+    epsilon: float = 1e-8
+    decayed: str = "matrices"
+    decay_times_rate: bool = True
+
+    def __post_init__(self) -> None:
+        for name, accepted in (("name", OPTIMIZERS), ("schedule", SCHEDULES), ("decayed", DECAYED)):
+            value = getattr(self, name)
+            require(value in accepted, f"optimizer.{name}", value, f"one of {accepted}")
+        require(0 <= self.beta1 < 1, "optimizer.beta1", self.beta1, "at least 0 and below 1")
+        known = self.beta2 == -1 or 0 <= self.beta2 < 1
+        require(known, "optimizer.beta2", self.beta2, "at least 0 and below 1 (-1: the optimiser's usual)")
+        finite = math.isfinite(self.epsilon) and self.epsilon > 0
+        require(finite, "optimizer.epsilon", self.epsilon, "a finite number above 0")
+
+    def resolved(self, steps: int, warmup_steps: int) -> "OptimizerConfig":
+        """With what the optimiser's own paper has, where it is left open.
+
+        Raises:
+            ConfigError: if the cooldown does not fit into the run.
+        """
+        value, most = self.cooldown_steps, 0 if self.schedule == "cosine" else steps - warmup_steps
+        accepted = f"at least 0 and at most {most}: a cosine ends at 0 anyway" if not most else f"0 to {most}"
+        require(0 <= value <= most, "optimizer.cooldown_steps", value, accepted)
+        usual = 0.99 if self.name == "lion" else 0.999
+        return dataclasses.replace(self, beta2=usual if self.beta2 < 0 else self.beta2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,12 @@ def learner() -> dict[str, Any]:
         "options": {},
         # Weights to start from: a run directory, whose learner's are taken; empty: random ones.
         "init": "",
+        # What stays as it is there: "image" or "text", a tower of a contrastive task; "all_but_head",
+        # all but the outputs; empty: nothing.
+        "freeze": "",
+        # What the learning rate is multiplied by from each layer to the one before it, from the outputs to
+        # the images, above 0 to 1; 0.65 to 0.9 is usual where a ViT is fine-tuned. 1: all learn alike.
+        "layer_decay": 1.0,
         **_input(),
     }
 
@@ -34,6 +40,32 @@ def scorer() -> dict[str, Any]:
         # no model of its own.
         "init": "",
         **_input(),
+    }
+
+
+def optimizer() -> dict[str, Any]:
+    """Of what trains all models of the run, beside its learning rate and weight decay."""
+    return {
+        # "adamw"; "lion", usually with a tenth of AdamW's learning rate and ten times its decay;
+        # "adafactor", as big_vision sets it, with half the memory; "sgd", with momentum `beta1`.
+        "name": "adamw",
+        # Of the learning rate after the warm-up: "cosine", to 0 at the last update; "rsqrt", in
+        # proportion to 1 / √update; "constant".
+        "schedule": "cosine",
+        # With the latter two the last updates, in which the rate falls in a straight line to 0.
+        "cooldown_steps": 0,
+        # β₁, how much of the mean of gradients is kept from update to update.
+        "beta1": 0.9,
+        # β₂, the same of their squares; -1: 0.999, and 0.99 of Lion.
+        "beta2": -1.0,
+        # ε, of AdamW.
+        "epsilon": 1e-8,
+        # What `weight_decay` is for: "matrices", all with two or more axes, with positions and embeddings;
+        # "kernels", the weights of layers alone, as in big_vision.
+        "decayed": "matrices",
+        # Whether an update decays by `weight_decay` times the learning rate, as in PyTorch, or times
+        # its share of the highest, as in big_vision: then the same figure is far stronger.
+        "decay_times_rate": True,
     }
 
 

@@ -23,7 +23,6 @@ from classact.experiments.config import (
     SelectionConfig,
     require,
 )
-from classact.experiments.model_config import MODEL_FIELDS
 from classact.selection import policies
 
 _DATA_SET = re.compile(r"data_sets\.[^.]+\.")
@@ -60,7 +59,7 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
             require(own in (1.0, of_run), f"data_sets.{name}.selection.learning_rate_factor", own, one)
             try:
                 data_sets[name] = _resolve_data_set(data_set, config.task, grouped)
-                _check_one_reference(config.reference, data_sets[name])
+                policy_checks.check_one_reference(config.reference, data_sets[name])
             except ConfigError as error:
                 raise ConfigError(f"data_sets.{name}.{error}") from None
         summary = _summary(data_sets)
@@ -73,12 +72,14 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         _check_shares(config, prefix, data_set)
         _check_pairs(config, prefix, data_set)
     evaluation = _with_evaluators(config, data_sets)
+    warmup_steps = config.warmup_steps if config.warmup_steps >= 0 else config.steps // 10
     return dataclasses.replace(
         config,
         **summary,
         data_sets=data_sets,
         eval_share=config.eval_share if _measures_on_training_data(config, evaluation, data_sets) else 0.0,
-        warmup_steps=config.warmup_steps if config.warmup_steps >= 0 else config.steps // 10,
+        warmup_steps=warmup_steps,
+        optimizer=config.optimizer.resolved(config.steps, warmup_steps),
         learner=_with_text_model("learner", config.learner, config.task),
         scorer=_with_text_model("scorer", config.scorer, config.task),
         contrastive=_with_tokenizer(config, data_sets),
@@ -142,17 +143,6 @@ def _summary(data_sets: Mapping[str, DataSetConfig]) -> dict[str, Any]:
         "batch_size": batch_size,
         "filter_ratio": 1.0 - batch_size / sum(item.super_batch_size for item in every),
     }
-
-
-def _check_one_reference(of_run: ReferenceConfig, data_set: DataSetConfig) -> None:
-    """A reference that is trained in the run learns from all data sets."""
-    if policies.get(data_set.policy).reference != "trained":
-        return
-    for name in MODEL_FIELDS:
-        own, common = getattr(data_set.reference, name), getattr(of_run, name)
-        one = f"the run's own, reference.{name}={common!r}: one reference learns from all"
-        # Its text tower is filled in by now.
-        require(own == common or (name == "text_model" and not common), f"reference.{name}", own, one)
 
 
 def _resolve_data_set(config: DataSetConfig, task: str, grouped: bool) -> DataSetConfig:
@@ -251,7 +241,7 @@ def _check_shards(config: DataSetConfig, capacity: int, run_loops: int, streamed
     )
 
 
-def _with_text_model[Config: (ModelConfig, ReferenceConfig)](field: str, model: Config, task: str) -> Config:
+def _with_text_model[Config: ModelConfig | ReferenceConfig](field: str, model: Config, task: str) -> Config:
     if task == "classification":
         require(not model.text_model, f"{field}.text_model", model.text_model, f"empty with task={task!r}")
     elif not model.text_model:

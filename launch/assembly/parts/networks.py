@@ -112,6 +112,20 @@ def reference(config: ExperimentConfig, data_set: DataSetConfig, data: DataShape
     return make_model(found.model, own, data, "reference" if stated else "scorer")
 
 
+def by_outputs(
+    model: ModelConfig, config: ExperimentConfig, data: DataShape, role: str
+) -> tuple[Callable[[int], registry.Model], int]:
+    """What makes a model for a number of outputs, classes or channels of the common space; and its own."""
+    paired = config.task == "contrastive"
+
+    def made(outputs: int) -> registry.Model:
+        space = dataclasses.replace(config.contrastive, embedding_size=outputs)
+        chosen = dataclasses.replace(config, contrastive=space)
+        return make_model(model, chosen, dataclasses.replace(data, num_classes=outputs), role)
+
+    return made, config.contrastive.embedding_size if paired else data.num_classes
+
+
 def classifier(config: ExperimentConfig, data: DataShape) -> Callable[[int], registry.Model]:
     """What makes the learner for a number of classes, and all else as the data set has it."""
     return lambda number: learner(config, dataclasses.replace(data, num_classes=number))

@@ -4,11 +4,9 @@ Every parameter must be there, have the shape that it has here, and nothing may 
 for the outputs where they mean something else, and for the positions where the image size differs.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 
@@ -16,14 +14,12 @@ from classact.data import classes
 from classact.data.classes import Classes
 from classact.data.source import DataError
 from classact.experiments.config import ConfigError, ExperimentConfig, ModelConfig
-from classact.launch.assembly.parts import networks, reference_models
+from classact.launch.assembly.parts import fitting, networks, reference_models
 from classact.launch.assembly.parts.first_lines import FirstLines
+from classact.launch.assembly.parts.fitting import Path
 from classact.launch.assembly.parts.opened_weights import Opened, open_weights
 from classact.launch.assembly.parts.shapes import DataShape
-from classact.models import registry
 
-# Names from the root of a model's variables, such as ("params", "block_0", "mlp", "kernel").
-Path = tuple[str, ...]
 Flat = dict[Path, Any]
 # What is read of another model's texts if it has some.
 _OF_TEXTS = ("tokenizer", "causal")
@@ -74,23 +70,10 @@ def _fitted(
     role = field.partition(".")[0]
     _check_same_function(field, opened, model, config)
 
-    def shapes_with(outputs: int) -> Flat:
-        """The model's arrays with so many outputs: classes, or channels of the common space."""
-        own = dataclasses.replace(config.contrastive, embedding_size=outputs)
-        chosen = dataclasses.replace(config, contrastive=own)
-        made = networks.make_model(model, chosen, dataclasses.replace(data, num_classes=outputs), role)
-        return _expected(made)
-
+    made, number = networks.by_outputs(model, config, data, role)
+    ours, outputs = fitting.expected(made(number)), fitting.output_axes(made, number)
     paired = config.task == "contrastive"
-    number = config.contrastive.embedding_size if paired else data.num_classes
-    ours, more = shapes_with(number), shapes_with(number + 1)
-    # By the axis that grows with them.
-    outputs = {
-        path: next(axis for axis, size in enumerate(leaf.shape) if size != more[path].shape[axis])
-        for path, leaf in ours.items()
-        if leaf.shape != more[path].shape
-    }
-    theirs = _placed(_flat(opened.variables), opened.task, config.task)
+    theirs = _placed(fitting.flat(opened.variables), opened.task, config.task)
     left_open: set[Path] = set()
     if opened.task != config.task:
         left_open = {path for path in ours if paired and path[:2] != ("params", "image")} | set(outputs)
@@ -228,19 +211,6 @@ def _check_fits(field: str, theirs: Flat, ours: Flat, model: str) -> None:
     differs = [f"{len(names)} {kind} (first: {names[0]})" for kind, names in kinds if names]
     if differs:
         raise ConfigError(f"{field}: its weights are not those of {model} here: {'; '.join(differs)}")
-
-
-def _expected(model: registry.Model) -> Flat:
-    # As in `cost.forward_cost`, no device is touched.
-    return _flat(jax.eval_shape(lambda: model.init(jax.random.key(0))))
-
-
-def _flat(tree: Mapping[str, Any], before: Path = ()) -> Flat:
-    found: Flat = {}
-    for name, value in tree.items():
-        path = (*before, name)
-        found |= _flat(value, path) if isinstance(value, Mapping) else {path: value}
-    return found
 
 
 def _nested(flat: Flat) -> dict[str, Any]:
