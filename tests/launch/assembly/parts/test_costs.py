@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from on_digits import only, resolved
@@ -9,9 +10,9 @@ from on_digits import only, resolved
 from classact.experiments import base, resolution
 from classact.experiments.planning import plan
 from classact.launch.assembly import gpu_split
-from classact.launch.assembly.parts import costs, evaluators, learning, planned, sources
+from classact.launch.assembly.parts import costs, evaluators, planned, sources
 from classact.models import transformer
-from classact.nodes import checkpoints, tally, training
+from classact.nodes import checkpoints, tally
 
 SMALL = dict(learner__model="vit_mu_2_1", steps=10, batch_size=8)
 
@@ -138,7 +139,7 @@ def test_a_run_of_an_earlier_version_counts_its_inserts(digits, reference, tmp_p
         assert found["counts"]["examples"]["online"]["scored"] == scored
 
 
-def test_a_reference_s_cost_is_stated_or_read_or_counted(digits, reference):
+def test_a_reference_s_cost_is_stated_or_read_or_counted(digits, reference, saved_run):
     def paid(**changes):
         config = resolved(policy="classact", reference__checkpoint=str(reference), **SMALL, **changes)
         return costs.pretraining_macs(config, only(config), digits)
@@ -148,9 +149,7 @@ def test_a_reference_s_cost_is_stated_or_read_or_counted(digits, reference):
     # Its checkpoint alone was copied: its updates until then.
     (reference / "result.json").unlink()
     chosen = resolved(batch_size=4)
-    checkpointer = checkpoints.Checkpointer(reference / "checkpoints")
-    checkpointer.save(3, training.init_state(learning.trained_models(chosen, digits), 0))
-    checkpointer.close()
+    shutil.copytree(saved_run / "checkpoints" / "1", reference / "checkpoints" / "3")
     assert paid() == 3 * 4 * 3 * learner_of(chosen, digits).forward
     config = resolved()
     assert costs.pretraining_macs(config, only(config), digits) == 0
@@ -188,13 +187,12 @@ def test_evaluations_count_what_went_through_the_model(tmp_path, kind, images, t
     assert (found["evaluations"], found["images"], found["texts"]) == (2, 2 * images, 2 * texts)
 
 
-def test_an_evaluator_counts_its_data_set(digits, tmp_path):
-    config = resolved(**SMALL)
+def test_an_evaluator_counts_its_data_set(digits, tmp_path, saved_run):
+    config = resolved(steps=10, batch_size=8)
     (name,) = config.evaluation.evaluators
     counts = tally.Tally(tmp_path, f"evaluator-{name}", kind="evaluation")
     measure = evaluators.in_run(config, name, dict.fromkeys(config.data_sets, digits), counts)
-    state = training.init_state(learning.trained_models(config, digits), 0)
-    measure(state.variables()["learner"])
+    measure(checkpoints.load_model(saved_run / "checkpoints"))
     held = sources.open_eval_source(config, config.evaluation.evaluators[name]).num_examples
     found = account(config, digits, tmp_path)
     assert found["counts"]["evaluations"] == 1
