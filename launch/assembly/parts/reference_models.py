@@ -165,7 +165,12 @@ def _of_run(config: ExperimentConfig, data_set: DataSetConfig, data: DataShape) 
         options |= {name: ours[name] for name in _OF_COMPUTING if name in ours}
     stated = {**own.stated, "options": {**options, **own.options}}
     texts = recorded.group(theirs.get("contrastive"))
-    known = {name: texts[name] for name in ("embedding_size", "causal") if name in texts}
+    # Of another type it would be damaged, and then does not fit.
+    known = {
+        name: texts[name]
+        for name in ("embedding_size", "causal")
+        if type(texts.get(name)) is type(getattr(config.contrastive, name))
+    }
     return Described(dataclasses.replace(found, **stated), dataclasses.replace(config.contrastive, **known))
 
 

@@ -47,10 +47,9 @@ def variables_of(
         field = f"learner.init={config.learner.init!r}"
         opened = open_weights(field, config.learner.init)
         found["learner"] = _fitted(field, opened, config.learner, config, data, said)
-    of_run = config.reference.model
-    like_scorer = [
-        name for name in ("online", "reference") if name in trained and (name == "online" or not of_run)
-    ]
+    # A reference with a model of its own is no scorer.
+    as_scorer = ("online",) if config.reference.model else ("online", "reference")
+    like_scorer = [name for name in as_scorer if name in trained]
     if config.scorer.init and like_scorer:
         field = f"scorer.init={config.scorer.init!r}"
         opened = open_weights(field, config.scorer.init)
@@ -69,7 +68,6 @@ def _fitted(
 ) -> Mapping[str, Any]:
     role = field.partition(".")[0]
     _check_same_function(field, opened, model, config)
-
     made, number = networks.by_outputs(model, config, data, role)
     ours, outputs = fitting.expected(made(number)), fitting.output_axes(made, number)
     paired = config.task == "contrastive"
@@ -86,9 +84,8 @@ def _fitted(
             _say(said, f"{field}: its head is left out, and starts anew: {dropped}")
     theirs = {path: array for path, array in theirs.items() if path not in left_open}
     theirs = _with_positions(field, theirs, ours, opened, _grid(model, config, data, role), said)
-    _check_fits(
-        field, theirs, {path: leaf for path, leaf in ours.items() if path not in left_open}, model.model
-    )
+    wanted = {path: leaf for path, leaf in ours.items() if path not in left_open}
+    _check_fits(field, theirs, wanted, model.model)
     return _nested(theirs)
 
 
