@@ -36,6 +36,7 @@ from classact.launch.engines import registry as engines
 from classact.launch.engines.interface import Engine
 from classact.models import registry
 from classact.nodes import checkpoints, opening
+from classact.selection import policies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +110,8 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         _check_counted(model, config, shape)
     for name, own in config.data_sets.items():
         references.check_reference(config, own, data[name], said)
-        for model in networks.role_models(config, own, data[name]).values():
-            _check_counted(model, config, data[name])
+        if policies.get(own.policy).reference == "fixed" and not own.reference.scores:
+            _check_counted(networks.reference(config, own, data[name]), config, data[name])
         traced.check_scores(config, own, data[name])
         ordered.check(config, name, own, data[name], said)
     # One that goes on from a checkpoint has started, wherever its weights came from.

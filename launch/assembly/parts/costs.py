@@ -8,7 +8,7 @@ from typing import Any
 
 from classact.experiments import curves, ledger
 from classact.experiments.config import DataSetConfig, ExperimentConfig
-from classact.launch.assembly.parts import networks, scored
+from classact.launch.assembly.parts import networks, reference_models, scored
 from classact.launch.assembly.parts.shapes import DataShape
 from classact.models import cost, registry
 from classact.nodes import checkpoints, tally
@@ -60,10 +60,19 @@ def of_run(config: ExperimentConfig, data: DataShape) -> dict[str, ModelCosts]:
     return {name: of_model(models[name], config, data) for name in ("learner", "online") if name in models}
 
 
-def of_reference(config: ExperimentConfig, own: DataSetConfig, data: DataShape) -> ModelCosts | None:
-    """The costs of a data set's reference; None without one, or where score files stand for it."""
+def of_reference(
+    config: ExperimentConfig, own: DataSetConfig, data: DataShape, scorer: ModelCosts | None = None
+) -> ModelCosts | None:
+    """The costs of a data set's reference; None without one, or where score files stand for it.
+
+    `scorer`: those of a model as the scorer is, if they are counted already.
+    """
     if policies.get(own.policy).reference is None or own.reference.scores:
         return None
+    if scorer is not None:
+        found = reference_models.described(config, own, data)
+        if reference_models.is_scorer(found, config, data):
+            return scorer
     return of_model(networks.reference(config, own, data), config, data)
 
 
@@ -147,7 +156,7 @@ def account(
         else:
             # Score files and recorded runs are shared as references are.
             pretrained |= {what.partition(" ")[2] or what: macs for what, macs in spent.items()}
-        reference = of_reference(config, own, data[name])
+        reference = of_reference(config, own, data[name], online)
         scorer = online if policy.online == "proxy" else reference
         parts.append(
             ledger.run_ledger(

@@ -13,7 +13,7 @@ from classact.experiments.config import ConfigError, DataSetConfig, ExperimentCo
 from classact.experiments.planning import plan
 from classact.launch.assembly.parts import class_meaning, costs, networks, reference_models, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines
-from classact.models import cost, registry, transformer
+from classact.models import cost, transformer
 from classact.nodes import checkpoints
 from classact.replay import records
 from classact.selection import policies
@@ -119,7 +119,7 @@ def make_setting(
         curves.RunError: if a reference's run is damaged.
     """
     shape = next(iter(data.values()))
-    learner = _network(config.learner, networks.learner(config, shape), config, shape)
+    learner = _network(config.learner, config, shape)
     scorer = _scorer(config, shape)
     uniform_steps = uniform_steps or config.steps
     paid: set[str] = set()
@@ -168,7 +168,7 @@ def _scorer(config: ExperimentConfig, data: shapes.DataShape) -> plan.Network | 
         for policy, own in every
     ):
         return None
-    return _network(config.scorer, networks.scorer(config, data), config, data)
+    return _network(config.scorer, config, data)
 
 
 def _reference(
@@ -177,14 +177,14 @@ def _reference(
     """A data set's reference, if it is another model than the scorer."""
     if policies.get(own.policy).reference is None or own.reference.scores:
         return None
-    described = reference_models.described(config, own, data)
-    found = _network(described.model, networks.reference(config, own, data), config, data)
-    return None if found == scorer else found
+    found = reference_models.described(config, own, data)
+    if scorer is not None and reference_models.is_scorer(found, config, data):
+        return None
+    return _network(found.model, dataclasses.replace(config, contrastive=found.contrastive), data)
 
 
-def _network(
-    model: ModelConfig, made: registry.Model, config: ExperimentConfig, data: shapes.DataShape
-) -> plan.Network:
+def _network(model: ModelConfig, config: ExperimentConfig, data: shapes.DataShape) -> plan.Network:
+    made = networks.make_model(model, config, data, "learner" if model == config.learner else "scorer")
     counted = costs.of_model(made, config, data)
     variables = jax.eval_shape(lambda: made.init(jax.random.key(0)))
     return plan.Network(model.model, counted.forward, counted.update, cost.count_parameters(variables))
@@ -201,7 +201,7 @@ def alternatives(
     scorers: list[tuple[tuple[tuple[str, str], ...], plan.Network | None]] = [((), setting.scorer)]
     own_macs = setting.scorer.forward_macs if setting.scorer else 0.0
     for model in _from_small_to_large(config) if own_macs else ():
-        network = _network(model, networks.make_model(model, config, shape, "scorer"), config, shape)
+        network = _network(model, config, shape)
         if network.forward_macs >= own_macs:
             break
         scorers.append(((("scorer.model", model.model),), network))

@@ -62,6 +62,16 @@ def described(config: ExperimentConfig, data_set: DataSetConfig, data: DataShape
     return Described(ModelConfig(**stated), config.contrastive)
 
 
+def is_scorer(found: Described, config: ExperimentConfig, data: DataShape) -> bool:
+    """Whether a reference is a model as the scorer is, so that what is counted of one is of the other."""
+
+    def built_from(model: ModelConfig) -> tuple[object, ...]:
+        size, patch = model.image_size or data.image_shape[0], model.patch_size or config.patch_size
+        return model.model, model.text_model, dict(model.options), size, patch
+
+    return found.contrastive == config.contrastive and built_from(found.model) == built_from(config.scorer)
+
+
 def config_of(data_set: DataSetConfig) -> Mapping[str, Any]:
     """The `config.json` of the run that trained a data set's fixed reference.
 
