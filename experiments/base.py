@@ -4,6 +4,8 @@ from typing import Any
 
 import ml_collections
 
+from classact.experiments import model_fields
+
 # What each data set of a run has of its own; see `data_set`.
 DATA_SET_FIELDS = (
     "policy", "batch_size", "filter_ratio", "temperature", "selection", "weight", "train_data",
@@ -117,8 +119,10 @@ def get_config() -> ml_collections.ConfigDict:
             "learning_rate": 1e-3,
             # Updates in which the learning rate rises from 0; -1: a tenth of `steps`.
             "warmup_steps": -1,
-            # Of AdamW, on every parameter with two or more axes.
+            # Of AdamW, on every parameter with two or more axes; `optimizer` has other ways.
             "weight_decay": 1e-3,
+            # The optimiser and its schedule: `experiments/model_fields.py` has the fields.
+            "optimizer": model_fields.optimizer(),
             # Gradients with a larger norm are scaled down to it; 0: never. 1.0 is usual
             # where the loss jumps, as in contrastive runs.
             "clip_norm": 0.0,
@@ -128,16 +132,11 @@ def get_config() -> ml_collections.ConfigDict:
             # Side of a ViT's square patches, in pixels; it must divide the image's sides. 8 is
             # for 32-pixel images, 16 for 224. Smaller ones see more, and cost more.
             "patch_size": 8,
-            # The model that is trained. `model`: vit_l, vit_b, vit_s, vit_ti or a smaller
-            # vit_mu_… (models/transformer.py lists them), haiku_…, or `module:function`;
-            # `text_model`: the text tower of a contrastive task, for instance text_b; empty:
-            # of the image tower's size, if that is a ViT. `options` of the family, for ViTs
-            # "pool", and "dtype" and "remat", which a text tower follows; as an argument
-            # --config.learner.options="{'dtype': 'bfloat16', 'remat': True}".
-            "learner": {"model": "vit_mu_6_1", "text_model": "", "options": {}},
-            # The scorer: the small model that scores examples, both as the reference and as the
-            # online model. A reference's run must have had this as its `learner`.
-            "scorer": {"model": "vit_mu_2_1", "text_model": "", "options": {}},
+            # The model that is trained; `experiments/model_fields.py` has the fields of all models.
+            "learner": model_fields.learner(),
+            # The scorer: the small model that scores examples, as the online model, and as the
+            # reference too where that has no model of its own.
+            "scorer": model_fields.scorer(),
             # The learner's devices (GPUs, TPUs). `hosts`: processes that train together, each
             # on all devices that it sees. `fsdp`: devices of a host that share one copy of the
             # parameters, for a model that does not fit one; the rest is data parallel.
@@ -168,22 +167,7 @@ def get_config() -> ml_collections.ConfigDict:
                 "templates": "simple",
             },
             # ── The reference: a small model that is already good, or learns on the side.
-            "reference": {
-                # Run directory of a trained reference, for policies with a fixed one.
-                "checkpoint": "",
-                # In its place, a folder of `classact score`: the reference's loss on each example
-                # is read and not computed (docs/amortised.md).
-                "scores": "",
-                # Of `classact_online`, whose reference is trained in the run: the examples of
-                # each of its updates, drawn IID; rounded up to whole super-batches of scored
-                # examples. 0: 10 · batch_size.
-                "super_batch": 0,
-                # Of the same: its learning rate, as a multiple of `learning_rate`.
-                "learning_rate_factor": 2.0,
-                # What training the fixed reference has cost, in MACs, for the ledger alone; -1: what
-                # the run of its checkpoint says; 0: nothing, as of a model taken off the shelf.
-                "pretraining_macs": -1.0,
-            },
+            "reference": model_fields.reference(),
             # ── Of `top_share`, which scores nothing: it trains, uniformly, on the best share of the
             # data by what was scored before the run, as offline curation does.
             "top_share": {

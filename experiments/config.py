@@ -13,6 +13,9 @@ from classact.experiments.amortised import CurriculumConfig, TopShareConfig
 from classact.experiments.checks import ConfigError as ConfigError
 from classact.experiments.checks import require
 from classact.experiments.machines import ClusterConfig, MeshConfig, ResourcesConfig, ThreadsConfig
+from classact.experiments.model_config import LearnerConfig, OptimizerConfig
+from classact.experiments.model_config import ModelConfig as ModelConfig
+from classact.experiments.model_config import ReferenceConfig as ReferenceConfig
 from classact.experiments.replaying import ReplayConfig
 from classact.selection import policies
 
@@ -23,40 +26,6 @@ EVALUATOR_KINDS = ("accuracy", "retrieval", "zero_shot")
 _INT32 = 2**31
 # What data sets and evaluators are called in labels, addresses and file names.
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """A model by its name in the registry, its text tower, and options of its family."""
-
-    model: str
-    text_model: str = ""
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class ReferenceConfig:
-    """The reference model; see `experiments/base.py` for the fields."""
-
-    checkpoint: str
-    super_batch: int
-    learning_rate_factor: float
-    # Runs that were made before there was one read it from the checkpoint's own run.
-    pretraining_macs: float = -1.0
-    scores: str = ""
-
-    def __post_init__(self) -> None:
-        require(self.super_batch >= 0, "reference.super_batch", self.super_batch, "at least 0 (0: 10 · b)")
-        require(
-            math.isfinite(self.learning_rate_factor) and self.learning_rate_factor > 0,
-            "reference.learning_rate_factor",
-            self.learning_rate_factor,
-            "a finite number above 0",
-        )
-        cost = self.pretraining_macs
-        accepted = "-1 (what its own run has cost), 0 (taken off the shelf) or a finite number of MACs"
-        known = math.isfinite(cost) and (cost >= 0 or cost == -1)
-        require(known, "reference.pretraining_macs", cost, accepted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +209,7 @@ class ExperimentConfig(DataSetConfig):
     clip_norm: float
     label_smoothing: float
     patch_size: int
-    learner: ModelConfig
+    learner: LearnerConfig
     scorer: ModelConfig
     mesh: MeshConfig
     gradient_accumulation: int
@@ -253,6 +222,7 @@ class ExperimentConfig(DataSetConfig):
     threads: ThreadsConfig
     cluster: ClusterConfig
     resources: ResourcesConfig = dataclasses.field(default_factory=ResourcesConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     restarts_per_hour: int = 10
     stop_notice_seconds: float = 8.0
     hung_seconds: float = 120.0
@@ -294,6 +264,9 @@ class ExperimentConfig(DataSetConfig):
         accepted = f"below steps={self.steps}, and at least -1 (-1: a tenth of them)"
         require(-1 <= self.warmup_steps < self.steps, "warmup_steps", self.warmup_steps, accepted)
         require(self.task in TASKS, "task", self.task, f"one of {TASKS}")
+        for role in ("learner", "scorer"):
+            getattr(self, role).check(role)
+        self.learner.check_training(self.task)
         self._check_evaluators()
         self._check_gpus()
 

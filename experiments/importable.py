@@ -4,7 +4,7 @@ import dataclasses
 
 from classact.data import specs
 from classact.data.source import DataError
-from classact.experiments.config import ConfigError, ModelConfig
+from classact.experiments.config import ConfigError, ModelConfig, ReferenceConfig
 from classact.models import registry
 
 
@@ -20,7 +20,7 @@ def source_spec(field: str, spec: str) -> str:
         raise ConfigError(f"{field}={spec!r}: {error}") from None
 
 
-def model(role: str, config: ModelConfig) -> ModelConfig:
+def model[Config: ModelConfig | ReferenceConfig](role: str, config: Config) -> Config:
     """A model whose name is `registry.importable_name`'s.
 
     Raises:

@@ -30,20 +30,28 @@ TRAINING_PASSES = 3
 """A gradient update in forward passes: one forward, and a backward worth two."""
 
 
-def acting_cost(policy: Policy, f_learn: float, f_ref: float, reference_from_file: bool = False) -> float:
+def acting_cost(
+    policy: Policy,
+    f_learn: float,
+    f_ref: float,
+    reference_from_file: bool = False,
+    f_online: Optional[float] = None,
+) -> float:
     """The cost of scoring one example, F_act of section 3.3.
 
     Args:
-        policy: the policy; a proxy online model has the reference's architecture.
+        policy: the policy.
         f_learn: MACs of the learner's forward pass for one example.
-        f_ref: MACs of the scorer's (the reference's and the online model's).
+        f_ref: MACs of the reference's.
         reference_from_file: whether the reference's losses are read from score files, which
             costs nothing here.
+        f_online: MACs of a proxy online model's; None: it has the reference's architecture.
 
     Returns:
         MACs; 0 for a policy that scores nothing.
     """
-    online = {None: 0.0, "learner": f_learn, "proxy": f_ref}[policy.online]
+    proxy = f_ref if f_online is None else f_online
+    online = {None: 0.0, "learner": f_learn, "proxy": proxy}[policy.online]
     return online + (0.0 if policy.reference is None or reference_from_file else f_ref)
 
 
@@ -57,6 +65,7 @@ def cost_per_update(
     include_online_training: bool = False,
     include_reference_training: bool = True,
     reference_batch_ratio: Optional[float] = None,
+    f_online: Optional[float] = None,
 ) -> float:
     """The cost of a run per example and per update of the IID run it replaces.
 
@@ -66,7 +75,7 @@ def cost_per_update(
     Args:
         policy: the policy.
         f_learn: MACs of the learner's forward pass for one example.
-        f_ref: MACs of the scorer's forward pass; a policy without scorer
+        f_ref: MACs of the reference's forward pass; a policy without scorer
             ignores it.
         rho: examples scored per example trained on, B/b.
         learner_speedup: share of the IID run's updates that are not needed to
@@ -78,6 +87,7 @@ def cost_per_update(
         reference_batch_ratio: for a reference trained in the same run, its
             super-batch in units of b (10 in the paper), to count its training
             exactly. None keeps the paper's 3·F_ref for it as well.
+        f_online: MACs of a proxy online model's forward pass; None: as the reference's.
 
     Returns:
         MACs per example of a batch.
@@ -88,12 +98,14 @@ def cost_per_update(
     """
     _check("f_learn", f_learn, f_learn > 0, "more than 0")
     _check("f_ref", f_ref, f_ref >= 0, "at least 0")
+    f_online = f_ref if f_online is None else f_online
+    _check("f_online", f_online, f_online >= 0, "at least 0")
     _check("rho", rho, rho >= 1, "at least 1")
     _check("learner_speedup", learner_speedup, learner_speedup < 1, "less than 1")
     remaining = 1.0 - learner_speedup
-    per_update = TRAINING_PASSES * f_learn + rho * acting_cost(policy, f_learn, f_ref)
+    per_update = TRAINING_PASSES * f_learn + rho * acting_cost(policy, f_learn, f_ref, f_online=f_online)
     if include_online_training and policy.online == "proxy":
-        per_update += TRAINING_PASSES * f_ref
+        per_update += TRAINING_PASSES * f_online
     once = 0.0
     if policy.reference is not None and include_reference_training:
         if policy.reference == "trained" and reference_batch_ratio is not None:
@@ -152,6 +164,8 @@ def run_ledger(
     updates_redone: int = 0,
     evaluation_macs: float = 0.0,
     reference_from_file: bool = False,
+    reference_macs: Optional[float] = None,
+    reference_recomputed_macs: Optional[float] = None,
 ) -> dict[str, float]:
     """What a run has cost, from what it has counted.
 
@@ -163,7 +177,8 @@ def run_ledger(
     Args:
         policy: the run's policy.
         learner_macs: MACs of the learner's forward pass for one example.
-        scorer_macs: MACs of the scorer's; ignored if the policy has no scorer.
+        scorer_macs: MACs of the scorer's, which is the proxy online model and, unless
+            `reference_macs` is given, the reference; ignored if the policy has neither.
         updates: learner updates made.
         batch_size: b, examples per learner update.
         examples_scored: examples that went through the inference servers.
@@ -174,11 +189,14 @@ def run_ledger(
             what made them, of a recorded order what the run that recorded it has cost.
         learner_recomputed_macs: what an update of the learner computes again for one
             example, because it rematerialises (`cost.recomputed_macs`).
-        scorer_recomputed_macs: the same of the models with the scorer's architecture.
+        scorer_recomputed_macs: the same of the scorer.
         slots_padded: rows that inference servers computed to fill their batches up.
         updates_redone: updates that were made again, after a process died.
         evaluation_macs: of all evaluations of the run.
         reference_from_file: whether the reference's losses were read from score files.
+        reference_macs: MACs of the forward pass of a reference of another architecture or input than
+            the scorer; None: the scorer's.
+        reference_recomputed_macs: what an update of such a reference computes again; None: the scorer's.
 
     Returns:
         MACs by what they were spent on, all zero where a policy does not:
@@ -190,10 +208,11 @@ def run_ledger(
           the online model's training, and with a reference trained in the run
           counted as if on sub-batches of b;
         - `macs_per_update`: `total_macs` without the pretraining, by update;
-        - `learner_forward_macs`, `scorer_forward_macs`: the costs per example
-          that all this rests on (the scorer's is 0 without one), and
-          `learner_update_macs`, `scorer_update_macs`: of a training step, three
-          times that and what is computed again;
+        - `learner_forward_macs`, `scorer_forward_macs`, `reference_forward_macs`: the costs
+          per example that all this rests on, and `learner_update_macs`, `scorer_update_macs`,
+          `reference_update_macs`: of a training step, three times that and what is computed again.
+          The scorer's are the proxy online model's, and without one the reference's; those of
+          models that there are not are 0;
         - `evaluation_macs`, `padding_macs`, `redone_macs`: in none of the sums above;
         - `computed_macs`: all that this run itself computed, these three included, the
           pretraining not.
@@ -212,6 +231,8 @@ def run_ledger(
         ("reference_pretraining_macs", reference_pretraining_macs),
         ("learner_recomputed_macs", learner_recomputed_macs),
         ("scorer_recomputed_macs", scorer_recomputed_macs),
+        ("reference_macs", reference_macs or 0.0),
+        ("reference_recomputed_macs", reference_recomputed_macs or 0.0),
         ("slots_padded", slots_padded),
         ("updates_redone", updates_redone),
         ("evaluation_macs", evaluation_macs),
@@ -228,15 +249,22 @@ def run_ledger(
         _check("super_batch_size", super_batch_size, super_batch_size > 0, "more than 0")
     has_reference = policy.reference is not None and not reference_from_file
     has_scorer = has_reference or policy.online == "proxy"
-    f_ref = scorer_macs if has_scorer else 0.0
+    of_reference = (
+        scorer_macs if reference_macs is None else reference_macs,
+        scorer_recomputed_macs if reference_recomputed_macs is None else reference_recomputed_macs,
+    )
+    f_ref, again_ref = of_reference if has_reference else (0.0, 0.0)
+    proxy = (scorer_macs, scorer_recomputed_macs) if policy.online == "proxy" else (f_ref, again_ref)
+    f_scorer, again_scorer = proxy if has_scorer else (0.0, 0.0)
     examples_trained = updates * batch_size
 
     learner_update = TRAINING_PASSES * learner_macs + learner_recomputed_macs
-    scorer_update = TRAINING_PASSES * f_ref + scorer_recomputed_macs if has_scorer else 0.0
+    scorer_update = TRAINING_PASSES * f_scorer + again_scorer
+    reference_update = TRAINING_PASSES * f_ref + again_ref
     learner = learner_update * examples_trained
     online = scorer_update * examples_trained if policy.online == "proxy" else 0.0
-    reference = scorer_update * updates * super_batch_size if trains_reference else 0.0
-    f_act = acting_cost(policy, learner_macs, f_ref, reference_from_file)
+    reference = reference_update * updates * super_batch_size if trains_reference else 0.0
+    f_act = acting_cost(policy, learner_macs, f_ref, reference_from_file, f_scorer)
     scoring = f_act * examples_scored
     during_run = learner + online + reference + scoring
     by_paper = TRAINING_PASSES * learner_macs * examples_trained
@@ -253,9 +281,11 @@ def run_ledger(
         "total_macs_paper_formula": by_paper + scoring + reference_pretraining_macs,
         "macs_per_update": during_run / updates if updates else 0.0,
         "learner_forward_macs": learner_macs,
-        "scorer_forward_macs": f_ref,
+        "scorer_forward_macs": f_scorer,
+        "reference_forward_macs": f_ref,
         "learner_update_macs": learner_update,
         "scorer_update_macs": scorer_update,
+        "reference_update_macs": reference_update,
         "evaluation_macs": evaluation_macs,
         "padding_macs": padding,
         "redone_macs": redone,

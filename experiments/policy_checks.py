@@ -1,6 +1,7 @@
 """Whether a data set names what its policy goes by: a reference, score files, a recorded order."""
 
-from classact.experiments.config import ConfigError, DataSetConfig, require
+from classact.experiments.config import ConfigError, DataSetConfig, ReferenceConfig, require
+from classact.experiments.model_config import MODEL_FIELDS
 from classact.selection import policies
 
 
@@ -60,3 +61,22 @@ def _check_prepared(config: DataSetConfig, policy: policies.Policy) -> None:
             by = " with by='learnability'" if field.endswith("reference_scores") else ""
             owner = {"top_share": "'top_share'", "curriculum": "'curriculum'"}[field.partition(".")[0]]
             require(not value, field, value, f"empty: it is of policy {owner}{by}")
+
+
+def check_one_reference(of_run: ReferenceConfig, data_set: DataSetConfig) -> None:
+    """Checks that a reference that is trained in the run, and learns from all data sets, is one model.
+
+    Args:
+        of_run: the run's own fields of it.
+        data_set: one of several, resolved.
+
+    Raises:
+        ConfigError: naming the field in which they differ.
+    """
+    if policies.get(data_set.policy).reference != "trained":
+        return
+    for name in MODEL_FIELDS:
+        own, common = getattr(data_set.reference, name), getattr(of_run, name)
+        one = f"the run's own, reference.{name}={common!r}: one reference learns from all"
+        # Its text tower is filled in by now.
+        require(own == common or (name == "text_model" and not common), f"reference.{name}", own, one)

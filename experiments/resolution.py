@@ -19,6 +19,7 @@ from classact.experiments.config import (
     EvaluatorConfig,
     ExperimentConfig,
     ModelConfig,
+    ReferenceConfig,
     SelectionConfig,
     require,
 )
@@ -57,12 +58,13 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
             one = f"the run's own, selection.learning_rate_factor={of_run}: one online model learns from all"
             require(own in (1.0, of_run), f"data_sets.{name}.selection.learning_rate_factor", own, one)
             try:
-                data_sets[name] = _resolve_data_set(data_set, grouped)
+                data_sets[name] = _resolve_data_set(data_set, config.task, grouped)
+                policy_checks.check_one_reference(config.reference, data_sets[name])
             except ConfigError as error:
                 raise ConfigError(f"data_sets.{name}.{error}") from None
         summary = _summary(data_sets)
     else:
-        only = _resolve_data_set(_part(config), grouped)
+        only = _resolve_data_set(_part(config), config.task, grouped)
         data_sets = {specs.short_name(only.train_data): only}
         summary = {field.name: getattr(only, field.name) for field in dataclasses.fields(DataSetConfig)}
     for name, data_set in data_sets.items():
@@ -70,12 +72,14 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         _check_shares(config, prefix, data_set)
         _check_pairs(config, prefix, data_set)
     evaluation = _with_evaluators(config, data_sets)
+    warmup_steps = config.warmup_steps if config.warmup_steps >= 0 else config.steps // 10
     return dataclasses.replace(
         config,
         **summary,
         data_sets=data_sets,
         eval_share=config.eval_share if _measures_on_training_data(config, evaluation, data_sets) else 0.0,
-        warmup_steps=config.warmup_steps if config.warmup_steps >= 0 else config.steps // 10,
+        warmup_steps=warmup_steps,
+        optimizer=config.optimizer.resolved(config.steps, warmup_steps),
         learner=_with_text_model("learner", config.learner, config.task),
         scorer=_with_text_model("scorer", config.scorer, config.task),
         contrastive=_with_tokenizer(config, data_sets),
@@ -141,13 +145,17 @@ def _summary(data_sets: Mapping[str, DataSetConfig]) -> dict[str, Any]:
     }
 
 
-def _resolve_data_set(config: DataSetConfig, grouped: bool) -> DataSetConfig:
+def _resolve_data_set(config: DataSetConfig, task: str, grouped: bool) -> DataSetConfig:
     """Fills in what is left open; `grouped`: whether scores compare the examples of a request."""
     policy = policy_checks.checked_policy(config)
+    reference = importable.model("reference", config.reference)
+    if reference.model or task == "classification":
+        reference = _with_text_model("reference", reference, task)
     config = dataclasses.replace(
         config,
         policy=policies.importable_name(config.policy),
         train_data=importable.source_spec("train_data", config.train_data),
+        reference=reference,
     )
     try:
         recipe.parse(config.augment)
@@ -185,7 +193,7 @@ def _resolve_data_set(config: DataSetConfig, grouped: bool) -> DataSetConfig:
             run_loops=run_loops,
             run_loops_as_nodes=as_nodes,
         ),
-        reference=dataclasses.replace(config.reference, super_batch=super_batch),
+        reference=dataclasses.replace(reference, super_batch=super_batch),
         selection=_selection(config.selection, policy),
     )
 
@@ -233,7 +241,7 @@ def _check_shards(config: DataSetConfig, capacity: int, run_loops: int, streamed
     )
 
 
-def _with_text_model(field: str, model: ModelConfig, task: str) -> ModelConfig:
+def _with_text_model[Config: ModelConfig | ReferenceConfig](field: str, model: Config, task: str) -> Config:
     if task == "classification":
         require(not model.text_model, f"{field}.text_model", model.text_model, f"empty with task={task!r}")
     elif not model.text_model:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from classact.models import registry
-from classact.nodes import divergence, scoring, training
+from classact.nodes import divergence, scoring, starting, training
 from classact.nodes.batches import device_fields
 from classact.nodes.errors import DivergedError
 from classact.nodes.scoring import scoring_fields
@@ -61,6 +61,7 @@ def train(
     steps: int,
     seed: int,
     accumulation: int = 1,
+    start: Mapping[str, Mapping[str, Any]] | None = None,
     on_step: Callable[
         [int, training.TrainState, Mapping[str, jax.Array], Mapping[str, Batch]], None
     ] = lambda *_: None,
@@ -75,6 +76,7 @@ def train(
         steps: updates.
         seed: of the initial parameters and the sampling.
         accumulation: micro-batches of a batch, see `training.make_update`.
+        start: weights that models start from, see `starting.start_from`; None: random ones.
         on_step: called after each update with its number, the state, the metrics
             (still on the device) and the sub-batches. The state's buffers are
             donated to the next update.
@@ -90,7 +92,7 @@ def train(
     rng = np.random.default_rng(seed)
     select = {name: _selector(name, item, task, trained, rng, on_scored) for name, item in data_sets.items()}
     update = training.make_update(trained, task, accumulation=accumulation)
-    state = training.init_state(trained, seed)
+    state = starting.start_from(training.init_state(trained, seed), start or {})
     in_flight: collections.deque[tuple[int, training.Metrics]] = collections.deque()
     for step in range(1, steps + 1):
         read = {name: next(item.stream) for name, item in data_sets.items()}

@@ -15,6 +15,7 @@ import optax
 from classact.data import seeds
 from classact.models import registry
 from classact.nodes import mesh as mesh_lib
+from classact.nodes.optimizers import OptimizerConfig as OptimizerConfig
 from classact.selection import losses
 
 Batch = Mapping[str, Any]
@@ -25,57 +26,6 @@ Metrics = dict[str, jax.Array]
 
 # XLA's, on a CPU: code that runs once need not be fast, and draws are the same.
 _RUNS_ONCE: Any = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": True}
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay to 0 (Appendix A.2).
-
-    Attributes:
-        learning_rate: the maximum, reached after the warm-up.
-        steps: updates of the whole run; the decay ends there.
-        warmup_steps: updates of linear warm-up from 0.
-        weight_decay: of AdamW, on every parameter with two or more axes.
-        clip_norm: maximum global norm of the gradient; 0: no clipping.
-    """
-
-    learning_rate: float
-    steps: int
-    warmup_steps: int
-    weight_decay: float = 1e-3
-    clip_norm: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate={self.learning_rate!r}: must be above 0")
-        if self.steps < 1:
-            raise ValueError(f"steps={self.steps!r}: must be at least 1")
-        if not 0 <= self.warmup_steps < self.steps:
-            raise ValueError(
-                f"warmup_steps={self.warmup_steps!r}: must be at least 0 and below steps={self.steps}"
-            )
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay={self.weight_decay!r}: must be at least 0")
-        if self.clip_norm < 0:
-            raise ValueError(f"clip_norm={self.clip_norm!r}: must be at least 0 (0: no clipping)")
-
-    def schedule(self) -> optax.Schedule:
-        """Learning rate by update."""
-        return optax.warmup_cosine_decay_schedule(
-            init_value=0.0 if self.warmup_steps else self.learning_rate,
-            peak_value=self.learning_rate,
-            warmup_steps=self.warmup_steps,
-            decay_steps=self.steps,
-        )
-
-    def make(self) -> optax.GradientTransformation:
-        """Builds the optimiser."""
-        adamw = optax.adamw(
-            self.schedule(),
-            weight_decay=self.weight_decay,
-            mask=lambda params: jax.tree.map(lambda array: array.ndim >= 2, params),
-        )
-        return optax.chain(optax.clip_by_global_norm(self.clip_norm), adamw) if self.clip_norm else adamw
 
 
 @dataclasses.dataclass(frozen=True)

@@ -964,13 +964,13 @@ REFERENCES = [
     ),
     Case(
         "a reference of another architecture",
-        f"{SELECT}=saved --config.scorer.model=vit_mu_2_1",
-        ("holds a vit_mu_1_1", "scorer.model is vit_mu_2_1"),
+        f"{SELECT}=saved --config.reference.model=vit_mu_2_1",
+        ("holds a vit_mu_1_1", "reference.model is vit_mu_2_1"),
     ),
     Case(
         "a reference for other patches",
-        f"{SELECT}=saved --config.patch_size=2",
-        ("does not fit", "patch_size=2", "has shape"),
+        f"{SELECT}=saved --config.reference.patch_size=2",
+        ("it has patch_size=4", "reference.patch_size is 2"),
     ),
     Case(
         "a reference for other classes",
@@ -995,6 +995,43 @@ REFERENCES = [
     ),
 ]
 
+START = f"{TRAIN} --config.learner.init"
+STARTS = [
+    Case("weights from nowhere", f"{START}=nowhere", ("learner.init='nowhere': no run directory",)),
+    Case(
+        "weights of another model",
+        f"{START}=saved --config.learner.model=vit_mu_2_1",
+        ("learner.init='saved'", "not those of vit_mu_2_1", "missing (first: block_1/"),
+    ),
+    Case(
+        "weights for other images",
+        f"{HARD} --config.scorer.init=saved --config.scorer.patch_size=2",
+        ("scorer.init='saved'", "of another shape (first: patch_embedding/kernel [16, 64] where [4, 64]"),
+    ),
+    Case("damaged weights", f"{START}=saved", ("damaged or incomplete",), lambda: cut("saved/checkpoints")),
+    Case(
+        "what is frozen must be there",
+        f"{TRAIN} --config.learner.freeze=all_but_head",
+        ("learner.freeze='all_but_head'", "empty without learner.init"),
+    ),
+    Case(
+        "layers that there are not",
+        f"{TRAIN} --config.learner.model=haiku_mlp --config.learner.layer_decay=0.7",
+        ("learner.layer_decay=0.7", "no numbered blocks"),
+    ),
+    Case(
+        "a size that patches do not divide",
+        f"{HARD} --config.scorer.image_size=6",
+        ("scorer.model='vit_mu_1_1'", "patch_size=4 does not divide the image of 6×6"),
+    ),
+    Case(
+        "wide images to be resized",
+        f"{TRAIN} --config.train_data=npz:mine.npz --config.learner.image_size=4",
+        ("learner.image_size=4: must be 0", "only square ones are resized"),
+        lambda: np.savez("mine.npz", image=np.zeros((20, 8, 12, 1), np.uint8), label=np.arange(20) % 10),
+    ),
+]
+
 LAUNCH = [
     Case("Slurm that is not here", f"{TRAIN} --launch=slurm", ("sbatch", "not on PATH", "--launch=slurm")),
     Case(
@@ -1004,7 +1041,7 @@ LAUNCH = [
     ),
 ]
 
-CASES = COMMAND_LINE + ONE_FIELD + TOGETHER + DATA + DIRECTORIES + FILES + REFERENCES + LAUNCH
+CASES = COMMAND_LINE + ONE_FIELD + TOGETHER + DATA + DIRECTORIES + FILES + REFERENCES + STARTS + LAUNCH
 # Those that are also typed in a shell: what is parsed, opened and shaped first ends alike.
 IN_A_SHELL = ["a mistyped field", "images that are none", "evaluate a damaged checkpoint"]
 

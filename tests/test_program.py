@@ -91,7 +91,9 @@ def left_behind(place):
 def test_classact_runs_and_leaves_what_the_contract_says(place, launch):
     name = f"classact_{launch}"
     reference = f"--config.reference.checkpoint={place / 'reference'}"
-    done = train(place, name, "--config.policy=classact", reference, f"--launch={launch}")
+    # The online model sees half of what the reference sees; the learner starts where that has ended.
+    apart = ["--config.scorer.image_size=4", f"--config.learner.init={place / 'reference'}"]
+    done = train(place, name, "--config.policy=classact", reference, *apart, f"--launch={launch}")
     assert done.returncode == 0, done.stdout + done.stderr
     result = result_of(place, name)
     assert result["status"] == "completed" and result["steps"] == 60
@@ -103,6 +105,7 @@ def test_classact_runs_and_leaves_what_the_contract_says(place, launch):
 
     learner = lines_of(place, name, "learner")
     assert [line["step"] for line in learner] == [10, 20, 30, 40, 50, 60]
+    assert learner[0]["train/loss"] < lines_of(place, "reference", "learner")[0]["train/loss"] - 0.2
     assert all(set(line) >= LINE_NAMES for line in learner)
     counts = result["counts"]
     assert counts["updates"] == 60 and counts["updates_redone"] == 0
@@ -116,7 +119,8 @@ def test_classact_runs_and_leaves_what_the_contract_says(place, launch):
     }
     assert counts["evaluations"] == len(lines_of(place, name, "evaluator-test"))
     spent = result["ledger"]
-    assert spent["scoring_macs"] == 2 * scored * spent["scorer_forward_macs"]
+    assert 0 < spent["scorer_forward_macs"] < spent["reference_forward_macs"] == spent["learner_forward_macs"]
+    assert spent["scoring_macs"] == scored * (spent["scorer_forward_macs"] + spent["reference_forward_macs"])
     evaluated = counts["examples"]["learner"]["evaluated_images"]
     assert spent["evaluation_macs"] == evaluated * spent["learner_forward_macs"]
     assert spent["padding_macs"] == spent["redone_macs"] == 0

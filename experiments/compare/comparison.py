@@ -325,8 +325,10 @@ def _saving_by_paper(run: Run, learner_speedup: float) -> Optional[float]:
     # It has no term for what was computed before.
     if policies.get(run.policy).prepared is not None or run.field("reference.scores"):
         return None
-    f_ref, rho = run.ledger.get("scorer_forward_macs", 0.0), 1.0 / (1.0 - filter_ratio)
-    return compute_speedup(policies.get(run.policy), f_learn, f_ref, rho, learner_speedup)
+    f_scorer, rho = run.ledger.get("scorer_forward_macs", 0.0), 1.0 / (1.0 - filter_ratio)
+    # Before a reference could be another model than the scorer, the scorer's were those of both.
+    f_ref = run.ledger.get("reference_forward_macs", f_scorer)
+    return compute_speedup(policies.get(run.policy), f_learn, f_ref, rho, learner_speedup, f_online=f_scorer)
 
 
 def _mean(values: Sequence[Optional[float]]) -> Optional[float]:

@@ -46,9 +46,12 @@ _CONSEQUENCES = {
     "label_noise": "they learn from different labels",
     "caption_noise": "they learn from different captions",
     "learner.model": "they train different models",
+    "learner.init": "they start from different weights",
     "steps": "their learning-rate schedules have different lengths",
     "warmup_steps": "their learning-rate schedules differ",
     "learning_rate": "a gain may be that of the learning rate",
+    "optimizer": "a gain may be that of the optimiser",
+    "learner.freeze": "they train different parts of the model",
     "batch_size": "their updates are of different sizes",
 }
 _LONGEST = 60

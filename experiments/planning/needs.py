@@ -221,13 +221,15 @@ def _update_flops(setting: Setting) -> float:
     for item in setting.data_sets:
         macs += setting.learner.update_macs * item.batch_size
         macs += scorer * item.batch_size if item.policy.online == "proxy" else 0.0
-        macs += scorer * item.reference_super_batch if item.policy.reference == "trained" else 0.0
+        reference = setting.reference_of(item) if item.policy.reference == "trained" else None
+        macs += reference.update_macs * item.reference_super_batch if reference else 0.0
     return _FLOPS * macs
 
 
 def _scoring_flops(setting: Setting, item: DataSetPlan) -> float:
-    f_ref = setting.scorer.forward_macs if setting.scorer else 0.0
-    return _FLOPS * ledger.acting_cost(item.policy, setting.learner.forward_macs, f_ref)
+    reference, scorer = setting.reference_of(item), setting.scorer
+    f_ref, f_online = (network.forward_macs if network else 0.0 for network in (reference, scorer))
+    return _FLOPS * ledger.acting_cost(item.policy, setting.learner.forward_macs, f_ref, f_online=f_online)
 
 
 def _servers(scored: float, scoring_flops: float, rates: Rates) -> int:
@@ -243,11 +245,15 @@ def _taken_out(item: DataSetPlan) -> int:
 
 def _followed_bytes(setting: Setting) -> float:
     """Bytes of the models that an inference server takes after an update; of several data sets the most."""
-    scorer = setting.scorer.parameters if setting.scorer else 0
-    of_model = {"learner": setting.learner.parameters, "online": scorer, "reference": scorer}
-    return _BYTES * max(
-        sum(of_model[name] for name in item.policy.published_models) for item in setting.data_sets
-    )
+
+    def followed(item: DataSetPlan) -> int:
+        models = {
+            "learner": setting.learner, "online": setting.scorer, "reference": setting.reference_of(item),
+        }  # fmt: skip
+        found = (models[name] for name in item.policy.published_models)
+        return sum(network.parameters for network in found if network is not None)
+
+    return _BYTES * max(map(followed, setting.data_sets))
 
 
 def _ceil(number: float) -> int:

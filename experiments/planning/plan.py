@@ -57,6 +57,7 @@ class DataSetPlan:
         packed_bytes: of an example in the replay before it is compressed; 0: as many.
         decodes_again: whether the learner's hosts decode what they train on, as the replay has no pixels.
         read_ahead: batches that the learner reads ahead of its updates.
+        reference: its reference, if that is another model than the scorer.
     """
 
     name: str
@@ -75,6 +76,7 @@ class DataSetPlan:
     packed_bytes: int = 0
     decodes_again: bool = False
     read_ahead: int = 1
+    reference: Optional[Network] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Setting:
         steps: the run's updates.
         uniform_steps: updates of the uniform run that it is to be held against.
         learner: the model that is trained.
-        scorer: the architecture of the reference and of the online model; None if there is neither.
+        scorer: the online model that is no learner, and the reference of each data set that has no
+            other; None if there is neither.
         data_sets: at least one.
     """
 
@@ -94,6 +97,10 @@ class Setting:
     learner: Network
     scorer: Optional[Network]
     data_sets: tuple[DataSetPlan, ...]
+
+    def reference_of(self, item: DataSetPlan) -> Optional[Network]:
+        """The reference of a data set; None if there is none."""
+        return (item.reference or self.scorer) if item.policy.reference is not None else None
 
     @property
     def scores(self) -> bool:
@@ -125,23 +132,25 @@ def predicted_ledger(setting: Setting) -> dict[str, float]:
     Returns:
         As `ledger.run_ledger`, of all data sets together.
     """
-    scorer = setting.scorer
-    return ledger.add(
-        [
-            ledger.run_ledger(
-                item.policy,
-                learner_macs=setting.learner.forward_macs,
-                scorer_macs=scorer.forward_macs if scorer else 0.0,
-                updates=setting.steps,
-                batch_size=item.batch_size,
-                examples_scored=setting.steps * item.super_batch_size if item.policy.scores else 0,
-                super_batch_size=item.reference_super_batch,
-                reference_pretraining_macs=item.pretraining_macs,
-                learner_recomputed_macs=setting.learner.recomputed_macs,
-                scorer_recomputed_macs=scorer.recomputed_macs if scorer else 0.0,
-            )
-            for item in setting.data_sets
-        ]
+    return ledger.add([_of_data_set(setting, item) for item in setting.data_sets])
+
+
+def _of_data_set(setting: Setting, item: DataSetPlan) -> dict[str, float]:
+    reference = setting.reference_of(item)
+    scorer = setting.scorer if item.policy.online == "proxy" else reference
+    return ledger.run_ledger(
+        item.policy,
+        learner_macs=setting.learner.forward_macs,
+        scorer_macs=scorer.forward_macs if scorer else 0.0,
+        updates=setting.steps,
+        batch_size=item.batch_size,
+        examples_scored=setting.steps * item.super_batch_size if item.policy.scores else 0,
+        super_batch_size=item.reference_super_batch,
+        reference_pretraining_macs=item.pretraining_macs,
+        learner_recomputed_macs=setting.learner.recomputed_macs,
+        scorer_recomputed_macs=scorer.recomputed_macs if scorer else 0.0,
+        reference_macs=reference.forward_macs if reference else None,
+        reference_recomputed_macs=reference.recomputed_macs if reference else None,
     )
 
 
@@ -195,6 +204,10 @@ PAPER, FULL = "paper's formula", "everything counted"
 WITH_ONLINE = "paper's formula, with online training"
 
 
+def _forward(network: Optional[Network]) -> float:
+    return network.forward_macs if network else 0.0
+
+
 def countings(setting: Setting, reference_runs: int = 1) -> tuple[Counting, ...]:
     """All ways to count a setting.
 
@@ -209,7 +222,7 @@ def countings(setting: Setting, reference_runs: int = 1) -> tuple[Counting, ...]
     """
     steps, uniform = setting.uniform_steps, setting.uniform_steps * setting.batch_size
     f_learn = setting.learner.forward_macs
-    f_ref = setting.scorer.forward_macs if setting.scorer else 0.0
+    f_online = _forward(setting.scorer)
 
     def by_formula(online: bool, reference: bool) -> float:
         """MACs of an update, with or without what a reference costs for each update of the uniform run."""
@@ -218,7 +231,8 @@ def countings(setting: Setting, reference_runs: int = 1) -> tuple[Counting, ...]
             * ledger.cost_per_update(
                 item.policy,
                 f_learn=f_learn,
-                f_ref=f_ref,
+                f_ref=_forward(setting.reference_of(item)),
+                f_online=f_online,
                 rho=item.super_batch_size / item.batch_size,
                 include_online_training=online,
                 include_reference_training=reference,

@@ -79,7 +79,9 @@ def format_plan(found: Plan) -> str:
     setting, text = found.setting, io.StringIO()
     console = rich.console.Console(file=text, width=_WIDTH, color_system=None, markup=False, highlight=False)
     scorer = f", scorer {setting.scorer.name}" if setting.scorer else ""
-    console.print(f"learner {setting.learner.name}{scorer}, {setting.steps:,} updates", soft_wrap=True)
+    others = "".join(f", reference {name}" for name in _other_references(setting))
+    models = f"learner {setting.learner.name}{scorer}{others}"
+    console.print(f"{models}, {setting.steps:,} updates", soft_wrap=True)
     for item in setting.data_sets:
         console.print(f"  {item.name}: {_selection(item)}", soft_wrap=True)
     console.print()
@@ -171,7 +173,14 @@ def _forward(setting: plan.Setting) -> str:
     if setting.scorer:
         ratio = setting.learner.forward_macs / setting.scorer.forward_macs
         said += f", the scorer {macs(setting.scorer.forward_macs)}, {ratio:.3g} times less"
+    for name, network in _other_references(setting).items():
+        said += f", the reference {name} {macs(network.forward_macs)}"
     return f"{said}."
+
+
+def _other_references(setting: plan.Setting) -> dict[str, plan.Network]:
+    """The references that are other models than the scorer, by name."""
+    return {item.reference.name: item.reference for item in setting.data_sets if item.reference is not None}
 
 
 def _break_even(found: Plan) -> rich.table.Table:

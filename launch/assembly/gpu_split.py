@@ -36,16 +36,20 @@ def work_of(config: ExperimentConfig, data: shapes.DataShape) -> Work:
     """MACs of an update of a run."""
     models = networks.make_models(config, data)
     macs = {name: float(networks.forward_macs(model, config, data)) for name, model in models.items()}
-    learner, scorer = macs["learner"], macs.get("reference", macs.get("online", 0.0))
+    learner, online = macs["learner"], macs.get("online", 0.0)
     training = scoring = 0.0
     for own in config.data_sets.values():
         policy = policies.get(own.policy)
         trained = learner * own.batch_size
-        trained += scorer * own.batch_size if policy.online == "proxy" else 0.0
-        trained += scorer * own.reference.super_batch if policy.reference == "trained" else 0.0
+        trained += online * own.batch_size if policy.online == "proxy" else 0.0
+        reference = 0.0
+        if policy.reference is not None and not own.reference.scores:
+            model = networks.reference(config, own, data)
+            reference = float(networks.forward_macs(model, config, data))
+        trained += reference * own.reference.super_batch if policy.reference == "trained" else 0.0
         training += ledger.TRAINING_PASSES * trained
         if policy.scores:
-            acting = ledger.acting_cost(policy, learner, scorer, bool(own.reference.scores))
+            acting = ledger.acting_cost(policy, learner, reference, bool(own.reference.scores), online)
             scoring += acting * own.super_batch_size
     return Work(training, scoring)
 

@@ -15,7 +15,7 @@ from classact.data.decoding import pool
 from classact.experiments.config import ConfigError
 from classact.launch.assembly import rpc
 from classact.launch.assembly.launchpad import lp
-from classact.launch.assembly.parts import class_meaning, learning, ordered, sources
+from classact.launch.assembly.parts import class_meaning, learning, ordered, sources, starts
 from classact.launch.assembly.run_spec import RunSpec
 from classact.nodes import (
     batches,
@@ -30,6 +30,7 @@ from classact.nodes import (
     ordered_batches,
     saving,
     selected,
+    starting,
     stream_balance,
     tally,
     training,
@@ -79,6 +80,8 @@ def build_learner(
     restored = checkpointer.restore(state)
     if restored is not None:
         state, data_state = restored
+    else:
+        state = starting.start_from(state, starts.variables_of(config, run.shape))
     # None of a data set that comes in a recorded order.
     addresses = {name: own for name, own in zip(config.data_sets, replays, strict=True) if own}
     races = {

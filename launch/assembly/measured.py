@@ -62,21 +62,19 @@ def scorings(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], sec
     name, own = _scored(config)
     mesh = mesh_lib.local_mesh()
     policy = policies.get(own.policy)
-    # Not `role_models`: the reference need not be there yet.
-    chosen = {"online": config.learner if policy.online == "learner" else config.scorer}
-    models = {
-        role: networks.make_model(chosen.get(role, config.scorer), config, data[name])
-        for role in ("online", "reference")
-        if getattr(policy, role) is not None
-    }
+    # The reference need not be there yet.
+    models = networks.role_models(config, own, data[name], in_order=False)
     weight = learning.online_weight(config, own)
-    score = scoring.make_scorer(policy, learning.make_task(config), models, weight)
+    from_file = bool(own.reference.scores)
+    score = scoring.make_scorer(policy, learning.make_task(config), models, weight, from_file)
     variables = {role: jax.jit(model.init)(jax.random.key(0)) for role, model in models.items()}
     variables = mesh_lib.everywhere(mesh, jax.device_get(variables))
     devices = mesh.size if mesh is not None else 1
     size = -(-own.inference.batch_size // devices) * devices
     fields = batches_lib.device_fields(_examples(data[name], size))
     batch = {**fields, "valid": np.ones(size, bool)}
+    if from_file:
+        batch[scoring.REFERENCE_LOSS] = np.zeros(size, np.float32)
 
     def answer() -> None:
         np.asarray(score(variables, mesh_lib.place(mesh, batch), np.int32(0)))

@@ -102,7 +102,7 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
     # One that has ended has no GPUs any more.
     if not joined_run.has_ended(workdir):
         joined_devices.keep_off(said)
-    classifier = networks.classifier(config.learner, config, shape)
+    classifier = networks.classifier(config, shape)
     return Attached(
         workdir,
         name,

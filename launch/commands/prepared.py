@@ -25,14 +25,18 @@ from classact.launch.assembly.parts import (
     scored,
     shapes,
     sources,
+    starts,
     text_lines,
     traced,
 )
 from classact.launch.assembly.parts.first_lines import FirstLines, describe_source
 from classact.launch.commands import resume
-from classact.launch.engines import folders, isolation, registry
+from classact.launch.engines import folders, isolation
+from classact.launch.engines import registry as engines
 from classact.launch.engines.interface import Engine
-from classact.nodes import opening
+from classact.models import registry
+from classact.nodes import checkpoints, opening
+from classact.selection import policies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +66,14 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         config: the resolved configuration.
         workdir: the run directory; one that holds a run of the same configuration lets
             that run go on.
-        engine: name of the engine that will run it, see `registry`.
+        engine: name of the engine that will run it, see `engines.registry`.
 
     Raises:
         ConfigError: for a field that cannot be run, a work directory with another run, or if the
             replay server's Python is missing here.
         source.DataError: for data that is missing, damaged or of the wrong kind.
     """
-    runs = registry.get(engine)
+    runs = engines.get(engine)
     if runs.one_process and config.mesh.hosts > 1:
         raise ConfigError(
             f"mesh.hosts={config.mesh.hosts}: must be 1 with --launch={engine}, which is one process"
@@ -103,14 +107,16 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
         raise ConfigError(str(error)) from None
     learning.make_task(config)
     for model in networks.make_models(config, shape).values():
-        try:
-            networks.forward_macs(model, config, shape)
-        except ValueError as error:
-            raise ConfigError(f"model {model.name!r} for {shape.name} {shape.image_shape}: {error}") from None
+        _check_counted(model, config, shape)
     for name, own in config.data_sets.items():
         references.check_reference(config, own, data[name], said)
+        if policies.get(own.policy).reference == "fixed" and not own.reference.scores:
+            _check_counted(networks.reference(config, own, data[name]), config, data[name])
         traced.check_scores(config, own, data[name])
         ordered.check(config, name, own, data[name], said)
+    # One that goes on from a checkpoint has started, wherever its weights came from.
+    if earlier is None or checkpoints.latest_step(workdir / "checkpoints") is None:
+        starts.variables_of(config, shape, said)
     for evaluator in config.evaluation.evaluators.values():
         evaluators.make_measure(config, evaluator, shape, said)
     placement = devices.place(config, runs, shape, said)
@@ -119,6 +125,14 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
     return Prepared(
         config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated, placement
     )
+
+
+def _check_counted(model: registry.Model, config: ExperimentConfig, shape: shapes.DataShape) -> None:
+    """The ledger can count what a model costs."""
+    try:
+        networks.forward_macs(model, config, shape)
+    except ValueError as error:
+        raise ConfigError(f"model {model.name!r} for {shape.name} {shape.image_shape}: {error}") from None
 
 
 def _checked_data_set(

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from classact.experiments import base, config, resolution
+from classact.experiments import base, config, model_fields, resolution
 from classact.experiments.configs import classification, demo
 
 NAN, INF = float("nan"), float("inf")
@@ -62,6 +62,31 @@ def fields(**changes):
         ("learner", "vit_ti"),
         ("learner__model", 7),
         ("learner__options", 7),
+        ("learner__image_size", -1),
+        ("scorer__image_size", 32.0),
+        ("scorer__patch_size", -8),
+        ("reference__image_size", -1),
+        ("learner__freeze", "head"),
+        ("learner__freeze", "image"),
+        ("learner__freeze", "all_but_head"),
+        ("learner__layer_decay", 0.0),
+        ("learner__layer_decay", 1.5),
+        ("learner__layer_decay", NAN),
+        ("optimizer__name", "adam"),
+        ("optimizer__schedule", "linear"),
+        ("optimizer__cooldown_steps", 10),
+        ("optimizer__cooldown_steps", -1),
+        ("optimizer__beta1", 1.0),
+        ("optimizer__beta2", -0.5),
+        ("optimizer__epsilon", 0.0),
+        ("optimizer__epsilon", INF),
+        ("optimizer__decayed", "all"),
+        ("optimizer__decay_times_rate", 1),
+        ("reference__patch_size", "8"),
+        ("reference__text_model", "text_b"),
+        ("reference__interpolation", "nearest"),
+        ("learner__interpolation", "linear"),
+        ("reference__options", "{}"),
         ("reference__checkpoint", "runs/some"),
         ("reference__super_batch", -1),
         ("reference__learning_rate_factor", 0.0),
@@ -362,13 +387,7 @@ class TestDataSets:
 
     def test_a_group_is_changed_in_part(self):
         made = base.data_set(base.get_config(), reference={"checkpoint": "runs/a"})
-        assert made.reference.to_dict() == {
-            "checkpoint": "runs/a",
-            "scores": "",
-            "super_batch": 0,
-            "learning_rate_factor": 2.0,
-            "pretraining_macs": -1.0,
-        }
+        assert made.reference.to_dict() == {**model_fields.reference(), "checkpoint": "runs/a"}
 
     def test_entries_do_not_share_groups(self):
         config_dict = base.get_config()
@@ -438,7 +457,7 @@ def test_whole_numbers_pass_as_floats():
 def test_the_resolved_configuration_resolves_to_itself():
     found = resolution.resolve(fields(policy="classact_online", learner__options={"pool": "mean"}))
     stored = json.loads(json.dumps(found.to_dict()))
-    assert stored["learner"] == {"model": "vit_mu_6_1", "text_model": "", "options": {"pool": "mean"}}
+    assert stored["learner"] == {**model_fields.learner(), "options": {"pool": "mean"}}
     assert resolution.resolve(stored) == found
 
 

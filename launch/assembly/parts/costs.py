@@ -8,7 +8,7 @@ from typing import Any
 
 from classact.experiments import curves, ledger
 from classact.experiments.config import DataSetConfig, ExperimentConfig
-from classact.launch.assembly.parts import networks, scored
+from classact.launch.assembly.parts import networks, reference_models, scored
 from classact.launch.assembly.parts.shapes import DataShape
 from classact.models import cost, registry
 from classact.nodes import checkpoints, tally
@@ -55,13 +55,25 @@ def of_model(model: registry.Model, config: ExperimentConfig, data: DataShape) -
 
 
 def of_run(config: ExperimentConfig, data: DataShape) -> dict[str, ModelCosts]:
-    """The costs of a run's models, "learner" and, where a policy has one, "scorer"."""
+    """The costs of the models that all data sets share: "learner" and, where there is one, "online"."""
     models = networks.make_models(config, data)
-    found = {"learner": of_model(models["learner"], config, data)}
-    scorer = models.get("online") or models.get("reference")
+    return {name: of_model(models[name], config, data) for name in ("learner", "online") if name in models}
+
+
+def of_reference(
+    config: ExperimentConfig, own: DataSetConfig, data: DataShape, scorer: ModelCosts | None = None
+) -> ModelCosts | None:
+    """The costs of a data set's reference; None without one, or where score files stand for it.
+
+    `scorer`: those of a model as the scorer is, if they are counted already.
+    """
+    if policies.get(own.policy).reference is None or own.reference.scores:
+        return None
     if scorer is not None:
-        found["scorer"] = of_model(scorer, config, data)
-    return found
+        found = reference_models.described(config, own, data)
+        if reference_models.is_scorer(found, config, data):
+            return scorer
+    return of_model(networks.reference(config, own, data), config, data)
 
 
 def pretraining_macs(config: ExperimentConfig, own: DataSetConfig, data: DataShape) -> float:
@@ -81,8 +93,8 @@ def pretraining_macs(config: ExperimentConfig, own: DataSetConfig, data: DataSha
     if run.ledger.get("total_macs"):
         return float(run.ledger["total_macs"])
     step = checkpoints.latest_step(pathlib.Path(own.reference.checkpoint) / "checkpoints") or 0
-    model = networks.make_model(config.scorer, config, data)
-    return float(step * int(run.field("batch_size", 0)) * of_model(model, config, data).update)
+    model = of_model(networks.reference(config, own, data), config, data)
+    return float(step * int(run.field("batch_size", 0)) * model.update)
 
 
 def _computed_before(config: ExperimentConfig, own: DataSetConfig, data: DataShape) -> dict[str, float]:
@@ -124,7 +136,7 @@ def account(
     """
     tallies = tally.read(workdir)
     models = of_run(config, next(iter(data.values())))
-    learner, scorer = models["learner"], models.get("scorer")
+    learner, online = models["learner"], models.get("online")
     redone = _redone(tallies)
     evaluated = _of_kind(tallies, "evaluation")
     images, texts = (int(_sum(evaluated, name)) for name in ("images", "texts"))
@@ -144,6 +156,8 @@ def account(
         else:
             # Score files and recorded runs are shared as references are.
             pretrained |= {what.partition(" ")[2] or what: macs for what, macs in spent.items()}
+        reference = of_reference(config, own, data[name], online)
+        scorer = online if policy.online == "proxy" else reference
         parts.append(
             ledger.run_ledger(
                 policy,
@@ -157,6 +171,8 @@ def account(
                 reference_from_file=bool(own.reference.scores),
                 learner_recomputed_macs=learner.recomputed,
                 scorer_recomputed_macs=scorer.recomputed if scorer else 0.0,
+                reference_macs=reference.forward if reference else None,
+                reference_recomputed_macs=reference.recomputed if reference else None,
                 slots_padded=padded,
                 updates_redone=redone,
                 # Of the run, not of a data set.

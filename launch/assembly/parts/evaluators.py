@@ -144,7 +144,7 @@ def _of_kind(
         if remark and said is not None:
             said.say(remark)
         opened = classes.in_order_of(opened, data.classes, whose)
-    model = networks.make_models(config, data)["learner"]
+    model = networks.learner(config, data)
     whole = evaluator.whole_data_set(opened, size)
     mesh = mesh_lib.local_mesh()
 

@@ -7,6 +7,41 @@ import jax
 
 from classact.models import registry
 
+# Names from the root of a model's variables, such as ("params", "block_0", "mlp", "kernel").
+Path = tuple[str, ...]
+
+
+def flat(tree: Mapping[str, Any], before: Path = ()) -> dict[Path, Any]:
+    """The leaves of nested dicts by their paths."""
+    found: dict[Path, Any] = {}
+    for name, value in tree.items():
+        path = (*before, name)
+        found |= flat(value, path) if isinstance(value, Mapping) else {path: value}
+    return found
+
+
+def expected(model: registry.Model) -> dict[Path, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a model's variables; no device is touched."""
+    # As in `cost.forward_cost`.
+    return flat(jax.eval_shape(lambda: model.init(jax.random.key(0))))
+
+
+def output_axes(model_of: Callable[[int], registry.Model], number: int) -> dict[Path, int]:
+    """A model's outputs: the arrays that grow with their number, each with the axis that does.
+
+    Args:
+        model_of: makes the model for a number of outputs.
+        number: how many it has.
+    """
+    ours, more = expected(model_of(number)), expected(model_of(number + 1))
+    found = {}
+    for path, leaf in ours.items():
+        sizes = zip(leaf.shape, more[path].shape if path in more else leaf.shape, strict=False)
+        axis = next((axis for axis, (size, other) in enumerate(sizes) if size != other), None)
+        if axis is not None:
+            found[path] = axis
+    return found
+
 
 def misfit(variables: Mapping[str, Any], model_of: Callable[[int], registry.Model], num_classes: int) -> str:
     """Says how parameters differ from a model's; "" if they do not.

@@ -20,7 +20,7 @@ from classact.data.fingerprint import difference, same_contents
 from classact.data.source import DataError, Source
 from classact.data.views import SourceView
 from classact.experiments.config import ConfigError, ExperimentConfig
-from classact.launch.assembly.parts import held_out, recorded, references, shapes, sources
+from classact.launch.assembly.parts import held_out, recorded, reference_models, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.selection import policies
 
@@ -168,7 +168,7 @@ def _warn_of_reference(
     own = config.data_sets[name]
     if policies.get(own.policy).reference != "fixed" or shape.held_out is None or not len(shape.held_out):
         return
-    theirs = references.config_of(own)
+    theirs = reference_models.config_of(own)
     for found in recorded.group(recorded.group(theirs.get("started")).get("data")).values():
         same = same_contents(recorded.group(found.get("fingerprint")), shape.described()["fingerprint"])
         held = found.get("held_out_examples"), theirs.get("data_seed")

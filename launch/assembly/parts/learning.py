@@ -3,9 +3,9 @@
 import jax
 
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
-from classact.launch.assembly.parts import networks
+from classact.launch.assembly.parts import fitting, networks
 from classact.launch.assembly.parts.shapes import DataShape
-from classact.nodes import training
+from classact.nodes import optimizers, training
 from classact.selection import contrastive, losses, policies, weighting
 
 
@@ -55,15 +55,52 @@ def trained_models(config: ExperimentConfig, data: DataShape) -> dict[str, train
         if not weights:
             continue
         on_super_batch = name == "reference"
+        own = config.optimizer
         optimizer = training.OptimizerConfig(
             learning_rate=factors[name] * config.learning_rate,
             steps=config.steps,
             warmup_steps=config.warmup_steps,
             weight_decay=config.weight_decay,
             clip_norm=config.clip_norm,
+            name=own.name,
+            shape=own.schedule,
+            cooldown_steps=own.cooldown_steps,
+            beta1=own.beta1,
+            beta2=own.beta2,
+            epsilon=own.epsilon,
+            decayed=own.decayed,
+            decay_times_rate=own.decay_times_rate,
+            rates=_rates(config, data) if name == "learner" else {},
         )
         trained[name] = training.TrainedModel(models[name], optimizer, weights, on_super_batch)
     return trained
+
+
+def _rates(config: ExperimentConfig, data: DataShape) -> dict[str, float]:
+    """What the learning rates of the learner's parameters are multiplied by; empty: all by 1.
+
+    Raises:
+        ConfigError: if its layers cannot be told apart.
+    """
+    own = config.learner
+    if not own.freeze and own.layer_decay == 1:
+        return {}
+    made, number = networks.by_outputs(own, config, data, "learner")
+    params = {path[1:]: leaf for path, leaf in fitting.expected(made(number)).items() if path[0] == "params"}
+    names = {"/".join(path): len(leaf.shape) for path, leaf in params.items()}
+    rates = dict.fromkeys(names, 1.0)
+    if own.layer_decay != 1:
+        try:
+            rates = optimizers.layer_rates(names, own.layer_decay)
+        except ValueError as error:
+            raise ConfigError(f"learner.layer_decay={own.layer_decay!r} with {own.model}: {error}") from None
+    if own.freeze == "all_but_head":
+        heads = {"/".join(path[1:]) for path in fitting.output_axes(made, number)}
+        # Of a head the bias, whose name says no more, grows too; of two towers the scale goes with them.
+        frozen = {name for name, axes in names.items() if name not in heads and axes}
+    else:
+        frozen = {name for name in names if own.freeze and name.startswith(f"{own.freeze}/")}
+    return {name: 0.0 if name in frozen else rate for name, rate in rates.items()}
 
 
 def check_batches(config: ExperimentConfig, devices: int) -> None:

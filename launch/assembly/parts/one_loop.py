@@ -7,7 +7,7 @@ import numpy as np
 
 from classact.data.shard_stream import make_stream
 from classact.experiments.config import DataSetConfig, ExperimentConfig
-from classact.launch.assembly.parts import kept, learning, networks, ordered, references, sources
+from classact.launch.assembly.parts import kept, learning, networks, ordered, references, sources, starts
 from classact.launch.assembly.parts.shapes import DataShape
 from classact.nodes import synchronous, training
 from classact.selection import policies
@@ -43,6 +43,7 @@ def train(
         steps=config.steps,
         seed=config.seed,
         accumulation=config.gradient_accumulation,
+        start=starts.variables_of(config, next(iter(data.values()))),
         on_step=on_step,
         on_scored=on_scored,
     )

@@ -11,7 +11,7 @@ import numpy as np
 from classact.data.carried import kinds, sealing
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig, ModelConfig
 from classact.experiments.planning import plan
-from classact.launch.assembly.parts import class_meaning, costs, networks, shapes, sources
+from classact.launch.assembly.parts import class_meaning, costs, networks, reference_models, shapes, sources
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.models import cost, transformer
 from classact.nodes import checkpoints
@@ -119,24 +119,24 @@ def make_setting(
         curves.RunError: if a reference's run is damaged.
     """
     shape = next(iter(data.values()))
-    models = networks.make_models(config, shape)
     learner = _network(config.learner, config, shape)
-    scorer = _network(config.scorer, config, shape) if {"online", "reference"} & set(models) else None
+    scorer = _scorer(config, shape)
     uniform_steps = uniform_steps or config.steps
     paid: set[str] = set()
     data_sets = []
     for name, own in config.data_sets.items():
         policy = policies.get(own.policy)
         before = 0.0
+        reference = _reference(config, own, data[name], scorer)
         if policy.reference == "fixed" and own.reference.checkpoint not in paid:
             paid.add(own.reference.checkpoint)
-            assert scorer is not None
             steps = reference_steps or uniform_steps
             before = own.reference.pretraining_macs
             if before < 0 and is_trained(own):
                 before = costs.pretraining_macs(config, own, data[name])
             elif before < 0:
-                before = steps * own.batch_size * scorer.update_macs
+                network = reference or scorer
+                before = steps * own.batch_size * network.update_macs if network else 0.0
         data_sets.append(
             plan.DataSetPlan(
                 name,
@@ -155,13 +155,37 @@ def make_setting(
                 data[name].codec.num_bytes,
                 own.carried != kinds.PIXELS,
                 read_ahead=own.replay.read_ahead,
+                reference=reference,
             )
         )
     return plan.Setting(config.steps, uniform_steps, learner, scorer, tuple(data_sets))
 
 
+def _scorer(config: ExperimentConfig, data: shapes.DataShape) -> plan.Network | None:
+    """The scorer, if it is the online model or stands for a reference that says nothing of itself."""
+    every = [(policies.get(own.policy), own) for own in config.data_sets.values()]
+    if not any(
+        policy.online == "proxy" or (policy.reference is not None and not own.reference.scores)
+        for policy, own in every
+    ):
+        return None
+    return _network(config.scorer, config, data)
+
+
+def _reference(
+    config: ExperimentConfig, own: DataSetConfig, data: shapes.DataShape, scorer: plan.Network | None
+) -> plan.Network | None:
+    """A data set's reference, if it is another model than the scorer."""
+    if policies.get(own.policy).reference is None or own.reference.scores:
+        return None
+    found = reference_models.described(config, own, data)
+    if scorer is not None and reference_models.is_scorer(found, config, data):
+        return None
+    return _network(found.model, dataclasses.replace(config, contrastive=found.contrastive), data)
+
+
 def _network(model: ModelConfig, config: ExperimentConfig, data: shapes.DataShape) -> plan.Network:
-    made = networks.make_model(model, config, data)
+    made = networks.make_model(model, config, data, "learner" if model == config.learner else "scorer")
     counted = costs.of_model(made, config, data)
     variables = jax.eval_shape(lambda: made.init(jax.random.key(0)))
     return plan.Network(model.model, counted.forward, counted.update, cost.count_parameters(variables))
@@ -204,7 +228,7 @@ def _from_small_to_large(config: ExperimentConfig) -> Iterator[ModelConfig]:
 
     for size in sorted(transformer.SIZES, key=of_token):
         text_model = f"text_{size}" if config.task == "contrastive" else ""
-        yield ModelConfig(f"vit_{size}", text_model, options)
+        yield dataclasses.replace(config.scorer, model=f"vit_{size}", text_model=text_model, options=options)
 
 
 def _proxied(setting: plan.Setting) -> tuple[tuple[str, str], ...]:
@@ -231,7 +255,7 @@ def _changed(
         if item.policy.name not in _WITH_PROXY:
             return None
         item = dataclasses.replace(item, policy=policies.get(_WITH_PROXY[item.policy.name]))
-    if own is not None and scorer is not None:
+    if own is not None and scorer is not None and item.reference is None:
         # On as many examples as the one that it replaces.
         factor = scorer.update_macs / own.update_macs
         item = dataclasses.replace(item, pretraining_macs=item.pretraining_macs * factor)

@@ -1,15 +1,23 @@
 """A fixed reference: read from the run that trained it, and checked before anything starts."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from classact.experiments import curves
-from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig, require
-from classact.launch.assembly.parts import class_meaning, fitting, networks, recorded, scored, shapes
+from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig, ModelConfig, require
+from classact.launch.assembly.parts import (
+    class_meaning,
+    fitting,
+    networks,
+    recorded,
+    reference_models,
+    scored,
+    shapes,
+)
 from classact.launch.assembly.parts.first_lines import FirstLines
+from classact.models import registry
 from classact.nodes import checkpoints, divergence
 from classact.selection import policies
 
@@ -44,7 +52,7 @@ def check_reference(
     scores = data_set.reference.scores
     run = pathlib.Path(data_set.reference.checkpoint)
     field = f"reference.scores={scores!r}" if scores else f"reference.checkpoint={str(run)!r}"
-    theirs = config_of(data_set)
+    theirs = reference_models.config_of(data_set)
     if policy.reference_data == "held_out":
         _check_held_out(field, theirs, config, data_set, data)
     if scores:
@@ -54,12 +62,10 @@ def check_reference(
         curves.load_run(run)
     except curves.RunError as error:
         raise ConfigError(f"{field}: {error}") from None
-    model = theirs["learner"].get("model")
-    if model != config.scorer.model:
-        raise ConfigError(f"{field}: it holds a {model}, but scorer.model is {config.scorer.model}")
     task = theirs.get("task", "classification")
     if task != config.task:
         raise ConfigError(f"{field}: it was trained with task={task!r}, this run has {config.task!r}")
+    found = reference_models.described(config, data_set, data).model
     if config.task == "contrastive":
         _check_same_texts(field, theirs, config)
     else:
@@ -70,26 +76,29 @@ def check_reference(
         raise ConfigError(f"{field}: {error}") from None
     nonfinite = divergence.nonfinite_arrays(variables)
     require(not nonfinite, "reference.checkpoint", str(run), f"of a run that has not diverged: {nonfinite}")
-    difference = fitting.misfit(variables, networks.classifier(config.scorer, config, data), data.num_classes)
+
+    def with_classes(number: int) -> registry.Model:
+        return networks.reference(config, data_set, dataclasses.replace(data, num_classes=number))
+
+    difference = fitting.misfit(variables, with_classes, data.num_classes)
     if difference:
+        shape = networks.image_shape(found, data, "reference")
         raise ConfigError(
-            f"{field}: it does not fit {config.scorer.model} with {data.num_classes} classes, "
-            f"images {data.image_shape} and patch_size={config.patch_size}: {difference}"
+            f"{field}: it does not fit {found.model} with {data.num_classes} classes, "
+            f"images {shape} and patch_size={found.patch_size or config.patch_size}: {difference}"
         )
+    _say_what_differs(found, config, said)
 
 
-def config_of(data_set: DataSetConfig) -> Mapping[str, Any]:
-    """The `config.json` of the run that trained a data set's fixed reference.
-
-    Of score files that another tool wrote it may be empty.
-
-    Raises:
-        ConfigError: if it is missing or damaged.
-    """
-    run = pathlib.Path(data_set.reference.checkpoint)
-    if not data_set.reference.scores:
-        return _read_config(run, f"reference.checkpoint={str(run)!r}")
-    return scored.reference_config(data_set)
+def _say_what_differs(found: ModelConfig, config: ExperimentConfig, said: FirstLines | None) -> None:
+    """One line where a reference is no model like the scorer."""
+    ours, patch = config.scorer, config.patch_size
+    differs = (found.model, found.image_size, found.patch_size or patch) != (
+        ours.model, ours.image_size, ours.patch_size or patch
+    )  # fmt: skip
+    if differs and said is not None:
+        size = f" at {found.image_size}×{found.image_size}" if found.image_size else ""
+        said.say(f"the reference is a {found.model}{size} with patches of {found.patch_size or patch}")
 
 
 def _check_held_out(
@@ -118,27 +127,12 @@ def _check_held_out(
 
 
 def _check_same_texts(field: str, theirs: Mapping[str, Any], config: ExperimentConfig) -> None:
-    """Equal shapes do not show that two text towers read the same tokens in the same way."""
-    found = {**(theirs.get("contrastive") or {}), "text_model": theirs["learner"].get("text_model")}
-    ours = {**dataclasses.asdict(config.contrastive), "text_model": config.scorer.text_model}
-    for name in ("text_model", "tokenizer", "context_length", "causal"):
-        if found.get(name) != ours[name]:
-            group = "scorer" if name == "text_model" else "contrastive"
+    """A text is made into tokens once, for all models of a run."""
+    found = theirs.get("contrastive") or {}
+    for name in ("tokenizer", "context_length"):
+        ours = getattr(config.contrastive, name)
+        if found.get(name) != ours:
             raise ConfigError(
-                f"{field}: it has {name}={found.get(name)!r}, this run {ours[name]!r}: say "
-                f"--config.{group}.{name}={found.get(name)}, or name a reference that was trained as this run"
+                f"{field}: it has {name}={found.get(name)!r}, this run {ours!r}: all models read the "
+                f"same tokens: say --config.contrastive.{name}={found.get(name)}, or name another reference"
             )
-
-
-def _read_config(run: pathlib.Path, field: str) -> Mapping[str, Any]:
-    try:
-        found = json.loads((run / "config.json").read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(
-            f"{field}: no run directory (no config.json): train the reference first, by `classact train`"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{field}: its config.json cannot be read: {error}") from None
-    if not isinstance(found, dict) or not isinstance(found.get("learner"), dict):
-        raise ConfigError(f"{field}: its config.json is not a run's: it names no learner")
-    return found

@@ -135,7 +135,7 @@ def prepare(
         raise ConfigError(f"{field}: {error}") from None
     nonfinite = divergence.nonfinite_arrays(variables)
     require(not nonfinite, "reference", str(run), f"of a run that has not diverged: {nonfinite}")
-    misfit = fitting.misfit(variables, networks.classifier(config.learner, config, shape), shape.num_classes)
+    misfit = fitting.misfit(variables, networks.classifier(config, shape), shape.num_classes)
     if misfit:
         raise ConfigError(f"{field}: it does not fit {shape.name}, images {shape.image_shape}: {misfit}")
     description = _description(run, config, shape, batch_size, step)
@@ -168,7 +168,7 @@ def make_scorer(scoring: ScoringPass) -> Callable[[Mapping[str, np.ndarray]], di
     """
     config = scoring.config
     classification = config.task == "classification"
-    model = networks.make_model(config.learner, config, scoring.shape)
+    model = networks.learner(config, scoring.shape)
     variables = jax.device_put(checkpoints.load_model(scoring.run / "checkpoints", "learner"))
     task = losses.Classification(0.0) if classification else contrastive.Contrastive(config.contrastive.loss)
 
@@ -273,7 +273,7 @@ def _description(
     run: pathlib.Path, config: ExperimentConfig, shape: shapes.DataShape, batch_size: int, step: int
 ) -> dict[str, Any]:
     (own,) = config.data_sets.values()
-    macs = networks.forward_macs(networks.make_model(config.learner, config, shape), config, shape)
+    macs = networks.forward_macs(networks.learner(config, shape), config, shape)
     theirs = json.loads((run / "config.json").read_text())
     said = {
         "version": score_files.VERSION,

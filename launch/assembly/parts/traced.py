@@ -4,7 +4,7 @@ Nothing is computed. A mistake in a user's own code shows in a second here, as o
 line that names it; in the nodes it would show after half a minute, and in one of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -27,17 +27,30 @@ def check_models(config: ExperimentConfig, data: shapes.DataShape) -> None:
         ConfigError: naming the model and what is wrong, with the line in the user's file.
     """
     batch = _batch(data, config.batch_size)
-    for name, model in networks.make_models(config, data).items():
-        role = "learner" if name == "learner" else "scorer"
-        own = getattr(config, role).model
-        if not user_code.is_name(own):
-            continue
-        field = f"{role}.model={own!r}"
+    for field, model in _users_models(config, data):
         with user_code.reported_as(ConfigError, field):
             variables = _variables(model)
             for train in (True, False):
                 outputs, _ = jax.eval_shape(_forward(model, train), variables, batch)
                 _check_outputs(field, outputs, config, data)
+
+
+def _users_models(config: ExperimentConfig, data: shapes.DataShape) -> Iterator[tuple[str, registry.Model]]:
+    """The models of a user's own, each with the field that names it."""
+    trained = networks.make_models(config, data)
+    if user_code.is_name(config.learner.model):
+        yield f"learner.model={config.learner.model!r}", trained["learner"]
+    references = [
+        own
+        for own in config.data_sets.values()
+        if policies.get(own.policy).reference and not own.reference.scores
+    ]
+    with_scorer = "online" in trained or any(not own.reference.model for own in references)
+    if user_code.is_name(config.scorer.model) and with_scorer:
+        yield f"scorer.model={config.scorer.model!r}", networks.scorer(config, data)
+    for own in references:
+        if user_code.is_name(own.reference.model):
+            yield f"reference.model={own.reference.model!r}", networks.reference(config, own, data)
 
 
 def _forward(model: registry.Model, train: bool) -> Any:

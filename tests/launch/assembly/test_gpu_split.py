@@ -144,7 +144,7 @@ def test_work_is_counted_as_the_ledger_counts():
     config = resolved(filter_ratio=0.5)
     (own,) = config.data_sets.values()
     data = shapes.data_shape(config, sources.open_train_source(config, own))
-    macs = networks.forward_macs(networks.make_models(config, data)["learner"], config, data)
+    macs = networks.forward_macs(networks.learner(config, data), config, data)
     assert gpu_split.work_of(config, data) == Work(3 * macs * own.batch_size, 2 * macs * own.batch_size)
     uniform = resolved(policy="uniform")
     assert gpu_split.work_of(uniform, data) == Work(3 * macs * own.batch_size, 0.0)

@@ -6,6 +6,7 @@ import pytest
 
 from classact.experiments import base, resolution
 from classact.experiments.config import ConfigError
+from classact.experiments.model_config import MODEL_FIELDS
 from classact.launch.commands import resume
 from classact.launch.engines.outcome import LaunchError
 
@@ -59,9 +60,17 @@ def test_a_run_of_a_version_without_a_field_goes_on_as_it_was(run):
     recorded = resolved().to_dict()
     for group in (recorded, *recorded["data_sets"].values()):
         del group["selection"], group["reference"]["pretraining_macs"], group["augment"]
+        for name in MODEL_FIELDS:
+            del group["reference"][name]
+    del recorded["optimizer"]
+    for role in ("learner", "scorer"):
+        recorded[role] = {name: recorded[role][name] for name in ("model", "text_model", "options")}
     del recorded["threads"]["decoding"]
     (run / "config.json").write_text(json.dumps({**recorded, "launch": "processes"}))
     assert resume.earlier(resolved(), run) is not None
+    for changes in ({"optimizer.name": "sgd"}, {"scorer.image_size": 16}, {"learner.init": "runs/a"}):
+        with pytest.raises(ConfigError, match="a run with None"):
+            resume.earlier(resolved(**changes), run)
     with pytest.raises(ConfigError, match=r"augment='flip': .* a run with None"):
         resume.earlier(resolved(augment="flip"), run)
 

@@ -2,21 +2,19 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
-from on_digits import only, open_train, resolved
+from on_digits import only, resolved
 
 from classact.experiments import base, resolution
 from classact.experiments.planning import plan
-from classact.launch.assembly.parts import costs, evaluators, learning, planned, shapes, sources
-from classact.nodes import checkpoints, tally, training
+from classact.launch.assembly import gpu_split
+from classact.launch.assembly.parts import costs, evaluators, planned, sources
+from classact.models import transformer
+from classact.nodes import checkpoints, tally
 
 SMALL = dict(learner__model="vit_mu_2_1", steps=10, batch_size=8)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return shapes.data_shape(resolved(), open_train())
 
 
 @pytest.fixture
@@ -59,6 +57,49 @@ def test_a_plan_says_what_the_ledger_will(digits, reference, tmp_path, policy, r
     assert found["reference_pretraining_macs"] == (5e9 if fixed else 0)
 
 
+def vit_macs(size, side, patch, channels=1, classes=10):
+    """By hand: patches, per block four products of the width, two of the MLP, two of attention; the head."""
+    patches = (side // patch) ** 2
+    tokens, width = patches + 1, size.width
+    block = tokens * (4 * width**2 + 2 * width * size.mlp) + 2 * tokens**2 * width
+    return patches * patch**2 * channels * width + size.depth * block + width * classes
+
+
+@pytest.mark.parametrize("policy", ["classact", "classact_online"])
+def test_each_model_counts_by_its_own_size(digits, reference, tmp_path, policy):
+    """A learner at 8×8, scorers that look at 4×4 pixels, a reference of another size and patch size."""
+    own = {"scorer__image_size": 4, "scorer__patch_size": 2, "reference__model": "vit_mu_2_1"}
+    own |= {"reference__patch_size": 2}
+    if policy == "classact":
+        own["reference__checkpoint"] = str(reference)
+        recorded = json.loads((reference / "config.json").read_text())
+        recorded |= {"learner": {"model": "vit_mu_2_1", "patch_size": 2}}
+        (reference / "config.json").write_text(json.dumps(recorded))
+    config = resolved(policy=policy, **SMALL, **own)
+    mu_1_1, mu_2_1 = transformer.SIZES["mu_1_1"], transformer.SIZES["mu_2_1"]
+    # Resized by two products of matrices: rows from 8 to 4, then columns.
+    scorer = vit_macs(mu_1_1, 4, 2) + 4 * 8 * 8 + 4 * 4 * 8
+    learner, other = vit_macs(mu_2_1, 8, 4), vit_macs(mu_2_1, 8, 2)
+    found = account(config, digits, tmp_path)["ledger"]
+    forward = [found[f"{role}_forward_macs"] for role in ("learner", "scorer", "reference")]
+    assert forward == [learner, scorer, other]
+    # 10 updates of 8 examples, chosen from 16; Algorithm 2's reference learns from 80.
+    assert found["learner_training_macs"] == 80 * 3 * learner
+    assert found["online_training_macs"] == 80 * 3 * scorer
+    assert found["reference_training_macs"] == (800 * 3 * other if policy == "classact_online" else 0)
+    assert found["scoring_macs"] == 160 * (scorer + other)
+    assert found["reference_pretraining_macs"] == (5e9 if policy == "classact" else 0)
+    data = dict.fromkeys(config.data_sets, digits)
+    setting = planned.make_setting(config, data)
+    assert plan.predicted_ledger(setting) == found
+    assert setting.reference_of(setting.data_sets[0]).forward_macs == other
+    work = gpu_split.work_of(config, digits)
+    assert 10 * work.scoring == found["scoring_macs"]
+    assert 10 * work.training == sum(
+        found[f"{role}_training_macs"] for role in ("learner", "online", "reference")
+    )
+
+
 def test_servers_count_what_they_computed(digits, reference, tmp_path):
     config = resolved(policy="classact", reference__checkpoint=str(reference), **SMALL)
     (name,) = config.data_sets
@@ -98,7 +139,7 @@ def test_a_run_of_an_earlier_version_counts_its_inserts(digits, reference, tmp_p
         assert found["counts"]["examples"]["online"]["scored"] == scored
 
 
-def test_a_reference_s_cost_is_stated_or_read_or_counted(digits, reference):
+def test_a_reference_s_cost_is_stated_or_read_or_counted(digits, reference, saved_run):
     def paid(**changes):
         config = resolved(policy="classact", reference__checkpoint=str(reference), **SMALL, **changes)
         return costs.pretraining_macs(config, only(config), digits)
@@ -108,9 +149,7 @@ def test_a_reference_s_cost_is_stated_or_read_or_counted(digits, reference):
     # Its checkpoint alone was copied: its updates until then.
     (reference / "result.json").unlink()
     chosen = resolved(batch_size=4)
-    checkpointer = checkpoints.Checkpointer(reference / "checkpoints")
-    checkpointer.save(3, training.init_state(learning.trained_models(chosen, digits), 0))
-    checkpointer.close()
+    shutil.copytree(saved_run / "checkpoints" / "1", reference / "checkpoints" / "3")
     assert paid() == 3 * 4 * 3 * learner_of(chosen, digits).forward
     config = resolved()
     assert costs.pretraining_macs(config, only(config), digits) == 0
@@ -148,13 +187,12 @@ def test_evaluations_count_what_went_through_the_model(tmp_path, kind, images, t
     assert (found["evaluations"], found["images"], found["texts"]) == (2, 2 * images, 2 * texts)
 
 
-def test_an_evaluator_counts_its_data_set(digits, tmp_path):
-    config = resolved(**SMALL)
+def test_an_evaluator_counts_its_data_set(digits, tmp_path, saved_run):
+    config = resolved(steps=10, batch_size=8)
     (name,) = config.evaluation.evaluators
     counts = tally.Tally(tmp_path, f"evaluator-{name}", kind="evaluation")
     measure = evaluators.in_run(config, name, dict.fromkeys(config.data_sets, digits), counts)
-    state = training.init_state(learning.trained_models(config, digits), 0)
-    measure(state.variables()["learner"])
+    measure(checkpoints.load_model(saved_run / "checkpoints"))
     held = sources.open_eval_source(config, config.evaluation.evaluators[name]).num_examples
     found = account(config, digits, tmp_path)
     assert found["counts"]["evaluations"] == 1

@@ -5,28 +5,10 @@ import json
 import shutil
 
 import pytest
-from on_digits import only, open_train, resolved
+from on_digits import only, resolved
 
 from classact.experiments import config
-from classact.launch.assembly.parts import learning, references, shapes
-from classact.nodes import checkpoints, training
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return shapes.data_shape(resolved(), open_train())
-
-
-@pytest.fixture(scope="module")
-def saved_run(tmp_path_factory, digits):
-    """A run of vit_mu_1_1 on digits that has saved its first state."""
-    run = tmp_path_factory.mktemp("reference")
-    chosen = resolved()
-    (run / "config.json").write_text(json.dumps(chosen.to_dict()))
-    checkpointer = checkpoints.Checkpointer(run / "checkpoints")
-    checkpointer.save(1, training.init_state(learning.trained_models(chosen, digits), 0))
-    checkpointer.close()
-    return run
+from classact.launch.assembly.parts import first_lines, reference_models, references
 
 
 @pytest.fixture
@@ -58,18 +40,72 @@ def test_no_reference_is_asked_for_where_none_is_used(digits):
     assert references.fixed_variables(only(resolved())) == {}
 
 
-def test_another_architecture(reference, digits):
-    refused(
-        reference, digits, r"holds a vit_mu_1_1, but scorer\.model is vit_mu_2_1", scorer__model="vit_mu_2_1"
-    )
+@pytest.mark.parametrize(
+    ("field", "value", "match"),
+    [
+        ("model", "vit_mu_2_1", r"it holds a vit_mu_1_1, but reference\.model is vit_mu_2_1"),
+        ("patch_size", 2, r"it has patch_size=4, but reference\.patch_size is 2"),
+        ("options", {"pool": "mean"}, r"does not fit vit_mu_1_1.*'cls'"),
+        ("image_size", 16, r"does not fit vit_mu_1_1.*images \(16, 16, 1\).*'positions'"),
+    ],
+)
+def test_it_is_what_this_run_says_of_it(reference, digits, field, value, match):
+    with pytest.raises(config.ConfigError, match=match):
+        check(reference, digits, **{f"reference__{field}": value})
 
 
-def test_another_patch_size(reference, digits):
-    refused(reference, digits, r"patch_size=2.*has shape \(.*expected \(", patch_size=2)
+def test_it_says_itself_what_it_is(reference, digits):
+    """Neither the scorer nor the run need have its size; how it is computed is the scorer's affair."""
+    said = first_lines.FirstLines()
+    changes = {"patch_size": 2, "scorer__model": "vit_mu_2_1", "scorer__options": {"dtype": "bfloat16"}}
+    chosen = resolved(policy="classact", reference__checkpoint=str(reference), **changes)
+    references.check_reference(chosen, only(chosen), digits, said)
+    assert "the reference is a vit_mu_1_1 with patches of 4" in said.lines()
+    found = reference_models.described(chosen, only(chosen), digits).model
+    assert (found.model, found.patch_size, found.image_size) == ("vit_mu_1_1", 4, 0)
+    assert found.options == {"dtype": "bfloat16"}
+
+
+def recorded(run, **changes):
+    """Changes what a run's configuration says."""
+    stored = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**stored, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "size"),
+    [
+        ((8, 8, 1), (16, 16, 1), 8),
+        ((8, 8, 1), (8, 8, 1), 0),
+        ((8, 8, 3), (8, 8, 1), None),
+        ((8, 12, 1), (8, 8, 1), None),
+    ],
+)
+def test_it_looks_at_images_of_its_own_size(reference, digits, theirs, ours, size):
+    recorded(reference, started={"data": {"digits": {"image_shape": list(theirs)}}})
+    data = dataclasses.replace(digits, image_shape=ours)
+    if size is None:
+        refused(reference, data, r"trained on images \(8, .*are \(8, 8, 1\): (other channels|only square)")
+        return
+    check(reference, data)
+    chosen = resolved(policy="classact", reference__checkpoint=str(reference))
+    assert reference_models.described(chosen, only(chosen), data).model.image_size == size
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("model", 3), ("model", ""), ("options", []), ("patch_size", "4")]
+)
+def test_a_learner_that_is_none(reference, digits, field, value):
+    stored = json.loads((reference / "config.json").read_text())["learner"]
+    recorded(reference, learner={**stored, field: value})
+    refused(reference, digits, rf"its config\.json has learner\.{field}=")
 
 
 def test_another_number_of_classes(reference, digits):
     other = dataclasses.replace(digits, num_classes=7, class_names=None)
+    refused(reference, other, "10 classes in the reference, 7 in the data")
+    # An older run does not say it, its parameters do.
+    shutil.rmtree(reference / "checkpoints" / "1" / "classes")
     refused(reference, other, r"learned 10 classes, expected 7$")
 
 
@@ -94,7 +130,7 @@ def test_what_a_references_configuration_names_is_not_imported(reference, digits
     stored = json.loads((reference / "config.json").read_text())
     stored |= {"policy": "trap:policy", "learner": {**stored["learner"], "model": "trap:model"}}
     (reference / "config.json").write_text(json.dumps(stored))
-    refused(reference, digits, "holds a trap:model, but")
+    refused(reference, digits, "holds a trap:model, but nothing here names this code")
     assert not (tmp_path / "sprung").exists()
 
 

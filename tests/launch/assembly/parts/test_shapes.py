@@ -2,15 +2,9 @@
 
 import json
 
-import pytest
 from on_digits import open_train, resolved
 
 from classact.launch.assembly.parts import shapes
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return shapes.data_shape(resolved(), open_train())
 
 
 def test_a_shape_is_described_as_json_has_it(digits):
