@@ -21,7 +21,7 @@ class AttentionPool(nn.Module):
         mlp: channels of the MLP's hidden layer.
         heads: number of attention heads; it divides the width.
         dtype: of the computation; parameters are float32.
-        style: its activation, LayerNorm and `qkv_bias`; the pool has no layer scale.
+        style: its activation and LayerNorm; the pool's layers have biases, and no layer scale.
     """
 
     mlp: int
@@ -38,9 +38,8 @@ class AttentionPool(nn.Module):
             transformer.Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform()
         )
         probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, width)).astype(self.dtype)
-        bias = self.style.qkv_bias
-        query = dense(width, use_bias=bias, name="query")(probe).reshape(self.heads, depth)
-        both = dense(2 * width, use_bias=bias, name="key_value")(x.astype(self.dtype))
+        query = dense(width, name="query")(probe).reshape(self.heads, depth)
+        both = dense(2 * width, name="key_value")(x.astype(self.dtype))
         k, v = (part.reshape(batch, length, self.heads, depth) for part in jnp.split(both, 2, axis=-1))
         scores = jnp.einsum("hd,bkhd->bhk", query * depth**-0.5, k)
         weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(self.dtype)

@@ -141,9 +141,9 @@ class Attention(nn.Module):
         """
         batch, length, width = x.shape
         depth = width // self.heads
-        qkv = Dense(
-            3 * width, use_bias=self.bias, dtype=self.dtype, kernel_init=_square_xavier, name="qkv"
-        )(x)
+        qkv = Dense(3 * width, use_bias=self.bias, dtype=self.dtype, kernel_init=_square_xavier, name="qkv")(
+            x
+        )
         split = jnp.split(qkv, 3, axis=-1)
         q, k, v = (part.reshape(batch, length, self.heads, depth) for part in split)
         scores = jnp.einsum("bqhd,bkhd->bhqk", q * depth**-0.5, k)
