@@ -33,10 +33,22 @@ _POOLS: Mapping[str, Pool] = {"token": "cls", "avg": "mean", "map": "map"}
 _HEADS = {1152: 16, 1280: 16, 1408: 16, 1536: 16, 1664: 16}
 _NAME = re.compile(r"(vit|deit|deit3)_[a-z0-9_]+")
 # Others whose arrays are called as those of a plain one, or whose heads are of another size.
-_UNLIKE = re.compile(r"dinov3|rope|relpos|rpn|resnet|18x2|radio|vit_base_patch16_gap_224")
+_UNLIKE = re.compile(r"dinov3|mci|rope|relpos|rpn|resnet|18x2|radio|vit_base_patch16_gap_224")
 # What SigLIP 2 and the shape-optimised SigLIP were trained with; timm says it of these.
 _TANH = re.compile(
     r"vit_(so400m_patch16_siglip|giantopt_patch16_siglip|base_patch32_siglip|large_patch16_siglip(_gap)?_512).*"
+)
+
+# Mean and standard deviation where a folder's `config.json` does not say them: those that timm has under
+# a name without a tag. The first pattern that fits counts; else both are 0.5.
+_NORMALISATIONS = (
+    (r"vit_large_patch14_clip_(224|336)", (parts.HALF, parts.HALF)),
+    (r".*_clip_.*", (parts.CLIP_MEAN, parts.CLIP_STD)),
+    (r".*(_tipsv2|_miil)", ((0.0,) * 3, (1.0,) * 3)),
+    (
+        r"deit.*|.*_dinov2|vit_(giant|huge)_.*_gap_.*|vit_small_patch8_224",
+        (parts.IMAGENET_MEAN, parts.IMAGENET_STD),
+    ),
 )
 
 
@@ -59,14 +71,17 @@ def named(name: str, label: str) -> Named:
     base = name.partition(".")[0]
     if not _NAME.fullmatch(base) or _UNLIKE.search(base):
         raise WeightsError(f"{label}: model={name!r}: expected one of timm's plain vit_…, deit_… or deit3_…")
-    clip, siglip = "_clip_" in base, "siglip" in base
+    clip = "_clip_" in base
     activation = "quick_gelu" if "quickgelu" in base else "gelu_tanh" if _TANH.match(base) else "gelu"
-    mean, std = parts.HALF, parts.HALF
-    if clip:
-        mean, std = parts.CLIP_MEAN, parts.CLIP_STD
-    elif not siglip and re.search("deit|dinov2|reg4|ijepa|medium|betwixt|little|wee", base):
-        mean, std = parts.IMAGENET_MEAN, parts.IMAGENET_STD
+    mean, std = next(
+        (found for pattern, found in _NORMALISATIONS if re.fullmatch(pattern, base)), (parts.HALF, parts.HALF)
+    )
     return Named(activation, 1e-5 if clip else 1e-6, mean, std)
+
+
+def heads_of(width: int) -> int:
+    """How many heads timm's plain models of a width have."""
+    return _HEADS.get(width, max(width // 64, 1))
 
 
 def read(spec: str, path: pathlib.Path, model: str, keep_head: bool) -> Checkpoint:
@@ -135,7 +150,7 @@ def describe(label: str, file: TensorFile, name: str, config: Mapping[str, Any])
     hidden = found.get("blocks.0.mlp.fc1.weight")
     if hidden is None or len(hidden.shape) != 2:
         raise WeightsError(f"{label}: no blocks.0.mlp.fc1.weight: its blocks are not those of a plain ViT")
-    heads = fields.whole("num_heads") if fields.get("num_heads") else _HEADS.get(width, max(width // 64, 1))
+    heads = fields.whole("num_heads") if fields.get("num_heads") else heads_of(width)
     if width % heads:
         raise WeightsError(f"{label}: {heads} heads do not divide {width} channels")
     class_token = "cls_token" in found
@@ -153,7 +168,7 @@ def describe(label: str, file: TensorFile, name: str, config: Mapping[str, Any])
         pre_norm="norm_pre.weight" in found,
         patch_bias="patch_embed.proj.bias" in found,
         class_token=None if class_token == (pool == "cls") else class_token,
-        class_position=class_position,
+        class_position=class_position or not class_token,
         registers=registers,
         norm="pooled" if "fc_norm.weight" in found else "tokens",
         head=head is not None,
