@@ -171,7 +171,5 @@ def _dino_fields(size: transformer.Size, own: Variant) -> dict[str, Any]:
         "mlp_ratio": size.mlp / size.width if size.mlp % size.width else size.mlp // size.width,
         "layerscale_value": own.layer_scale,
         "use_swiglu_ffn": False,
-        # Only masked images need it.
-        "use_mask_token": False,
         **({"num_register_tokens": own.registers} if own.registers else {}),
     }

@@ -4,6 +4,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from classact.weights import matching
 from classact.weights.architecture import Architecture, Checkpoint, ModelInput, Tokenizer, input_of
 from classact.weights.entries import Entry
@@ -154,9 +156,12 @@ def written(checkpoint: Checkpoint) -> Written:
         hf_vit.check_written(checkpoint)
         prefix = "" if hf_vit.is_dino(architecture) else "vit."
         layout, config = list(hf_vit.layout(architecture, prefix)), hf_vit.config_json(checkpoint)
-    name = config["architectures"][0]
+    name, arrays = config["architectures"][0], matching.write(params, layout)
+    if name.startswith("Dinov2"):
+        # Only masked images need it, but the library warns where it is missing.
+        arrays["embeddings.mask_token"] = np.zeros((1, architecture.image.size.width), np.float32)
     return Written(
-        matching.write(params, layout),
+        arrays,
         "model.safetensors",
         {
             "config.json": {**config, "dtype": "float32"},

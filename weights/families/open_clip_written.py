@@ -60,7 +60,7 @@ def _check(checkpoint: Checkpoint, image: ImageTower, text: TextTower) -> None:
     quick = own.activation == "quick_gelu"
     parts.needs(
         checkpoint,
-        "open_clip",
+        "open_clip, in towers of its own,",
         pool=("cls", image.pool if image.pool != "mean" or not image.class_token else "cls"),
         patch_bias=(False, own.patch_bias),
         head=(True, own.head),
