@@ -125,6 +125,20 @@ def test_the_scale_is_at_most_100_and_can_always_come_back(batch, variables):
         create(scale=101.0)
 
 
+def test_a_scale_without_bound_is_as_large_as_it_has_become(batch, variables):
+    image = registry.create("vit_mu_1_1", num_classes=WIDTH, image_shape=SHAPE, patch_size=4)
+    model = two_tower.build(image, text_tower(), max_scale=float("inf"))
+    params = {**variables["params"], "log_scale": jnp.float32(4.77)}
+    found, _ = model.apply({**variables, "params": params}, {"text": batch["text"]}, train=True)
+    np.testing.assert_allclose(found["scale"], np.exp(4.77), rtol=1e-6)
+    assert model.project(params)["log_scale"] == params["log_scale"]
+
+
+def test_texts_are_read_at_the_end_or_at_the_last_place():
+    with pytest.raises(ValueError, match=r"pool='mean' of texts: expected one of \('end', 'last'\)"):
+        text_tower(pool="mean")
+
+
 def test_an_update_past_the_bound_ends_at_it(variables):
     model = create()
     for log_scale, expected in ((9.0, np.log(100)), (2.0, 2.0)):

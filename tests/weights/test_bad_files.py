@@ -228,6 +228,23 @@ def test_a_field_without_counterpart_is_named(name, field, value, said, tmp_path
     assert "config.json: cannot be read" in refusal(f"hf:{folder}")
 
 
+def test_an_end_of_2_is_the_largest_id_as_in_openais_clip(tmp_path):
+    folder = copy("hf_clip", tmp_path / "it")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = 2
+    (folder / "config.json").write_text(json.dumps(config))
+    assert opening.read(f"hf:{folder}").architecture.text.end_id == 39
+
+
+@pytest.mark.parametrize(("field", "value"), [("norm_layer", "rmsnorm"), ("qk_norm", True)])
+def test_arguments_of_timms_that_show_in_no_array_are_refused(field, value, tmp_path):
+    folder = copy("timm_cls", tmp_path / "it")
+    config = json.loads((folder / "config.json").read_text())
+    config["model_args"][field] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    assert f"{field}={value!r}" in refusal(f"timm:{folder}")
+
+
 def test_a_head_that_reads_class_token_and_patches_is_left_out_or_refused(tmp_path):
     def change(arrays):
         arrays |= {f"dinov2.{name}": arrays.pop(name) for name in list(arrays)}

@@ -65,7 +65,7 @@ def test_what_is_written_is_read_again_to_the_bit(name, kind, tmp_path):
         (
             "hf_siglip",
             "open_clip",
-            r"open_clip, in towers of its own, has no such model: it would need pool='cls' \(this has 'map'\)",
+            r"in towers of its own, has no such model: it would need pool='cls' \(this has 'map'\)",
         ),
         ("hf_clip", "big_vision", "activation='gelu_tanh' .this has 'quick_gelu'.*class_position=False"),
         ("hf_clip", "timm", r"timm has no such model: it would need texts=False .*--format=safetensors"),

@@ -141,7 +141,13 @@ def describe(label: str, file: TensorFile, name: str, config: Mapping[str, Any])
     """
     said, found = named(name, label), file.tensors
     fields = Fields(f"{label}: config.json", {**(config.get("model_args") or {})}, {})
-    fields.forbid(qk_norm=False, pool_include_prefix=False, final_norm=True, proj_bias=True)
+    fields.forbid(
+        qk_norm=False,
+        pool_include_prefix=False,
+        final_norm=True,
+        proj_bias=True,
+        **dict.fromkeys(("norm_layer", "block_fn", "attn_layer", "mlp_layer", "embed_layer")),
+    )
     kernel = found.get("patch_embed.proj.weight")
     if kernel is None or len(kernel.shape) != 4 or kernel.shape[2] != kernel.shape[3]:
         raise WeightsError(f"{label}: no patch_embed.proj.weight of square patches, as timm's vit_… have")

@@ -114,6 +114,8 @@ def _image(params: Mapping[str, Any], model: Mapping[str, Any], shape: tuple[int
     size = Variant(**sized).size(named)
     kernel = params["patch_embedding"]["kernel"]
     height, width, channels = shape
+    # A model may look at images of another size than the data has.
+    height, width = (model["image_size"],) * 2 if model.get("image_size") else (height, width)
     own_channels = len(variant.mean) or channels
     patch = round((kernel.shape[0] / own_channels) ** 0.5)
     if patch * patch * own_channels != kernel.shape[0]:
@@ -123,7 +125,7 @@ def _image(params: Mapping[str, Any], model: Mapping[str, Any], shape: tuple[int
     if variant.positions != "learned":
         return tower
     count = params["positions"].shape[1] - int(tower.class_token and variant.class_position)
-    # Else the model looks at images of another size than the data has.
+    # Else the fields say less than the arrays.
     if height % patch or width % patch or tower.grid[0] * tower.grid[1] != count:
         side = round(count**0.5)
         if side * side != count:
