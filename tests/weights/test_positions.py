@@ -32,7 +32,7 @@ def test_big_visions_positions_are_zoomed(old, new, seed):
 
 
 # A compilation each.
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(SIDES, SIDES, st.integers(0, 99))
 def test_timms_positions_are_resized_with_antialiasing(old, new, seed):
     stored = grid(old, seed)
