@@ -152,7 +152,20 @@ def from_json(found: Mapping[str, Any]) -> Architecture:
         style = transformer.Style(**own["style"])
         texts = TextTower(**{**own, "size": transformer.Size(**own["size"]), "style": style})
     scale = found["max_scale"]
-    return Architecture(ImageTower(**image), texts, math.inf if scale is None else float(scale))
+    made = Architecture(ImageTower(**image), texts, math.inf if scale is None else float(scale))
+    _check_numbers(made)
+    return made
+
+
+def _check_numbers(made: Architecture) -> None:
+    tower, own = made.image, made.text
+    numbers: list[Any] = [*dataclasses.astuple(tower.size), tower.patch_size, *tower.image_size]
+    numbers += [tower.outputs, tower.channels]
+    if own is not None:
+        numbers += [*dataclasses.astuple(own.size), own.vocab_size, own.context_length]
+    wrong = [number for number in numbers if type(number) is not int or number < 1]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} where a whole number of at least 1 is expected")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,6 +50,16 @@ def read(spec: str) -> Checkpoint:
     Raises:
         WeightsError: one line: what is missing, damaged, unknown, or has no counterpart.
     """
+    try:
+        return _read(spec)
+    except WeightsError:
+        raise
+    # What a model's options refuse.
+    except ValueError as error:
+        raise WeightsError(f"{spec}: {error}") from None
+
+
+def _read(spec: str) -> Checkpoint:
     tool, path, options = _split(spec)
     keep_head = _one_of(spec, options, "head", "keep", ("keep", "drop")) == "keep"
     side = options.get("image_size")

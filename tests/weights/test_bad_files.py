@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 from weights_cases import FIXTURES, SPECS
 
-from classact.weights import opening
+from classact.weights import exporting, opening
 from classact.weights.errors import WeightsError
 
 
@@ -170,6 +170,19 @@ def test_tensors_are_views_of_their_storage_and_not_beyond(tmp_path):
         TorchFile(script)
 
 
+def test_a_description_of_a_model_that_is_none_is_one_line(tmp_path):
+    checkpoint = opening.read(SPECS["big_vision_gap"])
+    exporting.write(exporting.prepare(checkpoint, "safetensors", tmp_path / "it"), tmp_path / "it", "")
+    path = tmp_path / "it" / "model.json"
+    said = json.loads(path.read_text())
+    for heads, why in ((0, "0 where a whole number of at least 1"), (3, "heads=3: it must divide width=16")):
+        said["architecture"]["image"]["size"]["heads"] = heads
+        path.write_text(json.dumps(said))
+        assert why in refusal(f"safetensors:{tmp_path}/it")
+    path.write_text(json.dumps({**said, "format": "another"}))
+    assert "format='another'" in refusal(f"safetensors:{tmp_path}/it")
+
+
 def test_an_npz_with_objects_is_refused(tmp_path):
     np.savez(tmp_path / "it.npz", **{"embedding/kernel": np.array([Command(tmp_path / "made")], object)})
     said = refusal(f"big_vision:{tmp_path}/it.npz")
@@ -212,6 +225,7 @@ def test_a_bad_spec_is_one_line(spec, said):
         ("hf_dinov2", "model_type", "dinov3_vit", "rotary (RoPE)"),
         ("hf_siglip", "model_type", "siglip2", "NaFlex"),
         ("hf_vit", "layer_norm_eps", None, "layer_norm_eps=None: expected a number above 0"),
+        ("hf_vit", "layer_norm_eps", 7, "epsilon=7.0: expected a number above 0 and below 1"),
     ],
 )
 def test_a_field_without_counterpart_is_named(name, field, value, said, tmp_path):
@@ -236,13 +250,24 @@ def test_an_end_of_2_is_the_largest_id_as_in_openais_clip(tmp_path):
     assert opening.read(f"hf:{folder}").architecture.text.end_id == 39
 
 
-@pytest.mark.parametrize(("field", "value"), [("norm_layer", "rmsnorm"), ("qk_norm", True)])
-def test_arguments_of_timms_that_show_in_no_array_are_refused(field, value, tmp_path):
+@pytest.mark.parametrize(
+    ("group", "field", "value"),
+    [
+        ("model_args", "norm_layer", "rmsnorm"),
+        ("model_args", "qk_norm", True),
+        ("pretrained_cfg", "crop_pct", "all"),
+        ("pretrained_cfg", "interpolation", 3),
+        ("pretrained_cfg", "mean", [0.5]),
+    ],
+)
+def test_what_shows_in_no_array_of_timms_must_be_known(group, field, value, tmp_path):
     folder = copy("timm_cls", tmp_path / "it")
     config = json.loads((folder / "config.json").read_text())
-    config["model_args"][field] = value
+    config[group][field] = value
     (folder / "config.json").write_text(json.dumps(config))
-    assert f"{field}={value!r}" in refusal(f"timm:{folder}")
+    assert f"{field}={value!r}: expected" in refusal(f"timm:{folder}")
+    (folder / "config.json").write_text(json.dumps({**config, group: 1}))
+    assert f"{group}=1: expected an object" in refusal(f"timm:{folder}")
 
 
 def test_a_head_that_reads_class_token_and_patches_is_left_out_or_refused(tmp_path):

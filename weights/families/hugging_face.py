@@ -121,7 +121,8 @@ def _normalisation(
 
 
 def _input(architecture: Architecture, images: Mapping[str, Any], tokenizer: Tokenizer | None) -> ModelInput:
-    interpolation = _INTERPOLATIONS.get(images.get("resample", 3), "bicubic")
+    number = images.get("resample")
+    interpolation = _INTERPOLATIONS.get(number, "bicubic") if isinstance(number, int) else "bicubic"
     size, crop = images.get("size"), 0.0
     if images.get("do_center_crop") and isinstance(size, (dict, int)):
         shortest = size if isinstance(size, int) else size.get("shortest_edge")
@@ -175,7 +176,7 @@ def written(checkpoint: Checkpoint) -> Written:
 def _preprocessing(checkpoint: Checkpoint) -> dict[str, Any]:
     own = checkpoint.input
     height, width = own.image_size
-    number = next(key for key, value in _INTERPOLATIONS.items() if value == own.interpolation)
+    number = next((key for key, value in _INTERPOLATIONS.items() if value == own.interpolation), 3)
     kind = "CLIPImageProcessor" if checkpoint.architecture.text else "ViTImageProcessor"
     found: dict[str, Any] = {
         "image_processor_type": kind,

@@ -76,14 +76,14 @@ def read(spec: str, path: pathlib.Path, model: str) -> Checkpoint:
     if all(name.startswith("module.") for name in file.tensors):
         # As training on several devices saves them.
         file = Renamed(file, "module.")
-    images = found.get("preprocess_cfg") or {}
+    images = parts.group(found, "preprocess_cfg", str(path / CONFIG))
     architecture = describe(label, file, config, images)
     layout = list(layout_of(architecture, file))
     params = matching.read(file, layout, f"the model of {label}", IGNORED)
     params.setdefault("bias", parts.no_bias())
     own = input_of(
         architecture,
-        str(images.get("interpolation") or "bicubic"),
+        parts.interpolation(images.get("interpolation"), f"{label}: interpolation"),
         0.0 if images.get("resize_mode") == "squash" else 1.0,
         _tokenizer(config, architecture),
     )
@@ -141,13 +141,16 @@ def describe(
 def _style(fields: Fields, quick: bool) -> transformer.Style:
     activation = "quick_gelu" if quick else "gelu"
     kwargs = fields.get("act_kwargs") or {}
-    if kwargs.get("approximate") == "tanh" and not quick:
+    norm = fields.get("norm_kwargs") or {}
+    if not isinstance(norm, dict) or set(norm) - {"eps"}:
+        fields.refuse("norm_kwargs", "{'eps': NUMBER} or nothing")
+    if kwargs == {"approximate": "tanh"} and not quick:
         activation = "gelu_tanh"
     elif kwargs:
         fields.refuse("act_kwargs", "{'approximate': 'tanh'} or nothing")
-    epsilon = (fields.get("norm_kwargs") or {}).get("eps", 1e-5)
-    scale = fields.get("ls_init_value") or 0.0
-    return transformer.Style(activation, float(epsilon), layer_scale=float(scale))
+    epsilon = Fields("norm_kwargs", norm, {"eps": 1e-5}).number("eps")
+    scale = fields.number("ls_init_value") if fields.get("ls_init_value") else 0.0
+    return transformer.Style(activation, epsilon, layer_scale=scale)
 
 
 def _own_tower(

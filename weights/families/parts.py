@@ -16,6 +16,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
+# "random" is timm's: either of two.
+INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "nearest", "random")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +121,38 @@ class Fields:
             found = self._found.get(name, value)
             if found != value and (found or value):
                 self.refuse(name, f"{value!r}: nothing else is read")
+
+
+def group(found: Mapping[str, Any], name: str, label: str) -> Mapping[str, Any]:
+    """A field that is an object, or is not there; WeightsError if it is something else."""
+    value = found.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise WeightsError(f"{label}: {name}={value!r}: expected an object")
+    return value
+
+
+def share(value: Any, default: float, label: str) -> float:
+    """A number from 0 to 1; WeightsError if it is something else, the default if it is not there."""
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise WeightsError(f"{label}={value!r}: expected a number from 0 to 1")
+    return float(value)
+
+
+def interpolation(value: Any, label: str) -> str:
+    """A way to resize images by its name; bicubic if it is not there.
+
+    Raises:
+        WeightsError: if it is none of `INTERPOLATIONS`.
+    """
+    if value is None:
+        return "bicubic"
+    if not isinstance(value, str) or value not in INTERPOLATIONS:
+        raise WeightsError(f"{label}={value!r}: expected one of {', '.join(INTERPOLATIONS)}")
+    return value
 
 
 def sized(fields: Fields, width: str, depth: str, mlp: int, heads: str) -> transformer.Size:

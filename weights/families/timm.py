@@ -103,7 +103,7 @@ def read(spec: str, path: pathlib.Path, model: str, keep_head: bool) -> Checkpoi
             f"{spec}: no config.json says which model it is: say ?model=NAME, as timm calls it"
         )
     file = opened.in_folder(path, _WEIGHTS)
-    own = config.get("pretrained_cfg") or {}
+    own = parts.group(config, "pretrained_cfg", spec)
     architecture = describe(spec, file, name, config)
     head_names = (r"head\.(weight|bias)",)
     if not keep_head and architecture.image.variant.head:
@@ -111,7 +111,9 @@ def read(spec: str, path: pathlib.Path, model: str, keep_head: bool) -> Checkpoi
     ignored = () if keep_head else head_names
     params = matching.read(file, list(layout(architecture)), f"timm's {name}", ignored)
     image_input = input_of(
-        architecture, str(own.get("interpolation") or "bicubic"), float(own.get("crop_pct") or 0.9)
+        architecture,
+        parts.interpolation(own.get("interpolation"), f"{spec}: interpolation"),
+        parts.share(own.get("crop_pct"), 0.9, f"{spec}: crop_pct"),
     )
     names = config.get("label_names") or own.get("label_names")
     labels = tuple(map(str, names)) if isinstance(names, list) and keep_head else None
@@ -140,7 +142,7 @@ def describe(label: str, file: TensorFile, name: str, config: Mapping[str, Any])
         WeightsError: if the arrays are not a vision transformer's, or a field has no counterpart.
     """
     said, found = named(name, label), file.tensors
-    fields = Fields(f"{label}: config.json", {**(config.get("model_args") or {})}, {})
+    fields = Fields(f"{label}: config.json", parts.group(config, "model_args", label), {})
     fields.forbid(
         qk_norm=False,
         pool_include_prefix=False,
@@ -164,7 +166,7 @@ def describe(label: str, file: TensorFile, name: str, config: Mapping[str, Any])
     sides, class_position = _places(label, file, config, fields, patch, class_token)
     head = found.get("head.weight")
     pool = _pool(label, file, config)
-    own = config.get("pretrained_cfg") or {}
+    own = parts.group(config, "pretrained_cfg", label)
     variant = Variant(
         activation=(fields.get("act_layer") and fields.one_of("act_layer", _ACTIVATIONS)) or said.activation,
         epsilon=said.epsilon,
@@ -199,7 +201,7 @@ def _places(
     if positions is None or len(positions.shape) != 3:
         raise WeightsError(f"{label}: no pos_embed: only learned positions of single places are read")
     number = positions.shape[1]
-    size = (config.get("pretrained_cfg") or {}).get("input_size")
+    size = parts.group(config, "pretrained_cfg", label).get("input_size")
     asked = fields.sides("img_size") if fields.get("img_size") else None
     if asked is None and isinstance(size, list) and len(size) == 3:
         asked = Fields(f"{label}: config.json: pretrained_cfg", {"input_size": size[1:]}, {}).sides(
@@ -219,7 +221,7 @@ def _places(
 
 def _pool(label: str, file: TensorFile, config: Mapping[str, Any]) -> Pool:
     found = file.tensors
-    arguments = config.get("model_args") or {}
+    arguments = parts.group(config, "model_args", label)
     said = arguments.get("global_pool") or config.get("global_pool")
     if said:
         return Fields(f"{label}: config.json", {"global_pool": said}, {}).one_of("global_pool", _POOLS)

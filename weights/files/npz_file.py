@@ -12,7 +12,16 @@ import numpy as np
 from classact.weights.errors import WeightsError
 from classact.weights.files.tensors import Tensor
 
-_DAMAGED = (OSError, ValueError, EOFError, KeyError, struct.error, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 # numpy writes bfloat16 as two bytes of nothing that it knows.
 _TWO_BYTES = np.dtype("V2")
 

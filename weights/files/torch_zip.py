@@ -30,7 +30,7 @@ _DTYPES: Mapping[str, np.dtype] = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-_DAMAGED = (OSError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError, RecursionError,
+_DAMAGED = (OSError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError, RuntimeError,
             MemoryError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
