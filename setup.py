@@ -6,7 +6,7 @@ in an editable install and in a wheel alike.
 
 import setuptools
 
-_FOLDERS = ("calls", "launch", "nodes", "replay", "models", "selection", "data", "experiments")
+_FOLDERS = ("calls", "launch", "nodes", "replay", "models", "weights", "selection", "data", "experiments")
 _PACKAGES = [
     name
     for folder in _FOLDERS
@@ -35,6 +35,8 @@ _REQUIRES = [
     "jax>=0.9.0,<0.13",
     "matplotlib>=3.10,<4",
     "ml_collections>=1.1.0",
+    # JAX's own: bfloat16 for numpy.
+    "ml_dtypes>=0.5",
     "msgpack>=1.1,<2",
     "numpy>=2.1,<3",
     "optax>=0.2.6,<0.3",
@@ -46,6 +48,8 @@ _REQUIRES = [
     "pyarrow>=22,<26",
     "pyzmq>=27.1,<28",
     "rich>=14.0",
+    # Weights of other tools; see weights/files/.
+    "safetensors>=0.5,<1",
     "scikit-learn>=1.7,<2",
     "scipy>=1.16,<2",
     # Decodes JPEG, by libjpeg-turbo.

@@ -1,7 +1,9 @@
-"""The text tower: a transformer over tokens, read at the end token.
+"""The text tower: a transformer over tokens, read at the end token or the last one.
 
 As the text encoder of Radford et al., "Learning Transferable Visual Models From
-Natural Language Supervision" (2021), with the sizes of the image towers.
+Natural Language Supervision" (2021), with the sizes of the image towers; with
+`pool="last"` and without `causal` that of Zhai et al., "Sigmoid Loss for Language
+Image Pre-Training" (2023).
 """
 
 import difflib
@@ -12,6 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from classact.models import transformer
+
+POOLS = ("end", "last")
 
 
 class TextTransformer(nn.Module):
@@ -27,6 +31,11 @@ class TextTransformer(nn.Module):
             to the end token. What follows the end token is never seen.
         dtype: dtype of the computation; parameters and the result are float32.
         remat: recompute each block's activations in the backward pass.
+        style: of the blocks.
+        pool: "end" reads the embedding at the end token; "last" at the last place, as SigLIP,
+            whose texts are padded with what it has learned to read. Without `causal` a token
+            then sees all others, padding included.
+        projection_bias: whether the projection has a bias.
     """
 
     size: transformer.Size
@@ -37,6 +46,14 @@ class TextTransformer(nn.Module):
     causal: bool = True
     dtype: Any = jnp.float32
     remat: bool = False
+    style: transformer.Style = transformer.PAPER
+    pool: str = "end"
+    projection_bias: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pool not in POOLS:
+            raise ValueError(f"pool={self.pool!r} of texts: expected one of {POOLS}")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, text: jax.Array) -> jax.Array:
@@ -61,18 +78,26 @@ class TextTransformer(nn.Module):
         positions = self.param("positions", nn.initializers.normal(0.01), (length, width))
         x = embed(text) + positions[None].astype(self.dtype)
         end = jnp.argmax(text == self.end_id, axis=1)
-        place = jnp.arange(length)
-        if self.causal:
-            mask = jnp.broadcast_to(place[:, None] >= place[None, :], (1, 1, length, length))
-        else:
-            mask = (place[None, :] <= end[:, None])[:, None, None, :]
+        mask = self._mask(end)
         block = nn.remat(transformer.Block) if self.remat else transformer.Block
         for i in range(self.size.depth):
-            x = block(self.size.mlp, self.size.heads, self.dtype, name=f"block_{i}")(x, mask)
-        x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
-        x = transformer.layer_norm(x, jnp.float32, "norm")
-        projection_init = nn.initializers.normal(width**-0.5)
-        return nn.Dense(self.features, use_bias=False, kernel_init=projection_init, name="projection")(x)
+            x = block(self.size.mlp, self.size.heads, self.dtype, self.style, name=f"block_{i}")(x, mask)
+        x = x[:, -1] if self.pool == "last" else jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
+        x = transformer.layer_norm(x, jnp.float32, "norm", self.style.epsilon)
+        return nn.Dense(
+            self.features,
+            use_bias=self.projection_bias,
+            kernel_init=nn.initializers.normal(width**-0.5),
+            name="projection",
+        )(x)
+
+    def _mask(self, end: jax.Array) -> jax.Array | None:
+        """Which tokens a token may see, as `transformer.Attention` takes it; `end`: int32[B]."""
+        length = self.context_length
+        place = jnp.arange(length)
+        if self.causal:
+            return jnp.broadcast_to(place[:, None] >= place[None, :], (1, 1, length, length))
+        return None if self.pool == "last" else (place[None, :] <= end[:, None])[:, None, None, :]
 
 
 def size(name: str) -> transformer.Size:

@@ -5,7 +5,8 @@ Pre-norm blocks as in Dosovitskiy et al., "An Image is Worth 16x16 Words" (2021)
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import flax.linen as nn
@@ -49,6 +50,51 @@ SIZES: Mapping[str, Size] = {
     "mu_1_1": Size(64, 1, 256, 1),
 }
 
+
+def _quick_gelu(x: jax.Array) -> jax.Array:
+    """The approximation of GELU that OpenAI's CLIP was trained with."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+# "gelu" is the exact one, by the error function; "gelu_tanh" is Flax's and big_vision's.
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu_tanh": nn.gelu,
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "quick_gelu": _quick_gelu,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """What blocks of one size differ in from family to family; the defaults are the paper's.
+
+    Attributes:
+        activation: of the MLP, one of `ACTIVATIONS`.
+        epsilon: added to the variance by every LayerNorm.
+        qkv_bias: whether queries, keys and values have a bias.
+        layer_scale: initial value of a learned factor for each channel of what a block
+            adds (Touvron et al., "Going deeper with Image Transformers", 2021); 0: there is none.
+
+    Raises:
+        ValueError: for a value that is none of these.
+    """
+
+    activation: str = "gelu_tanh"
+    epsilon: float = 1e-6
+    qkv_bias: bool = True
+    layer_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation={self.activation!r}: expected one of {tuple(ACTIVATIONS)}")
+        if not 0 < self.epsilon < 1:
+            raise ValueError(f"epsilon={self.epsilon!r}: expected a number above 0 and below 1")
+        if not 0 <= self.layer_scale < math.inf:
+            raise ValueError(f"layer_scale={self.layer_scale!r}: expected a number above 0, or 0 for none")
+
+
+PAPER = Style()
+
 # Xavier's uniform limit for a square matrix: the fused query, key and value
 # projection must not be initialised as one wide matrix.
 _square_xavier = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -67,11 +113,11 @@ def _flat_dot(x: jax.Array, kernel: jax.Array, *unused: Any, **settings: Any) ->
     return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def layer_norm(x: jax.Array, dtype: Any, name: str) -> jax.Array:
+def layer_norm(x: jax.Array, dtype: Any, name: str, epsilon: float = PAPER.epsilon) -> jax.Array:
     """LayerNorm with statistics in float32 and a result in `dtype`; called in a module, as its `name`."""
     # Flax promotes bfloat16 for its statistics: it cannot be run with strict promotion.
     with jax.numpy_dtype_promotion("standard"):
-        return cast(jax.Array, nn.LayerNorm(dtype=dtype, name=name)(x))
+        return cast(jax.Array, nn.LayerNorm(epsilon=epsilon, dtype=dtype, name=name)(x))
 
 
 Dense = functools.partial(nn.Dense, dot_general=_flat_dot)
@@ -82,6 +128,7 @@ class Attention(nn.Module):
 
     heads: int
     dtype: Any
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -94,7 +141,9 @@ class Attention(nn.Module):
         """
         batch, length, width = x.shape
         depth = width // self.heads
-        qkv = Dense(3 * width, dtype=self.dtype, kernel_init=_square_xavier, name="qkv")(x)
+        qkv = Dense(3 * width, use_bias=self.bias, dtype=self.dtype, kernel_init=_square_xavier, name="qkv")(
+            x
+        )
         split = jnp.split(qkv, 3, axis=-1)
         q, k, v = (part.reshape(batch, length, self.heads, depth) for part in split)
         scores = jnp.einsum("bqhd,bkhd->bhqk", q * depth**-0.5, k)
@@ -109,13 +158,24 @@ class Block(nn.Module):
     mlp: int
     heads: int
     dtype: Any
+    style: Style = PAPER
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Maps tokens [B, N, D] to [B, N, D]; `mask` as for `Attention`."""
         dense = functools.partial(Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
-        y = layer_norm(x, self.dtype, "norm_attention")
-        x = x + Attention(self.heads, self.dtype, name="attention")(y, mask)
-        y = layer_norm(x, self.dtype, "norm_mlp")
+        style = self.style
+        y = layer_norm(x, self.dtype, "norm_attention", style.epsilon)
+        y = Attention(self.heads, self.dtype, style.qkv_bias, name="attention")(y, mask)
+        x = x + self._scaled(y, "scale_attention")
+        y = layer_norm(x, self.dtype, "norm_mlp", style.epsilon)
         y = dense(self.mlp, name="mlp_in")(y)
-        return x + dense(x.shape[-1], name="mlp_out")(nn.gelu(y))
+        y = dense(x.shape[-1], name="mlp_out")(ACTIVATIONS[style.activation](y))
+        return x + self._scaled(y, "scale_mlp")
+
+    def _scaled(self, y: jax.Array, name: str) -> jax.Array:
+        if not self.style.layer_scale:
+            return y
+        initial = nn.initializers.constant(self.style.layer_scale)
+        scale = self.param(name, initial, (y.shape[-1],))
+        return y * scale.astype(self.dtype)[None, None]

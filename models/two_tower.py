@@ -16,7 +16,6 @@ from classact.models import registry, text
 # Radford et al. (2021): the inverse temperature starts at 1/0.07 and is clipped at 100.
 INITIAL_SCALE = 1 / 0.07
 MAX_SCALE = 100.0
-_MAX_LOG_SCALE = math.log(MAX_SCALE)
 # Zhai et al., "Sigmoid Loss for Language Image Pre-Training" (2023).
 SIGMOID_SCALE, SIGMOID_BIAS = 10.0, -10.0
 
@@ -26,6 +25,7 @@ def build(
     texts: text.TextTransformer,
     initial_scale: float = INITIAL_SCALE,
     initial_bias: float = 0.0,
+    max_scale: float = MAX_SCALE,
 ) -> registry.Model:
     """Joins two towers.
 
@@ -34,22 +34,25 @@ def build(
             common space.
         texts: the text tower, with `features` = D.
         initial_scale: of the learned factor of the similarities (the inverse of
-            Eq. 10's temperature), at most `MAX_SCALE`.
+            Eq. 10's temperature), at most `max_scale`.
         initial_bias: of the learned bias of the similarities, which only the
             sigmoid loss uses.
+        max_scale: bound of the factor; infinite: there is none, as in SigLIP, whose
+            published models are above CLIP's.
 
     Returns:
         A model whose `apply` takes `image: uint8[B, H, W, C]`, `text: int32[B, L]`
         or both, and runs the towers that it has inputs for. Its outputs are
         `image_embedding` and `text_embedding`, float32[B, D] of norm 1, and the
-        scalars `scale`, at most `MAX_SCALE`, and `bias`. Its `project` keeps the scale's
+        scalars `scale`, at most `max_scale`, and `bias`. Its `project` keeps the scale's
         parameter at the bound, as CLIP does, so that it can always come back.
 
     Raises:
         ValueError: if `initial_scale` is out of range.
     """
-    if not 0 < initial_scale <= MAX_SCALE:
-        raise ValueError(f"initial_scale={initial_scale!r}: must be above 0 and at most {MAX_SCALE}")
+    if not 0 < initial_scale <= max_scale:
+        raise ValueError(f"initial_scale={initial_scale!r}: must be above 0 and at most {max_scale}")
+    max_log_scale = math.log(max_scale)
 
     def init(key: jax.Array) -> registry.Variables:
         image_key, text_key = jax.random.split(key)
@@ -74,7 +77,7 @@ def build(
         log_scale = params["log_scale"]
         # Checkpoints of an earlier version may be past the bound. The value is the bound's then,
         # and the gradient as without one: that of a minimum is 0, and would keep it there.
-        above = jax.lax.stop_gradient(jnp.maximum(log_scale - _MAX_LOG_SCALE, 0))
+        above = jax.lax.stop_gradient(jnp.maximum(log_scale - max_log_scale, 0))
         outputs = {"scale": jnp.exp(log_scale - above), "bias": params["bias"]}
         if "image" in batch:
             own = {"params": params["image"], "state": state}
@@ -85,7 +88,7 @@ def build(
         return outputs, state
 
     def project(params: Any) -> Any:
-        own = {"log_scale": jnp.minimum(params["log_scale"], _MAX_LOG_SCALE)}
+        own = {"log_scale": jnp.minimum(params["log_scale"], max_log_scale)}
         return {**params, "image": image.project(params["image"]), **own}
 
     return registry.Model(f"{image.name}+text", init, apply, project)

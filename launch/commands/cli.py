@@ -30,6 +30,7 @@ COMMANDS = (
     "plan",
     "score",
     "inspect",
+    "export",
     "data",
     "setup",
     "doctor",

@@ -18,3 +18,10 @@ def test_take_refuses_other_shapes_and_dtypes():
     for bad in (np.zeros((2, 4, 4, 1), np.uint8), np.zeros((2, 4, 4, 3), np.float32)):
         with pytest.raises(ValueError, match=r"'net' takes images uint8\['B', 4, 4, 3\]"):
             images.take({"image": bad}, (4, 4, 3), "net")
+
+
+def test_a_models_own_mean_and_deviation_become_0_and_1():
+    pixels = np.array([[[[0, 51, 255]]]], np.uint8)
+    scaled = images.scale(pixels, jnp.float32, (0.5, 0.2, 0.4), (0.25, 0.5, 0.1))
+    np.testing.assert_allclose(scaled, [[[[-2, 0, 6]]]], atol=1e-6)
+    assert images.scale(pixels, jnp.bfloat16, (0.5,) * 3, (0.5,) * 3).dtype == jnp.bfloat16

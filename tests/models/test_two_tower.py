@@ -1,11 +1,12 @@
 import dataclasses
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from classact.models import cost, registry, text, transformer, two_tower
+from classact.models import cost, haiku_nets, registry, text, transformer, two_tower
 
 SHAPE, LENGTH, VOCAB, END, WIDTH = (8, 8, 3), 6, 20, 19, 12
 
@@ -29,7 +30,8 @@ def batch():
 
 @pytest.fixture(scope="module")
 def variables():
-    return create().init(jax.random.key(1))
+    # Compiled as one: the many small operations of an initialisation take longer one by one.
+    return jax.jit(create().init)(jax.random.key(1))
 
 
 def embed(tower, params, tokens):
@@ -125,6 +127,20 @@ def test_the_scale_is_at_most_100_and_can_always_come_back(batch, variables):
         create(scale=101.0)
 
 
+def test_a_scale_without_bound_is_as_large_as_it_has_become(batch, variables):
+    image = registry.create("vit_mu_1_1", num_classes=WIDTH, image_shape=SHAPE, patch_size=4)
+    model = two_tower.build(image, text_tower(), max_scale=float("inf"))
+    params = {**variables["params"], "log_scale": jnp.float32(4.77)}
+    found, _ = model.apply({**variables, "params": params}, {"text": batch["text"]}, train=True)
+    np.testing.assert_allclose(found["scale"], np.exp(4.77), rtol=1e-6)
+    assert model.project(params)["log_scale"] == params["log_scale"]
+
+
+def test_texts_are_read_at_the_end_or_at_the_last_place():
+    with pytest.raises(ValueError, match=r"pool='mean' of texts: expected one of \('end', 'last'\)"):
+        text_tower(pool="mean")
+
+
 def test_an_update_past_the_bound_ends_at_it(variables):
     model = create()
     for log_scale, expected in ((9.0, np.log(100)), (2.0, 2.0)):
@@ -153,16 +169,23 @@ def test_an_embedding_of_zeros_has_a_finite_gradient(batch, variables):
         outputs, _ = create().apply({"params": params, "state": {}}, batch, train=True)
         return outputs["image_embedding"].sum() + outputs["text_embedding"].sum()
 
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(total)(params)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(jax.grad(total))(params)))
 
 
 def test_haiku_networks_are_image_towers_too(batch):
-    model = create("haiku_resnet18")
-    variables = model.init(jax.random.key(0))
-    outputs, state = model.apply(variables, batch, train=True)
+    """Their running statistics are the pair's state; a small one has them as those of the registry do."""
+
+    def network(pixels, train):
+        x = jax.nn.relu(hk.BatchNorm(True, True, 0.9)(hk.Conv2D(4, 3)(pixels), train))
+        return hk.Linear(WIDTH, name="logits")(x.mean((1, 2)))
+
+    image = haiku_nets.from_network("small", SHAPE, network)
+    model = two_tower.build(image, text_tower("text_mu_1_1"))
+    variables = jax.jit(model.init)(jax.random.key(0))
+    outputs, state = jax.jit(model.apply, static_argnames="train")(variables, batch, train=True)
     assert outputs["image_embedding"].shape == (3, WIDTH)
     before, after = jax.tree.leaves(variables["state"]), jax.tree.leaves(state)
-    assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    assert before and any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_the_cost_is_that_of_both_towers():

@@ -176,6 +176,57 @@ def test_an_unknown_setting_is_refused(option, value):
         create(**{option: value})
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"activation": "relu"}, r"activation='relu': expected one of \('gelu_tanh', 'gelu', 'quick_gelu'\)"),
+        ({"positions": "rope"}, "positions='rope': expected one of"),
+        ({"norm": "none"}, "norm='none': expected one of"),
+        ({"norm": "pooled", "pool": "map"}, "norm='pooled' has none"),
+        ({"class_token": False}, "class_token=False leaves nothing to read"),
+        ({"mean": [0.5], "std": []}, "expected a number for each channel"),
+        ({"mean": [0.5] * 4, "std": [1.0] * 4}, "expected 3 numbers, one for each channel"),
+        ({"registers": -1}, "registers=-1: expected a whole number"),
+        ({"layer_scale": -1.0}, "layer_scale=-1.0"),
+        ({"epsilon": 0.0}, "epsilon=0.0"),
+        ({"heads": 3}, "heads=3: it must divide width=64"),
+        ({"head": False}, "the outputs are the 64 channels, expected 5"),
+        ({"layerscale": 1.0}, "no option 'layerscale': did you mean 'layer_scale'"),
+    ],
+)
+def test_a_variant_that_is_none_is_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        create(**options)
+
+
+def test_a_vit_without_a_size_in_its_name_is_told_it():
+    with pytest.raises(ValueError, match="needs the options mlp, heads"):
+        create("vit", width=8, depth=1)
+    sized = create("vit", width=64, depth=1, mlp=256, heads=1)
+    shapes = [jax.eval_shape(model.init, jax.random.key(0)) for model in (sized, create())]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "fewer"),
+    [
+        ({"positions": "sincos"}, set(), {"positions"}),
+        ({"registers": 2}, {"registers"}, set()),
+        ({"pre_norm": True}, {"pre_norm"}, set()),
+        ({"pool": "map"}, {"pool"}, {"cls"}),
+        ({"pool": "mean", "class_token": True}, set(), set()),
+        ({"head": False, "num_classes": 64}, set(), {"head"}),
+    ],
+)
+def test_a_variant_has_the_parameters_that_it_needs(options, more, fewer):
+    options = {"num_classes": 5, **options}
+    model = registry.create("vit_mu_1_1", image_shape=SHAPE, patch_size=4, **options)
+    plain = jax.eval_shape(create().init, jax.random.key(0))["params"]
+    found = jax.eval_shape(model.init, jax.random.key(0))["params"]
+    assert set(found) == set(plain) - fewer | more
+    assert found["block_0"] == plain["block_0"]
+
+
 def test_images_of_another_shape_are_refused(variables):
     with pytest.raises(ValueError, match="'vit_mu_1_1' takes images"):
         create().apply(variables, {"image": np.zeros((2, 12, 8, 3), np.uint8)}, train=False)
