@@ -94,12 +94,14 @@ class SampleStream:
         self._disconnect()
 
     def _connected(self) -> Connection:
-        if self._connection is None or self._connection.is_used_up:
+        # `close` may take it away at any moment: then it is closed, and says so when it is used.
+        connection = self._connection
+        if connection is None or connection.is_used_up:
             self._disconnect()
-            self._connection = Connection(self._address)
+            connection = self._connection = Connection(self._address)
             if self._closed:  # Meanwhile.
                 self._disconnect()
-        return self._connection
+        return connection
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

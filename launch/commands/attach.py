@@ -26,6 +26,7 @@ from classact.launch.assembly.parts import (
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.models import registry
 from classact.nodes import checkpoints, divergence, evaluator, per_class, tally
+from classact.nodes import mesh as mesh_lib
 from classact.nodes.metrics import MetricsWriter
 
 
@@ -114,6 +115,7 @@ def prepare(workdir: pathlib.Path, name: str, own: EvaluatorConfig, every: int) 
             said,
             on_training_data=trained_on,
             counts=tally.Tally(workdir, f"evaluator-{name}", kind="evaluation", joined=True),
+            mesh=mesh_lib.local_mesh(),
         ),
         classifier(shape.num_classes),
         lambda variables: fitting.misfit(variables, classifier, shape.num_classes),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from classact.data import classes, prompts, source
 from classact.experiments.config import EvaluatorConfig, ExperimentConfig
@@ -25,6 +26,7 @@ def make_measure(
     held: np.ndarray | None = None,
     on_training_data: bool = False,
     counts: tally.Tally | None = None,
+    mesh: Mesh | None = None,
 ) -> evaluator.Measure:
     """Builds what an evaluator computes from the learner's variables.
 
@@ -40,6 +42,7 @@ def make_measure(
             with each of its figures.
         counts: told of each evaluation how many `images` and `texts` went through the model, and
             the `busy_seconds` that it took; None: nobody counts.
+        mesh: the devices that share each batch; None: one, and none is looked for yet.
 
     Returns:
         A function of variables. "accuracy" gives `top1`, `worst_class_top1` and `loss`,
@@ -57,7 +60,7 @@ def make_measure(
             if not (trained_on and line in said.lines()):
                 said.say(line)
     read: list[int] = []
-    measure = _of_kind(config, own, data, opened, said, read)
+    measure = _of_kind(config, own, data, opened, said, read, mesh)
     if counts is not None:
         named = opened.class_names if own.kind == "zero_shot" else None
         prompted = len(named) * len(prompts.templates(own.templates)) if named else 0
@@ -110,7 +113,7 @@ def in_run(
 
     Args:
         config: the resolved configuration.
-        name: of the evaluator.
+        name: of the evaluator; all devices of this process share its batches.
         data: shapes of all data sets of the run.
         counts: see `make_measure`.
 
@@ -121,7 +124,8 @@ def in_run(
     held = [data[other].held_out for other in data if config.data_sets[other].train_data == own.data]
     trained_on = any(name in shape.measured_by for shape in data.values())
     shape, held_out = next(iter(data.values())), next(iter(held), None)
-    return make_measure(config, own, shape, None, held_out, trained_on, counts)
+    mesh = mesh_lib.local_mesh()
+    return make_measure(config, own, shape, None, held_out, trained_on, counts, mesh)
 
 
 def _of_kind(
@@ -131,6 +135,7 @@ def _of_kind(
     opened: source.Source,
     said: FirstLines | None,
     read: list[int],
+    mesh: Mesh | None,
 ) -> evaluator.Measure:
     if opened.image_shape != data.image_shape:
         raise source.DataError(
@@ -146,7 +151,6 @@ def _of_kind(
         opened = classes.in_order_of(opened, data.classes, whose)
     model = networks.learner(config, data)
     whole = evaluator.whole_data_set(opened, size)
-    mesh = mesh_lib.local_mesh()
 
     def batches() -> Iterator[Mapping[str, np.ndarray]]:
         for batch in whole():

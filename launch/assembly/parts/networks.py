@@ -14,7 +14,9 @@ from classact.models import cost, inputs, registry, text, transformer, two_tower
 from classact.selection import policies
 
 
-def make_model(model: ModelConfig, config: ExperimentConfig, data: DataShape, role: str) -> registry.Model:
+def make_model(
+    model: ModelConfig, config: ExperimentConfig, data: DataShape, role: str = "learner"
+) -> registry.Model:
     """Builds a model that takes the images of a data set, at whatever size it looks at them itself.
 
     Args:
