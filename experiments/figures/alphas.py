@@ -41,7 +41,7 @@ RUNS = parts.with_baselines(
 def draw(runs: Mapping[str, Run]) -> Figure:
     """Updates saved, and wrong labels trained on, against α: a line for each setting."""
     made, (left, right) = drawing.figure(2)
-    made.set_figheight(5.0)
+    made.set_size_inches(12.5, 4.5)
     rows = drawing.rows(runs)
     for place, (label, setting) in enumerate(_SETTINGS.items()):
         names = {alpha: dataclasses.replace(setting, alpha=alpha).name for alpha in _ALPHAS}
@@ -57,5 +57,5 @@ def draw(runs: Mapping[str, Run]) -> Figure:
     for axes in (left, right):
         axes.set_xlabel("α, weight of the online model's loss")
         drawing.percent(axes.yaxis)
-    right.legend(fontsize=8, frameon=False)
+    made.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
     return made

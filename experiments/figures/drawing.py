@@ -7,7 +7,7 @@ from typing import Optional
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from classact.experiments import curves
 from classact.experiments.compare import bands
@@ -107,6 +107,8 @@ def draw_bars(
     axes.set_yticks(range(len(experiments)), [label(part) for part in experiments])
     axes.invert_yaxis()
     axes.axvline(0.0, color=BASELINE_COLOUR, linewidth=0.8)
+    # Labels in per cent are wide.
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     percent(axes.xaxis)
 
 
