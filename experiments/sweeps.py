@@ -1,8 +1,9 @@
-"""A sweep: many runs from one file, the references that they need among them, and a table of them all.
+"""A sweep: many runs from one file, the runs whose weights they need among them, and a table of them all.
 
 A sweep's file is a configuration file with two functions' worth of more: `RUNS`, the names of its
 parts, each of which `get_config(part)` makes a configuration of. A part whose
-`reference.checkpoint` is the name of another part is scored with what that one has trained.
+`reference.checkpoint` is the name of another part is scored with what that one has trained, and one
+whose `learner.init` or `scorer.init` is, begins with it.
 """
 
 import csv
@@ -19,7 +20,8 @@ from classact.experiments.records import Record
 
 # They are names of folders.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]*")
-_CHECKPOINT = "reference.checkpoint"
+# The fields that name weights: group and field.
+_WEIGHTS = (("reference", "checkpoint"), ("learner", "init"), ("scorer", "init"))
 _MOST_PARTS = 10_000
 
 
@@ -30,7 +32,7 @@ class Part:
     Attributes:
         name: of the run.
         fields: its configuration, as nested dicts.
-        references: names of the parts that it is scored with.
+        references: names of the parts that it is scored with or begins with.
     """
 
     name: str
@@ -61,8 +63,11 @@ class Part:
             if not isinstance(value, Mapping):
                 return value
             inner = {name: place(item) for name, item in value.items()}
-            checkpoint = inner.get("checkpoint")
-            return {**inner, "checkpoint": folders.get(checkpoint, checkpoint)} if checkpoint else inner
+            for group, field in _WEIGHTS:
+                named = inner[group].get(field) if isinstance(inner.get(group), Mapping) else None
+                if named in folders:
+                    inner[group] = {**inner[group], field: folders[named]}
+            return inner
 
         found: dict[str, Any] = place(self.fields)
         return found
@@ -87,7 +92,7 @@ def parts(names: Sequence[str], get_config: Callable[[str], Any]) -> dict[str, P
 
     def add(name: str, above: tuple[str, ...]) -> None:
         if name in above:
-            raise ConfigError(f"{name!r} is scored with itself: {' with '.join((*above, name))}")
+            raise ConfigError(f"{name!r} rests on itself: {' on '.join((*above, name))}")
         if name in found:
             return
         if not _NAME.fullmatch(name):
@@ -96,9 +101,10 @@ def parts(names: Sequence[str], get_config: Callable[[str], Any]) -> dict[str, P
             raise ConfigError(f"RUNS: over {_MOST_PARTS:,} runs")
         fields = get_config(name).to_dict()
         flat = groups.flatten(fields)
-        given = [value for key, value in flat.items() if f".{key}".endswith(f".{_CHECKPOINT}") and value]
-        # A path is the run of another sweep, or of none.
-        needed = tuple(dict.fromkeys(value for value in given if value in known or "/" not in value))
+        endings = tuple(f".{group}.{field}" for group, field in _WEIGHTS)
+        given = [value for key, value in flat.items() if f".{key}".endswith(endings) and value]
+        # A path is the run of another sweep, or of none; `hf:…` and its like are of another tool.
+        needed = tuple(dict.fromkeys(v for v in given if v in known or not set(v) & set("/:")))
         for reference in needed:
             add(reference, (*above, name))
         found[name] = Part(name, fields, needed)

@@ -43,6 +43,8 @@ def get_config(part: str = "active_clean") -> ml_collections.ConfigDict:
     config.caption_noise = 0.0 if part == "reference_clean" else 0.3
     config.eval_data = _NOISY
     config.evaluation.every = 50
+    # The scorers must be much smaller than the learner if the compute is to pay, too.
+    config.learner.model = "vit_mu_6_2"
     if kind == "reference":
         config.learner.model = config.scorer.model
         config.steps = 600

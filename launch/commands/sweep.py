@@ -17,8 +17,8 @@ MORE_HELP = """What is known of runs is read from a `records.jsonl` beside the f
 
 a sweep's file:
   RUNS              the names of its parts
-  get_config(part)  a part's configuration; a `reference.checkpoint` that is the name of a part
-                    means that part's run
+  get_config(part)  a part's configuration; a `reference.checkpoint`, `learner.init` or
+                    `scorer.init` that is the name of a part means that part's run
   baseline(part)    optional: the name of the part that this one is held against
   METRIC            optional: eval/EVALUATOR/NAME, what the table is of
   draw(runs)        optional: makes a matplotlib Figure of the runs, by name

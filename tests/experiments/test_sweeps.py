@@ -75,13 +75,24 @@ def test_a_reference_is_replaced_by_its_directory_in_every_data_set():
     assert placed["two"]["reference"]["checkpoint"] == "elsewhere/run"
 
 
+def test_a_run_begins_with_the_weights_of_another_of_the_sweep():
+    config = base.get_config()
+    config.learner.init, config.scorer.init = "first", "hf:vit"
+    made = {"then": config, "first": base.get_config()}
+    found = sweeps.parts(["then"], made.__getitem__)
+    assert list(found) == ["first", "then"]
+    placed = found["then"].placed({"first": "/out/first"})
+    assert (placed["learner"]["init"], placed["scorer"]["init"]) == ("/out/first", "hf:vit")
+    assert found["then"].changes_of_references(found) == {"first": found["first"].changes}
+
+
 @pytest.mark.parametrize(
     ("names", "references", "said"),
     [
         (["a", "b", "a"], {}, "'a' twice"),
         (["a/b"], {}, "names a folder"),
         ([".."], {}, "names a folder"),
-        (["a"], {"a": "b", "b": "a"}, "'a' is scored with itself: a with b with a"),
+        (["a"], {"a": "b", "b": "a"}, "'a' rests on itself: a on b on a"),
     ],
 )
 def test_names_that_cannot_be_run_are_refused(names, references, said):
