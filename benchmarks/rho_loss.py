@@ -1,7 +1,8 @@
 """The RHO-LOSS rule beside ClassAct: updates, CPU seconds and wall-clock to the uniform run's final accuracy.
 
 Command:
-    .venv/bin/python benchmarks/rho_loss.py --workdir=runs/rho_loss [--seeds=0] [--torch=PYTHON]
+    .venv/bin/python benchmarks/rho_loss.py --workdir=runs/rho_loss [--seeds=0] [--learner=mu_6_2|mu_6_1] \
+        [--torch=PYTHON]
 
 All on icons (200 classes, 30 % of the labels redrawn), half of which the holdout model learns from
 and the learners never see:
@@ -44,8 +45,8 @@ _RHO = {"policy": "rho", "filter_ratio": 0.9, "temperature": 1e-6, "reference.ch
 class _Runs:
     """The runs of one seed."""
 
-    def __init__(self, folder: pathlib.Path, seed: int, steps: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: pathlib.Path, seed: int, steps: int, learner: str) -> None:
+        self._folder, self._learner = folder, learner
         self._fields = {"seed": seed, "steps": steps, "evaluation.every": max(1, steps // 20)}
 
     def make(self, name: str, part: str, launch: str, **fields: object) -> curves.Run:
@@ -53,6 +54,8 @@ class _Runs:
         workdir = self._folder / name
         if not _has_ended(workdir):
             given = {**self._fields, **fields}
+            if part != "reference":
+                given["learner.model"] = f"vit_{self._learner}"
             command = ["train", f"--config={_CONFIG}:{part}", f"--workdir={workdir}", f"--launch={launch}"]
             _classact(*command, *(f"--config.{key}={value}" for key, value in given.items()))
         return curves.load_run(workdir)
@@ -79,7 +82,7 @@ class _Runs:
                 [
                     python, training_runs.ROOT / "benchmarks/rho_loss_torch.py",
                     f"--data={data}", f"--out={out}", f"--seed={self._fields['seed']}",
-                    f"--steps={2 * self._fields['steps']}",
+                    f"--steps={2 * self._fields['steps']}", f"--learner={self._learner}",
                 ],
                 check=True,
             )  # fmt: skip
@@ -116,7 +119,7 @@ def main() -> int:
     options = _options()
     print("seed | method | final | updates to uniform's final | CPU s | wall s")
     for seed in options.seeds:
-        runs = _Runs(options.workdir / f"seed_{seed}", seed, options.steps)
+        runs = _Runs(options.workdir / f"seed_{seed}", seed, options.steps, options.learner)
         holdout = runs.make("holdout", "reference", "synchronous", **_HOLDOUT)
         losses, scoring = runs.score(holdout.path)
         once = float(holdout.result["cpu_seconds"]) + scoring
@@ -169,6 +172,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workdir", type=lambda path: pathlib.Path(path).absolute(), required=True)
     parser.add_argument("--seeds", type=_seeds, default=[0])
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--learner", choices=("mu_6_2", "mu_6_1"), default="mu_6_2")
     parser.add_argument("--torch", help="a Python that has torch")
     return parser.parse_args()
 
