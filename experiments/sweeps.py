@@ -65,8 +65,8 @@ class Part:
             inner = {name: place(item) for name, item in value.items()}
             for group, field in _WEIGHTS:
                 named = inner[group].get(field) if isinstance(inner.get(group), Mapping) else None
-                if named in folders:
-                    inner[group] = {**inner[group], field: folders[named]}
+                if named:
+                    inner[group] = {**inner[group], field: folders.get(named, named)}
             return inner
 
         found: dict[str, Any] = place(self.fields)

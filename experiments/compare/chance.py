@@ -39,6 +39,7 @@ class Chance:
             its baseline's final value.
         high: the upper end; None likewise.
         reached: share of the pairs in which the value is reached.
+        final_gain: how much higher than the other's one's final value is at most.
         over_seeds: whether several seeds of some group tell how much whole runs differ; otherwise
             that is guessed from the evaluations' scatter.
     """
@@ -46,6 +47,7 @@ class Chance:
     low: Optional[float]
     high: Optional[float]
     reached: float
+    final_gain: float
     over_seeds: bool
 
     def holds(self, fewer: Optional[float]) -> bool:
@@ -144,6 +146,7 @@ def of_one_law(
         None if np.isinf(low) else low,
         None if np.isinf(high) else high,
         float(np.mean(np.isfinite(fewer))),
+        float(np.quantile(smoothed[:, 0, -1] - targets, 0.975)),
         any(len(values) > 1 for values in finals),
     )
 

@@ -167,11 +167,12 @@ def _result(group: Group, measure: str) -> Optional[tuple[str, str]]:
         return f"not reached<small>{of}</small>", f"the baseline's {table.percent(target)}; {ends}"
     reached = f"{updates:,.0f} to the baseline's {table.percent(target)}; {ends}"
     changed = f"{abs(100 * fewer):.0f} % {'fewer' if fewer >= 0 else 'more'} updates"
+    compute = "" if saved is None else f"; compute saved, everything counted: {table.signed_percent(saved)}"
     if summary.within_chance(group):
-        compute = (
-            "" if saved is None else f"; compute saved, everything counted: {table.signed_percent(saved)}"
-        )
         return "no gain shown", f"{changed}, as chance shows, too: {reached}{compute}"
+    if summary.only_ends_higher(group):
+        ended = f"{table.percent(final)} <small>instead of {table.percent(target)}</small>"
+        return ended, f"{changed}, as chance may show where a baseline has hardly learned: {reached}{compute}"
     big, small = changed.split(" % ")
     lines = [f"{big} % <small>{small}{summary.star(group.paired('fewer_updates'))}</small>"]
     if saved is not None:

@@ -71,6 +71,8 @@ def difference(group: Group, column: str) -> str:
     show = points if column == "final_gain" else table.signed_percent
     alone = group.counted[0].chance if len(group.counted) == 1 and column == "fewer_updates" else None
     shown = "no gain shown, " if alone is not None and within_chance(group) else ""
+    if alone is not None and only_ends_higher(group):
+        shown = "it ends higher than chance shows, but of updates saved "
     chance = "" if alone is None else f" ({shown}{chance_in_words(alone)})"
     if found is None:
         mean = group.mean(column)
@@ -143,7 +145,25 @@ def within_chance(group: Group) -> bool:
     found = group.paired("fewer_updates")
     if found is not None and found.n > 1:
         return found.low is not None and found.includes_zero
+    return _alone_within(group) and not only_ends_higher(group)
+
+
+def only_ends_higher(group: Group) -> bool:
+    """Whether one run alone ends higher than chance shows, though it saves no more updates than that.
+
+    So it is where the baseline has hardly begun to learn: its own curve reaches any value by scatter.
+    """
+    if group.is_baseline or not _alone_within(group):
+        return False
+    (row,) = group.counted
+    if row.final is None or row.target is None or row.chance is None:
+        return False
+    return row.final - row.target > row.chance.final_gain
+
+
+def _alone_within(group: Group) -> bool:
+    """Whether two runs of one law would show the updates saved of a group of one run."""
     if len(group.counted) != 1:
         return False
-    row = group.counted[0]
+    (row,) = group.counted
     return row.chance is not None and row.chance.holds(row.fewer_updates)

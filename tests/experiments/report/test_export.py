@@ -122,6 +122,16 @@ def test_a_pair_of_one_law_is_no_gain(make_run):
     assert not summary.within_chance(fast.groups[1])
 
 
+def test_a_run_that_ends_far_above_a_flat_baseline_has_gained(make_run):
+    flat = make_run("u", speed=0.02, noise=0.012)
+    compared = comparison.compare([flat, make_run("c", policy="classact", noise=0.012)], baseline=flat)
+    group = compared.groups[1]
+    (row,) = group.rows
+    assert row.chance.holds(row.fewer_updates) and row.final - row.target > row.chance.final_gain
+    assert summary.only_ends_higher(group) and not summary.within_chance(group)
+    assert summary.difference(group, "fewer_updates").count("ends higher than chance shows") == 1
+
+
 def test_seeds_whose_interval_includes_0_show_no_gain(make_run):
     speeds = (1.5, 1.0, 1.02)
     runs = [make_run(f"u{seed}", seed=seed) for seed in range(3)]
