@@ -151,7 +151,7 @@ def test_a_page_of_several_metrics_shows_each_below_its_name(pairs, make_images,
         "c is interrupted, at update 550",
     ):
         assert text.count(once) == 1
-    assert "vit_mu_6_1 on icon_pairs with 30 % of the captions shuffled" in text
+    assert "vit_mu_6_2 on icon_pairs with 30 % of the captions shuffled" in text
     assert "have another image's caption (in red)" in text
     assert "a <star>" in text
     assert "another caption" not in text
