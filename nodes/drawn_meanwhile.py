@@ -38,7 +38,7 @@ class DrawnMeanwhile:
 
     @property
     def knows_enough(self) -> bool:
-        """Whether `set_aside` was called."""
+        """Whether `set_aside` was called, or `give_up`."""
         return self._enough is not None
 
     def add(self, key: Key, records: np.ndarray) -> None:
@@ -50,6 +50,10 @@ class DrawnMeanwhile:
     def set_aside(self, read_ahead: Mapping[Key, int]) -> None:
         """The tables have been set aside; of each so many batches may have left it and are not drawn yet."""
         self._enough = {key: self._drawn[key] + number for key, number in read_ahead.items()}
+
+    def give_up(self) -> None:
+        """Keeps nothing any more: what is saved goes without tables."""
+        self._records, self._enough = {}, {}
 
     def records(self) -> dict[str, np.ndarray]:
         """All records in the order in which they were drawn, uint8[n, bytes] by "<data set>.<table>"."""

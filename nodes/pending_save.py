@@ -158,3 +158,5 @@ class PendingSave:
             tables.give_up()
         self._tables = {}
         self._data = self._without_tables
+        # Else it would be told of all that is drawn until the next state is saved.
+        self.drawn.give_up()
