@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 Ask = Callable[[], dict[str, float]]
-# Up to so many batches lie between the two without anything being wrong: what is read ahead of one, and
-# what is drawn between two questions.
-_USUAL = 2.0
+# Beside what is read ahead of one table so many batches may lie between the two without anything being
+# wrong: what is drawn between two questions.
+_BETWEEN = 1.0
 
 
 class Windows(Protocol):
@@ -32,6 +32,7 @@ class StreamBalance:
         batch_size: int,
         stream_batch: int,
         super_batch: int,
+        read_ahead: int = 1,
     ) -> None:
         """Asks nothing yet.
 
@@ -42,6 +43,7 @@ class StreamBalance:
             batch_size: b, drawn of the examples for an update.
             stream_batch: B, drawn of the stream for one.
             super_batch: drawn of the stream for the first one.
+            read_ahead: batches of each that are read ahead at most.
         """
         self._examples = examples
         self._stream = stream
@@ -49,6 +51,7 @@ class StreamBalance:
         self._batch_size = batch_size
         self._stream_batch = stream_batch
         self._super_batch = super_batch
+        self._usual = _BETWEEN + read_ahead
 
     def __call__(self) -> dict[str, float]:
         """Returns the counts of the examples' table; raises what asking for those of a table does."""
@@ -57,6 +60,6 @@ class StreamBalance:
         if drawn >= self._super_batch:
             updates = (drawn - self._super_batch) / self._stream_batch + 1.0
             ahead = updates - found["samples"] / self._batch_size
-            if abs(ahead) > _USUAL:
+            if abs(ahead) > self._usual:
                 self._windows.balance(-int(ahead))
         return found

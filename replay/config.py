@@ -25,12 +25,14 @@ class TableConfig:
             capacity · samples_per_insert / batch_size updates in the table.
         super_batch: examples of the IID super-batch that the learner takes from
             the shard's stream table (Algorithm 2); 0: no stream table.
+        read_ahead: batches of each table that the learner reads ahead at most.
     """
 
     batch_size: int
     samples_per_insert: float
     capacity: int
     super_batch: int = 0
+    read_ahead: int = 1
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

@@ -7,8 +7,9 @@ from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 
 # By how many sub-batches more may have been drawn of one table than of the other, as the learner's
 # updates go: of each some are drawn ahead, and a run that is resumed counts from what was drawn of both when
-# they were saved. The learner brings them together again long before (`nodes/stream_balance.py`).
-DRIFT = 8
+# they were saved. The learner brings them together again long before (`nodes/stream_balance.py`). For each
+# batch more that is read ahead: what a resumption may add, and what reading ahead may hide.
+DRIFT, _DRIFT_AHEAD = 8, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ def make_tables(config: TableConfig, record_bytes: int) -> list[Table]:
     # Whichever table stops the writer starves the learner of the other one. So each lets it run ahead by
     # what the learner may wait for in the other: in the examples for `least` of them and a sub-batch, which
     # it draws before it draws from the stream; in the stream for a first super-batch.
-    drift = float(DRIFT * config.batch_size)
+    drift = float((DRIFT + _DRIFT_AHEAD * (config.read_ahead - 1)) * config.batch_size)
     stream_slack = least + config.batch_size + drift
     if config.super_batch:
         slack = max(slack, config.samples_per_insert * config.super_batch) + drift

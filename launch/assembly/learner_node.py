@@ -202,6 +202,7 @@ def _statistics(
         own.batch_size,
         own.super_batch_size,
         own.reference.super_batch,
+        own.replay.read_ahead,
     )
 
 

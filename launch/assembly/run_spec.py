@@ -41,6 +41,7 @@ class RunSpec:
             samples_per_insert=own.batch_size / own.super_batch_size,
             capacity=own.replay.capacity // shards,
             super_batch=own.reference.super_batch // shards,
+            read_ahead=own.replay.read_ahead,
         )
 
     def replay_folders(self, data_set: str) -> list[pathlib.Path]:

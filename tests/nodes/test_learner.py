@@ -495,10 +495,14 @@ def test_more_or_fewer_batches_of_the_stream_can_be_drawn_than_one_an_update(siz
 
 
 @pytest.mark.parametrize(
-    ("samples", "drawn", "expected"),
-    [(40, 280, None), (48, 280, None), (40, 340, -3), (64, 300, 5), (64, 90, None)],
+    ("samples", "drawn", "read_ahead", "expected"),
+    [
+        *((40, 280, 1, None), (48, 280, 1, None), (40, 340, 1, -3), (64, 300, 1, 5), (64, 90, 1, None)),
+        # As far as that one table may be read ahead of the other.
+        *((40, 340, 4, None), (56, 280, 4, None), (40, 400, 4, -6)),
+    ],
 )
-def test_the_draws_of_the_stream_are_kept_level(samples, drawn, expected):
+def test_the_draws_of_the_stream_are_kept_level(samples, drawn, read_ahead, expected):
     """4 examples and 20 of the stream an update, and 100 for the first super-batch."""
     asked = []
 
@@ -507,7 +511,7 @@ def test_the_draws_of_the_stream_are_kept_level(samples, drawn, expected):
             asked.append(number)
 
     ask = stream_balance.StreamBalance(
-        lambda: {"samples": samples}, lambda: {"samples": drawn}, Windows(), 4, 20, 100
+        lambda: {"samples": samples}, lambda: {"samples": drawn}, Windows(), 4, 20, 100, read_ahead
     )
     assert ask() == {"samples": samples}
     assert asked == ([] if expected is None else [expected])

@@ -60,8 +60,7 @@ class Run:
         table.insert()
 
     def _may_draw(self, table):
-        # A batch ahead.
-        return self._drawn[table] < self._batch[table] and table.can_sample()
+        return self._drawn[table] < self.config.read_ahead * self._batch[table] and table.can_sample()
 
     def _draw(self, table):
         table.sample()
@@ -72,11 +71,11 @@ class Run:
         return self.stream if self._taken[self.examples] else self.examples
 
     def _may_take(self, _):
-        return self._drawn[self._wanted()] == self._batch[self._wanted()]
+        return self._drawn[self._wanted()] >= self._batch[self._wanted()]
 
     def _take(self, _):
         table = self._wanted()
-        self._drawn[table] = 0
+        self._drawn[table] -= self._batch[table]
         self._taken[table] += self._batch[table]
         window = self.config.super_batch - self._batch[self.stream] if self.updates else 0
         if self._taken[self.stream] + window >= self.config.super_batch:
@@ -84,12 +83,16 @@ class Run:
             self._taken = dict.fromkeys(self._taken, 0)
 
     def resume(self):
-        """Is saved and resumed between two updates; what is drawn ahead comes first, a batch of each."""
+        """Is saved and resumed between two updates; what is drawn ahead comes first, as much of each."""
         if self.updates and not any(self._taken.values()) and any(self._drawn.values()):
             self._drawn = dict.fromkeys(self._drawn, 0)
-            self.updates += 1
+            self.updates += self.config.read_ahead
             return True
         return False
+
+    def drift(self, table, batches):
+        """So many batches more come without being drawn of one table than of the other."""
+        self._drawn[table] += batches * self._batch[table]
 
     def until(self, updates, speeds, rng, resumes=0):
         """Goes on until so many updates are made; False if nobody can do anything before."""
@@ -111,20 +114,20 @@ class Run:
 
 
 @st.composite
-def configs(draw):
+def configs(draw, read_ahead=1):
     """Of all ratios, from what fits barely to much."""
     batch = draw(st.integers(1, 6))
     inserts = draw(st.integers(batch, 6 * batch))
     capacity = draw(st.integers(2 * inserts, 9 * inserts))
     windows = draw(st.integers(1, 3))
     # Rounded to what it was made from.
-    return TableConfig(batch, batch / inserts, capacity, windows * inserts)
+    return TableConfig(batch, batch / inserts, capacity, windows * inserts, read_ahead)
 
 
 speeds = st.lists(st.sampled_from([1, 3, 1000]), min_size=5, max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     config=configs(),
     speeds=speeds,
@@ -137,6 +140,18 @@ def test_neither_table_starves_the_learner_of_the_other(config, speeds, seed, in
     run = Run(made, config, in_flight)
     assert run.until(16, speeds, np.random.default_rng(seed), resumes)
     # The stream is read whole.
+    assert run.stream.evicted == 0
+
+
+@settings(max_examples=10, deadline=None)
+@given(config=configs(read_ahead=8), speeds=speeds, seed=st.integers(0, 999), of_stream=st.booleans())
+def test_what_is_read_ahead_may_be_far_apart_until_it_is_seen(config, speeds, seed, of_stream):
+    """What nobody corrects, see `stream_balance`, with what reading ahead hides, and then a resumption."""
+    run, rng = Run(tables.make_tables(config, record_bytes=8), config, in_flight=24), np.random.default_rng(seed)
+    assert run.until(2, speeds, rng)
+    unseen = (1 + config.read_ahead) + config.read_ahead
+    run.drift(run.stream if of_stream else run.examples, unseen + config.read_ahead)
+    assert run.until(2 + unseen + config.read_ahead + 16, speeds, rng)
     assert run.stream.evicted == 0
 
 
