@@ -16,8 +16,7 @@ from classact.nodes.scoring import scoring_fields
 
 # Longest single wait for a batch, between two looks at the stop signal.
 _POLL_SECONDS = 1.0
-# What has left the tables and is not yet drawn is in the next two batches of a table, if one is read
-# ahead, see `replay.dataset.ReplayDataset`.
+# In so many next batches of a table is what has left it, if `replay.dataset.ReplayDataset` reads one ahead.
 READ_AHEAD = 2
 
 
@@ -121,7 +120,9 @@ class SuperBatches:
     example is part of several super-batches.
     """
 
-    def __init__(self, dataset: Dataset, size: int, mesh: jax.sharding.Mesh | None = None) -> None:
+    def __init__(
+        self, dataset: Dataset, size: int, mesh: jax.sharding.Mesh | None = None, updates_between: int = 1
+    ) -> None:
         """Builds the window.
 
         Args:
@@ -129,6 +130,8 @@ class SuperBatches:
             size: examples of a super-batch.
             mesh: the devices that the batches are on; None: one. On several the
                 examples of a super-batch are in no order.
+            updates_between: how many updates draw a batch after one that does not, at least: writers
+                whom the stream holds back starve the learner of the other table.
         """
         self.dataset = dataset
         self._size = size
@@ -137,12 +140,13 @@ class SuperBatches:
         self._held = 0
         # How many batches more than one an update are still to be drawn, and how many it was asked for since.
         self._owed = self._asked = 0
+        self._updates_between = self._drew = updates_between
 
     def balance(self, batches: int) -> None:
         """Has so many more batches drawn than one an update, or fewer if it is negative; any thread may ask.
 
         Of those that are too many only the newest are trained on; where one is missing, a super-batch
-        comes again. Nothing is asked for while there is still something to do.
+        comes again, but not one after the other. Nothing is asked for while there is still something to do.
         """
         if not self._owed:
             self._asked = batches
@@ -166,10 +170,12 @@ class SuperBatches:
             self._window.append(sampled.batch)
             self._held += sampled.size
         chunks = list(self._window)
-        if self._owed < 0:
-            self._owed += 1
+        # What is not dropped comes again with the next update, which draws nothing then.
+        if self._owed < 0 and self._drew >= self._updates_between:
+            self._owed, self._drew = self._owed + 1, 0
         else:
             self._drop_oldest()
+            self._drew += 1
         return chunks[0] if len(chunks) == 1 else self._concatenate(chunks)
 
     def _drop_oldest(self) -> None:

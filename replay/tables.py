@@ -1,6 +1,7 @@
 """What the tables of one shard of a data set do, said so that any Python can serve them."""
 
 import dataclasses
+import math
 
 from classact.replay import protocol
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
@@ -8,8 +9,8 @@ from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE, TableConfig
 # By how many sub-batches more may have been drawn of one table than of the other, as the learner's
 # updates go: of each some are drawn ahead, and a run that is resumed counts from what was drawn of both when
 # they were saved. The learner brings them together again long before (`nodes/stream_balance.py`). For each
-# batch more that is read ahead: what a resumption may add, and what reading ahead may hide.
-DRIFT, _DRIFT_AHEAD = 8, 2
+# batch more that is read ahead: what a resumption may add, what reading ahead may hide, and is usual.
+DRIFT, _DRIFT_AHEAD = 8, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,16 @@ class Table:
             "max_diff": centre + self.error_buffer,
             "signature": signature.SerializeToString().hex(),
         }
+
+
+def updates_between(config: TableConfig) -> int:
+    """After how many updates another one may do without a batch of the stream.
+
+    Writers that the stream holds back have put nothing into the examples' table meanwhile, and those that wait
+    there to be drawn may be few. So many updates let them put in what one draws.
+    """
+    more = config.inserts_per_update - config.batch_size
+    return math.ceil(config.batch_size / more) if more else 1
 
 
 def make_tables(config: TableConfig, record_bytes: int) -> list[Table]:

@@ -38,7 +38,7 @@ from classact.nodes import (
 from classact.nodes import mesh as mesh_lib
 from classact.nodes.hosts import of_host
 from classact.nodes.metrics import ExampleRecorder, MetricsWriter
-from classact.replay import dataset, snapshots
+from classact.replay import dataset, snapshots, tables
 from classact.replay.config import EXAMPLES_TABLE, STREAM_TABLE
 
 
@@ -173,14 +173,14 @@ def _saver(
     # Of several hosts none knows what the others have read ahead.
     whole = run.config.mesh.hosts == 1
     held = {name: _table_batches(run, name) for name in addresses}
-    tables = {
+    saved = {
         name: snapshots.Snapshots(shards, run.replay_folders(name)) for name, shards in addresses.items()
     }
     return saving.Saver(
         checkpointer,
         cursors.Cursors(data_state.cursors, held),
         sub_batches if whole else None,
-        tables if whole else {},
+        saved if whole else {},
         races,
         counted,
     )
@@ -313,6 +313,7 @@ def _batches(
                 ),
                 own.reference.super_batch,
                 mesh,
+                tables.updates_between(run.table_config(name)),
             )
             for name, own in config.data_sets.items()
             if own.reference.super_batch
