@@ -64,7 +64,7 @@ def make_measure(
     if counts is not None:
         named = opened.class_names if own.kind == "zero_shot" else None
         prompted = len(named) * len(prompts.templates(own.templates)) if named else 0
-        measure = _counted(measure, read, prompted, counts)
+        measure = _counted(measure, read, prompted, counts, 1 if mesh is None else mesh.size)
     return _marked(measure) if on_training_data else measure
 
 
@@ -80,7 +80,7 @@ def _marked(measure: evaluator.Measure) -> evaluator.Measure:
 
 
 def _counted(
-    measure: evaluator.Measure, read: list[int], prompted: int, counts: tally.Tally
+    measure: evaluator.Measure, read: list[int], prompted: int, counts: tally.Tally, devices: int
 ) -> evaluator.Measure:
     """Tells what each evaluation took.
 
@@ -89,6 +89,7 @@ def _counted(
         read: grows by the size of each batch that is read.
         prompted: texts that name the classes.
         counts: is told.
+        devices: that share an evaluation.
     """
 
     def counted(variables: Any) -> Mapping[str, float]:
@@ -97,7 +98,8 @@ def _counted(
         values = measure(variables)
         # An image is embedded once, whatever the number of its captions.
         images, texts = int(values.get("images", sum(read))), int(values.get("pairs", prompted))
-        counts.add(evaluations=1, images=images, texts=texts, busy_seconds=time.monotonic() - began)
+        busy = time.monotonic() - began
+        counts.add({"devices": devices}, evaluations=1, images=images, texts=texts, busy_seconds=busy)
         return values
 
     return counted

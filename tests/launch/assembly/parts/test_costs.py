@@ -180,11 +180,13 @@ def test_evaluations_count_what_went_through_the_model(tmp_path, kind, images, t
         read.extend((2, 3))
         return values
 
-    counted = evaluators._counted(measure, read, 6 if kind == "zero_shot" else 0, counts)
+    counted = evaluators._counted(measure, read, 6 if kind == "zero_shot" else 0, counts, devices=4)
     for _ in range(2):
         assert counted(None) == values
     (found,) = tally.read(tmp_path)
     assert (found["evaluations"], found["images"], found["texts"]) == (2, 2 * images, 2 * texts)
+    # `costs.device_seconds` multiplies by them.
+    assert found["devices"] == 4
 
 
 def test_an_evaluator_counts_its_data_set(digits, tmp_path, saved_run):
