@@ -9,6 +9,8 @@ from classact.models import registry, text, transformer, two_tower
 from classact.models.variant import Variant
 from classact.models.vit import Pool
 
+_MOST_BLOCKS = 1000
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageTower:
@@ -88,6 +90,13 @@ class Architecture:
     image: ImageTower
     text: TextTower | None = None
     max_scale: float = two_tower.MAX_SCALE
+
+    def __post_init__(self) -> None:
+        # Descriptions come from elsewhere, and each block takes time and memory before an array is read.
+        for tower in (self.image, self.text):
+            depth = tower.size.depth if tower is not None else 0
+            if isinstance(depth, int) and depth > _MOST_BLOCKS:
+                raise ValueError(f"a tower of {depth:,} blocks: expected at most {_MOST_BLOCKS:,}")
 
     def model(
         self, channels: int | None = None, dtype: str = "float32", remat: bool = False

@@ -1,6 +1,7 @@
 """What is wrong with a checkpoint is one line, before anything is read, and nothing of it is run."""
 
 import collections
+import io
 import json
 import os
 import pickle
@@ -14,6 +15,7 @@ from weights_cases import FIXTURES, SPECS
 
 from classact.weights import exporting, opening
 from classact.weights.errors import WeightsError
+from classact.weights.files import packed
 
 
 def copy(name, folder):
@@ -159,11 +161,17 @@ def test_tensors_are_views_of_their_storage_and_not_beyond(tmp_path):
         ("fine", tensor((2, 2), (1, 2), 1)),
         ("beyond", tensor((2, 4), (4, 1))),
         ("back", tensor((2,), (-1,))),
+        ("repeated", tensor((10**5, 10**4), (0, 0))),
+        ("endless", tensor((2**70,), (0,))),
     )
     file = TorchFile(torch_file(tmp_path / "it.pt", state(*kinds), data))
     np.testing.assert_array_equal(file.read("fine"), [[1, 3], [2, 4]])
     for name in ("beyond", "back"):
         with pytest.raises(WeightsError, match=f"{name} cannot be read: it reaches beyond its storage"):
+            file.read(name)
+    # 4 GB of nothing, and more than there are numbers for.
+    for name in ("repeated", "endless"):
+        with pytest.raises(WeightsError, match="it has more elements than its storage"):
             file.read(name)
     script = torch_file(tmp_path / "script.pt", state(), more=["it/constants.pkl"])
     with pytest.raises(WeightsError, match="TorchScript"):
@@ -181,6 +189,54 @@ def test_a_description_of_a_model_that_is_none_is_one_line(tmp_path):
         assert why in refusal(f"safetensors:{tmp_path}/it")
     path.write_text(json.dumps({**said, "format": "another"}))
     assert "format='another'" in refusal(f"safetensors:{tmp_path}/it")
+
+
+def of_npy(shape, data=b""):
+    """A file of numpy's, which may say more than there is."""
+    made = io.BytesIO()
+    np.lib.format.write_array_header_1_0(made, {"shape": shape, "fortran_order": False, "descr": "<f4"})
+    return made.getvalue() + data
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ([("w.npy", of_npy((10**12,)))], "w is larger than what is there of it"),
+        ([("w.npy", of_npy((2**70,)))], "w is larger than what is there of it"),
+        ([("w.npy", of_npy((1,), bytes(4))), ("w", of_npy((2,), bytes(8)))], "w is in it twice"),
+        ([("w.npy", of_npy((10**6,), bytes(4 * 10**6)))], "would unpack to 4,000,128, as no weights do"),
+    ],
+)
+def test_an_npz_of_more_than_there_is_of_it_is_refused(members, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(packed, "_BYTES", 10**6)
+    with zipfile.ZipFile(tmp_path / "it.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    assert said in refusal(f"big_vision:{tmp_path}/it.npz")
+    # Of PyTorch's files the same is asked first.
+    shutil.copy(tmp_path / "it.npz", tmp_path / "it.pt")
+    assert ("unpack to" in refusal(f"open_clip:{tmp_path}/it.pt?model=ViT-B-32")) == ("unpack" in said)
+
+
+def test_a_description_of_far_too_many_blocks_is_one_line(tmp_path):
+    folder = copy("hf_vit", tmp_path / "it")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**9}))
+    assert "a tower of 1,000,000,000 blocks: expected at most 1,000" in refusal(f"hf:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("fixture", "name"), [("timm_map", "head.weight"), ("hf_vit", "classifier.weight"), ("timm_map", "reg_token")]
+)
+def test_an_array_with_too_few_axes_is_one_line(fixture, name, tmp_path):
+    folder = copy(fixture, tmp_path / "it")
+    (folder / "model.safetensors.index.json").unlink(missing_ok=True)
+    arrays = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        arrays |= safetensors.numpy.load_file(path)
+    safetensors.numpy.save_file({**arrays, name: np.zeros((), np.float32)}, folder / "model.safetensors")
+    tool = fixture.partition("_")[0]
+    assert f"{name} [] has 0 axes" in refusal(f"{tool}:{folder}")
 
 
 def test_an_npz_with_objects_is_refused(tmp_path):

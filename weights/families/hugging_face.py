@@ -12,7 +12,7 @@ from classact.weights.entries import Entry
 from classact.weights.errors import WeightsError
 from classact.weights.families import hf_clip, hf_vit, parts
 from classact.weights.families.parts import Written
-from classact.weights.files import opened
+from classact.weights.files import opened, tensors
 from classact.weights.files.tensors import TensorFile
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -86,7 +86,7 @@ def _read_vit(
             "here do not: say ?head=drop for the features"
         )
     keep = has_head and keep_head
-    classes = file.tensors["classifier.weight"].shape[:1][0] if keep else 0
+    classes = tensors.length(file, "classifier.weight", 0) if keep else 0
     architecture = hf_vit.describe(label, config, *normalisation, classes)
     prefix = f"{kind}." if f"{kind}.embeddings.cls_token" in file.tensors else ""
     layout = list(hf_vit.layout(architecture, prefix))

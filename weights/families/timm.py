@@ -20,7 +20,7 @@ from classact.weights.entries import BlockNames, Entry
 from classact.weights.errors import WeightsError
 from classact.weights.families import parts
 from classact.weights.families.parts import Fields, Written
-from classact.weights.files import opened
+from classact.weights.files import opened, tensors
 from classact.weights.files.tensors import TensorFile
 
 POSITIONS = "antialiased"
@@ -162,7 +162,7 @@ def describe(label: str, file: TensorFile, name: str, config: Mapping[str, Any])
     if width % heads:
         raise WeightsError(f"{label}: {heads} heads do not divide {width} channels")
     class_token = "cls_token" in found
-    registers = found["reg_token"].shape[1] if "reg_token" in found else 0
+    registers = tensors.length(file, "reg_token", 1) if "reg_token" in found else 0
     sides, class_position = _places(label, file, config, fields, patch, class_token)
     head = found.get("head.weight")
     pool = _pool(label, file, config)
@@ -185,9 +185,8 @@ def describe(label: str, file: TensorFile, name: str, config: Mapping[str, Any])
         std=parts.per_channel(own.get("std"), said.std, f"{label}: std"),
     )
     size = transformer.Size(width, depth, hidden.shape[0], heads)
-    return Architecture(
-        ImageTower(size, patch, sides, head.shape[0] if head else width, pool, channels, variant)
-    )
+    outputs = tensors.length(file, "head.weight", 0) if head is not None else width
+    return Architecture(ImageTower(size, patch, sides, outputs, pool, channels, variant))
 
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}

@@ -1,5 +1,6 @@
 """NumPy's npz files, as big_vision writes them."""
 
+import math
 import pathlib
 import struct
 import zipfile
@@ -10,11 +11,14 @@ import ml_dtypes
 import numpy as np
 
 from classact.weights.errors import WeightsError
+from classact.weights.files import packed
 from classact.weights.files.tensors import Tensor
 
 _DAMAGED = (
     OSError,
     ValueError,
+    OverflowError,
+    MemoryError,
     EOFError,
     KeyError,
     RuntimeError,
@@ -40,11 +44,16 @@ class NpzFile:
         self.tensors: dict[str, Tensor] = {}
         try:
             with zipfile.ZipFile(path) as archive:
-                for member in archive.namelist():
+                packed.check(path, archive)
+                for member in archive.infolist():
                     with archive.open(member) as file:
                         shape, dtype = _header(file)
-                    said = "bfloat16" if dtype == _TWO_BYTES else str(dtype)
-                    self.tensors[member.removesuffix(".npy")] = Tensor(shape, said)
+                    name = member.filename.removesuffix(".npy")
+                    if name in self.tensors:
+                        raise ValueError(f"{name} is in it twice")
+                    if math.prod(shape) * dtype.itemsize > member.file_size:
+                        raise ValueError(f"{name} is larger than what is there of it")
+                    self.tensors[name] = Tensor(shape, "bfloat16" if dtype == _TWO_BYTES else str(dtype))
         except FileNotFoundError:
             raise WeightsError(f"{path}: no such file") from None
         except _DAMAGED as error:

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from classact.weights.errors import WeightsError
+
 # What weights may be stored as; all become float32, which holds them exactly.
 FLOATS = ("float32", "float16", "bfloat16")
 
@@ -36,6 +38,14 @@ class TensorFile(Protocol):
         Raises:
             WeightsError: if it is damaged.
         """
+
+
+def length(file: TensorFile, name: str, axis: int) -> int:
+    """The length of an axis of an array that is there; WeightsError if it has no such axis."""
+    shape = file.tensors[name].shape
+    if axis >= len(shape):
+        raise WeightsError(f"{file.label}: {name} {list(shape)} has {len(shape)} axes, expected more")
+    return shape[axis]
 
 
 class Renamed:

@@ -7,6 +7,7 @@ Whatever else it names ends the reading.
 
 import collections
 import dataclasses
+import math
 import pathlib
 import pickle
 import zipfile
@@ -18,6 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from classact.weights.errors import WeightsError
+from classact.weights.files import packed
 from classact.weights.files.tensors import Tensor
 
 _DTYPES: Mapping[str, np.dtype] = {
@@ -31,7 +33,7 @@ _DTYPES: Mapping[str, np.dtype] = {
     "BoolStorage": np.dtype("?"),
 }
 _DAMAGED = (OSError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError, RuntimeError,
-            MemoryError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+            OverflowError, MemoryError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class TorchFile:
         self._path = path
         try:
             with zipfile.ZipFile(path) as archive:
+                packed.check(path, archive)
                 pickled = [name for name in archive.namelist() if name.endswith("/data.pkl")]
                 if len(pickled) != 1:
                     _refuse("no data.pkl in it")
@@ -150,6 +153,9 @@ class TorchFile:
             reach = stored.offset + sum((n - 1) * s for n, s in zip(stored.shape, stored.stride, strict=True))
             if min((stored.offset, *stored.stride)) < 0 or reach >= len(flat):
                 _refuse("it reaches beyond its storage")
+            # With a stride of 0 a few bytes would be any number of elements.
+            if math.prod(stored.shape) > len(flat):
+                _refuse("it has more elements than its storage")
             strides = tuple(step * dtype.itemsize for step in stored.stride)
             view = np.lib.stride_tricks.as_strided(
                 flat[stored.offset :], stored.shape, strides, writeable=False
