@@ -68,8 +68,8 @@ class Table:
 def updates_between(config: TableConfig) -> int:
     """After how many updates another one may do without a batch of the stream.
 
-    Writers that the stream holds back have put nothing into the examples' table meanwhile, and those that wait
-    there to be drawn may be few. So many updates let them put in what one draws.
+    Writers that the stream holds back put nothing into the examples' table meanwhile, and of those that wait
+    there to be drawn there may be few. So many updates let them put in what one draws.
     """
     more = config.inserts_per_update - config.batch_size
     return math.ceil(config.batch_size / more) if more else 1

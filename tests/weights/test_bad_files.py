@@ -226,7 +226,8 @@ def test_a_description_of_far_too_many_blocks_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fixture", "name"), [("timm_map", "head.weight"), ("hf_vit", "classifier.weight"), ("timm_map", "reg_token")]
+    ("fixture", "name"),
+    [("timm_map", "head.weight"), ("timm_map", "reg_token"), ("hf_vit", "classifier.weight")],
 )
 def test_an_array_with_too_few_axes_is_one_line(fixture, name, tmp_path):
     folder = copy(fixture, tmp_path / "it")

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from classact.data import classes
 from classact.data.classes import Classes
@@ -19,6 +18,7 @@ from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.assembly.parts.fitting import Path
 from classact.launch.assembly.parts.opened_weights import Opened, open_weights
 from classact.launch.assembly.parts.shapes import DataShape
+from classact.weights import positions
 
 Flat = dict[Path, Any]
 # What is read of another model's texts if it has some.
@@ -146,30 +146,13 @@ def _with_positions(
         # A class token's comes before those of the patches.
         if first < 0 or leaf.shape != (1, first + grid[0] * grid[1], array.shape[2]):
             continue
-        resized = resized_positions(array[0, first:], old, grid)
+        resized = positions.resized(array[0, first:], old, grid, "antialiased")
         found[path] = np.concatenate([array[0, :first], resized])[None]
         _say(
             said,
             f"{field}: its positions for {old[0]}×{old[1]} patches are interpolated to {grid[0]}×{grid[1]}",
         )
     return found
-
-
-def resized_positions(positions: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """Interpolates a grid of positions, bicubic and antialiased.
-
-    Args:
-        positions: float32[N, D] of the patches, row by row.
-        old: rows and columns of the N.
-        new: rows and columns to make.
-
-    Returns:
-        float32[M, D].
-    """
-    channels = positions.astype(np.float32).T.reshape(-1, *old)
-    # By Pillow: JAX would do it on a device, which may be another process's.
-    made = [Image.fromarray(one).resize(new[::-1], Image.Resampling.BICUBIC) for one in channels]
-    return np.stack([np.asarray(one, np.float32) for one in made]).reshape(len(made), -1).T
 
 
 def _grid(model: ModelConfig, config: ExperimentConfig, data: DataShape, role: str) -> tuple[int, int]:

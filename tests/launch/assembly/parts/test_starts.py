@@ -6,8 +6,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from on_digits import resolved
 
 from classact.experiments.config import ConfigError
@@ -103,27 +101,6 @@ def test_positions_are_interpolated_where_the_image_size_differs(opened, digits)
     assert found.shape == (1, 17, before.shape[2]) and found.dtype == np.float32
     np.testing.assert_array_equal(found[:, 0], before[:, 0])
     assert "positions for 2×2 patches are interpolated to 4×4" in said.lines()[-1]
-
-
-def keys(old, new):
-    """float64[new, old]: Keys' kernel (a = -0.5) around each new place, as wide as the step downwards."""
-    places, wide = (np.arange(new) + 0.5) * old / new - 0.5, max(old / new, 1.0)
-    x = np.abs(places[:, None] - np.arange(old)) / wide
-    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    weights = np.where(x < 1, near, np.where(x < 2, far, 0.0))
-    return weights / weights.sum(axis=1, keepdims=True)
-
-
-SIDES = st.tuples(st.integers(1, 9), st.integers(1, 9))
-
-
-@given(SIDES, SIDES, st.integers(0, 9))
-def test_positions_are_resized_by_keys_kernel(old, new, seed):
-    grid = np.random.default_rng(seed).normal(size=(*old, 3)).astype(np.float32)
-    found = starts.resized_positions(grid.reshape(-1, 3), old, new)
-    rows, columns = (keys(*sides) for sides in zip(old, new, strict=True))
-    expected = np.einsum("ri,cj,ijd->rcd", rows, columns, grid)
-    np.testing.assert_allclose(found.reshape(*new, 3), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
