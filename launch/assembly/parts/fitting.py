@@ -29,11 +29,14 @@ def expected(model: registry.Model) -> dict[Path, jax.ShapeDtypeStruct]:
 def output_axes(model_of: Callable[[int], registry.Model], number: int) -> dict[Path, int]:
     """A model's outputs: the arrays that grow with their number, each with the axis that does.
 
+    None of a model without a head, whose outputs are its channels.
+
     Args:
         model_of: makes the model for a number of outputs.
         number: how many it has.
     """
-    ours, more = expected(model_of(number)), expected(model_of(number + 1))
+    ours, larger = expected(model_of(number)), _with_one_more(model_of, number)
+    more = ours if larger is None else expected(larger)
     found = {}
     for path, leaf in ours.items():
         sizes = zip(leaf.shape, more[path].shape if path in more else leaf.shape, strict=False)
@@ -59,11 +62,21 @@ def misfit(variables: Mapping[str, Any], model_of: Callable[[int], registry.Mode
     ours = _expected(model_of(num_classes))
     if theirs == ours:
         return ""
-    learned = _classes_of(theirs, ours, _expected(model_of(num_classes + 1)), num_classes)
+    larger = _with_one_more(model_of, num_classes)
+    more = ours if larger is None else _expected(larger)
+    learned = _classes_of(theirs, ours, more, num_classes)
     if learned not in (None, num_classes):
         return f"it has learned {learned} classes, expected {num_classes}"
     name = next(name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name))
     return f"{name} has shape {theirs.get(name, 'none')}, expected {ours.get(name, 'none')}"
+
+
+def _with_one_more(model_of: Callable[[int], registry.Model], number: int) -> registry.Model | None:
+    """The model with another output; None if there is none such, as where outputs are channels."""
+    try:
+        return model_of(number + 1)
+    except ValueError:
+        return None
 
 
 def _classes_of(

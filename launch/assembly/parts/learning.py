@@ -96,6 +96,11 @@ def _rates(config: ExperimentConfig, data: DataShape) -> dict[str, float]:
             raise ConfigError(f"learner.layer_decay={own.layer_decay!r} with {own.model}: {error}") from None
     if own.freeze == "all_but_head":
         heads = {"/".join(path[1:]) for path in fitting.output_axes(made, number)}
+        if not heads:
+            raise ConfigError(
+                f"learner.freeze={own.freeze!r} with {own.model} and options {dict(own.options)}: expected a "
+                "model with a head: without one nothing would be trained"
+            )
         # Of a head the bias, whose name says no more, grows too; of two towers the scale goes with them.
         frozen = {name for name, axes in names.items() if name not in heads and axes}
     else:

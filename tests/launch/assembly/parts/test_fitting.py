@@ -7,9 +7,9 @@ from classact.launch.assembly.parts import fitting
 from classact.models import registry
 
 
-def model_of(name="vit_mu_1_1", image_shape=(8, 8, 1), patch_size=4):
+def model_of(name="vit_mu_1_1", image_shape=(8, 8, 1), patch_size=4, **options):
     return lambda number: registry.create(
-        name, num_classes=number, image_shape=image_shape, patch_size=patch_size
+        name, num_classes=number, image_shape=image_shape, patch_size=patch_size, **options
     )
 
 
@@ -32,3 +32,13 @@ def test_anything_else_is_said_by_the_first_parameter():
     said = fitting.misfit(variables(model_of(patch_size=2), 3), model_of(), 3)
     assert "'patch_embedding'" in said and "shape (4, 64), expected (16, 64)" in said
     assert "expected none" in fitting.misfit(variables(model_of(), 3), model_of("haiku_mlp"), 3)
+
+
+def test_a_model_without_a_head_has_no_outputs_of_its_own():
+    """As SigLIP's image tower, which is no other one with one channel more."""
+    headless = model_of(head=False)
+    assert fitting.output_axes(headless, 64) == {}
+    assert set(fitting.output_axes(model_of(), 64).values()) == {0, 1}
+    assert "'patch_embedding'" in fitting.misfit(
+        variables(model_of(patch_size=2, head=False), 64), headless, 64
+    )

@@ -29,6 +29,9 @@ def test_a_head_alone_learns(digits):
     assert len(rates) > 10 and rates_of(digits) == {}
     both = rates_of(digits, learner__freeze="all_but_head", learner__layer_decay=0.5)
     assert both == rates
+    headless = {"learner__model": "vit_mu_2_1", "learner__options": {"head": False}}
+    with pytest.raises(config.ConfigError, match=r"freeze='all_but_head' .*expected a model with a head"):
+        rates_of(dataclasses.replace(digits, num_classes=64), learner__freeze="all_but_head", **headless)
 
 
 def test_a_tower_stays_as_it_is(digits):
