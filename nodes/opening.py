@@ -64,6 +64,21 @@ def told_here(openings: Openings, data_set: str) -> contextlib.AbstractContextMa
     return told(_Here(openings), data_set)
 
 
+def here_or_there(openings: Openings, there: Callable[[str], float | None]) -> Callable[[str], float | None]:
+    """What tells a learner's other host how long ago opening a data set got on: by itself, or by others.
+
+    Args:
+        openings: of this host, which opens data for what it reads itself.
+        there: asks the first host's learner, which the run loops tell.
+    """
+
+    def seconds(data_set: str) -> float | None:
+        here = openings.seconds(data_set)
+        return there(data_set) if here is None else here
+
+    return seconds
+
+
 class _Here:
     def __init__(self, openings: Openings) -> None:
         self._openings = openings

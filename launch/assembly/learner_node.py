@@ -90,8 +90,9 @@ def build_learner(
         if run.table_config(name).filters
     }
     openings = opening.Openings()
-    # Run loops tell the first host's learner.
-    opening_seconds = rpc.LearnerClient(first_host).get_opening_seconds if host else openings.seconds
+    opening_seconds = openings.seconds
+    if host:
+        opening_seconds = opening.here_or_there(openings, rpc.LearnerClient(first_host).get_opening_seconds)
     in_order = functools.partial(_in_order, run, int(state.step), mesh, openings, host)
     transfers = {name: _transfer(run, name, mesh, openings) for name in addresses}
     sub_batches = _batches(

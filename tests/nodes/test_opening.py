@@ -34,6 +34,15 @@ def test_nothing_is_opened_unless_somebody_says_so(openings):
     assert openings.seconds("labels") is None
 
 
+def test_a_host_that_opens_data_itself_knows_it_whatever_the_first_one_does(openings):
+    """With `replay.images=ids`, or a recorded order, each host opens them, and one may take longer."""
+    asked = []
+    seconds = opening.here_or_there(openings, lambda data_set: asked.append(data_set) or 7.0)
+    assert seconds("pairs") == 7 and asked == ["pairs"]
+    openings.put("pairs", 5.0)
+    assert seconds("pairs") == 5 and asked == ["pairs"]
+
+
 def test_who_falls_silent_is_forgotten(openings, clock):
     openings.put("pairs", 5.0)
     clock.now += 9
