@@ -31,7 +31,7 @@ class LearnerConfig:
     Attributes:
         steps: updates to make.
         log_every: updates between two lines of metrics.
-        checkpoint_every: updates between checkpoints, more than `batches.READ_AHEAD`; 0:
+        checkpoint_every: updates between checkpoints, more than `batches.Batches` has ahead; 0:
             only at the end, or when stopped. One that comes due while the tables of the last are
             still being written begins when they are.
         evaluators: names of the evaluators whose last report the run waits for.

@@ -41,8 +41,9 @@ class Saver:
     none is lost. A process that is killed before the models' checkpoint appears leaves the one before it.
 
     Repeated is what run loops wrote between their report and the moment at which the tables were
-    set aside (their last two batches), and what was drawn after it: what was read ahead (up to two
-    batches of each table), and at most `MOST_UNKNOWN` batches in which nobody knew of that moment.
+    set aside (their last two batches), and what was drawn after it: what was read ahead (of each table
+    up to one batch more than `replay.read_ahead`), and at most `MOST_UNKNOWN` batches in which nobody
+    knew of that moment.
 
     One state is saved at a time.
     """
