@@ -90,7 +90,7 @@ def build_learner(
         if run.table_config(name).filters
     }
     openings = opening.Openings()
-    opening_seconds = openings.seconds
+    opening_seconds: Callable[[str], float | None] = openings.seconds
     if host:
         opening_seconds = opening.here_or_there(openings, rpc.LearnerClient(first_host).get_opening_seconds)
     in_order = functools.partial(_in_order, run, int(state.step), mesh, openings, host)
