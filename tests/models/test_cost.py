@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from classact.models import cost, registry, text, transformer, two_tower
+from classact.models import cost, execution, registry, text, transformer, two_tower
 
 IMAGE = (224, 224, 3)
 
@@ -211,7 +211,9 @@ def test_texts_are_computed_again_as_images_are():
     texts = {
         remat: two_tower.build(
             image,
-            text.TextTransformer(text.size("text_mu_1_1"), 50, 7, 3, 10, True, jnp.float32, remat),
+            text.TextTransformer(
+                text.size("text_mu_1_1"), 50, 7, 3, 10, True, jnp.float32, execution.Execution(remat)
+            ),
         )
         for remat in (False, True)
     }
