@@ -33,9 +33,9 @@ class Execution:
             the weights of the keys, N² a head, from queries and keys (Korthikanti et al., "Reducing
             Activation Recomputation in Large Transformer Models", 2022); "dots": all but the products with
             parameters, so everything element-wise, and attention; "full": a block from its input.
-        scan: whether one block is compiled, which runs in a loop over all blocks' parameters. Compiling
-            takes far less time then. The parameters keep their names and shapes; the loop needs a
-            copy of those of all blocks, and of their gradients.
+        scan: whether one block is compiled, which runs in a loop over all blocks' parameters: for
+            accelerators, whose compilers take each block for new work. The parameters keep their
+            names and shapes; the loop needs a copy of those of all blocks, and of their gradients.
         attention: "auto": what `jax.nn.dot_product_attention` takes by itself, which is XLA's products
             on every device (JAX 0.12); "cudnn": cuDNN's fused kernel, which keeps no weights, where
             the process computes on an NVIDIA GPU, and on any other device what "auto" takes.

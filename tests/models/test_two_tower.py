@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import haiku as hk
 import jax
@@ -34,8 +35,13 @@ def variables():
     return jax.jit(create().init)(jax.random.key(1))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _embed(tower, params, tokens):
+    return tower.apply({"params": params}, tokens)
+
+
 def embed(tower, params, tokens):
-    return np.asarray(tower.apply({"params": params}, tokens))
+    return np.asarray(_embed(tower, params, tokens))
 
 
 def text_in_numpy(params, tokens, causal):
@@ -72,9 +78,10 @@ def text_in_numpy(params, tokens, causal):
 @pytest.mark.parametrize("causal", [True, False])
 def test_the_text_tower_reads_up_to_the_end_token(batch, causal):
     tower = text_tower(causal=causal)
-    params = tower.init(jax.random.key(2), batch["text"])["params"]
-    # Away from the initial zeros and ones.
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(3), leaf.shape), params)
+    shapes = jax.eval_shape(tower.init, jax.random.key(2), batch["text"])["params"]
+    # Far from the initial zeros and ones.
+    rng = np.random.default_rng(3)
+    params = jax.tree.map(lambda leaf: 0.2 * rng.normal(size=leaf.shape).astype(np.float32), shapes)
     found = embed(tower, params, batch["text"])
     assert found.shape == (3, WIDTH)
     np.testing.assert_allclose(found, text_in_numpy(params, batch["text"], causal), rtol=2e-3, atol=2e-4)

@@ -21,7 +21,8 @@ def batch():
 
 @pytest.fixture(scope="module")
 def variables():
-    return create().init(jax.random.key(1))
+    # Compiled as one: the many small operations of an initialisation take longer one by one.
+    return jax.jit(create().init)(jax.random.key(1))
 
 
 def loss(model, params, batch):
