@@ -79,7 +79,7 @@ class TextTransformer(nn.Module):
         positions = self.param("positions", nn.initializers.normal(0.01), (length, width))
         x = embed(text) + positions[None].astype(self.dtype)
         end = jnp.argmax(text == self.end_id, axis=1)
-        # All of a text's tokens come before its end token, and no other token is of it.
+        # The end token of a causal text sees nothing after it anyway, and the last one is to see all.
         whole = self.causal or self.pool == "last"
         x = transformer.encode(
             self,
