@@ -16,10 +16,10 @@ BATCH, TOKENS, HEADS, DEPTH = 3, 7, 2, 8
 SHAPE, LENGTH = (8, 8, 3), 6
 
 
-@functools.partial(jax.jit, static_argnames=("how", "causal"))
-def attended(how, q, k, v, up, causal, lengths):
+@functools.partial(jax.jit, static_argnames="causal")
+def attended(q, k, v, up, causal, lengths):
     """What attention gives, and its gradients."""
-    found, back = jax.vjp(lambda *inputs: how.attend(*inputs, causal, lengths), q, k, v)
+    found, back = jax.vjp(lambda *inputs: Execution().attend(*inputs, causal, lengths), q, k, v)
     return found, *back(up)
 
 
@@ -40,28 +40,26 @@ def written_out(q, k, v, up, causal, lengths):
 
 @settings(max_examples=25)
 @given(
-    how=st.sampled_from([Execution(), Execution(remat="attention")]),
     causal=st.booleans(),
     lengths=st.none() | st.lists(st.integers(1, TOKENS), min_size=BATCH, max_size=BATCH),
-    size=st.floats(0.1, 3.0),
+    size=st.floats(0.01, 1.0),
     seed=st.integers(0, 99),
 )
-def test_attention_is_that_of_the_formula(how, causal, lengths, size, seed):
+def test_attention_is_that_of_the_formula(causal, lengths, size, seed):
     rng = np.random.default_rng(seed)
-    arrays = size * rng.normal(size=(4, BATCH, TOKENS, HEADS, DEPTH)).astype(np.float32)
+    arrays = rng.uniform(-size, size, (4, BATCH, TOKENS, HEADS, DEPTH)).astype(np.float32)
     own = None if lengths is None else np.array(lengths, np.int32)
     full = np.full(BATCH, TOKENS, np.int32) if own is None else own
-    found = attended(how, *arrays, causal, own)
+    found = attended(*arrays, causal, own)
     for a, b in zip(found, written_out(*arrays, causal, full), strict=True):
-        # Of numbers of the size of the largest one.
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * max(1, np.abs(b).max()))
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
 def pair(**options):
-    """Both towers, of two blocks each."""
+    """Both towers, the images' of two blocks."""
     image = registry.create("vit_mu_2_1", num_classes=5, image_shape=SHAPE, patch_size=4, **options)
     how = execution.of_options(options)
-    texts = text.TextTransformer(transformer.SIZES["mu_2_1"], 20, LENGTH, 19, 5, execution=how, causal=False)
+    texts = text.TextTransformer(transformer.SIZES["mu_1_1"], 20, LENGTH, 19, 5, execution=how, causal=False)
     return two_tower.build(image, texts)
 
 
@@ -72,7 +70,8 @@ def gradients():
     tokens = rng.integers(1, 19, (3, LENGTH)).astype(np.int32)
     tokens[:, 3] = 19
     batch = {"image": rng.integers(0, 256, (3, *SHAPE), dtype=np.uint8), "text": tokens}
-    params = jax.jit(pair().init)(jax.random.key(1))["params"]
+    shapes = jax.eval_shape(pair().init, jax.random.key(1))["params"]
+    params = jax.tree.map(lambda leaf: 0.2 * rng.normal(size=leaf.shape).astype(np.float32), shapes)
 
     def of(**options):
         def loss(params):
@@ -109,22 +108,22 @@ def test_what_is_kept_and_what_is_computed_again():
     image, tokens = (32, 32, 3), 17
     for remat in execution.REMAT:
         model = registry.create(
-            "vit_mu_2_1", num_classes=10, image_shape=image, patch_size=8, remat=remat, scan=True
+            "vit_mu_1_1", num_classes=10, image_shape=image, patch_size=8, remat=remat, scan=True
         )
         kept[remat] = cost.residual_bytes(model, image)
         again[remat] = cost.recomputed_macs(model, image)
     weights, mlp = tokens**2 * 64, 4 * 64
     per_token = 3 * 64**2 + 64**2 + 64 * mlp
-    # Of two blocks: scores; scores and the mean by them; all but the last product.
+    # Of a block: scores; scores and the mean by them; all but the last product.
     assert again == {
         "none": 0,
-        "attention": 2 * weights,
-        "dots": 2 * 2 * weights,
-        "full": 2 * (tokens * per_token + 2 * weights),
+        "attention": weights,
+        "dots": 2 * weights,
+        "full": tokens * per_token + 2 * weights,
     }
     assert kept["full"] < kept["dots"] < kept["attention"] < kept["none"]
-    # The input of each block, float32, is among what is kept of any.
-    assert kept["full"] > 2 * tokens * 64 * 4
+    # The block's input, float32, is among what is kept of any.
+    assert kept["full"] > tokens * 64 * 4
 
 
 def test_a_kernel_is_asked_for_where_there_is_one_and_never_where_costs_are_counted(monkeypatch):
