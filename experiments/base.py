@@ -142,7 +142,7 @@ def get_config() -> ml_collections.ConfigDict:
             # parameters, for a model that does not fit one; the rest is data parallel.
             "mesh": {"hosts": 1, "fsdp": 1},
             # Parts of a batch that go through the device one after another, for a batch
-            # that does not fit. In a contrastive task the negatives are those of the part.
+            # that does not fit. In a contrastive task `contrastive.negatives` says what that changes.
             "gradient_accumulation": 1,
             # ── The contrastive task (Appendix A.3); not used in classification.
             "contrastive": {
@@ -151,6 +151,12 @@ def get_config() -> ml_collections.ConfigDict:
                 # What scores compare: "dot" (Eq. 9, of one pair alone) or "infonce" (against
                 # the other pairs that are scored together).
                 "act_loss": "dot",
+                # With `gradient_accumulation` a pair's negatives: those of its "part" alone, or the
+                # whole "batch", as without it, for one more forward pass of each update.
+                "negatives": "part",
+                # Of the products that compare images and texts: "default", what JAX takes
+                # (TF32 on GPUs, bfloat16 on TPUs), "high" or "highest" (float32).
+                "similarity_precision": "default",
                 # Makes tokens of captions: "clip", "icons" (a small vocabulary of icon names),
                 # "file:PATH" or `module:function`. Empty: "icons" if all training data are the
                 # icons that ship with classact, and "clip" for any other.

@@ -21,6 +21,7 @@ from classact.selection import policies
 
 TRAIN_SPLITS = ("all", "held_out", "rest")
 TASKS = ("classification", "contrastive")
+NEGATIVES = ("part", "batch")
 EVALUATOR_KINDS = ("accuracy", "retrieval", "zero_shot")
 # JAX counts updates in 32 bits.
 _INT32 = 2**31
@@ -85,8 +86,12 @@ class ContrastiveConfig:
     embedding_size: int
     causal: bool
     templates: str
+    # What runs did that were made before there was a choice.
+    negatives: str = "part"
+    similarity_precision: str = "default"
 
     def __post_init__(self) -> None:
+        require(self.negatives in NEGATIVES, "contrastive.negatives", self.negatives, f"one of {NEGATIVES}")
         # A text is start, a token and end.
         accepted = "at least 3 (0: 16 with the icons' vocabulary, else 77)"
         length = self.context_length
@@ -291,6 +296,12 @@ class ExperimentConfig(DataSetConfig):
         # NCCL, through which hosts exchange gradients, refuses two of them on one device.
         shared = self.mesh.hosts > 1 and 0 < own < 1
         require(not shared, "resources.learner.gpus", own, f"whole with mesh.hosts={self.mesh.hosts}")
+
+    @property
+    def in_two_passes(self) -> bool:
+        """Whether each update computes embeddings twice, so that all parts of a batch are negatives."""
+        own = self.contrastive.negatives
+        return self.task == "contrastive" and self.gradient_accumulation > 1 and own == "batch"
 
     @property
     def scored(self) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ def learner() -> dict[str, Any]:
         # The text tower of a contrastive task, for instance text_b; empty: of the image tower's
         # size, if that is a ViT.
         "text_model": "",
-        # Of the family, for ViTs "pool", and "dtype" and "remat", which a text tower follows; as an
-        # argument --config.learner.options="{'dtype': 'bfloat16', 'remat': True}".
+        # Of the family, for ViTs "pool", and "dtype", "remat", "scan" and "attention", which a text tower
+        # follows (docs/models.md); --config.learner.options="{'dtype': 'bfloat16', 'remat': 'dots'}".
         "options": {},
         # Weights to start from: a run directory, whose learner's are taken; empty: random ones.
         "init": "",

@@ -118,7 +118,7 @@ def _check_shares(config: ExperimentConfig, prefix: str, data_set: DataSetConfig
 
 def _check_pairs(config: ExperimentConfig, prefix: str, data_set: DataSetConfig) -> None:
     """A pair learns from the other pairs of what goes through the device at once."""
-    parts = config.gradient_accumulation
+    parts = 1 if config.in_two_passes else config.gradient_accumulation
     each = "" if parts == 1 else f" in each of the {parts} parts (gradient_accumulation)"
     require(
         config.task != "contrastive" or data_set.batch_size // parts >= 2,

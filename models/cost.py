@@ -5,7 +5,8 @@ trace can be counted. Only shapes are needed: no weights are allocated, and
 ViT-L takes seconds. One MAC is one multiplication with its addition, about two
 FLOPs. Counted are matrix products and convolutions; element-wise work,
 reductions, normalisation and softmax are not, as is the custom (Table 4 of the
-paper mixes MACs and FLOPs, so compare with counts made here).
+paper mixes MACs and FLOPs, so compare with counts made here). Attention is counted as its
+two products, whichever kernel computes it, so that a count is the same on every device.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-from classact.models import registry
+from classact.models import execution, registry
 
 # What recomputes its body when it is differentiated, by its names in several versions of JAX.
 _RECOMPUTED = ("checkpoint", "remat", "remat2")
@@ -68,7 +69,8 @@ def count_macs(function: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
         ValueError: if a `while` loop (whose number of turns is unknown) or a
             primitive with a body of unknown use contains MACs.
     """
-    return _macs(jax.make_jaxpr(function)(*args, **kwargs).jaxpr)
+    with execution.as_products():
+        return _macs(jax.make_jaxpr(function)(*args, **kwargs).jaxpr)
 
 
 def count_parameters(variables: registry.Variables) -> int:
@@ -103,12 +105,8 @@ def forward_cost(
     Raises:
         ValueError: if the model has no such output.
     """
-    # The key within: outside, it would be made on a device, which must stay free for the learner.
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    variables, batch = _shapes(model, image_shape, text_length)
     params, tree = jax.tree.flatten(variables["params"])
-    batch = {"image": jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)}
-    if text_length:
-        batch["text"] = jax.ShapeDtypeStruct((1, text_length), jnp.int32)
 
     def forward(leaves: list[jax.Array], state: Any, batch: dict[str, jax.Array]) -> list[jax.Array]:
         full = {"params": jax.tree.unflatten(tree, leaves), "state": state}
@@ -119,7 +117,8 @@ def forward_cost(
             raise ValueError(f"output={output!r}: model {model.name!r} has {sorted(outputs)}")
         return [outputs[output]]
 
-    jaxpr = jax.make_jaxpr(forward)(params, variables["state"], batch).jaxpr
+    with execution.as_products():
+        jaxpr = jax.make_jaxpr(forward)(params, variables["state"], batch).jaxpr
     jaxpr, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     parameters = sum(leaf.size for leaf, is_used in zip(params, used, strict=False) if is_used)
     return Cost(_macs(jaxpr), parameters)
@@ -143,10 +142,7 @@ def recomputed_macs(model: registry.Model, image_shape: tuple[int, int, int], te
     Raises:
         ValueError: as `count_macs`.
     """
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-    batch = {"image": jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)}
-    if text_length:
-        batch["text"] = jax.ShapeDtypeStruct((1, text_length), jnp.int32)
+    variables, batch = _shapes(model, image_shape, text_length)
     leaves, tree = jax.tree.flatten(variables["params"])
 
     def forward(leaves: list[jax.Array], state: Any, batch: dict[str, jax.Array]) -> list[jax.Array]:
@@ -154,7 +150,8 @@ def recomputed_macs(model: registry.Model, image_shape: tuple[int, int, int], te
         outputs, _ = model.apply(full, batch, train=True, rng=jax.random.key(0))
         return list(outputs.values())
 
-    traced = jax.make_jaxpr(forward)(leaves, variables["state"], batch)
+    with execution.as_products():
+        traced = jax.make_jaxpr(forward)(leaves, variables["state"], batch)
     if not _recomputes(traced.jaxpr):
         return 0
     arguments = leaves, jax.tree.leaves((variables["state"], batch))
@@ -168,6 +165,49 @@ def recomputed_macs(model: registry.Model, image_shape: tuple[int, int, int], te
         return count_macs(jax.grad(loss), *arguments)
 
     return gradient(traced) - gradient(_keeping(traced))
+
+
+def residual_bytes(model: registry.Model, image_shape: tuple[int, int, int], text_length: int = 0) -> int:
+    """Counts what a training step keeps of one example from the forward to the backward pass.
+
+    Those are the arrays that JAX's gradient holds (the residuals), by shapes alone. XLA may keep less:
+    what is cheap to make again from another one of them, or more, for a while.
+
+    Args:
+        model: as for `forward_cost`.
+        image_shape: as there.
+        text_length: as there.
+
+    Returns:
+        Bytes, by which every further example of a batch adds to the parameters' own.
+    """
+
+    def kept(examples: int) -> int:
+        variables, batch = _shapes(model, image_shape, text_length, examples)
+
+        def residuals(params: Any, state: Any, batch: Any) -> Any:
+            def forward(params: Any) -> Any:
+                full = {"params": params, "state": state}
+                return model.apply(full, batch, train=True, rng=jax.random.key(0))[0]
+
+            return jax.vjp(forward, params)[1]
+
+        held = jax.eval_shape(residuals, variables["params"], variables["state"], batch)
+        return sum(math.prod(array.shape) * array.dtype.itemsize for array in jax.tree.leaves(held))
+
+    return kept(2) - kept(1)
+
+
+def _shapes(
+    model: registry.Model, image_shape: tuple[int, int, int], text_length: int, examples: int = 1
+) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+    """A model's variables and a batch, without their values."""
+    # The key within: outside, it would be made on a device, which must stay free for the learner.
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    batch = {"image": jax.ShapeDtypeStruct((examples, *image_shape), jnp.uint8)}
+    if text_length:
+        batch["text"] = jax.ShapeDtypeStruct((examples, text_length), jnp.int32)
+    return variables, batch
 
 
 def _recomputes(jaxpr: Any) -> bool:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from classact.models import transformer
+from classact.models.execution import Execution
 
 POOLS = ("end", "last")
 
@@ -30,7 +31,7 @@ class TextTransformer(nn.Module):
         causal: whether a token sees only itself and those before it, or all up
             to the end token. What follows the end token is never seen.
         dtype: dtype of the computation; parameters and the result are float32.
-        remat: recompute each block's activations in the backward pass.
+        execution: how the blocks are computed.
         style: of the blocks.
         pool: "end" reads the embedding at the end token; "last" at the last place, as SigLIP,
             whose texts are padded with what it has learned to read. Without `causal` a token
@@ -45,7 +46,7 @@ class TextTransformer(nn.Module):
     features: int
     causal: bool = True
     dtype: Any = jnp.float32
-    remat: bool = False
+    execution: Execution = transformer.PLAIN
     style: transformer.Style = transformer.PAPER
     pool: str = "end"
     projection_bias: bool = False
@@ -78,10 +79,18 @@ class TextTransformer(nn.Module):
         positions = self.param("positions", nn.initializers.normal(0.01), (length, width))
         x = embed(text) + positions[None].astype(self.dtype)
         end = jnp.argmax(text == self.end_id, axis=1)
-        mask = self._mask(end)
-        block = nn.remat(transformer.Block) if self.remat else transformer.Block
-        for i in range(self.size.depth):
-            x = block(self.size.mlp, self.size.heads, self.dtype, self.style, name=f"block_{i}")(x, mask)
+        # The end token of a causal text sees nothing after it anyway, and the last one is to see all.
+        whole = self.causal or self.pool == "last"
+        x = transformer.encode(
+            self,
+            x,
+            self.size,
+            self.dtype,
+            self.style,
+            self.execution,
+            self.causal,
+            None if whole else end + 1,
+        )
         x = x[:, -1] if self.pool == "last" else jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
         x = transformer.layer_norm(x, jnp.float32, "norm", self.style.epsilon)
         return nn.Dense(
@@ -90,14 +99,6 @@ class TextTransformer(nn.Module):
             kernel_init=nn.initializers.normal(width**-0.5),
             name="projection",
         )(x)
-
-    def _mask(self, end: jax.Array) -> jax.Array | None:
-        """Which tokens a token may see, as `transformer.Attention` takes it; `end`: int32[B]."""
-        length = self.context_length
-        place = jnp.arange(length)
-        if self.causal:
-            return jnp.broadcast_to(place[:, None] >= place[None, :], (1, 1, length, length))
-        return None if self.pool == "last" else (place[None, :] <= end[:, None])[:, None, None, :]
 
 
 def size(name: str) -> transformer.Size:

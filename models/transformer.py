@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from classact.models.execution import Execution, stacked
+
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -94,6 +96,7 @@ class Style:
 
 
 PAPER = Style()
+PLAIN = Execution()
 
 # Xavier's uniform limit for a square matrix: the fused query, key and value
 # projection must not be initialised as one wide matrix.
@@ -124,20 +127,30 @@ Dense = functools.partial(nn.Dense, dot_general=_flat_dot)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one fused projection."""
+    """Multi-head self-attention with one fused projection.
+
+    Attributes:
+        heads: their number.
+        dtype: of the computation.
+        bias: whether queries, keys and values have one.
+        causal: whether a token sees only itself and those before it.
+        execution: by which kernel, see `Execution.attend`.
+    """
 
     heads: int
     dtype: Any
     bias: bool = True
+    causal: bool = False
+    execution: Execution = PLAIN
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         """Maps tokens [B, N, D] to [B, N, D].
 
         Args:
             x: the tokens.
-            mask: bool, broadcast to [B, heads, N, N]: which keys (last axis) a
-                query may see; None: all. Each must see one at least.
+            lengths: int32[B], how many tokens of an example may be seen, from the first on, one at
+                least; None: all.
         """
         batch, length, width = x.shape
         depth = width // self.heads
@@ -146,28 +159,30 @@ class Attention(nn.Module):
         )
         split = jnp.split(qkv, 3, axis=-1)
         q, k, v = (part.reshape(batch, length, self.heads, depth) for part in split)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q * depth**-0.5, k)
-        weights = jax.nn.softmax(scores.astype(jnp.float32), where=mask).astype(self.dtype)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(batch, length, width)
+        mixed = self.execution.attend(q, k, v, self.causal, lengths).reshape(batch, length, width)
         return Dense(width, dtype=self.dtype, kernel_init=_square_xavier, name="out")(mixed)
 
 
 class Block(nn.Module):
-    """One pre-norm encoder block."""
+    """One pre-norm encoder block; the attributes are those of `encode`."""
 
     mlp: int
     heads: int
     dtype: Any
     style: Style = PAPER
+    causal: bool = False
+    execution: Execution = PLAIN
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Maps tokens [B, N, D] to [B, N, D]; `mask` as for `Attention`."""
+    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+        """Maps tokens [B, N, D] to [B, N, D]; `lengths` as for `Attention`."""
         dense = functools.partial(Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
         style = self.style
         y = layer_norm(x, self.dtype, "norm_attention", style.epsilon)
-        y = Attention(self.heads, self.dtype, style.qkv_bias, name="attention")(y, mask)
-        x = x + self._scaled(y, "scale_attention")
+        attention = Attention(
+            self.heads, self.dtype, style.qkv_bias, self.causal, self.execution, name="attention"
+        )
+        x = x + self._scaled(attention(y, lengths), "scale_attention")
         y = layer_norm(x, self.dtype, "norm_mlp", style.epsilon)
         y = dense(self.mlp, name="mlp_in")(y)
         y = dense(x.shape[-1], name="mlp_out")(ACTIVATIONS[style.activation](y))
@@ -179,3 +194,44 @@ class Block(nn.Module):
         initial = nn.initializers.constant(self.style.layer_scale)
         scale = self.param(name, initial, (y.shape[-1],))
         return y * scale.astype(self.dtype)[None, None]
+
+
+def encode(
+    tower: nn.Module,
+    x: jax.Array,
+    size: Size,
+    dtype: Any,
+    style: Style = PAPER,
+    execution: Execution = PLAIN,
+    causal: bool = False,
+    lengths: jax.Array | None = None,
+) -> jax.Array:
+    """Sends tokens [B, N, D] through all blocks of a tower, its `block_0`, `block_1`, ….
+
+    Args:
+        tower: whose parameters they have; called while it is.
+        x: the tokens, in `dtype`.
+        size: of the blocks, and their number.
+        dtype: of the computation.
+        style: of the blocks.
+        execution: how they are computed. However that is, the parameters are the same.
+        causal: as of `Attention`.
+        lengths: likewise.
+    """
+    block = functools.partial(
+        execution.block(Block, nn.remat), size.mlp, size.heads, dtype, style, causal, execution
+    )
+    names = [f"block_{index}" for index in range(size.depth)]
+    # Parameters are made one by one, by their names.
+    if not execution.scan or tower.is_initializing():
+        for name in names:
+            x = block(name=name)(x, lengths)
+        return x
+    # Of no tower, and so without parameters of its own.
+    alone = block(parent=None)
+    params = tower.variables["params"]
+
+    def following(x: jax.Array, own: Any) -> tuple[jax.Array, None]:
+        return cast(jax.Array, alone.apply({"params": own}, x, lengths)), None
+
+    return jax.lax.scan(following, x, stacked([params[name] for name in names]))[0]

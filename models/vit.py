@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from classact.models import execution as executions
 from classact.models import images, pooling, registry, transformer
 from classact.models import variant as variants
 
 Pool = Literal["cls", "mean", "map"]
 POOLS = ("cls", "mean", "map")
-_NAMED = ("pool", "dtype", "remat")
+_NAMED = ("pool", *executions.OPTIONS)
 _PAPER = variants.Variant()
 
 
@@ -35,8 +36,7 @@ class ViT(nn.Module):
             reads all tokens by attention, see `pooling.AttentionPool`.
         dtype: dtype of the computation; parameters, logits and the embedding are
             float32, and so are the statistics of LayerNorm and the softmax.
-        remat: recompute each block's activations in the backward pass instead
-            of keeping them.
+        execution: how the blocks are computed.
         variant: what else differs from family to family.
     """
 
@@ -45,7 +45,7 @@ class ViT(nn.Module):
     patch_size: int
     pool: Pool = "cls"
     dtype: Any = jnp.float32
-    remat: bool = False
+    execution: executions.Execution = transformer.PLAIN
     variant: variants.Variant = _PAPER
 
     @property
@@ -61,9 +61,7 @@ class ViT(nn.Module):
         x = self._tokens(pixels)
         if own.pre_norm:
             x = transformer.layer_norm(x, self.dtype, "pre_norm", own.epsilon)
-        block = nn.remat(transformer.Block) if self.remat else transformer.Block
-        for i in range(self.size.depth):
-            x = block(self.size.mlp, self.size.heads, self.dtype, own.style, name=f"block_{i}")(x)
+        x = transformer.encode(self, x, self.size, self.dtype, own.style, self.execution)
         x = self._pooled(x)
         if not own.head:
             return {"logits": x, "embedding": x}
@@ -160,7 +158,9 @@ def build(
     patch_size: int,
     pool: Pool = "cls",
     dtype: str = "float32",
-    remat: bool = False,
+    remat: bool | str = False,
+    scan: bool = False,
+    attention: str = "auto",
     **options: Any,
 ) -> registry.Model:
     """Builds a ViT of `transformer.SIZES`, or of a size of its own; `registry.create` calls it.
@@ -172,7 +172,9 @@ def build(
         patch_size: side of a patch in pixels; it must divide height and width.
         pool: "cls", "mean" or "map".
         dtype: dtype of the computation, "float32" or "bfloat16".
-        remat: trade time for memory in the backward pass.
+        remat: trade time for memory in the backward pass, see `execution.Execution`, as for the next two.
+        scan: compile one block, which runs in a loop.
+        attention: by which kernel.
         **options: the fields of `variant.Variant`.
 
     Returns:
@@ -193,7 +195,8 @@ def build(
         raise ValueError(f"pool={pool!r}: expected one of {POOLS}")
     if dtype not in transformer.DTYPES:
         raise ValueError(f"dtype={dtype!r}: expected one of {tuple(transformer.DTYPES)}")
-    net = _net(name, num_classes, image_shape, patch_size, pool, dtype, remat, options)
+    how = executions.of_options({"remat": remat, "scan": scan, "attention": attention})
+    net = _net(name, num_classes, image_shape, patch_size, pool, dtype, how, options)
 
     def init(key: jax.Array) -> registry.Variables:
         # Lazily: the forward pass is only traced.
@@ -222,7 +225,7 @@ def _net(
     patch_size: int,
     pool: Pool,
     dtype: str,
-    remat: bool,
+    how: executions.Execution,
     options: Mapping[str, Any],
 ) -> ViT:
     own = variants.from_options(name, options, _NAMED)
@@ -235,7 +238,8 @@ def _net(
         raise ValueError("pool='map': its LayerNorm is of the tokens, norm='pooled' has none")
     if not own.head and num_classes != size.width:
         raise ValueError(f"head=False: the outputs are the {size.width} channels, expected {num_classes}")
-    return ViT(size, num_classes, patch_size, pool, transformer.DTYPES[dtype], remat, own)
+    how.check(dtype, size.width // size.heads)
+    return ViT(size, num_classes, patch_size, pool, transformer.DTYPES[dtype], how, own)
 
 
 def _divisors(height: int, width: int) -> list[int]:

@@ -61,6 +61,7 @@ def train(
     steps: int,
     seed: int,
     accumulation: int = 1,
+    whole_loss: bool = False,
     start: Mapping[str, Mapping[str, Any]] | None = None,
     on_step: Callable[
         [int, training.TrainState, Mapping[str, jax.Array], Mapping[str, Batch]], None
@@ -76,6 +77,7 @@ def train(
         steps: updates.
         seed: of the initial parameters and the sampling.
         accumulation: micro-batches of a batch, see `training.make_update`.
+        whole_loss: whether the loss is of the whole batch, see there.
         start: weights that models start from, see `starting.start_from`; None: random ones.
         on_step: called after each update with its number, the state, the metrics
             (still on the device) and the sub-batches. The state's buffers are
@@ -91,7 +93,7 @@ def train(
     """
     rng = np.random.default_rng(seed)
     select = {name: _selector(name, item, task, trained, rng, on_scored) for name, item in data_sets.items()}
-    update = training.make_update(trained, task, accumulation=accumulation)
+    update = training.make_update(trained, task, accumulation=accumulation, whole_loss=whole_loss)
     state = starting.start_from(training.init_state(trained, seed), start or {})
     in_flight: collections.deque[tuple[int, training.Metrics]] = collections.deque()
     for step in range(1, steps + 1):

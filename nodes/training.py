@@ -15,6 +15,7 @@ import optax
 from classact.data import seeds
 from classact.models import registry
 from classact.nodes import mesh as mesh_lib
+from classact.nodes import two_passes
 from classact.nodes.optimizers import OptimizerConfig as OptimizerConfig
 from classact.selection import losses
 
@@ -142,12 +143,17 @@ def _sharding(trained: Mapping[str, TrainedModel], mesh: jax.sharding.Mesh) -> A
     return TrainState(whole, whole, models)
 
 
+# (state, sub-batches, super-batches) → (state, metrics)
+Update = Callable[[TrainState, Batches, Batches], tuple[TrainState, Metrics]]
+
+
 def make_update(
     trained: Mapping[str, TrainedModel],
     task: losses.Task,
     mesh: jax.sharding.Mesh | None = None,
     accumulation: int = 1,
-) -> Callable[[TrainState, Batches, Batches], tuple[TrainState, Metrics]]:
+    whole_loss: bool = False,
+) -> Update:
     """Builds the jitted update of every trained model.
 
     Algorithm 1, lines 7 and 8; with a model `on_super_batch` also Algorithm 2,
@@ -163,7 +169,8 @@ def make_update(
     a mean over examples that is the gradient of the whole batch. It is another one
     where examples meet: in a contrastive loss a pair's negatives are those of its
     micro-batch, and a BatchNorm normalises each micro-batch by itself and updates its
-    running statistics after each.
+    running statistics after each. With `whole_loss` the loss is that of the whole batch all the
+    same, with all negatives, for one more forward pass (`two_passes`).
 
     Args:
         trained: by name, "learner" among them.
@@ -172,6 +179,7 @@ def make_update(
             each on its own rows of every batch. None: one device.
         accumulation: micro-batches of a batch; it divides every batch (and each
             device's rows of it).
+        whole_loss: whether the loss is of the whole batch, not the mean of its micro-batches'.
 
     Returns:
         `update(state, sub_batches, super_batches) -> (state, metrics)`, batches by
@@ -220,10 +228,27 @@ def make_update(
         gradients = jax.tree.map(lambda array: array / accumulation, gradients)
         return gradients, state, jax.tree.map(lambda values: jnp.mean(values, axis=0), found)
 
+    def in_two_passes(
+        item: TrainedModel, params: Any, state: Any, batches: Batches, rng: jax.Array
+    ) -> tuple[Any, Any, tuple[jax.Array, dict[str, Metrics]]]:
+        """The same, with a loss of the whole batch of each data set."""
+        total, loss, found = sum(item.weights.values()), jnp.zeros(()), {}
+        gradients = mesh_lib.scatter(mesh, jax.tree.map(jnp.zeros_like, params))
+        for index, (data_set, weight) in enumerate(item.weights.items()):
+            key, share = jax.random.fold_in(rng, index), weight / total
+            variables, batch = {"params": params, "state": state}, batches[data_set]
+            more, state, (own, metrics) = two_passes.differentiate(
+                item.model, task, mesh, accumulation, variables, batch, key, share
+            )
+            gradients = jax.tree.map(jnp.add, gradients, more)
+            loss += share * own
+            found[data_set] = {"loss": own, **metrics}
+        return gradients, state, (loss, found)
+
     def update_model(
         name: str, current: ModelState, batches: Batches, rng: jax.Array
     ) -> tuple[ModelState, jax.Array, dict[str, Metrics]]:
-        compute = differentiate if accumulation == 1 else accumulate
+        compute = differentiate if accumulation == 1 else in_two_passes if whole_loss else accumulate
         gradients, state, (loss, found) = compute(trained[name], current.params, current.state, batches, rng)
         # Optax raises a float to an integer count: it cannot be run with strict promotion.
         with jax.numpy_dtype_promotion("standard"):

@@ -12,33 +12,33 @@ from jax.sharding import Mesh, PartitionSpec
 
 from classact.selection.losses import Batch, Outputs
 
-# loss(queries [b, D], keys [B, D], index of each query's own key int32[b], scale, bias) -> float32[b]
-RowLoss = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+# loss(scaled similarities [b, B], index of each query's own key int32[b], bias) -> float32[b]
+RowLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-def softmax_rows(
-    queries: jax.Array, keys: jax.Array, own: jax.Array, scale: jax.Array, bias: jax.Array
-) -> jax.Array:
+def softmax_rows(logits: jax.Array, own: jax.Array, bias: jax.Array) -> jax.Array:
     """−log of the softmax over all keys, at the own one: one direction of InfoNCE (Eq. 10).
 
     The paper prints exp(z_i^im · z_i^txt); the sum of the denominator runs over j.
     """
     del bias  # The same for all keys.
-    logits = scale * queries @ keys.T
     return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, own[:, None], axis=-1)[:, 0]
 
 
-def sigmoid_rows(
-    queries: jax.Array, keys: jax.Array, own: jax.Array, scale: jax.Array, bias: jax.Array
-) -> jax.Array:
+def sigmoid_rows(logits: jax.Array, own: jax.Array, bias: jax.Array) -> jax.Array:
     """−Σ_j log σ(±(scale · similarity + bias)), + at the own key: SigLIP (Zhai et al., 2023)."""
-    logits = scale * queries @ keys.T + bias
-    sign = 2.0 * jax.nn.one_hot(own, keys.shape[0]) - 1.0
-    return -jax.nn.log_sigmoid(sign * logits).sum(-1)
+    sign = 2.0 * jax.nn.one_hot(own, logits.shape[-1]) - 1.0
+    return -jax.nn.log_sigmoid(sign * (logits + bias)).sum(-1)
 
 
 LEARN_LOSSES: Mapping[str, RowLoss] = {"infonce": softmax_rows, "sigmoid": sigmoid_rows}
 ACT_LOSSES = ("dot", "infonce")
+# Of the product that similarities are.
+PRECISIONS: Mapping[str, jax.lax.Precision | None] = {
+    "default": None,
+    "high": jax.lax.Precision.HIGH,
+    "highest": jax.lax.Precision.HIGHEST,
+}
 
 
 class Contrastive:
@@ -47,7 +47,13 @@ class Contrastive:
     Every data set's sub-batch is its own set of negatives.
     """
 
-    def __init__(self, learn: str = "infonce", act: str = "dot", mesh: Mesh | None = None) -> None:
+    def __init__(
+        self,
+        learn: str = "infonce",
+        act: str = "dot",
+        mesh: Mesh | None = None,
+        precision: str = "default",
+    ) -> None:
         """Builds the task.
 
         Args:
@@ -57,6 +63,9 @@ class Contrastive:
                 Each then holds its rows of the similarity matrix only,
                 [B / devices, B], against the gathered embeddings of all. None: one
                 device.
+            precision: of the product of all queries and keys, a key of `PRECISIONS`: "highest" is
+                float32's. By default it is what JAX takes: float32 on CPUs, TF32 on GPUs that have
+                it, and on TPUs bfloat16, which rounds embeddings to 8 bits.
 
         Raises:
             ValueError: for an unknown name.
@@ -65,6 +74,9 @@ class Contrastive:
             raise ValueError(f"loss {learn!r}: expected one of {tuple(LEARN_LOSSES)}")
         if act not in ACT_LOSSES:
             raise ValueError(f"act_loss {act!r}: expected one of {ACT_LOSSES}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"similarity_precision {precision!r}: expected one of {tuple(PRECISIONS)}")
+        self._precision = PRECISIONS[precision]
         self._symmetric = learn == "infonce"
         self._rows = LEARN_LOSSES[learn]
         self._act = act
@@ -81,7 +93,7 @@ class Contrastive:
         image, text = outputs["image_embedding"], outputs["text_embedding"]
         if self._act == "dot":
             return -jnp.sum(image * text, axis=-1)
-        logits = outputs["scale"] * image @ text.T
+        logits = self._similarities(outputs["scale"] * image, text)
         valid = batch.get("valid", jnp.ones(len(image), bool))
         # Its own match stays, so that no sum is empty.
         kept = valid[None, :] | jnp.eye(len(image), dtype=bool)
@@ -110,8 +122,12 @@ class Contrastive:
     def metrics(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
         """`top1`: share of images whose own text is the nearest of the batch; `scale`."""
         del batch
-        nearest = jnp.argmax(outputs["image_embedding"] @ outputs["text_embedding"].T, axis=-1)
+        similarities = self._similarities(outputs["image_embedding"], outputs["text_embedding"])
+        nearest = jnp.argmax(similarities, axis=-1)
         return {"top1": jnp.mean(nearest == jnp.arange(len(nearest))), "scale": outputs["scale"]}
+
+    def _similarities(self, queries: jax.Array, keys: jax.Array) -> jax.Array:
+        return jnp.matmul(queries, keys.T, precision=self._precision)
 
     def _mean(
         self,
@@ -129,7 +145,8 @@ class Contrastive:
         def of_all(local: jax.Array) -> jax.Array:
             return jax.lax.all_gather(local, axes, tiled=True) if axes else local
 
-        loss = self._rows(image, of_all(text), own, scale, bias).mean()
-        if not self._symmetric:
-            return loss
-        return (loss + self._rows(text, of_all(image), own, scale, bias).mean()) / 2
+        def one_way(queries: jax.Array, keys: jax.Array) -> jax.Array:
+            return self._rows(self._similarities(scale * queries, of_all(keys)), own, bias).mean()
+
+        loss = one_way(image, text)
+        return (loss + one_way(text, image)) / 2 if self._symmetric else loss

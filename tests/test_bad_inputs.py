@@ -311,6 +311,13 @@ ONE_FIELD = [
     field("cluster.sbatch", "-A us", "cluster.sbatch='-A us'", "long options such as"),
     field("cluster.sbatch", "--nodes=3", "cluster.sbatch='--nodes=3'", "without --nodes=3"),
     field("contrastive.loss", "triplet", "contrastive.loss 'triplet'", "infonce", "sigmoid", command=PAIRS),
+    field(
+        "contrastive.similarity_precision",
+        "float32",
+        "contrastive.similarity_precision 'float32'",
+        "highest",
+        command=PAIRS,
+    ),
     field("contrastive.act_loss", "cosine", "contrastive.act_loss 'cosine'", "dot", "infonce", command=PAIRS),
     field(
         "contrastive.tokenizer", "gpt2", "unknown tokenizer 'gpt2'", "clip, icons or file:PATH", command=PAIRS

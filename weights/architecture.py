@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from classact.models import registry, text, transformer, two_tower
+from classact.models import execution, registry, text, transformer, two_tower
 from classact.models.variant import Variant
 from classact.models.vit import Pool
 
@@ -99,14 +99,14 @@ class Architecture:
                 raise ValueError(f"a tower of {depth:,} blocks: expected at most {_MOST_BLOCKS:,}")
 
     def model(
-        self, channels: int | None = None, dtype: str = "float32", remat: bool = False
+        self, channels: int | None = None, dtype: str = "float32", remat: bool | str = False
     ) -> registry.Model:
         """Builds it.
 
         Args:
             channels: of the images that it will be given: its own, or 1 where it has `mean`.
             dtype: of the computation.
-            remat: trade time for memory in the backward pass.
+            remat: trade time for memory in the backward pass, see `execution.Execution`.
 
         Raises:
             ValueError: as `registry.create`.
@@ -132,7 +132,7 @@ class Architecture:
             tower.outputs,
             own.causal,
             transformer.DTYPES[dtype],
-            remat,
+            execution.of_options({"remat": remat}),
             own.style,
             own.pool,
             own.projection_bias,

@@ -68,7 +68,7 @@ def build_learner(
     learning.check_batches(config, mesh.size if mesh is not None else 1)
     trained = learning.trained_models(config, run.shape)
     update = compiled_ahead.CompiledAhead(
-        training.make_update(trained, learning.make_task(config, mesh), mesh, config.gradient_accumulation),
+        learning.make_update(config, trained, mesh),
         training.state_shapes(trained, mesh),
         *_batch_shapes(run, mesh),
     )

@@ -37,9 +37,7 @@ def learner(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], seco
     """Seconds of an update of all models that the learner trains, with this process's devices."""
     trained = learning.trained_models(config, next(iter(data.values())))
     mesh = mesh_lib.make_mesh(config.mesh.fsdp)
-    update = training.make_update(
-        trained, learning.make_task(config, mesh), mesh, config.gradient_accumulation
-    )
+    update = learning.make_update(config, trained, mesh)
     state = training.init_state(trained, config.seed, mesh)
 
     def placed(name: str, size: int) -> Mapping[str, jax.Array]:

@@ -41,6 +41,8 @@ _BEFORE: dict[tuple[str, ...], object] = {
     **{(role, "image_size"): 0 for role in ("learner", "scorer", "reference")},
     **{(role, "patch_size"): 0 for role in ("learner", "scorer", "reference")},
     **{(role, "interpolation"): "" for role in ("learner", "scorer", "reference")},
+    ("contrastive", "negatives"): "part",
+    ("contrastive", "similarity_precision"): "default",
     ("learner", "init"): "",
     ("learner", "freeze"): "",
     ("learner", "layer_decay"): 1.0,

@@ -138,6 +138,7 @@ def fields(**changes):
         ("caption_noise", -0.1),
         ("contrastive__context_length", 1),
         ("contrastive__embedding_size", 0),
+        ("contrastive__negatives", "all"),
         ("learner__text_model", "text_b"),
         ("data_sets", 3),
     ],

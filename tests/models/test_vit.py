@@ -21,7 +21,8 @@ def batch():
 
 @pytest.fixture(scope="module")
 def variables():
-    return create().init(jax.random.key(1))
+    # Compiled as one: the many small operations of an initialisation take longer one by one.
+    return jax.jit(create().init)(jax.random.key(1))
 
 
 def loss(model, params, batch):
@@ -113,13 +114,15 @@ def test_pooling_decides_the_number_of_tokens(pool):
 
 def test_mean_pooling_averages_the_patches(batch):
     model = create(pool="mean")
-    variables = model.init(jax.random.key(0))
+    variables = jax.jit(model.init)(jax.random.key(0))
     # Without positions a mean does not depend on the order of the patches.
     variables["params"]["positions"] *= 0
     swapped = batch["image"].copy()
     swapped[:, :4, :4], swapped[:, 4:, 8:] = batch["image"][:, 4:, 8:], batch["image"][:, :4, :4]
-    first, _ = model.apply(variables, batch, train=False)
-    second, _ = model.apply(variables, {"image": swapped}, train=False)
+    apply = jax.jit(model.apply, static_argnames="train")
+    first, second = (
+        apply(variables, {"image": image}, train=False)[0] for image in (batch["image"], swapped)
+    )
     np.testing.assert_allclose(first["embedding"], second["embedding"], atol=1e-5)
     assert np.abs(first["embedding"].mean(-1)).max() < 1e-5  # An average of normalised tokens.
 
@@ -139,20 +142,6 @@ def test_bfloat16_computes_close_to_float32_and_returns_float32(batch, variables
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(initial))
     gradients = jax.eval_shape(jax.grad(lambda p: loss(half, p, batch)), params)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradients))
-
-
-def test_rematerialisation_changes_no_gradient(batch, variables):
-    def gradient(model):
-        return jax.jit(jax.grad(lambda params: loss(model, params, batch)))
-
-    plain, remat = gradient(create()), gradient(create(remat=True))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-        plain(variables["params"]),
-        remat(variables["params"]),
-    )
-    assert "remat" in str(jax.make_jaxpr(remat)(variables["params"]))
-    assert "remat" not in str(jax.make_jaxpr(plain)(variables["params"]))
 
 
 def test_patches_and_their_product_are_a_strided_convolution(batch):

@@ -26,6 +26,7 @@ from classact.nodes import (
     retrieval,
     scoring,
     training,
+    two_passes,
 )
 from classact.nodes import mesh as mesh_lib
 from classact.replay import records
@@ -45,13 +46,14 @@ class Case:
     task: str = "classification"
     fsdp: int = 1
     accumulation: int = 1
+    whole_loss: bool = False
 
 
 CASES = {
     "data_parallel": Case(),
     "contrastive": Case("contrastive"),
     "split_by_four_and_accumulated": Case(fsdp=4, accumulation=2),
-    "contrastive_split_by_two": Case("contrastive", fsdp=2),
+    "contrastive_split_by_two": Case("contrastive", fsdp=2, accumulation=2, whole_loss=True),
 }
 # Few, since each is compiled.
 ONE_HOST = ("data_parallel", "split_by_four_and_accumulated", "contrastive_split_by_two")
@@ -85,7 +87,7 @@ def batch(seed: int, size: int) -> dict[str, np.ndarray]:
 def make_update(case: Case, mesh: Any) -> Any:
     """The case's update, compiled once."""
     task = contrastive.Contrastive(mesh=mesh) if case.task == "contrastive" else losses.Classification()
-    return training.make_update(trained(case.task), task, mesh, case.accumulation)
+    return training.make_update(trained(case.task), task, mesh, case.accumulation, case.whole_loss)
 
 
 def train(case: Case, mesh: Any, order: Any = None) -> tuple[Any, float]:
@@ -152,6 +154,35 @@ def score(mesh: Any) -> np.ndarray:
     return values
 
 
+def whole_gradients(mesh: Any, loss: str, parts: int, weight: float = 1.0) -> Any:
+    """(Gradients, state, (loss, metrics)) of a batch, in two passes over `parts` micro-batches."""
+    rng = np.random.default_rng(1)
+    shapes = {"image": (6, 5), "text": (4, 5), "log_scale": (), "bias": ()}
+    params = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    pairs = {name: rng.normal(size=(BATCH, shapes[name][0])).astype(np.float32) for name in ("image", "text")}
+
+    def apply(variables: Any, examples: Any, *, train: bool, rng: Any = None) -> Any:
+        own = variables["params"]
+        outputs = {f"{name}_embedding": jax.numpy.tanh(examples[name] @ own[name]) for name in examples}
+        return {**outputs, "scale": jax.numpy.exp(own["log_scale"]), "bias": own["bias"]}, variables["state"]
+
+    model = registry.Model("pairs", lambda key: {"params": params, "state": {}}, apply)
+    task = contrastive.Contrastive(loss, mesh=mesh)
+    variables = {"params": params, "state": {}}
+    placed, key = mesh_lib.place(mesh, pairs), jax.random.key(0)
+    if parts == 1:
+
+        def whole(params: Any) -> Any:
+            outputs, _ = apply({"params": params, "state": {}}, placed, train=True)
+            value = task.learn_loss(outputs, placed)
+            return weight * value, (value, task.metrics(outputs, placed))
+
+        gradients, found = jax.jit(jax.grad(whole, has_aux=True))(params)
+        return gradients, {}, found
+    compute = jax.jit(two_passes.differentiate, static_argnums=(0, 1, 2, 3))
+    return compute(model, task, mesh, parts, variables, placed, key, weight)
+
+
 def check_placing(mesh: Any) -> None:
     """Sees that devices have a batch's images where they were read into, and what packed records give."""
     share = BATCH // jax.process_count()
@@ -205,6 +236,10 @@ def main(out: str, hosts: str, host: str, coordinator: str, *names: str) -> None
         values, held = train(CASES[name], mesh_lib.make_mesh(CASES[name].fsdp))
         np.savez(folder / f"{name}-{host}.npz", held, *jax.tree.leaves(values))
     check_placing(mesh_lib.make_mesh())
+    if int(hosts) == 1:
+        for loss in contrastive.LEARN_LOSSES:
+            found = jax.tree.leaves(whole_gradients(mesh_lib.make_mesh(2), loss, 4, 0.25))
+            np.savez(folder / f"{loss}.npz", *found)
     np.save(folder / f"scores-{host}.npy", score(mesh_lib.local_mesh()))
     if int(hosts) == 1:
         (folder / "evaluated.json").write_text(json.dumps(evaluate(mesh_lib.local_mesh())))

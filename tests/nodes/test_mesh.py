@@ -90,6 +90,15 @@ def test_eight_devices_train_what_one_does(eight_devices, one_device, name):
     assert 1 / case.fsdp <= held < 1 / case.fsdp + 0.1 * (case.fsdp > 1) + 1e-6
 
 
+@pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
+def test_eight_devices_have_the_whole_batchs_gradients_in_two_passes(eight_devices, loss):
+    expected = jax.tree.leaves(mesh_cases.whole_gradients(None, loss, 1, 0.25))
+    with np.load(eight_devices / f"{loss}.npz") as file:
+        found = [file[name] for name in file.files]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 def test_an_inference_server_uses_eight_devices(eight_devices):
     expected = mesh_cases.score(None)
     assert expected.shape == (mesh_cases.REQUEST,) and np.ptp(expected) > 0.01

@@ -1,9 +1,11 @@
 """The contrastive task against formulas written out in numpy, pair by pair."""
 
+import functools
 import os
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -40,15 +42,21 @@ def infonce_terms(outputs):
     return np.array(terms)
 
 
+@functools.partial(jax.jit, static_argnames="act")
+def both_losses(outputs, act):
+    task = Contrastive(act=act)
+    return task.learn_loss(outputs, {}), task.act_loss(outputs, {})
+
+
+# Few sizes, since each is compiled.
 @settings(max_examples=25, deadline=None)
-@given(size=st.integers(1, 7), scale=st.floats(0.1, 100), seed=st.integers(0, 99))
+@given(size=st.sampled_from([1, 2, 7]), scale=st.floats(0.1, 100), seed=st.integers(0, 99))
 def test_infonce_is_equation_10(size, scale, seed):
     outputs = make_outputs(size, scale=scale, seed=seed)
     expected = infonce_terms(outputs)
-    np.testing.assert_allclose(Contrastive().learn_loss(outputs, {}), expected.mean(), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(
-        Contrastive(act="infonce").act_loss(outputs, {}), expected, rtol=1e-4, atol=1e-4
-    )
+    learned, acted = both_losses(outputs, "infonce")
+    np.testing.assert_allclose(learned, expected.mean(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(acted, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_sigmoid_sums_over_all_pairs():
@@ -90,11 +98,32 @@ def test_metrics():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [({"learn": "triplet"}, "loss 'triplet'"), ({"act": "cos"}, "'cos'")]
+    ("arguments", "message"),
+    [
+        ({"learn": "triplet"}, "loss 'triplet'"),
+        ({"act": "cos"}, "'cos'"),
+        ({"precision": "low"}, "similarity_precision 'low': expected one of"),
+    ],
 )
 def test_unknown_losses_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         Contrastive(**arguments)
+
+
+@pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
+def test_all_products_of_embeddings_have_the_precision_that_is_asked_for(loss):
+    for name, expected in (("default", "precision=None"), ("highest", "precision=(Precision.HIGHEST")):
+        task = Contrastive(loss, "infonce", precision=name)
+
+        def every(outputs, task=task):
+            gradient = jax.grad(lambda outputs: task.learn_loss(outputs, {}))(outputs)
+            return gradient, task.act_loss(outputs, {}), task.metrics(outputs, {})
+
+        said = str(jax.make_jaxpr(every)(make_outputs()))
+        # A loss and its two gradients, of one direction or of both; a score; a metric.
+        products = (6 if loss == "infonce" else 3) + 2
+        assert said.count("dot_general[") == products
+        assert said.count(expected) == (0 if name == "default" else products)
 
 
 # The number of virtual devices is fixed when JAX starts: a process of its own.

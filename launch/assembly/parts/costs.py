@@ -21,7 +21,8 @@ class ModelCosts:
 
     Attributes:
         forward: of a forward pass.
-        recomputed: what an update computes again; 0 without rematerialisation.
+        recomputed: what an update computes again: where a model rematerialises, and where
+            `contrastive.negatives` has its outputs computed twice.
         image: the part of `forward` for the image; all of it in a classification.
         text: the part for the text; 0 in a classification.
     """
@@ -51,7 +52,9 @@ def of_model(model: registry.Model, config: ExperimentConfig, data: DataShape) -
         cost.forward_cost(model, data.image_shape, f"{kind}_embedding", length).macs
         for kind in ("image", "text")
     )
-    return ModelCosts(forward, cost.recomputed_macs(model, data.image_shape, length), *towers)
+    # Of the first pass only the outputs are kept.
+    first = forward if config.in_two_passes else 0
+    return ModelCosts(forward, first + cost.recomputed_macs(model, data.image_shape, length), *towers)
 
 
 def of_run(config: ExperimentConfig, data: DataShape) -> dict[str, ModelCosts]:
@@ -93,7 +96,11 @@ def pretraining_macs(config: ExperimentConfig, own: DataSetConfig, data: DataSha
     if run.ledger.get("total_macs"):
         return float(run.ledger["total_macs"])
     step = checkpoints.latest_step(pathlib.Path(own.reference.checkpoint) / "checkpoints") or 0
-    model = of_model(networks.reference(config, own, data), config, data)
+    # How that run trained, not how this one does.
+    parts = int(run.field("gradient_accumulation", 1))
+    texts = dataclasses.replace(config.contrastive, negatives=run.field("contrastive.negatives", "part"))
+    theirs = dataclasses.replace(config, gradient_accumulation=parts, contrastive=texts)
+    model = of_model(networks.reference(config, own, data), theirs, data)
     return float(step * int(run.field("batch_size", 0)) * model.update)
 
 

@@ -1,5 +1,7 @@
 """What the learner learns by: its losses, what it trains and how, and batches that its devices can share."""
 
+from collections.abc import Mapping
+
 import jax
 
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
@@ -22,9 +24,25 @@ def make_task(config: ExperimentConfig, mesh: jax.sharding.Mesh | None = None) -
     if config.task == "classification":
         return losses.Classification(config.label_smoothing)
     try:
-        return contrastive.Contrastive(config.contrastive.loss, config.contrastive.act_loss, mesh)
+        own = config.contrastive
+        return contrastive.Contrastive(own.loss, own.act_loss, mesh, own.similarity_precision)
     except ValueError as error:
         raise ConfigError(f"contrastive.{error}") from None
+
+
+def make_update(
+    config: ExperimentConfig,
+    trained: Mapping[str, training.TrainedModel],
+    mesh: jax.sharding.Mesh | None,
+) -> training.Update:
+    """Builds the jitted update of the models that a run trains; see `training.make_update`.
+
+    Raises:
+        ConfigError: as `make_task`.
+    """
+    return training.make_update(
+        trained, make_task(config, mesh), mesh, config.gradient_accumulation, config.in_two_passes
+    )
 
 
 def online_weight(config: ExperimentConfig, data_set: DataSetConfig) -> weighting.OnlineWeight:

@@ -10,7 +10,7 @@ from classact.experiments.config import ConfigError, DataSetConfig, ExperimentCo
 from classact.experiments.model_config import INTERPOLATIONS
 from classact.launch.assembly.parts import class_meaning, reference_models
 from classact.launch.assembly.parts.shapes import DataShape
-from classact.models import cost, inputs, registry, text, transformer, two_tower
+from classact.models import cost, execution, inputs, registry, text, transformer, two_tower
 from classact.selection import policies
 
 
@@ -89,7 +89,7 @@ def _made_model(
         own.causal,
         # The image tower has accepted them.
         transformer.DTYPES[model.options.get("dtype", "float32")],
-        bool(model.options.get("remat", False)),
+        execution.of_options(model.options),
     )
     if own.loss == "sigmoid":
         return two_tower.build(image, texts, two_tower.SIGMOID_SCALE, two_tower.SIGMOID_BIAS)

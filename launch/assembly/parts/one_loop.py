@@ -43,6 +43,7 @@ def train(
         steps=config.steps,
         seed=config.seed,
         accumulation=config.gradient_accumulation,
+        whole_loss=config.in_two_passes,
         start=starts.variables_of(config, next(iter(data.values()))),
         on_step=on_step,
         on_scored=on_scored,

@@ -17,10 +17,8 @@ from classact.experiments.config import (
 from classact.experiments.model_config import MODEL_FIELDS
 from classact.launch.assembly.parts import recorded, scored
 from classact.launch.assembly.parts.shapes import DataShape
+from classact.models import execution
 from classact.selection import policies
-
-# Options that say how a model is computed, and nothing of its parameters.
-_OF_COMPUTING = ("dtype", "remat")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +134,7 @@ def learner_of(theirs: Mapping[str, Any], field: str) -> ModelConfig:
 def of_parameters(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a model that its parameters are for, as JSON has them; not how it is computed."""
     found: dict[str, Any] = json.loads(json.dumps(dict(options)))
-    return {name: value for name, value in found.items() if name not in _OF_COMPUTING}
+    return {name: value for name, value in found.items() if name not in execution.OPTIONS}
 
 
 def image_shape_of(theirs: Mapping[str, Any]) -> tuple[int, int, int] | None:
@@ -172,7 +170,7 @@ def _of_run(config: ExperimentConfig, data_set: DataSetConfig, data: DataShape) 
     options = of_parameters(found.options)
     if found.model == config.scorer.model or _are_vits(found, config.scorer):
         ours = config.scorer.options
-        options |= {name: ours[name] for name in _OF_COMPUTING if name in ours}
+        options |= {name: ours[name] for name in execution.OPTIONS if name in ours}
     stated = {**own.stated, "options": {**options, **own.options}}
     texts = recorded.group(theirs.get("contrastive"))
     # Of another type it would be damaged, and then does not fit.

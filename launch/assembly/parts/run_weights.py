@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from classact.launch.assembly.parts import class_meaning
+from classact.models import execution, transformer
 from classact.models import text as texts
-from classact.models import transformer
 from classact.models.variant import Variant
 from classact.nodes import checkpoints
 from classact.weights import opening
@@ -105,7 +105,7 @@ def _variables(run: pathlib.Path, name: str, config: Mapping[str, Any], label: s
 
 def _image(params: Mapping[str, Any], model: Mapping[str, Any], shape: tuple[int, ...]) -> ImageTower:
     options = dict(model.get("options") or {})
-    for setting in ("dtype", "remat"):
+    for setting in execution.OPTIONS:
         options.pop(setting, None)
     pool = options.pop("pool", "cls")
     sized = {name: options.pop(name) for name in ("width", "depth", "mlp", "heads") if name in options}

@@ -231,3 +231,9 @@ def test_costs_of_two_towers_are_those_of_each():
     assert found.image > 0 and found.text > 0 and found.image + found.text == found.forward
     assert found.update == 3 * found.forward
     assert dataclasses.replace(found, recomputed=5).update == found.update + 5
+    # Of all pairs' negatives in parts: the outputs of each part twice.
+    texts = dataclasses.replace(config.contrastive, negatives="batch")
+    cut = dataclasses.replace(config, contrastive=texts, gradient_accumulation=4)
+    assert learner_of(cut, data).update == 4 * found.forward
+    # In one piece there is nothing to compute twice.
+    assert not dataclasses.replace(cut, gradient_accumulation=1).in_two_passes

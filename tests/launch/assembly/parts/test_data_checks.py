@@ -142,3 +142,5 @@ def test_a_contrastive_part_of_a_batch_has_two_pairs():
     config.gradient_accumulation = 4
     with pytest.raises(ConfigError, match=r"batch_size=4: .* two pairs .* in each of the 4 parts"):
         resolution.resolve(config.to_dict())
+    config.contrastive.negatives = "batch"
+    resolution.resolve(config.to_dict())
