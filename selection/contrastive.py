@@ -65,6 +65,7 @@ class Contrastive:
             raise ValueError(f"loss {learn!r}: expected one of {tuple(LEARN_LOSSES)}")
         if act not in ACT_LOSSES:
             raise ValueError(f"act_loss {act!r}: expected one of {ACT_LOSSES}")
+        self.learn = learn
         self._symmetric = learn == "infonce"
         self._rows = LEARN_LOSSES[learn]
         self._act = act
