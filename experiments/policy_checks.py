@@ -63,6 +63,25 @@ def _check_prepared(config: DataSetConfig, policy: policies.Policy) -> None:
             require(not value, field, value, f"empty: it is of policy {owner}{by}")
 
 
+def check_joint(config: DataSetConfig, policy: policies.Policy, task: str) -> None:
+    """Checks that a policy that chooses jointly has pairs to compare.
+
+    Raises:
+        ConfigError: with another task, with score files, or with a weight of the online loss.
+    """
+    if not policy.joint:
+        return
+    named = f"with policy {config.policy!r}, which chooses pairs jointly"
+    if task != "contrastive":
+        raise ConfigError(
+            f"policy={config.policy!r}: must be one that does not choose jointly with task={task!r}"
+        )
+    scores, own = config.reference.scores, config.selection
+    require(not scores, "reference.scores", scores, f"empty {named}: they have no embeddings")
+    for name, value in (("online_weight", own.online_weight), ("online_weight_end", own.online_weight_end)):
+        require(value in (1.0, -1.0), f"selection.{name}", value, f"1 {named}")
+
+
 def check_one_reference(of_run: ReferenceConfig, data_set: DataSetConfig) -> None:
     """Checks that a reference that is trained in the run, and learns from all data sets, is one model.
 

@@ -35,6 +35,7 @@ class Sampled(NamedTuple):
         true_labels: int[B / hosts], the labels before a noise wrapper changed some; None if
             that is not known.
         scores: float32[B / hosts], theirs; None if they have none.
+        measured: of how they were chosen, by name as it comes after "selection/"; None: nothing.
     """
 
     batch: dict[str, jax.Array]
@@ -45,6 +46,7 @@ class Sampled(NamedTuple):
     labels: np.ndarray | None = None
     true_labels: np.ndarray | None = None
     scores: np.ndarray | None = None
+    measured: Mapping[str, float] | None = None
 
 
 def ids_and_scores(
