@@ -32,8 +32,8 @@ def checked_policy(config: DataSetConfig) -> policies.Policy:
         bool(checkpoint or scores),
         "reference.checkpoint",
         checkpoint,
-        f"the run directory of a pretrained reference: policy {config.policy!r} scores with one (or "
-        "reference.scores, a folder of its score files)",
+        f"the run directory of a pretrained reference: policy {config.policy!r} scores with one"
+        + ("" if policy.joint else " (or reference.scores, a folder of its score files)"),
     )
     if policy.reference_data == "held_out":
         require(

@@ -33,7 +33,7 @@ _RATIOS = (0.5, 0.33, 0.25)
 # are not here.
 _FILE_SHARE = 0.25
 # The same score with a small online model in place of the learner.
-_WITH_PROXY = {"rho": "classact_ho", "learnability": "classact"}
+_WITH_PROXY = {"rho": "classact_ho", "learnability": "classact", "jest": "jest_proxy"}
 
 
 def opened_shapes(config: ExperimentConfig, said: FirstLines) -> dict[str, shapes.DataShape]:
