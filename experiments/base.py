@@ -68,6 +68,9 @@ def get_config() -> ml_collections.ConfigDict:
                 # The learning rate of an online model that is no learner, as a multiple of
                 # `learning_rate`; of several data sets, which share it, the run's own counts.
                 "learning_rate_factor": 1.0,
+                # Parts that a sub-batch is drawn in where it is chosen jointly (`jest`), at least 1: each
+                # looks at what the ones before it have taken. At most `batch_size` are made.
+                "chunks": 16,
             },
             # The run fails if more than this share of all scores so far (and more than ten)
             # is NaN or infinite: then the scorer or its data is broken.

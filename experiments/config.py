@@ -36,6 +36,7 @@ class SelectionConfig:
     online_weight: float = 1.0
     online_weight_end: float = -1.0
     learning_rate_factor: float = 1.0
+    chunks: int = 16
 
     def __post_init__(self) -> None:
         value = self.online_weight
@@ -48,6 +49,7 @@ class SelectionConfig:
         value = self.learning_rate_factor
         finite = math.isfinite(value) and value > 0
         require(finite, "selection.learning_rate_factor", value, "a finite number above 0")
+        require(self.chunks >= 1, "selection.chunks", self.chunks, "at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +175,11 @@ class DataSetConfig:
     def super_batch_size(self) -> int:
         """B, examples read (and scored) per update."""
         return round(self.batch_size / (1.0 - self.filter_ratio))
+
+    @property
+    def drawn_size(self) -> int:
+        """Examples that the learner takes out of the replay per update: b; B, if it chooses of them."""
+        return self.super_batch_size if policies.get(self.policy).joint else self.batch_size
 
     @property
     def has_servers(self) -> bool:

@@ -166,6 +166,7 @@ def run_ledger(
     reference_from_file: bool = False,
     reference_macs: Optional[float] = None,
     reference_recomputed_macs: Optional[float] = None,
+    joint_macs: float = 0.0,
 ) -> dict[str, float]:
     """What a run has cost, from what it has counted.
 
@@ -197,12 +198,13 @@ def run_ledger(
         reference_macs: MACs of the forward pass of a reference of another architecture or input than
             the scorer; None: the scorer's.
         reference_recomputed_macs: what an update of such a reference computes again; None: the scorer's.
+        joint_macs: what an update's joint choice takes, the similarities of all pairs of a super-batch.
 
     Returns:
         MACs by what they were spent on, all zero where a policy does not:
 
         - `learner_training_macs`, `online_training_macs`, `reference_training_macs`
-          (in this run), `scoring_macs`, `reference_pretraining_macs`;
+          (in this run), `scoring_macs`, `joint_selection_macs`, `reference_pretraining_macs`;
         - `total_macs`: their sum;
         - `total_macs_paper_formula`: the sum as Appendix A.1 counts, without
           the online model's training, and with a reference trained in the run
@@ -236,6 +238,7 @@ def run_ledger(
         ("slots_padded", slots_padded),
         ("updates_redone", updates_redone),
         ("evaluation_macs", evaluation_macs),
+        ("joint_macs", joint_macs),
     ):
         _check(name, value, value >= 0, "at least 0")
     _check("learner_macs", learner_macs, learner_macs > 0, "more than 0")
@@ -266,19 +269,21 @@ def run_ledger(
     reference = reference_update * updates * super_batch_size if trains_reference else 0.0
     f_act = acting_cost(policy, learner_macs, f_ref, reference_from_file, f_scorer)
     scoring = f_act * examples_scored
-    during_run = learner + online + reference + scoring
+    joint = joint_macs * updates
+    during_run = learner + online + reference + scoring + joint
     by_paper = TRAINING_PASSES * learner_macs * examples_trained
     by_paper += TRAINING_PASSES * f_ref * examples_trained if trains_reference else 0.0
-    redone = (learner + online + reference) / updates * updates_redone if updates else 0.0
+    redone = (learner + online + reference + joint) / updates * updates_redone if updates else 0.0
     padding = f_act * slots_padded
     ledger = {
         "learner_training_macs": learner,
         "online_training_macs": online,
         "reference_training_macs": reference,
         "scoring_macs": scoring,
+        "joint_selection_macs": joint,
         "reference_pretraining_macs": reference_pretraining_macs,
         "total_macs": during_run + reference_pretraining_macs,
-        "total_macs_paper_formula": by_paper + scoring + reference_pretraining_macs,
+        "total_macs_paper_formula": by_paper + scoring + joint + reference_pretraining_macs,
         "macs_per_update": during_run / updates if updates else 0.0,
         "learner_forward_macs": learner_macs,
         "scorer_forward_macs": f_scorer,

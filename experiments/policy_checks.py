@@ -32,8 +32,8 @@ def checked_policy(config: DataSetConfig) -> policies.Policy:
         bool(checkpoint or scores),
         "reference.checkpoint",
         checkpoint,
-        f"the run directory of a pretrained reference: policy {config.policy!r} scores with one (or "
-        "reference.scores, a folder of its score files)",
+        f"the run directory of a pretrained reference: policy {config.policy!r} scores with one"
+        + ("" if policy.joint else " (or reference.scores, a folder of its score files)"),
     )
     if policy.reference_data == "held_out":
         require(
@@ -61,6 +61,25 @@ def _check_prepared(config: DataSetConfig, policy: policies.Policy) -> None:
             by = " with by='learnability'" if field.endswith("reference_scores") else ""
             owner = {"top_share": "'top_share'", "curriculum": "'curriculum'"}[field.partition(".")[0]]
             require(not value, field, value, f"empty: it is of policy {owner}{by}")
+
+
+def check_joint(config: DataSetConfig, policy: policies.Policy, task: str) -> None:
+    """Checks that a policy that chooses jointly has pairs to compare.
+
+    Raises:
+        ConfigError: with another task, with score files, or with a weight of the online loss.
+    """
+    if not policy.joint:
+        return
+    named = f"with policy {config.policy!r}, which chooses pairs jointly"
+    if task != "contrastive":
+        raise ConfigError(
+            f"policy={config.policy!r}: must be one that does not choose jointly with task={task!r}"
+        )
+    scores, own = config.reference.scores, config.selection
+    require(not scores, "reference.scores", scores, f"empty {named}: they have no embeddings")
+    for name, value in (("online_weight", own.online_weight), ("online_weight_end", own.online_weight_end)):
+        require(value in (1.0, -1.0), f"selection.{name}", value, f"1 {named}")
 
 
 def check_one_reference(of_run: ReferenceConfig, data_set: DataSetConfig) -> None:

@@ -109,7 +109,7 @@ def _check_shares(config: ExperimentConfig, prefix: str, data_set: DataSetConfig
         )
     shards = data_set.replay.shards
     read = {"batch_size": data_set.batch_size}
-    if data_set.reference.super_batch:
+    if data_set.reference.super_batch or data_set.drawn_size > data_set.batch_size:
         read["batch_size / (1 - filter_ratio)"] = data_set.super_batch_size
     for name, size in read.items():
         accepted = f"divisible by mesh.hosts={hosts} times replay.shards={shards}: each host reads of each"
@@ -148,6 +148,7 @@ def _summary(data_sets: Mapping[str, DataSetConfig]) -> dict[str, Any]:
 def _resolve_data_set(config: DataSetConfig, task: str, grouped: bool) -> DataSetConfig:
     """Fills in what is left open; `grouped`: whether scores compare the examples of a request."""
     policy = policy_checks.checked_policy(config)
+    policy_checks.check_joint(config, policy, task)
     reference = importable.model("reference", config.reference)
     if reference.model or task == "classification":
         reference = _with_text_model("reference", reference, task)
@@ -201,6 +202,8 @@ def _resolve_data_set(config: DataSetConfig, task: str, grouped: bool) -> DataSe
 def _selection(selection: SelectionConfig, policy: policies.Policy) -> SelectionConfig:
     if policy.online != "proxy":
         selection = dataclasses.replace(selection, learning_rate_factor=1.0)
+    if not policy.joint:
+        selection = dataclasses.replace(selection, chunks=SelectionConfig().chunks)
     if policy.online is None or policy.reference is None:
         # One term alone: to weigh it would be another temperature.
         return dataclasses.replace(selection, online_weight=1.0, online_weight_end=1.0)
@@ -232,6 +235,7 @@ def _check_shards(config: DataSetConfig, capacity: int, run_loops: int, streamed
         capacity,
         f"a multiple of replay.shards={shards}: it is that of all shards together",
     )
+    streamed = streamed or policies.get(config.policy).joint
     require(
         not streamed or examples % shards == 0,
         "replay.shards",

@@ -28,13 +28,12 @@ class Sampled(NamedTuple):
         size: B.
         scored_step: int64[B / hosts], learner step of the parameters that scored each
             of this host's.
-        corrupted: share of this host's labels or captions that a noise wrapper
-            changed; None if the data set's truth is unknown.
+        corrupted: share of this host's labels or captions that a noise wrapper changed; None: unknown.
         ids: int64[B / hosts], which examples this host's are.
         labels: int[B / hosts], their labels; None without labels.
-        true_labels: int[B / hosts], the labels before a noise wrapper changed some; None if
-            that is not known.
+        true_labels: int[B / hosts], the labels before a noise wrapper; None if that is not known.
         scores: float32[B / hosts], theirs; None if they have none.
+        measured: of how they were chosen, by name as it comes after "selection/"; None: nothing.
     """
 
     batch: dict[str, jax.Array]
@@ -45,6 +44,7 @@ class Sampled(NamedTuple):
     labels: np.ndarray | None = None
     true_labels: np.ndarray | None = None
     scores: np.ndarray | None = None
+    measured: Mapping[str, float] | None = None
 
 
 def ids_and_scores(

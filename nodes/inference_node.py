@@ -30,10 +30,10 @@ class InferenceNode:
         self._stop = stop
 
     @exposed
-    def score_arrays(self, batch: inference_server.Batch) -> tuple[np.ndarray, int]:
-        """RPC: `InferenceServer.score`, as float32[B] and the step."""
+    def score_arrays(self, batch: inference_server.Batch) -> tuple[np.ndarray, int, dict[str, np.ndarray]]:
+        """RPC: `InferenceServer.score`, as float32[B], the step, and what else its records carry."""
         scores = self._server.score(batch)
-        return scores.values, scores.step
+        return scores.values, scores.step, dict(scores.carried)
 
     def run(self) -> None:
         """Runs until stopped.

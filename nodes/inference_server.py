@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent import futures
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -26,10 +27,13 @@ class Scores(NamedTuple):
         values: float32[B].
         step: learner step of the parameters that made them; -1 if the policy's
             models never change.
+        carried: what a joint choice needs of each example beside, arrays [B, ...] by field of
+            its record; empty with other policies.
     """
 
     values: np.ndarray
     step: int
+    carried: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class _Request(NamedTuple):
@@ -214,7 +218,9 @@ class InferenceServer:
 
     def _finish(self, running: "_Running", statistics: "_Statistics") -> None:
         """Waits for a batch's scores and answers its requests."""
-        values = np.asarray(running.values)
+        found = running.values if isinstance(running.values, dict) else {"score": running.values}
+        carried = {name: np.asarray(array) for name, array in found.items()}
+        values = carried.pop("score")
         if self._counts is not None:
             # Two batches may be on the device, of which it computes one.
             began = max(running.started, self._finished)
@@ -222,7 +228,9 @@ class InferenceServer:
             self._counts.add(busy_seconds=self._finished - began)
         offset = 0
         for request in running.requests:
-            request.answer.set_result(Scores(values[offset : offset + request.size], running.step))
+            rows = slice(offset, offset + request.size)
+            own = {name: array[rows] for name, array in carried.items()}
+            request.answer.set_result(Scores(values[rows], running.step, own))
             offset += request.size
         statistics.add(offset, self._batch_size)
         if self._metrics is not None and statistics.batches == self._log_every:
@@ -243,7 +251,7 @@ class _Running(NamedTuple):
 
     requests: list[_Request]
     step: int
-    values: jax.Array
+    values: jax.Array | dict[str, jax.Array]
     started: float
 
 

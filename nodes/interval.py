@@ -24,7 +24,7 @@ class Interval:
         """Adds an update's batches, with the share of each that was trained on before."""
         for data_set, item in sampled.items():
             self._sums["train/examples"] += item.size
-            values = {}
+            values = dict(item.measured or {})
             scored = item.scored_step[item.scored_step >= 0]
             if scored.size:
                 # The update that made `step` sampled at step − 1.

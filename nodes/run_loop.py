@@ -172,7 +172,7 @@ class RunLoop:
             "score": scores.values.astype(np.float32),
             "scored_step": np.full(len(found.keep), scores.step, np.int64),
         }
-        sealed = self._seal(batch) | told
+        sealed = self._seal(batch) | told | dict(scores.carried)
         with activity.waiting("room in the replay"):
             self._written += self._writer.write(
                 sealed, lambda rows: self._clock().keys(found.values[rows], self._rng), found.keep

@@ -9,7 +9,9 @@ import numpy as np
 
 from classact.data.carried.sealing import as_scored
 from classact.models import registry
+from classact.nodes import joint_fields
 from classact.selection import losses, policies
+from classact.selection.contrastive import Contrastive
 from classact.selection.weighting import OnlineWeight
 
 Variables = Any
@@ -18,7 +20,8 @@ REFERENCE_LOSS = "reference_loss"
 # Of a batch no score may need these; they stay with the run loop.
 _UNSEEN = ("id", "clean_label", "corrupted")
 # score(variables by role, batch, learner's step int32[]) -> float32[B]; roles: "online", "reference".
-ScoreBatch = Callable[[Mapping[str, Variables], Mapping[str, Any], Any], jax.Array]
+# Of a joint policy `score` among what else its examples carry, by field.
+ScoreBatch = Callable[[Mapping[str, Variables], Mapping[str, Any], Any], jax.Array | dict[str, jax.Array]]
 
 
 def make_scorer(
@@ -41,8 +44,16 @@ def make_scorer(
 
     Returns:
         A function of variables by role, of a batch and of the learner's step, that gives
-        float32[B] (Eq. 2 to 5 for the policies of the paper).
+        float32[B] (Eq. 2 to 5 for the policies of the paper); of a joint policy what
+        `joint_fields.make_scorer` says.
+
+    Raises:
+        ValueError: for a joint policy with another task than pairs, or with the reference's losses alone.
     """
+    if policy.joint:
+        if not isinstance(task, Contrastive) or reference_from_file:
+            raise ValueError(f"policy {policy.name!r} is joint: it compares the embeddings of pairs")
+        return joint_fields.make_scorer(policy, task.learn, models)
     roles = {"online": policy.online is not None, "reference": policy.reference is not None}
     weighted = None if online_weight is None or online_weight.is_one else online_weight
 
@@ -97,4 +108,8 @@ def request(
 
 def scoring_fields(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The part of a batch that is sent for scoring: what models and losses read."""
-    return {name: array for name, array in as_scored(batch).items() if name not in _UNSEEN}
+    return {
+        name: array
+        for name, array in as_scored(batch).items()
+        if name not in _UNSEEN and not name.startswith(joint_fields.PREFIX)
+    }

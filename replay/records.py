@@ -90,6 +90,12 @@ class RecordCodec:
         earlier = self.fields[: self.fields.index(self._largest)]
         self._before = sum(self._dtype[name].itemsize for name in earlier)
 
+    def with_fields(self, batch: Mapping[str, np.ndarray]) -> "RecordCodec":
+        """A codec whose records also have the fields of a batch, of other names."""
+        added = {name for name, _ in SCORE_FIELDS}
+        own = self.unpack(np.zeros((1, self.num_bytes), np.uint8))
+        return RecordCodec({name: array for name, array in own.items() if name not in added} | dict(batch))
+
     @property
     def num_bytes(self) -> int:
         """Size of one record in bytes."""

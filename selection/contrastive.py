@@ -77,6 +77,7 @@ class Contrastive:
         if precision not in PRECISIONS:
             raise ValueError(f"similarity_precision {precision!r}: expected one of {tuple(PRECISIONS)}")
         self._precision = PRECISIONS[precision]
+        self.learn = learn
         self._symmetric = learn == "infonce"
         self._rows = LEARN_LOSSES[learn]
         self._act = act

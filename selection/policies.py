@@ -65,6 +65,8 @@ class Policy:
             "in_domain" or "held_out" (data that the learner never sees).
         score: `score(online, reference) -> float32[B]`; see `ModelOutputs`.
             It is traced by JAX: use `jax.numpy`.
+        joint: whether a sub-batch is chosen together, see `joint`, by scores between pairs of
+            examples: `score` then takes and gives losses of any shape, element by element.
         prepared: what a policy that scores nothing goes by, made before the run: "share",
             the best share of the data by score files, or "order", the order in which
             another run has learned. None: nothing.
@@ -76,6 +78,7 @@ class Policy:
     reference: Optional[str] = None
     reference_data: str = "in_domain"
     score: ScoreFn = loss_difference
+    joint: bool = False
     prepared: Optional[str] = None
     paper: str = ""
 
@@ -88,6 +91,9 @@ class Policy:
         ):
             if value not in accepted:
                 raise ValueError(f"policy {self.name!r}: {field}={value!r}, expected one of {accepted}")
+        if self.joint and (not self.scores or self.reference == "trained"):
+            models = "an online model, a fixed reference, or both"
+            raise ValueError(f"policy {self.name!r}: joint=True, expected with it {models}")
 
     @property
     def scores(self) -> bool:
@@ -219,6 +225,10 @@ register(Policy("learnability", online="learner", reference="fixed", paper="Eq. 
 register(Policy("classact_ho", online="proxy", reference="fixed", reference_data="held_out", paper="Table 1"))
 register(Policy("classact", online="proxy", reference="fixed", paper="Algorithm 1"))
 register(Policy("classact_online", online="proxy", reference="trained", paper="Algorithm 2"))
+register(Policy("jest", online="learner", reference="fixed", joint=True, paper="JEST, learnability"))
+register(Policy("jest_proxy", online="proxy", reference="fixed", joint=True, paper="JEST, online model"))
+register(Policy("jest_easy", reference="fixed", joint=True, paper="JEST, easy reference"))
+register(Policy("jest_hard", online="learner", joint=True, paper="JEST, hard learner"))
 register(Policy("top_share", prepared="share", paper="offline curation, the baseline"))
 register(Policy("curriculum", prepared="order", paper="Figure 2, foundation curriculum"))
 

@@ -49,7 +49,8 @@ def margin(online, reference):
 broken = policies.Policy("broken", online="learner", score=lambda online, reference: online["loss"] * jnp.nan)
 """
 
-# Pairs beside labels that are read as captions; the learner draws each at its own rate.
+# Pairs beside labels that are read as captions, of which it chooses jointly; the learner draws each at its
+# own rate.
 TWO_DATA_SETS = """
 from classact.experiments import base
 from classact.experiments.configs import image_text
@@ -60,7 +61,7 @@ def get_config():
     config.steps, config.log_every, config.evaluation.every = 20, 10, 20
     config.data_sets = {
         "pairs": base.data_set(config, policy="classact_online", batch_size=16, caption_noise=0.3),
-        "labels": base.data_set(config, train_data="icons?classes=50", batch_size=8),
+        "labels": base.data_set(config, policy="jest_hard", train_data="icons?classes=50", batch_size=8),
     }
     config.evaluation.evaluators = {
         "retrieval": {"kind": "retrieval", "data": "icon_pairs?subset=clean", "distinct": True},
@@ -176,19 +177,28 @@ def test_images_and_texts_of_two_data_sets(place, launch):
     assert counts["reference"]["trained"] == 20 * 160
     if launch == "synchronous":
         assert counts["online"]["scored"] == counts["reference"]["scored"] == 20 * 32
+        assert counts["learner"]["scored"] == 20 * 16
+    # Each update compares the 16 embeddings of a super-batch, 64 wide, with each other.
+    assert result_of(place, name)["ledger"]["joint_selection_macs"] == 20 * 16 * 16 * 64
     last = lines_of(place, name, "learner")[-1]
     assert last["train/examples"] == 10 * (16 + 8)
     assert last["train/pairs/loss"] != last["train/labels/loss"]
     assert last["train/reference_loss"] > 0 and last["train/online_loss"] > 0
     assert last["selection/repeated_fraction"] >= 0
+    # What it chooses has a higher score than what it chooses from.
+    for of in ("selection", "selection/labels"):
+        assert last[f"{of}/joint_mean"] > 0 and 0 < last[f"{of}/joint_own_share"] < 1
+        assert last[f"{of}/score_mean"] != last[f"{of}/score_mean_super_batch"]
     for path in ("selected/pairs.json", "selected/labels.json", "per_class/icons.json"):
         assert json.loads((place / name / path).read_text())["step"] == 20
     if launch == "processes":
         assert "selection/pairs/repeated_fraction" in last
         assert {"replay/pairs/size", "replay/labels/size", "train/pairs/data_wait_seconds"} <= set(last)
         assert set(json.loads((place / name / "endpoints.json").read_text())) == {
-            "learner", "replay/pairs", "replay/labels", "inference/pairs"
+            "learner", "replay/pairs", "replay/labels", "inference/pairs", "inference/labels"
         }  # fmt: skip
+        # All that comes is drawn, and what is drawn, in the order in which it comes.
+        assert last["replay/labels/samples"] % 16 == 0 and last["selection/labels/staleness_steps"] >= 0
         assert "selection/pairs/corrupted_fraction" in last
 
 

@@ -25,7 +25,12 @@ from classact.experiments import base
 from classact.selection import policies
 
 # Those that go by what another run has made are not shown here.
-_POLICIES = tuple(name for name in policies.names() if policies.get(name).prepared is None)
+_POLICIES = tuple(
+    name
+    for name in policies.names()
+    # What needs nothing made before the run, and no pairs.
+    if policies.get(name).prepared is None and not policies.get(name).joint
+)
 PARTS = ("reference", "reference_held_out", *_POLICIES)
 
 

@@ -146,7 +146,7 @@ def needs(setting: Setting, step_seconds: float, rates: Rates | None = None) -> 
     scored = setting.scored / step_seconds
     scoring = sum(_scoring_flops(setting, item) * item.super_batch_size for item in parts) / setting.scored
     replay_in = sum(item.super_batch_size * item.record_bytes for item in parts) / step_seconds
-    replay_out = sum(_taken_out(item) * item.record_bytes for item in parts) / step_seconds
+    replay_out = sum(item.taken_out * item.record_bytes for item in parts) / step_seconds
     servers = _servers(scored, scoring, rates)
     accelerators = _update_flops(setting) / step_seconds / rates.accelerator_flops
     learner_hosts = _ceil(accelerators / rates.accelerators_per_host)
@@ -160,7 +160,7 @@ def needs(setting: Setting, step_seconds: float, rates: Rates | None = None) -> 
         seconds = (insert_seconds(part, size) for size in sizes)
         return sum(i.super_batch_size * each for i, each in zip(parts, seconds, strict=True)) / step_seconds
 
-    again = sum(_taken_out(item) for item in parts if item.decodes_again) / step_seconds
+    again = sum(item.opened for item in parts if item.decodes_again) / step_seconds
     decode = (1 / rates.reads, 1 / rates.reads) if rates.reads else rates.decode_seconds
     return Needs(
         step_seconds=step_seconds,
@@ -219,7 +219,7 @@ def _update_flops(setting: Setting) -> float:
     scorer = setting.scorer.update_macs if setting.scorer else 0.0
     macs = 0.0
     for item in setting.data_sets:
-        macs += setting.learner.update_macs * item.batch_size
+        macs += setting.learner.update_macs * item.batch_size + item.joint_macs
         macs += scorer * item.batch_size if item.policy.online == "proxy" else 0.0
         reference = setting.reference_of(item) if item.policy.reference == "trained" else None
         macs += reference.update_macs * item.reference_super_batch if reference else 0.0
@@ -236,11 +236,6 @@ def _servers(scored: float, scoring_flops: float, rates: Rates) -> int:
     if rates.scorings:
         return _ceil(scored / rates.scorings)
     return _ceil(scored * scoring_flops / rates.accelerator_flops)
-
-
-def _taken_out(item: DataSetPlan) -> int:
-    """Examples that leave the replay for an update: a reference of the run reads the whole stream."""
-    return item.batch_size + (item.super_batch_size if item.reference_super_batch else 0)
 
 
 def _followed_bytes(setting: Setting) -> float:

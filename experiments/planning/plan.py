@@ -58,6 +58,7 @@ class DataSetPlan:
         decodes_again: whether the learner's hosts decode what they train on, as the replay has no pixels.
         read_ahead: batches that the learner reads ahead of its updates.
         reference: its reference, if that is another model than the scorer.
+        joint_macs: of an update's joint choice; 0 with other policies.
     """
 
     name: str
@@ -77,6 +78,21 @@ class DataSetPlan:
     decodes_again: bool = False
     read_ahead: int = 1
     reference: Optional[Network] = None
+    joint_macs: float = 0.0
+
+    @property
+    def taken_out(self) -> int:
+        """Examples that leave the replay for an update: all where it is chosen jointly.
+
+        A reference of the run reads the whole stream.
+        """
+        taken = self.super_batch_size if self.policy.joint else self.batch_size
+        return taken + (self.super_batch_size if self.reference_super_batch else 0)
+
+    @property
+    def opened(self) -> int:
+        """Examples of which the learner looks at the images: of a joint choice the chosen."""
+        return self.batch_size if self.policy.joint else self.taken_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +167,7 @@ def _of_data_set(setting: Setting, item: DataSetPlan) -> dict[str, float]:
         scorer_recomputed_macs=scorer.recomputed_macs if scorer else 0.0,
         reference_macs=reference.forward_macs if reference else None,
         reference_recomputed_macs=reference.recomputed_macs if reference else None,
+        joint_macs=item.joint_macs,
     )
 
 
@@ -226,7 +243,7 @@ def countings(setting: Setting, reference_runs: int = 1) -> tuple[Counting, ...]
 
     def by_formula(online: bool, reference: bool) -> float:
         """MACs of an update, with or without what a reference costs for each update of the uniform run."""
-        return sum(
+        return sum(item.joint_macs for item in setting.data_sets) + sum(
             item.batch_size
             * ledger.cost_per_update(
                 item.policy,

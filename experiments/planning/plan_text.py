@@ -22,6 +22,7 @@ _LEDGER_ROWS = {
     "online_training_macs": "the online model's updates",
     "reference_training_macs": "the reference's updates, in the run",
     "scoring_macs": "scoring",
+    "joint_selection_macs": "choosing jointly",
     "reference_pretraining_macs": "the reference's training, before the run",
     "total_macs": "in all",
 }

@@ -41,6 +41,7 @@ _WRITTEN_OUT = {
 LEDGER_PARTS = {
     "learner_training_macs": ("learner training", "#4c78a8"),
     "scoring_macs": ("scoring", "#f2a541"),
+    "joint_selection_macs": ("joint selection", "#e45756"),
     "online_training_macs": ("online model training", "#72b7b2"),
     "reference_training_macs": ("reference training in the run", "#b279a2"),
     "reference_pretraining_macs": ("reference pretraining", "#d8b5a5"),

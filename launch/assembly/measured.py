@@ -75,7 +75,7 @@ def scorings(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], sec
         batch[scoring.REFERENCE_LOSS] = np.zeros(size, np.float32)
 
     def answer() -> None:
-        np.asarray(score(variables, mesh_lib.place(mesh, batch), np.int32(0)))
+        jax.device_get(score(variables, mesh_lib.place(mesh, batch), np.int32(0)))
 
     return size * _per_second(answer, seconds)
 
@@ -107,8 +107,8 @@ def inserts(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], seco
     name, own = _scored(config)
     codec = data[name].codec
     table = TableConfig(
-        batch_size=own.batch_size,
-        samples_per_insert=own.batch_size / own.super_batch_size,
+        batch_size=own.drawn_size,
+        samples_per_insert=own.drawn_size / own.super_batch_size,
         capacity=4 * own.super_batch_size,
     )
     batch = _records(data[name], own.super_batch_size, own.carried)
@@ -123,7 +123,7 @@ def inserts(config: ExperimentConfig, data: Mapping[str, shapes.DataShape], seco
         ) as process:
             process.wait_ready()
             address = f"unix:{socket}"
-            reading = threading.Thread(target=_read, args=(address, codec, own.batch_size, stop), daemon=True)
+            reading = threading.Thread(target=_read, args=(address, codec, own.drawn_size, stop), daemon=True)
             reading.start()
             out = writer.ReplayWriter(
                 address, codec, (EXAMPLES_TABLE,), stop, compression=own.replay.compression

@@ -119,11 +119,11 @@ class InferenceClient:
 
     def _ask(self, request: inference_server.Batch) -> inference_server.Scores:
         try:
-            values, step = self._client.call("score_arrays", [request], stop=self._stop)
+            found = self._client.call("score_arrays", [request], stop=self._stop)
         except StoppedError as error:
             raise futures.CancelledError(str(error)) from None
         except calls.RemoteError as error:
             if error.kind == futures.CancelledError.__name__:
                 raise futures.CancelledError(str(error)) from None
             raise
-        return inference_server.Scores(values, step)
+        return inference_server.Scores(*found)

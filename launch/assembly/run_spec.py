@@ -35,10 +35,11 @@ class RunSpec:
         own = self.config.data_sets[data_set]
         shards = own.replay.shards
         return TableConfig(
-            batch_size=own.batch_size // shards,
+            # All, in the order in which they come, where the learner itself chooses.
+            batch_size=own.drawn_size // shards,
             # Not 1 − filter_ratio, which differs if B was rounded: then the learner would
             # take more, or less, from the stream table than this ratio lets in.
-            samples_per_insert=own.batch_size / own.super_batch_size,
+            samples_per_insert=own.drawn_size / own.super_batch_size,
             capacity=own.replay.capacity // shards,
             super_batch=own.reference.super_batch // shards,
             read_ahead=own.replay.read_ahead,

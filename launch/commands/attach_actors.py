@@ -24,7 +24,15 @@ from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch.assembly import actors_program, joined_devices, joined_learner, joined_run, tasks
 from classact.launch.assembly.actors_program import JoiningActors
 from classact.launch.assembly.joined_run import AttachError
-from classact.launch.assembly.parts import class_meaning, identity, networks, references, shapes, sources
+from classact.launch.assembly.parts import (
+    class_meaning,
+    identity,
+    joint_shapes,
+    networks,
+    references,
+    shapes,
+    sources,
+)
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.assembly.run_spec import RunSpec
 from classact.launch.engines import ports, resources
@@ -111,7 +119,7 @@ def _checked_here(
     own = config.data_sets[data_set]
     try:
         opened = sources.open_train_source(config, own, images=own.carried)
-        shape = shapes.data_shape(config, opened, own.carried)
+        shape = joint_shapes.with_embeddings(config, own, shapes.data_shape(config, opened, own.carried))
         known = Classes.from_json(theirs)
         if known is not None:
             shape = class_meaning.mapped(config, shape, known, "the experiment", said)

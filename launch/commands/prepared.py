@@ -18,6 +18,7 @@ from classact.launch.assembly.parts import (
     evaluators,
     held_out,
     identity,
+    joint_shapes,
     learning,
     networks,
     ordered,
@@ -157,7 +158,7 @@ def _checked_data_set(
             f"the examples of {train.name}: each run loop reads its own"
         )
     data_checks.check_labels(train, said)
-    shape = shapes.data_shape(config, train, own.carried)
+    shape = joint_shapes.with_embeddings(config, own, shapes.data_shape(config, train, own.carried))
     data_checks.say_what_is_carried(own.carried, shape.sent_bytes, shape.example_bytes, said)
     # A cluster's hosts have other memory than this one.
     memory = None if engine.several_hosts else data_checks.machine_memory()

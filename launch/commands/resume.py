@@ -28,6 +28,7 @@ _BEFORE: dict[tuple[str, ...], object] = {
     ("selection", "online_weight"): 1.0,
     ("selection", "online_weight_end"): 1.0,
     ("selection", "learning_rate_factor"): 1.0,
+    ("selection", "chunks"): 16,
     ("reference", "scores"): "",
     ("top_share", "share"): 0.5,
     ("top_share", "by"): "hard",

@@ -158,6 +158,11 @@ def test_a_bad_value_is_refused_by_its_field(field, value):
             {"batch_size": 60, "mesh__hosts": 4, "replay__shards": 2, "inference__run_loops": 2},
             r"^batch_size=60: .*mesh\.hosts=4 times replay\.shards=2",
         ),
+        (
+            {"policy": "jest_hard", "task": "contrastive", "batch_size": 60, "filter_ratio": 0.09,
+             "mesh__hosts": 4},
+            r"^batch_size / \(1 - filter_ratio\)=66: .*mesh\.hosts=4",
+        ),
         # Batches of 60 are well, but of the stream 66 examples are read at a time.
         (
             {"policy": "classact_online", "batch_size": 60, "filter_ratio": 0.09, "mesh__hosts": 4},
@@ -173,6 +178,37 @@ def test_a_bad_value_is_refused_by_its_field(field, value):
 def test_every_host_reads_equal_shares_in_equal_parts(changes, named):
     with pytest.raises(config.ConfigError, match=named):
         resolution.resolve(fields(**changes))
+
+
+@pytest.mark.parametrize(
+    ("policy", "changes", "named"),
+    [
+        ("jest_hard", {"task": "classification"}, "policy='jest_hard': .* with task='classification'"),
+        ("jest_hard", {"selection__chunks": 0}, "selection.chunks=0: must be at least 1"),
+        ("jest", {"reference__scores": "some"}, "reference.scores='some': must be empty with policy 'jest'"),
+        (
+            "jest",
+            {"reference__checkpoint": "some", "selection__online_weight": 0.5},
+            "selection.online_weight=0.5: must be 1 with policy 'jest'",
+        ),
+    ],
+)
+def test_what_a_joint_choice_cannot_use_is_refused(policy, changes, named):
+    with pytest.raises(config.ConfigError, match=f"^{named}"):
+        resolution.resolve(fields(**{"policy": policy, "task": "contrastive", **changes}))
+
+
+def test_all_that_is_scored_leaves_the_table_of_a_joint_choice():
+    found = resolution.resolve(
+        fields(policy="jest_hard", task="contrastive", filter_ratio=0.8, batch_size=32)
+    )
+    (own,) = found.data_sets.values()
+    assert (own.drawn_size, own.selection.chunks) == (160, 16)
+    (own,) = resolution.resolve(
+        fields(filter_ratio=0.8, batch_size=32, selection__chunks=4)
+    ).data_sets.values()
+    # Not used by a policy that does not choose jointly.
+    assert (own.drawn_size, own.selection.chunks) == (32, 16)
 
 
 def test_several_hosts_divide_the_defaults():

@@ -129,6 +129,7 @@ def test_ledger_of_a_classact_run():
         "online_training_macs": 6_000,
         "reference_training_macs": 0,
         "scoring_macs": 10_000,
+        "joint_selection_macs": 0,
         "reference_pretraining_macs": 7_000,
         "total_macs": 83_000,
         "total_macs_paper_formula": 77_000,
@@ -157,6 +158,23 @@ def test_what_is_no_part_of_a_comparison_stands_beside_the_total():
     assert result["computed_macs"] == 76_000 + 600 + 6600 + 1000
     same = ("total_macs", "total_macs_paper_formula", "macs_per_update", "scoring_macs")
     assert [result[name] for name in same] == [plain[name] for name in same]
+
+
+def test_a_joint_choice_costs_in_each_update():
+    plain, result = (
+        ledger.run_ledger(policies.get("jest_proxy"), updates_redone=5, joint_macs=macs, **COUNTS)
+        for macs in (0.0, 40.0)
+    )
+    assert result["joint_selection_macs"] == 50 * 40
+    more = {name: value - plain[name] for name, value in result.items() if value != plain[name]}
+    assert more == {
+        "joint_selection_macs": 2000,
+        "total_macs": 2000,
+        "total_macs_paper_formula": 2000,
+        "macs_per_update": 40,
+        "redone_macs": 5 * 40,
+        "computed_macs": 2000 + 5 * 40,
+    }
 
 
 def test_rematerialisation_costs_in_each_update_and_not_in_the_papers_formula():

@@ -23,6 +23,7 @@ from classact.nodes import (
     compiled_ahead,
     evaluator,
     inference_server,
+    joint,
     retrieval,
     scoring,
     training,
@@ -183,6 +184,25 @@ def whole_gradients(mesh: Any, loss: str, parts: int, weight: float = 1.0) -> An
     return compute(model, task, mesh, parts, variables, placed, key, weight)
 
 
+def choose(mesh: Any) -> np.ndarray:
+    """Which pairs a learner on these devices chooses jointly, of a number that eight do not divide."""
+    rng = np.random.default_rng(0)
+    records = {"id": np.arange(EXAMPLES), "score": rng.normal(size=EXAMPLES).astype(np.float32)}
+    records["scored_step"] = np.zeros(EXAMPLES, np.int64)
+    for role in ("online", "reference"):
+        embedding = rng.normal(size=(EXAMPLES, 2, CLASSES)) / 3
+        records[f"joint_{role}"] = embedding.astype(np.float16)
+        records[f"joint_{role}_scale"] = np.full((EXAMPLES, 2), 5.0, np.float32)
+    policy = policies.get("jest")
+    found = [
+        joint.Chooser(
+            policy, loss, size=10, chunks=4, temperature=0.5, mesh=mesh, rng=np.random.default_rng(1)
+        )
+        for loss in ("infonce", "sigmoid")
+    ]
+    return np.stack([chooser(records).batch["id"] for chooser in found])
+
+
 def check_placing(mesh: Any) -> None:
     """Sees that devices have a batch's images where they were read into, and what packed records give."""
     share = BATCH // jax.process_count()
@@ -242,6 +262,7 @@ def main(out: str, hosts: str, host: str, coordinator: str, *names: str) -> None
             np.savez(folder / f"{loss}.npz", *found)
     np.save(folder / f"scores-{host}.npy", score(mesh_lib.local_mesh()))
     if int(hosts) == 1:
+        np.save(folder / "chosen.npy", choose(mesh_lib.local_mesh()))
         (folder / "evaluated.json").write_text(json.dumps(evaluate(mesh_lib.local_mesh())))
 
 

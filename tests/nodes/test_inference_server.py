@@ -88,6 +88,21 @@ def test_what_is_computed_is_counted_padding_beside_it(make_server, stop, tmp_pa
     assert 0 < found["busy_seconds"] < SOON
 
 
+def test_each_caller_gets_what_else_its_records_carry(make_server, stop):
+    scorer = Scorer()
+
+    def score(variables, batch, step):
+        return {"score": scorer(variables, batch, step), "joint_online": batch["x"].repeat(3, axis=1)}
+
+    server = make_server(score, max_wait_seconds=1.0)
+    answers = [future.result(SOON) for future in in_threads(server, [request(1, 2, 3), request(4, 5)])]
+    for values, answer in zip(([1, 2, 3], [4, 5]), answers, strict=True):
+        np.testing.assert_array_equal(answer.values, values)
+        assert answer.carried["joint_online"].tolist() == [[value] * 3 for value in values]
+    answered = inference_node.InferenceNode(server, [], stop).score_arrays(request(6))
+    assert answered[0] == [6] and answered[1] == -1 and answered[2]["joint_online"].tolist() == [[6] * 3]
+
+
 def test_padding_is_marked(make_server):
     found = []
 

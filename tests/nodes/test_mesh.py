@@ -105,6 +105,10 @@ def test_an_inference_server_uses_eight_devices(eight_devices):
     np.testing.assert_allclose(np.load(eight_devices / "scores-0.npy"), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_eight_devices_choose_what_one_does(eight_devices):
+    np.testing.assert_array_equal(np.load(eight_devices / "chosen.npy"), mesh_cases.choose(None))
+
+
 def test_an_evaluator_uses_eight_devices(eight_devices):
     found = json.loads((eight_devices / "evaluated.json").read_text())
     expected = mesh_cases.evaluate(None)

@@ -42,6 +42,10 @@ TABLE = {
         ("learner", "online", "reference"),
         ("online", "reference"),
     ),
+    "jest": ("learner", "fixed", "in_domain", ("learner",), ("learner",)),
+    "jest_proxy": ("proxy", "fixed", "in_domain", ("learner", "online"), ("online",)),
+    "jest_easy": (None, "fixed", "in_domain", ("learner",), ()),
+    "jest_hard": ("learner", None, "in_domain", ("learner",), ("learner",)),
     "top_share": (None, None, "in_domain", ("learner",), ()),
     "curriculum": (None, None, "in_domain", ("learner",), ()),
 }
@@ -74,6 +78,7 @@ def test_the_policies_are_those_of_the_table(name):
     assert policy.trained_models == trained
     assert policy.published_models == published
     assert policy.scores == (name not in ("uniform", "top_share", "curriculum"))
+    assert policy.joint == name.startswith("jest")
     assert policy.prepared == {"top_share": "share", "curriculum": "order"}.get(name)
 
 

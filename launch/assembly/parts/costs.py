@@ -8,11 +8,11 @@ from typing import Any
 
 from classact.experiments import curves, ledger
 from classact.experiments.config import DataSetConfig, ExperimentConfig
-from classact.launch.assembly.parts import networks, reference_models, scored
+from classact.launch.assembly.parts import joint_shapes, networks, reference_models, scored
 from classact.launch.assembly.parts.shapes import DataShape
 from classact.models import cost, registry
 from classact.nodes import checkpoints, tally
-from classact.selection import policies
+from classact.selection import joint, policies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +77,14 @@ def of_reference(
         if reference_models.is_scorer(found, config, data):
             return scorer
     return of_model(networks.reference(config, own, data), config, data)
+
+
+def joint_macs(config: ExperimentConfig, own: DataSetConfig, data: DataShape) -> float:
+    """MACs of an update's joint choice of a data set: each model's similarities; 0 with other policies."""
+    if not policies.get(own.policy).joint:
+        return 0.0
+    widths = joint_shapes.widths(config, own, data).values()
+    return float(sum(joint.matrix_macs(own.super_batch_size, width) for width in widths))
 
 
 def pretraining_macs(config: ExperimentConfig, own: DataSetConfig, data: DataShape) -> float:
@@ -182,6 +190,7 @@ def account(
                 reference_recomputed_macs=reference.recomputed if reference else None,
                 slots_padded=padded,
                 updates_redone=redone,
+                joint_macs=joint_macs(config, own, data[name]),
                 # Of the run, not of a data set.
                 evaluation_macs=0.0 if parts else float(images * learner.image + texts * learner.text),
             )

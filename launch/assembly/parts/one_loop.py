@@ -71,6 +71,7 @@ def data_set(
         config.max_nonfinite_share,
         learning.online_weight(config, own),
         kept.reference_losses(own),
+        own.selection.chunks,
     )
 
 

@@ -11,7 +11,15 @@ import numpy as np
 from classact.data.carried import kinds, sealing
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig, ModelConfig
 from classact.experiments.planning import plan
-from classact.launch.assembly.parts import class_meaning, costs, networks, reference_models, shapes, sources
+from classact.launch.assembly.parts import (
+    class_meaning,
+    costs,
+    joint_shapes,
+    networks,
+    reference_models,
+    shapes,
+    sources,
+)
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.models import cost, transformer
 from classact.nodes import checkpoints
@@ -25,7 +33,7 @@ _RATIOS = (0.5, 0.33, 0.25)
 # are not here.
 _FILE_SHARE = 0.25
 # The same score with a small online model in place of the learner.
-_WITH_PROXY = {"rho": "classact_ho", "learnability": "classact"}
+_WITH_PROXY = {"rho": "classact_ho", "learnability": "classact", "jest": "jest_proxy"}
 
 
 def opened_shapes(config: ExperimentConfig, said: FirstLines) -> dict[str, shapes.DataShape]:
@@ -35,12 +43,11 @@ def opened_shapes(config: ExperimentConfig, said: FirstLines) -> dict[str, shape
         source.DataError: if one cannot be opened.
         ConfigError: if they differ in what one model is built for.
     """
-    data = {
-        name: shapes.data_shape(
-            config, sources.open_train_source(config, own, images=own.carried), own.carried
-        )
-        for name, own in config.data_sets.items()
-    }
+    data = {}
+    for name, own in config.data_sets.items():
+        opened = sources.open_train_source(config, own, images=own.carried)
+        shape = shapes.data_shape(config, opened, own.carried)
+        data[name] = joint_shapes.with_embeddings(config, own, shape)
     (first, shape), *others = data.items()
     for name, other in others:
         if shape.image_shape != other.image_shape:
@@ -78,7 +85,7 @@ def stated_shapes(
         added = {kinds.FILE: np.array([file], object), kinds.EPOCH: np.zeros(1, np.int64)}
         sealed = sealing.Sealer(own.carried)(example | added)
         codec = records.RecordCodec(sealed)
-        found[name] = shapes.DataShape(
+        shape = shapes.DataShape(
             "stated images",
             0,
             num_classes,
@@ -88,6 +95,7 @@ def stated_shapes(
             end_id,
             sent_bytes=codec.num_bytes - sealing.unused_bytes(sealed),
         )
+        found[name] = joint_shapes.with_embeddings(config, own, shape)
     return found
 
 
@@ -156,6 +164,7 @@ def make_setting(
                 own.carried != kinds.PIXELS,
                 read_ahead=own.replay.read_ahead,
                 reference=reference,
+                joint_macs=costs.joint_macs(config, own, data[name]),
             )
         )
     return plan.Setting(config.steps, uniform_steps, learner, scorer, tuple(data_sets))

@@ -10,6 +10,7 @@ from classact.data import fingerprint as fingerprint_lib
 from classact.data.carried import kinds, opening, sealing
 from classact.experiments.config import ExperimentConfig
 from classact.launch.assembly.parts import held_out, sources
+from classact.nodes import joint_fields
 from classact.replay import records
 
 # So many examples tell how large files are.
@@ -58,7 +59,11 @@ class DataShape:
     @property
     def example_bytes(self) -> int:
         """Of an example with its pixels, as it is read and scored."""
-        return sum(array.nbytes for array in self.examples(1).values())
+        return sum(
+            array.nbytes
+            for name, array in self.examples(1).items()
+            if not name.startswith(joint_fields.PREFIX)
+        )
 
     def examples(self, size: int) -> source.Batch:
         """So many examples with the fields of a batch of the replay and their images; all are 0."""

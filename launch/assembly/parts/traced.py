@@ -111,6 +111,8 @@ def check_scores(config: ExperimentConfig, data_set: DataSetConfig, data: shapes
         if isinstance(error, KeyError) and data_set.reference.scores:
             hint = "; with reference.scores the reference gives its `loss` alone: name its checkpoint instead"
         raise ConfigError(f"{field}: {said}{hint}") from error
+    # With a joint policy among what records carry.
+    found = found["score"] if isinstance(found, dict) and policy.joint else found
     if getattr(found, "shape", None) != (size,) or not np.issubdtype(found.dtype, np.floating):
         raise ConfigError(
             f"{field}: its score is {_described(found)}, expected float32[{size}], one number an example"

@@ -109,6 +109,16 @@ def test_a_reference_that_is_trained_reads_the_stream_and_is_followed(case):
     assert found.update_flops == pytest.approx(plain.update_flops + reference)
 
 
+def test_a_joint_choice_takes_all_out_of_the_replay_and_opens_the_chosen(case):
+    (item,) = case.data_sets
+    item = dataclasses.replace(item, decodes_again=True)
+    joint = dataclasses.replace(item, policy=policies.get("jest_proxy"), joint_macs=1e9)
+    plain, found = (needs.needs(dataclasses.replace(case, data_sets=(one,)), 0.2) for one in (item, joint))
+    assert found.replay_out == pytest.approx(2 * plain.replay_out)
+    assert found.learner_decode_cores == plain.learner_decode_cores
+    assert found.update_flops == pytest.approx(plain.update_flops + 2e9)
+
+
 def test_a_fixed_reference_alone_follows_nothing(case):
     (item,) = case.data_sets
     easy = dataclasses.replace(

@@ -48,6 +48,14 @@ def test_table_1(policy, speedup, by_paper, with_online):
         assert plan.full(found).saving(speedup) == pytest.approx(savings[1] / 100)
 
 
+def test_a_joint_choice_is_in_every_way_to_count():
+    plain, found = (setting("jest", 100, 10, joint_macs=macs) for macs in (0.0, 640.0))
+    assert plan.predicted_ledger(found)["joint_selection_macs"] == 100 * 640
+    for name in (plan.PAPER, plan.WITH_ONLINE, plan.FULL):
+        assert counted(found, name).update_macs == pytest.approx(counted(plain, name).update_macs + 640)
+        assert counted(found, name).once_macs == pytest.approx(counted(plain, name).once_macs)
+
+
 @given(macs, macs, st.integers(1, 20), st.floats(-0.9, 0.9), st.integers(1, 1000), st.integers(1, 1000))
 def test_everything_counted_is_the_sum_of_its_parts(learner, scorer, rho, speedup, steps, reference_steps):
     """cost ÷ uniform's = β·(1 + (2ρ + 3)·F_s/(3·F_l)) + (reference's updates ÷ uniform's)·F_s/F_l."""

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 from on_digits import only, resolved
 
@@ -11,8 +12,10 @@ from classact.experiments import base, resolution
 from classact.experiments.planning import plan
 from classact.launch.assembly import gpu_split
 from classact.launch.assembly.parts import costs, evaluators, planned, sources
-from classact.models import transformer
+from classact.models import cost, transformer
 from classact.nodes import checkpoints, tally
+from classact.selection import policies
+from classact.selection.joint import Embedded, JointScore
 
 SMALL = dict(learner__model="vit_mu_2_1", steps=10, batch_size=8)
 
@@ -219,6 +222,21 @@ def test_accelerators_are_busy_as_long_as_they_say(tmp_path):
     assert costs.device_seconds(tmp_path) == {"inference": 7.0, "learner": 6.0}
     put("learner", "cpu", kind="training", updates=20, step=20)
     assert costs.device_seconds(tmp_path) == {"inference": 7.0}
+
+
+def test_the_similarities_of_a_joint_choice_are_counted_and_carried():
+    changes = {"task": "contrastive", "patch_size": 8, "learner__model": "vit_mu_1_1", "batch_size": 8}
+    plain, config = (resolved(policy=policy, **changes) for policy in ("hard_learner", "jest_hard"))
+    data, wide = (next(iter(planned.stated_shapes(one, (32, 32, 3), 0).values())) for one in (plain, config))
+    (own,) = config.data_sets.values()
+    width = config.contrastive.embedding_size
+    embedded = {"online": Embedded(*np.zeros((2, 16, width), np.float16), np.float32(1), np.float32(0))}
+    counted = cost.count_macs(JointScore(policies.get("jest_hard"), "infonce").terms, embedded)
+    assert costs.joint_macs(config, own, wide) == counted == 16 * 16 * width
+    assert costs.joint_macs(plain, *plain.data_sets.values(), data) == 0
+    # Two embeddings of two bytes a number, a scale and a bias.
+    assert wide.sent_bytes - data.sent_bytes == wide.codec.num_bytes - data.codec.num_bytes == 4 * width + 8
+    assert wide.example_bytes == data.example_bytes
 
 
 def test_costs_of_two_towers_are_those_of_each():
