@@ -56,6 +56,8 @@ _BEFORE: dict[tuple[str, ...], object] = {
     ("reference", "model"): "",
     ("reference", "text_model"): "",
     ("reference", "options"): {},
+    ("reference", "head"): "",
+    **{(role, "text_options"): {} for role in ("learner", "scorer", "reference")},
 }
 
 
