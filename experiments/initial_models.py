@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from classact import user_code
 from classact.experiments import run_config
 from classact.experiments.config import ConfigError, ExperimentConfig, ModelConfig, require
 
@@ -40,6 +41,9 @@ def filled_in(config: ExperimentConfig) -> ExperimentConfig:
 
 def _filled_in(role: str, field: str, own: ModelConfig, theirs: Mapping[str, Any], task: str) -> ModelConfig:
     found = run_config.learner_of(theirs, field)
+    if user_code.is_name(found.model):
+        # A file that somebody else may have written must not say which code runs here.
+        raise ConfigError(f"{field}: it holds a {found.model}: name this code by --config.{role}.model")
     options = run_config.of_parameters(found.options)
     other_task = theirs.get("task", "classification") != task
     if other_task or (task == "classification" and not options.get("head", True)):

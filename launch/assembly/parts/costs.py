@@ -78,12 +78,11 @@ def of_reference(
 
 
 def _of_own_texts(
-    model: registry.Model, config: ExperimentConfig, own: DataSetConfig, data: DataShape, task: str = ""
+    model: registry.Model, config: ExperimentConfig, own: DataSetConfig, data: DataShape
 ) -> ModelCosts:
-    """A reference's costs, with texts as long as it reads them; `task`: as in it, if not as in the run's."""
+    """A reference's costs, with texts as long as it reads them."""
     found = reference_models.described(config, own, data)
-    theirs = dataclasses.replace(config, contrastive=found.contrastive, task=task or config.task)
-    return of_model(model, theirs, data)
+    return of_model(model, dataclasses.replace(config, contrastive=found.contrastive), data)
 
 
 def pretraining_macs(config: ExperimentConfig, own: DataSetConfig, data: DataShape) -> float:
@@ -107,7 +106,8 @@ def pretraining_macs(config: ExperimentConfig, own: DataSetConfig, data: DataSha
         return float(run.ledger["total_macs"])
     step = checkpoints.latest_step(pathlib.Path(own.reference.checkpoint) / "checkpoints") or 0
     if own.reference.head:
-        model = _of_own_texts(networks.reference_towers(config, own, data), config, own, data, "contrastive")
+        pairs = networks.as_pairs(config, reference_models.described(config, own, data).contrastive)
+        model = of_model(networks.reference_towers(config, own, data), pairs, data)
     else:
         model = _of_own_texts(networks.reference(config, own, data), config, own, data)
     return float(step * int(run.field("batch_size", 0)) * model.update)

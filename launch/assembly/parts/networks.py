@@ -5,7 +5,14 @@ from collections.abc import Callable
 from typing import cast
 
 from classact import user_code
-from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig, ModelConfig, require
+from classact.experiments.config import (
+    ConfigError,
+    ContrastiveConfig,
+    DataSetConfig,
+    ExperimentConfig,
+    ModelConfig,
+    require,
+)
 from classact.experiments.model_config import INTERPOLATIONS
 from classact.launch.assembly.parts import class_meaning, reference_models, texts
 from classact.launch.assembly.parts.shapes import DataShape
@@ -148,8 +155,14 @@ def reference(config: ExperimentConfig, data_set: DataSetConfig, data: DataShape
 def reference_towers(config: ExperimentConfig, data_set: DataSetConfig, data: DataShape) -> registry.Model:
     """The two towers of a fixed reference, also where they are to classify; ConfigError as `make_model`."""
     found = reference_models.described(config, data_set, data)
-    own = dataclasses.replace(config, task="contrastive", contrastive=found.contrastive)
+    own = as_pairs(config, found.contrastive)
     return make_model(found.model, own, _with_texts(data, own), "reference")
+
+
+def as_pairs(config: ExperimentConfig, contrastive: ContrastiveConfig) -> ExperimentConfig:
+    """What two towers are built from, of a run that has no texts itself."""
+    nothing = dataclasses.replace(config.evaluation, evaluators={})
+    return dataclasses.replace(config, task="contrastive", contrastive=contrastive, evaluation=nothing)
 
 
 def _with_texts(data: DataShape, config: ExperimentConfig) -> DataShape:

@@ -55,7 +55,8 @@ def open_weights(field: str, spec: str) -> Opened:
     Raises:
         ConfigError: if there are none, or they are damaged or not finite.
     """
-    hint = f"weights to start from are a run's, or {', '.join(f'{tool}:PATH' for tool in opening.TOOLS)}"
+    others = ", ".join(f"{tool}:PATH" for tool in opening.TOOLS)
+    hint = f"weights to start from are those of a run, or {others}"
     theirs = run_config.read_config(spec, field, hint)
     model = run_config.learner_of(theirs, field)
     try:
