@@ -87,7 +87,7 @@ def fit(
 
 def _loss(head: Any, features: jax.Array, labels: jax.Array) -> jax.Array:
     kernel, bias = head
-    logits = jnp.matmul(features, kernel, precision=jax.lax.Precision.HIGHEST) + bias
+    logits = jnp.matmul(features, kernel, precision=jax.lax.Precision.HIGHEST) + bias[None]
     logs = jax.nn.log_softmax(logits)
     return -jnp.mean(jnp.take_along_axis(logs, labels[:, None], axis=1))
 

@@ -37,6 +37,9 @@ def fields_of(fields: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     Args:
         fields: of the user's configuration; what trains and selects is not used.
         checkpoint: a run directory, or a spec of `weights.opening`.
+
+    Raises:
+        ConfigError: if the task has no classes.
     """
     learner = {
         **fields["learner"],
@@ -48,6 +51,8 @@ def fields_of(fields: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
         "patch_size": 0,
         "text_model": "",
     }
+    task = fields.get("task")
+    require(task == "classification", "task", task, "'classification' for a linear probe")
     # Each image is seen as it is evaluated, and no loss but the head's own is smoothed.
     changes = {"policy": "uniform", "augment": recipe.NONE, "steps": 1, "warmup_steps": 0, "data_sets": {}}
     reference = {**fields["reference"], "checkpoint": "", "scores": "", "head": "", "pretraining_macs": -1.0}
@@ -55,12 +60,7 @@ def fields_of(fields: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
 
 
 def check(config: ExperimentConfig, data: shapes.DataShape) -> None:
-    """Checks that a probe can be fitted; computes nothing.
-
-    Raises:
-        ConfigError: if the task has no classes, or the model no linear head.
-    """
-    require(config.task == "classification", "task", config.task, "'classification' for a linear probe")
+    """Checks that a probe can be fitted, computes nothing; ConfigError if the model has no linear head."""
     _head_paths(config, data)
 
 
