@@ -8,7 +8,8 @@ from classact import user_code
 from classact.experiments import run_config
 from classact.experiments.config import ConfigError, ExperimentConfig, ModelConfig, require
 
-_OF_TEXTS = ("tokenizer", "context_length", "embedding_size", "causal")
+# What weights of two towers say of how texts are read.
+OF_TEXTS = ("tokenizer", "context_length", "embedding_size", "causal")
 
 
 def filled_in(config: ExperimentConfig) -> ExperimentConfig:
