@@ -39,7 +39,7 @@ def fields_of(fields: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
         checkpoint: a run directory, or a spec of `weights.opening`.
 
     Raises:
-        ConfigError: if the task has no classes.
+        ConfigError: if the task has no classes, or there are several data sets.
     """
     learner = {
         **fields["learner"],
@@ -53,8 +53,12 @@ def fields_of(fields: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     }
     task = fields.get("task")
     require(task == "classification", "task", task, "'classification' for a linear probe")
+    several = dict(fields.get("data_sets") or {})
+    require(
+        not several, "data_sets", sorted(several), "empty for a linear probe, of one data set: train_data"
+    )
     # Each image is seen as it is evaluated, and no loss but the head's own is smoothed.
-    changes = {"policy": "uniform", "augment": recipe.NONE, "steps": 1, "warmup_steps": 0, "data_sets": {}}
+    changes = {"policy": "uniform", "augment": recipe.NONE, "steps": 1, "warmup_steps": 0}
     reference = {**fields["reference"], "checkpoint": "", "scores": "", "head": "", "pretraining_macs": -1.0}
     return {**fields, **changes, "learner": learner, "reference": reference}
 
