@@ -73,6 +73,9 @@ _ARRAY_RECORD = ["array-record>=0.8; sys_platform != 'win32'"]
 # Rasterises SVG, for `classact data icons` alone.
 _ICONS = ["resvg-py>=0.2,<0.6"]
 
+# Tokenizers of published checkpoints: SigLIP's vocabularies, and how CLIP's cleans texts and finds words.
+_TEXTS = ["ftfy>=6.2", "regex>=2024.4", "sentencepiece>=0.2.1,<0.3"]
+
 # Shards behind URLs. What opens hf:// comes with tokenizers.
 _REMOTE = ["fsspec[http]>=2025.3", "s3fs>=2025.3", "tenacity>=9"]
 
@@ -102,6 +105,7 @@ setuptools.setup(
         "hf": _HF,
         "grain": _GRAIN,
         "arrayrecord": _ARRAY_RECORD,
+        "texts": _TEXTS,
         "remote": [*_REMOTE, "gcsfs>=2025.3"],
         # With its dashboard, which also takes jobs.
         "ray": ["ray[default]>=2.50,<3"],
@@ -111,6 +115,7 @@ setuptools.setup(
             *_GRAIN,
             *_ARRAY_RECORD,
             *_REMOTE,
+            *_TEXTS,
             # An S3 server of tests.
             "flask>=3",
             "flask-cors>=5",

@@ -1,6 +1,6 @@
 """Views on sources with captions: captions as tokens, labels as captions, captions of other images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,24 +16,30 @@ class Tokenized(SourceView):
     Args:
         source: a captioned source.
         tokenizer: the vocabulary and the context length L.
+        others: more of them, by the field that each adds, for models that read other tokens.
 
     Raises:
         DataError: if the source has no captions.
     """
 
-    def __init__(self, source: Source, tokenizer: BaseTokenizer) -> None:
+    def __init__(
+        self, source: Source, tokenizer: BaseTokenizer, others: Mapping[str, BaseTokenizer] | None = None
+    ) -> None:
         super().__init__(source)
         _check_captioned(source)
         self.tokenizer = tokenizer
+        self._others = dict(others or {})
         self._read = self._truncated = 0
 
     def batch(self, indices: np.ndarray) -> Batch:
         """See `Source.batch`."""
         batch = self.source.batch(indices)
-        tokens = self.tokenizer.tokens(batch.pop("caption"))
+        captions = batch.pop("caption")
+        more = {name: other.encode(captions.tolist()) for name, other in self._others.items()}
+        tokens = self.tokenizer.tokens(captions)
         self._read += len(tokens)
         self._truncated += sum(len(ids) > self.tokenizer.max_tokens for ids in tokens)
-        return {**batch, "text": self.tokenizer.pack(tokens)}
+        return {**batch, "text": self.tokenizer.pack(tokens), **more}
 
     @property
     def read(self) -> int:

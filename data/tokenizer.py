@@ -4,6 +4,7 @@
 |---|---|
 | `clip` | CLIP's 49,408 byte pairs, with CLIP's ids |
 | `icons` | a small one, trained on the names of the embedded icons |
+| `hf:FOLDER` and others | that of a published checkpoint, see `checkpoint_tokenizers` |
 | `file:PATH` | any JSON file of the library `tokenizers`, for example one of `Tokenizer.save` |
 | `package.module:function` | what a user's function makes, see `BaseTokenizer` |
 
@@ -25,6 +26,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from classact import user_code
 from classact.data.source import DataError
 
+# Kinds of `checkpoint_tokenizers`.
+CHECKPOINTS = ("hf", "open_clip", "sentencepiece")
 FOLDER = pathlib.Path(__file__).parent / "vocabularies"
 _CLIP_MERGES = 48_894
 _CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
@@ -164,8 +167,8 @@ def load_tokenizer(spec: str, context_length: int) -> BaseTokenizer:
     """Loads a tokenizer.
 
     Args:
-        spec: "clip", "icons", "file:PATH" or "package.module:function"; see the module's
-            docstring.
+        spec: "clip", "icons", "file:PATH", "hf:FOLDER" and others, or "package.module:function"; see the
+            module's docstring.
         context_length: see `BaseTokenizer`.
 
     Raises:
@@ -174,17 +177,30 @@ def load_tokenizer(spec: str, context_length: int) -> BaseTokenizer:
         ValueError: for a context length below 3.
     """
     if spec == "clip":
-        return Tokenizer(_clip(), context_length)
+        return Tokenizer(clip_library(), context_length)
     if spec == "icons":
         return Tokenizer(_read(FOLDER / "icons.json"), context_length)
     kind, _, path = spec.partition(":")
     if kind == "file" and path:
         library = _read(pathlib.Path(path).expanduser())
         return Tokenizer(library, context_length, f"the vocabulary {path}")
-    if user_code.is_name(spec):
+    if kind in CHECKPOINTS:
+        # It is written with what this module has.
+        from classact.data.checkpoint_tokenizers import opening
+
+        return opening.load(spec, context_length)
+    if is_users(spec):
         with user_code.reported_as(DataError, f"tokenizer {spec!r}"):
             return _users(spec, context_length)
-    raise DataError(f"unknown tokenizer {spec!r}: expected clip, icons or file:PATH, or module:function")
+    raise DataError(
+        f"unknown tokenizer {spec!r}: expected clip, icons, file:PATH, hf:FOLDER, open_clip, "
+        "open_clip:FOLDER, sentencepiece:FILE, or module:function"
+    )
+
+
+def is_users(spec: str) -> bool:
+    """Whether a spec names code of a user's."""
+    return spec.partition(":")[0] not in ("file", *CHECKPOINTS) and user_code.is_name(spec)
 
 
 def _users(spec: str, context_length: int) -> BaseTokenizer:
@@ -239,7 +255,7 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int, context_length: in
     return Tokenizer(library, context_length)
 
 
-def _clip() -> tokenizers.Tokenizer:
+def clip_library() -> tokenizers.Tokenizer:
     """CLIP's vocabulary; its ids are bytes, bytes that end a word, merges, start and end, in this order.
 
     Text is cleaned less thoroughly than by CLIP, which also repairs wrong encodings.

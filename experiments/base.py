@@ -161,7 +161,8 @@ def get_config() -> ml_collections.ConfigDict:
                 # (TF32 on GPUs, bfloat16 on TPUs), "high" or "highest" (float32).
                 "similarity_precision": "default",
                 # Makes tokens of captions: "clip", "icons" (a small vocabulary of icon names),
-                # "file:PATH" or `module:function`. Empty: "icons" if all training data are the
+                # "file:PATH", "hf:FOLDER" and others of published checkpoints
+                # (docs/checkpoints.md), or `module:function`. Empty: "icons" if all training data are the
                 # icons that ship with classact, and "clip" for any other.
                 "tokenizer": "",
                 # Tokens of a text, start and end included; longer captions are cut, and the
@@ -171,8 +172,9 @@ def get_config() -> ml_collections.ConfigDict:
                 "embedding_size": 64,
                 # Whether a token of a text sees only those before it (as in CLIP), or all.
                 "causal": True,
-                # Prompts that make captions of class names where a source has labels alone:
-                # "simple", "icons", "imagenet" or a file.
+                # Prompts that make captions of class names where a source has labels alone, and those
+                # of `reference.head=zero_shot`, in a classification too: "simple", "icons", "imagenet"
+                # or a file.
                 "templates": "simple",
             },
             # ── The reference: a small model that is already good, or learns on the side.

@@ -15,7 +15,9 @@ SCHEDULES = ("cosine", "rsqrt", "constant")
 DECAYED = ("matrices", "kernels")
 FREEZES = ("", "image", "text", "all_but_head")
 # What says what a model is; a reference has them too.
-MODEL_FIELDS = ("model", "text_model", "options", "image_size", "patch_size", "interpolation")
+MODEL_FIELDS = ("model", "text_model", "options", "text_options", "image_size", "patch_size", "interpolation")
+# Those of a reference: its own, or class names as texts tell them.
+HEADS = ("", "zero_shot")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,7 @@ class ModelConfig:
     patch_size: int = 0
     interpolation: str = ""
     init: str = ""
+    text_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def check(self, role: str) -> None:
         """Checks the numbers.
@@ -122,8 +125,13 @@ class ReferenceConfig:
     image_size: int = 0
     patch_size: int = 0
     interpolation: str = ""
+    text_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    head: str = ""
 
     def __post_init__(self) -> None:
+        require(self.head in HEADS, "reference.head", self.head, f"one of {HEADS}")
+        given = bool(self.checkpoint) or not self.head
+        require(given, "reference.head", self.head, "empty without reference.checkpoint, which has the texts")
         require(self.super_batch >= 0, "reference.super_batch", self.super_batch, "at least 0 (0: 10 · b)")
         require(
             math.isfinite(self.learning_rate_factor) and self.learning_rate_factor > 0,

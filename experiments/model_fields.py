@@ -15,7 +15,11 @@ def learner() -> dict[str, Any]:
         # Of the family, for ViTs "pool", and "dtype", "remat", "scan" and "attention", which a text tower
         # follows (docs/models.md); --config.learner.options="{'dtype': 'bfloat16', 'remat': 'dots'}".
         "options": {},
-        # Weights to start from: a run directory, whose learner's are taken; empty: random ones.
+        # Of the text tower, such as "pool" (models/text_options.py lists them).
+        "text_options": {},
+        # Weights to start from: a run directory, whose learner's are taken, or a checkpoint of another
+        # tool, such as hf:FOLDER (docs/checkpoints.md); empty: random ones. With model="init" the model
+        # is what it is there, and in a contrastive task so are the tokenizer and the common space.
         "init": "",
         # What stays as it is there: "image" or "text", a tower of a contrastive task; "all_but_head",
         # all but the outputs; empty: nothing.
@@ -36,6 +40,8 @@ def scorer() -> dict[str, Any]:
         "text_model": "",
         # As of the learner.
         "options": {},
+        # As of the learner.
+        "text_options": {},
         # As of the learner, for the online model, and for a reference that is trained in the run and has
         # no model of its own.
         "init": "",
@@ -72,7 +78,8 @@ def optimizer() -> dict[str, Any]:
 def reference() -> dict[str, Any]:
     """Of the model that is already good, or learns on the side."""
     return {
-        # Run directory of a trained reference, for policies with a fixed one.
+        # Run directory of a trained reference, or a checkpoint of another tool, such as hf:FOLDER
+        # (docs/checkpoints.md), for policies with a fixed one.
         "checkpoint": "",
         # Its model. Empty: what the run of its checkpoint says, with its options, image size, patch
         # size and interpolation; of one that is trained in the run, the scorer's.
@@ -81,6 +88,11 @@ def reference() -> dict[str, Any]:
         "text_model": "",
         # Its options, which are added to those that it has otherwise.
         "options": {},
+        # Those of its text tower, likewise.
+        "text_options": {},
+        # What a classification reads its logits from: empty: its own outputs; "zero_shot": of two towers,
+        # the similarities of an image to the names of the classes, in prompts of `contrastive.templates`.
+        "head": "",
         **_input(),
         # In its place, a folder of `classact score`: the reference's loss on each example
         # is read and not computed (docs/amortised.md).
@@ -92,7 +104,8 @@ def reference() -> dict[str, Any]:
         # Of the same: its learning rate, as a multiple of `learning_rate`.
         "learning_rate_factor": 2.0,
         # What training the fixed reference has cost, in MACs, for the ledger alone; -1: what
-        # the run of its checkpoint says; 0: nothing, as of a model taken off the shelf.
+        # the run of its checkpoint says, and 0 of another tool's; 0: nothing, as of a model taken off
+        # the shelf.
         "pretraining_macs": -1.0,
     }
 

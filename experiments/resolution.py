@@ -44,6 +44,11 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         ConfigError: for a missing or unknown field or a value that cannot be run.
     """
     config: ExperimentConfig = _build(ExperimentConfig, fields, "")
+    if "init" in (config.learner.model, config.scorer.model):
+        # Weights of other tools need JAX, which a configuration otherwise does without.
+        from classact.experiments import initial_models
+
+        config = initial_models.filled_in(config)
     config = dataclasses.replace(
         config,
         learner=importable.model("learner", config.learner),

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import tokenizers
 from PIL import Image
+from weights_cases import FIXTURES, SPECS
 
 from classact.data import stream  # noqa: F401 - so that its import is no part of a case.
 from classact.experiments import resolution
@@ -320,7 +321,7 @@ ONE_FIELD = [
     ),
     field("contrastive.act_loss", "cosine", "contrastive.act_loss 'cosine'", "dot", "infonce", command=PAIRS),
     field(
-        "contrastive.tokenizer", "gpt2", "unknown tokenizer 'gpt2'", "clip, icons or file:PATH", command=PAIRS
+        "contrastive.tokenizer", "gpt2", "unknown tokenizer 'gpt2'", "clip, icons, file:PATH", command=PAIRS
     ),
     field("contrastive.tokenizer", "file:tokens.json", "tokens.json: no such file", command=PAIRS),
     field("contrastive.context_length", 2, "contrastive.context_length=2", "at least 3", command=PAIRS),
@@ -991,9 +992,25 @@ REFERENCES = [
         ("trained with task='classification'", "this run has 'contrastive'"),
     ),
     Case(
-        "a reference that reads other tokens",
-        f"{SCORE_PAIRS}=saved_pairs --config.contrastive.tokenizer=icons",
-        ("tokenizer='clip'", "this run 'icons'", "--config.contrastive.tokenizer=clip"),
+        "a reference of another tool that does not say how it reads texts",
+        f"{SCORE_PAIRS}={SPECS['hf_siglip']}",
+        ("does not say its tokenizer", "?tokenizer=SPEC"),
+    ),
+    Case(
+        "a reference of another tool that is cut off",
+        f"{SELECT}=hf:copied",
+        ("hf:copied", "config.json"),
+        lambda: (shutil.copytree(FIXTURES / "hf_dinov2", "copied"), cut("copied")),
+    ),
+    Case(
+        "class names without texts",
+        f"{SELECT}=saved --config.reference.head=zero_shot",
+        ("reference.head='zero_shot'", "has no text tower"),
+    ),
+    Case(
+        "class names of no reference",
+        f"{TRAIN} --config.reference.head=zero_shot",
+        ("reference.head='zero_shot'", "reference.checkpoint"),
     ),
     Case(
         "a reference that saw what is learned from",
@@ -1014,6 +1031,21 @@ STARTS = [
         "weights for other images",
         f"{HARD} --config.scorer.init=saved --config.scorer.patch_size=2",
         ("scorer.init='saved'", "of another shape (first: patch_embedding/kernel [16, 64] where [4, 64]"),
+    ),
+    Case(
+        "weights of another tool and of another model",
+        f"{START}={SPECS['timm_map']}",
+        ("it has the options", "learner.model=init"),
+    ),
+    Case(
+        "a model of no weights", f"{TRAIN} --config.learner.model=init", ("learner.init=''", "what to start")
+    ),
+    Case(
+        "a probe of captions",
+        f"{PAIRS} --config.contrastive.tokenizer=icons --from=saved --out=probed".replace(
+            "train", "probe", 1
+        ).replace("--workdir=run ", ""),
+        ("task='contrastive'", "'classification' for a linear probe"),
     ),
     Case("damaged weights", f"{START}=saved", ("damaged or incomplete",), lambda: cut("saved/checkpoints")),
     Case(

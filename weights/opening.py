@@ -9,7 +9,8 @@
 | `safetensors:FOLDER` | what `classact export --format=safetensors` has written |
 
 Options of all: `head=drop` leaves a classifier's head out (else `keep`), `image_size=N` makes
-it one for images of N × N pixels, its positions interpolated.
+it one for images of N × N pixels, its positions interpolated. Two towers take `tokenizer=SPEC`,
+for those whose files do not say which (`data.tokenizer` has the specs).
 """
 
 import difflib
@@ -24,17 +25,34 @@ from classact.weights.families import big_vision, hugging_face, open_clip, plain
 TOOLS = ("hf", "open_clip", "timm", "big_vision", "safetensors")
 _SPEC = re.compile(r"(?P<tool>[a-z_]+):(?P<path>[^?]*)(\?(?P<options>.*))?")
 _OPTIONS = {
-    "hf": ("head", "image_size"),
-    "open_clip": ("image_size", "model"),
+    "hf": ("head", "image_size", "tokenizer"),
+    "open_clip": ("image_size", "model", "tokenizer"),
     "timm": ("head", "image_size", "model"),
-    "big_vision": ("head", "image_size"),
-    "safetensors": ("head", "image_size"),
+    "big_vision": ("head", "image_size", "tokenizer"),
+    "safetensors": ("head", "image_size", "tokenizer"),
 }
 
 
 def is_outside(spec: str) -> bool:
     """Whether a spec names a checkpoint of another tool; else it is a run directory of ours."""
     return spec.partition(":")[0] in TOOLS and ":" in spec
+
+
+def path_of(spec: str) -> pathlib.Path:
+    """The file or folder that a spec names; WeightsError if it is no such spec, or nothing is there."""
+    return _split(spec)[1]
+
+
+def options_of(spec: str) -> dict[str, str]:
+    """The options that a spec has; WeightsError as `path_of`."""
+    return _split(spec)[2]
+
+
+def at_side(spec: str, side: int) -> str:
+    """The spec of the same checkpoint for images of `side` × `side` pixels, unless it says a size itself."""
+    if "image_size" in options_of(spec):
+        return spec
+    return f"{spec}{'&' if '?' in spec else '?'}image_size={side}"
 
 
 def read(spec: str) -> Checkpoint:

@@ -64,7 +64,7 @@ def make_inference_node(
             learning.online_weight(config, own),
             bool(own.reference.scores),
         ),
-        references.fixed_variables(own),
+        references.fixed_variables(config, own, run.data[data_set]),
         follower,
         roles,
         own.inference.batch_size,

@@ -29,6 +29,7 @@ COMMANDS = (
     "sweep",
     "plan",
     "score",
+    "probe",
     "inspect",
     "export",
     "data",

@@ -10,7 +10,7 @@ from classact import environments
 from classact.calls import MAX_CALL_BYTES
 from classact.data import captions, specs
 from classact.data.augment.recipe import NONE as NO_AUGMENTATION
-from classact.experiments.config import ConfigError, ExperimentConfig
+from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig
 from classact.launch.assembly import devices
 from classact.launch.assembly.parts import (
     class_meaning,
@@ -22,6 +22,8 @@ from classact.launch.assembly.parts import (
     learning,
     networks,
     ordered,
+    outside_weights,
+    reference_models,
     references,
     scored,
     shapes,
@@ -52,6 +54,8 @@ class Prepared:
     first_lines: Sequence[str] = ()
     # By evaluator what `config.json` says of its data.
     evaluated: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # By field what `config.json` says of checkpoints of other tools.
+    weights: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # Which devices of this machine each node has.
     placement: devices.Placement = dataclasses.field(default_factory=devices.Placement)
 
@@ -112,7 +116,7 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
     for name, own in config.data_sets.items():
         references.check_reference(config, own, data[name], said)
         if policies.get(own.policy).reference == "fixed" and not own.reference.scores:
-            _check_counted(networks.reference(config, own, data[name]), config, data[name])
+            _check_counted(networks.reference(config, own, data[name]), config, data[name], own)
         traced.check_scores(config, own, data[name])
         ordered.check(config, name, own, data[name], said)
     # One that goes on from a checkpoint has started, wherever its weights came from.
@@ -123,13 +127,22 @@ def prepare(config: ExperimentConfig, workdir: pathlib.Path, engine: str) -> Pre
     placement = devices.place(config, runs, shape, said)
     checked = identity.check(config, workdir, data, said)
     scored.check_unchanged(config, None if earlier is None else earlier.started)
+    weights = outside_weights.described(config, None if earlier is None else earlier.started)
     return Prepared(
-        config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated, placement
+        config, workdir.absolute(), checked.data, earlier, said.lines(), checked.evaluated, weights, placement
     )
 
 
-def _check_counted(model: registry.Model, config: ExperimentConfig, shape: shapes.DataShape) -> None:
-    """The ledger can count what a model costs."""
+def _check_counted(
+    model: registry.Model,
+    config: ExperimentConfig,
+    shape: shapes.DataShape,
+    reference_of: DataSetConfig | None = None,
+) -> None:
+    """The ledger can count what a model costs; a reference may have texts of its own length."""
+    if reference_of is not None:
+        found = reference_models.described(config, reference_of, shape)
+        config = dataclasses.replace(config, contrastive=found.contrastive)
     try:
         networks.forward_macs(model, config, shape)
     except ValueError as error:

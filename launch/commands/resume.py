@@ -10,7 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from classact.experiments import initial_models
 from classact.experiments.config import ConfigError, ExperimentConfig
+from classact.experiments.model_config import MODEL_FIELDS
+from classact.experiments.run_config import INIT
 from classact.launch.assembly.parts import recorded
 from classact.launch.engines import folders as engine_folders
 from classact.launch.engines.outcome import LaunchError
@@ -59,6 +62,8 @@ _BEFORE: dict[tuple[str, ...], object] = {
     ("reference", "model"): "",
     ("reference", "text_model"): "",
     ("reference", "options"): {},
+    ("reference", "head"): "",
+    **{(role, "text_options"): {} for role in ("learner", "scorer", "reference")},
 }
 
 
@@ -100,6 +105,28 @@ def earlier(config: ExperimentConfig, workdir: pathlib.Path) -> Earlier | None:
         by_kind if isinstance(by_kind, dict) else {},
         theirs.get("started"),
     )
+
+
+def with_known_models(fields: Mapping[str, Any], workdir: pathlib.Path) -> dict[str, Any]:
+    """The fields of a configuration with the models that a run in its directory has, where they say "init".
+
+    What these started from need not be there any more.
+
+    Raises:
+        ConfigError: if the run's `config.json` cannot be read.
+    """
+    found = dict(fields)
+    theirs = recorded.group(_read(workdir / "config.json"))
+    for role in ("learner", "scorer"):
+        own, there = recorded.group(fields.get(role)), recorded.group(theirs.get(role))
+        if own.get("model") != INIT or not there or there.get("init") != own.get("init"):
+            continue
+        found[role] = {**own, **{name: there[name] for name in MODEL_FIELDS if name in there}}
+        texts = recorded.group(theirs.get("contrastive"))
+        known = {name: texts[name] for name in initial_models.OF_TEXTS if name in texts}
+        if fields.get("task") == "contrastive":
+            found["contrastive"] = {**recorded.group(fields.get("contrastive")), **known}
+    return found
 
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:

@@ -120,6 +120,7 @@ def _provenance(engine: str, prepared: Prepared) -> dict[str, Any]:
             "isolated": isolation.described(),
             "data": {name: shape.described() for name, shape in prepared.data.items()},
             "eval_data": dict(prepared.evaluated),
+            "weights": dict(prepared.weights),
             "scores": {name: scored.identities(own) for name, own in prepared.config.data_sets.items()},
         },
     }

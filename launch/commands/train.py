@@ -73,12 +73,14 @@ def train(fields: dict, workdir: pathlib.Path, engine: str) -> int:
     from classact.data.source import DataError
     from classact.experiments import resolution
     from classact.experiments.config import ConfigError
+    from classact.launch.commands import resume
     from classact.launch.commands import run as run_lib
     from classact.launch.engines import registry
     from classact.launch.engines.outcome import LaunchError
     from classact.nodes import checkpoints
 
     try:
+        fields = resume.with_known_models(fields, workdir)
         prepared = run_lib.prepare(resolution.resolve(fields), workdir, engine)
     except (ConfigError, DataError) as error:
         raise arguments.UsageError(str(error)) from None

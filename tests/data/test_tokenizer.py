@@ -130,7 +130,7 @@ def test_icons_vocabulary_has_its_corpus_s_words_whole():
 
 def test_bad_specs_files_and_sizes_are_refused(tmp_path):
     for spec in ("CLIP", "file:", "", "bert"):
-        with pytest.raises(DataError, match="expected clip, icons or file:PATH"):
+        with pytest.raises(DataError, match="expected clip, icons, file:PATH, hf:FOLDER"):
             load_tokenizer(spec, 8)
     with pytest.raises(DataError, match=r"none\.json: no such file"):
         load_tokenizer(f"file:{tmp_path}/none.json", 8)

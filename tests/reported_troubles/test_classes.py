@@ -241,7 +241,9 @@ def test_a_reference_with_the_classes_in_another_order_scores_the_same_class(pla
     score = scoring.make_scorer(policies.get(own.policy), learning.make_task(chosen), models)
     train = sources.open_train_source(chosen, own)
     batch = train.batch(np.arange(train.num_examples))
-    losses = -np.asarray(score(references.fixed_variables(own), batch, np.int32(0)))
+    losses = -np.asarray(
+        score(references.fixed_variables(chosen, own, prepared.data["npz"]), batch, np.int32(0))
+    )
     assert losses.max() < 0.5
 
 

@@ -20,6 +20,7 @@ from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.models import registry
 from classact.nodes import checkpoints
+from classact.weights import as_run, opening
 
 if TYPE_CHECKING:
     from classact.launch.assembly.parts.shapes import DataShape
@@ -30,11 +31,16 @@ def of_head(config: ExperimentConfig, data: "DataShape") -> Classes | None:
     return data.classes if config.task == "classification" else None
 
 
-def recorded(run: pathlib.Path) -> Classes | None:
+def recorded(run: pathlib.Path | str) -> Classes | None:
     """What a run of a classification says of its labels, in its checkpoint or in `config.json`.
 
-    A run of an older version says their number alone, or nothing: then it is None.
+    A run of an older version says their number alone, or nothing: then it is None. Of a checkpoint of
+    another tool it is what its head says.
     """
+    if opening.is_outside(str(run)):
+        described = as_run.fields(str(run))["started"]["data"].values()
+        return next(filter(None, map(Classes.from_json, described)), None)
+    run = pathlib.Path(run)
     found = checkpoints.load_classes(run / "checkpoints")
     if found is not None:
         return found
@@ -130,12 +136,12 @@ def as_learned(data: "DataShape", run: pathlib.Path) -> "DataShape":
     return dataclasses.replace(_with_classes(data, theirs), name=f"the run in {run}")
 
 
-def check_reference(field: str, run: pathlib.Path, data: "DataShape", said: FirstLines | None) -> None:
+def check_reference(field: str, run: pathlib.Path | str, data: "DataShape", said: FirstLines | None) -> None:
     """Checks that a reference has learned the classes of a data set, in whatever order.
 
     Args:
         field: what names the reference, for messages.
-        run: its directory.
+        run: its directory, or the spec of a checkpoint.
         data: the data set, with the classes of this run.
         said: is told where classes are lacking, or only numbers can be compared.
 
@@ -157,12 +163,12 @@ def check_reference(field: str, run: pathlib.Path, data: "DataShape", said: Firs
         _remark(said, data.classes, theirs, data.name, f"the reference in {run}")
 
 
-def in_order_of_run(model: registry.Model, reference: pathlib.Path, run: Classes) -> registry.Model:
+def in_order_of_run(model: registry.Model, reference: pathlib.Path | str, run: Classes) -> registry.Model:
     """A reference's model with its logits in the order of this run's classes.
 
     Args:
         model: the reference's.
-        reference: its run directory.
+        reference: its run directory, or the spec of a checkpoint.
         run: what the labels of this run mean.
     """
     order = _reference_order(reference, run)
@@ -178,7 +184,7 @@ def in_order_of_run(model: registry.Model, reference: pathlib.Path, run: Classes
     return dataclasses.replace(model, apply=apply)
 
 
-def _reference_order(reference: pathlib.Path, run: Classes) -> np.ndarray | None:
+def _reference_order(reference: pathlib.Path | str, run: Classes) -> np.ndarray | None:
     """For each of the run's classes its number in the reference; None if it is the same."""
     theirs = recorded(reference)
     return None if theirs is None else classes.numbers(run, theirs, "this run", "the reference")

@@ -7,12 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from classact.experiments import curves, ledger
-from classact.experiments.config import DataSetConfig, ExperimentConfig
-from classact.launch.assembly.parts import joint_shapes, networks, reference_models, scored
+from classact.experiments.config import ContrastiveConfig, DataSetConfig, ExperimentConfig
+from classact.launch.assembly.parts import (
+    class_names_head,
+    joint_shapes,
+    networks,
+    reference_models,
+    scored,
+)
 from classact.launch.assembly.parts.shapes import DataShape
 from classact.models import cost, registry
 from classact.nodes import checkpoints, tally
 from classact.selection import joint, policies
+from classact.weights import opening
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +83,20 @@ def of_reference(
         found = reference_models.described(config, own, data)
         if reference_models.is_scorer(found, config, data):
             return scorer
-    return of_model(networks.reference(config, own, data), config, data)
+    return _of_own_texts(networks.reference(config, own, data), config, own, data)
+
+
+def _of_own_texts(
+    model: registry.Model, config: ExperimentConfig, own: DataSetConfig, data: DataShape
+) -> ModelCosts:
+    """A reference's costs, with texts as long as it reads them."""
+    return of_model(model, dataclasses.replace(config, contrastive=_own_texts(config, own, data)), data)
+
+
+def _own_texts(config: ExperimentConfig, own: DataSetConfig, data: DataShape) -> ContrastiveConfig:
+    """How a reference reads texts; how it would be trained is the configuration's."""
+    found = reference_models.described(config, own, data).contrastive
+    return dataclasses.replace(found, negatives=config.contrastive.negatives)
 
 
 def joint_macs(config: ExperimentConfig, own: DataSetConfig, data: DataShape) -> float:
@@ -100,6 +120,9 @@ def pretraining_macs(config: ExperimentConfig, own: DataSetConfig, data: DataSha
         return 0.0
     if own.reference.pretraining_macs >= 0:
         return own.reference.pretraining_macs
+    # Off the shelf, as the paper's Figure 2 has it: what it has cost nobody here knows.
+    if opening.is_outside(own.reference.checkpoint):
+        return 0.0
     run = curves.load_run(own.reference.checkpoint)
     if run.ledger.get("total_macs"):
         return float(run.ledger["total_macs"])
@@ -108,15 +131,24 @@ def pretraining_macs(config: ExperimentConfig, own: DataSetConfig, data: DataSha
     parts = int(run.field("gradient_accumulation", 1))
     texts = dataclasses.replace(config.contrastive, negatives=run.field("contrastive.negatives", "part"))
     theirs = dataclasses.replace(config, gradient_accumulation=parts, contrastive=texts)
-    model = of_model(networks.reference(config, own, data), theirs, data)
+    if own.reference.head:
+        pairs = networks.as_pairs(theirs, _own_texts(theirs, own, data))
+        model = of_model(networks.reference_towers(config, own, data), pairs, data)
+    else:
+        model = _of_own_texts(networks.reference(config, own, data), theirs, own, data)
     return float(step * int(run.field("batch_size", 0)) * model.update)
 
 
 def _computed_before(config: ExperimentConfig, own: DataSetConfig, data: DataShape) -> dict[str, float]:
     """What was computed before a run for a data set's selection, in MACs, by what it was."""
     if policies.get(own.policy).reference == "fixed" and not own.reference.scores:
-        run = os.path.realpath(own.reference.checkpoint)
-        return {f"run {run}": pretraining_macs(config, own, data)}
+        checkpoint = own.reference.checkpoint
+        where = checkpoint if opening.is_outside(checkpoint) else os.path.realpath(checkpoint)
+        what = "checkpoint" if opening.is_outside(checkpoint) else "run"
+        found = {f"{what} {where}": pretraining_macs(config, own, data)}
+        if own.reference.head:
+            found[f"class names of {data.name} by {where}"] = class_names_head.macs(config, own, data)
+        return found
     spent = scored.cost(own)
     stated = own.reference.pretraining_macs
     if own.reference.scores and stated >= 0:
@@ -167,7 +199,8 @@ def account(
         before = sum(macs for what, macs in spent.items() if what not in computed_before)
         computed_before |= spent
         if policy.reference == "fixed" and not own.reference.scores:
-            pretrained[own.reference.checkpoint] = sum(spent.values())
+            # Of two data sets with one reference its training counts once, and each one's class names.
+            pretrained[own.reference.checkpoint] = pretrained.get(own.reference.checkpoint, 0.0) + before
         else:
             # Score files and recorded runs are shared as references are.
             pretrained |= {what.partition(" ")[2] or what: macs for what, macs in spent.items()}

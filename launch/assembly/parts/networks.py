@@ -1,16 +1,32 @@
 """The networks of a run, made to fit its data."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 from typing import cast
 
 from classact import user_code
-from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig, ModelConfig, require
+from classact.experiments.config import (
+    ConfigError,
+    ContrastiveConfig,
+    DataSetConfig,
+    ExperimentConfig,
+    ModelConfig,
+    require,
+)
 from classact.experiments.model_config import INTERPOLATIONS
-from classact.launch.assembly.parts import class_meaning, reference_models
+from classact.launch.assembly.parts import class_meaning, reference_models, texts
 from classact.launch.assembly.parts.shapes import DataShape
-from classact.models import cost, execution, inputs, registry, text, transformer, two_tower
+from classact.models import (
+    cost,
+    execution,
+    inputs,
+    registry,
+    text,
+    text_options,
+    transformer,
+    two_tower,
+    zero_shot_head,
+)
 from classact.selection import policies
 
 
@@ -74,26 +90,43 @@ def _made_model(
         if not paired:
             return image
         field = f"{role}.text_model={model.text_model!r}"
-        size = text.size(model.text_model)
+        tower, bound = _text_tower(model, config, data)
     # The latter for options of another type, or that are no options.
     except (ValueError, TypeError) as error:
         if user_code.blamed(error) is not None:
             raise
         raise ConfigError(f"{field}: {error}") from None
-    texts = text.TextTransformer(
-        size,
-        data.vocab_size,
+    if own.loss == "sigmoid":
+        return two_tower.build(image, tower, two_tower.SIGMOID_SCALE, two_tower.SIGMOID_BIAS, bound)
+    return two_tower.build(image, tower, max_scale=bound)
+
+
+def _text_tower(
+    model: ModelConfig, config: ExperimentConfig, data: DataShape
+) -> tuple[text.TextTransformer, float]:
+    """The text tower of a model, and the bound of its similarities' factor; ValueError as its options."""
+    own, options = config.contrastive, text_options.from_options(model.text_model, model.text_options)
+    vocabulary = options.vocab_size or data.vocab_size
+    if vocabulary < data.vocab_size:
+        raise ValueError(
+            f"it has embeddings for {vocabulary:,} tokens, contrastive.tokenizer={own.tokenizer!r} makes "
+            f"{data.vocab_size:,}"
+        )
+    tower = text.TextTransformer(
+        text_options.size(model.text_model, options),
+        vocabulary,
         own.context_length,
-        data.end_id,
+        data.end_id if options.end_id < 0 else options.end_id,
         own.embedding_size,
         own.causal,
         # The image tower has accepted them.
         transformer.DTYPES[model.options.get("dtype", "float32")],
         execution.of_options(model.options),
+        options.style,
+        options.pool,
+        options.projection_bias,
     )
-    if own.loss == "sigmoid":
-        return two_tower.build(image, texts, two_tower.SIGMOID_SCALE, two_tower.SIGMOID_BIAS)
-    return two_tower.build(image, texts)
+    return tower, options.scale_bound
 
 
 def learner(config: ExperimentConfig, data: DataShape) -> registry.Model:
@@ -109,9 +142,36 @@ def scorer(config: ExperimentConfig, data: DataShape) -> registry.Model:
 def reference(config: ExperimentConfig, data_set: DataSetConfig, data: DataShape) -> registry.Model:
     """The reference of a data set, with its logits in its own order; ConfigError as `make_model`."""
     found = reference_models.described(config, data_set, data)
+    if data_set.reference.head:
+        towers = reference_towers(config, data_set, data)
+        return zero_shot_head.build(towers, data.num_classes, found.contrastive.embedding_size)
     own = dataclasses.replace(config, contrastive=found.contrastive)
     stated = data_set.reference.checkpoint or data_set.reference.model
-    return make_model(found.model, own, data, "reference" if stated else "scorer")
+    made = make_model(found.model, own, _with_texts(data, own), "reference" if stated else "scorer")
+    if config.task == "contrastive" and texts.reads_other(found.contrastive, config.contrastive):
+        return texts.reading(made, texts.REFERENCE_TEXT)
+    return made
+
+
+def reference_towers(config: ExperimentConfig, data_set: DataSetConfig, data: DataShape) -> registry.Model:
+    """The two towers of a fixed reference, also where they are to classify; ConfigError as `make_model`."""
+    found = reference_models.described(config, data_set, data)
+    own = as_pairs(config, found.contrastive)
+    return make_model(found.model, own, _with_texts(data, own), "reference")
+
+
+def as_pairs(config: ExperimentConfig, contrastive: ContrastiveConfig) -> ExperimentConfig:
+    """What two towers are built from, of a run that has no texts itself."""
+    nothing = dataclasses.replace(config.evaluation, evaluators={})
+    return dataclasses.replace(config, task="contrastive", contrastive=contrastive, evaluation=nothing)
+
+
+def _with_texts(data: DataShape, config: ExperimentConfig) -> DataShape:
+    """A data set's shape with the vocabulary of a model's tokenizer, which may be another than the run's."""
+    if config.task != "contrastive":
+        return data
+    vocab_size, end_id = texts.vocabulary(config.contrastive)
+    return dataclasses.replace(data, vocab_size=vocab_size, end_id=end_id)
 
 
 def by_outputs(
@@ -170,7 +230,9 @@ def role_models(
         models["online"] = learner(config, data) if policy.online == "learner" else scorer(config, data)
     if policy.reference is not None and not data_set.reference.scores:
         models["reference"] = reference(config, data_set, data)
-    if in_order and policy.reference == "fixed" and "reference" in models and config.task == "classification":
-        run = pathlib.Path(data_set.reference.checkpoint)
+    # Those of names are in the run's order.
+    own_order = policy.reference == "fixed" and "reference" in models and not data_set.reference.head
+    if in_order and own_order and config.task == "classification":
+        run = data_set.reference.checkpoint
         models["reference"] = class_meaning.in_order_of_run(models["reference"], run, data.classes)
     return models

@@ -62,12 +62,13 @@ def data_set(
         name: its name, by which a recorded order is found that has several.
     """
     models = networks.role_models(config, own, shape)
+    fixed = references.fixed_variables(config, own, shape)
     return synchronous.DataSet(
         policies.get(own.policy),
         _stream(config, own, shape, name),
         own.batch_size,
         own.temperature,
-        {role: (models[role], variables) for role, variables in references.fixed_variables(own).items()},
+        {role: (models[role], variables) for role, variables in fixed.items()},
         config.max_nonfinite_share,
         learning.online_weight(config, own),
         kept.reference_losses(own),

@@ -13,6 +13,7 @@ from classact.experiments.config import ConfigError, DataSetConfig, ExperimentCo
 from classact.experiments.planning import plan
 from classact.launch.assembly.parts import (
     class_meaning,
+    class_names_head,
     costs,
     joint_shapes,
     networks,
@@ -21,10 +22,11 @@ from classact.launch.assembly.parts import (
     sources,
 )
 from classact.launch.assembly.parts.first_lines import FirstLines
-from classact.models import cost, transformer
+from classact.models import cost, registry, transformer
 from classact.nodes import checkpoints
 from classact.replay import records
 from classact.selection import policies
+from classact.weights import opening
 
 # What stands for a reference that is not trained yet.
 UNTRAINED = "a reference that is not trained yet"
@@ -101,6 +103,8 @@ def stated_shapes(
 
 def is_trained(own: DataSetConfig) -> bool:
     """Whether a data set's fixed reference is there: its run has ended, or has left a checkpoint."""
+    if opening.is_outside(own.reference.checkpoint):
+        return True
     run = pathlib.Path(own.reference.checkpoint)
     there = (run / "result.json").is_file() or checkpoints.latest_step(run / "checkpoints") is not None
     return (run / "config.json").is_file() and there
@@ -145,6 +149,8 @@ def make_setting(
             elif before < 0:
                 network = reference or scorer
                 before = steps * own.batch_size * network.update_macs if network else 0.0
+            if own.reference.head:
+                before += class_names_head.macs(config, own, data[name])
         data_sets.append(
             plan.DataSetPlan(
                 name,
@@ -190,14 +196,19 @@ def _reference(
     found = reference_models.described(config, own, data)
     if scorer is not None and reference_models.is_scorer(found, config, data):
         return None
-    return _network(found.model, dataclasses.replace(config, contrastive=found.contrastive), data)
+    counted = costs.of_reference(config, own, data)
+    assert counted is not None
+    return _counted(found.model.model, networks.reference(config, own, data), counted)
 
 
 def _network(model: ModelConfig, config: ExperimentConfig, data: shapes.DataShape) -> plan.Network:
     made = networks.make_model(model, config, data, "learner" if model == config.learner else "scorer")
-    counted = costs.of_model(made, config, data)
+    return _counted(model.model, made, costs.of_model(made, config, data))
+
+
+def _counted(name: str, made: registry.Model, counted: costs.ModelCosts) -> plan.Network:
     variables = jax.eval_shape(lambda: made.init(jax.random.key(0)))
-    return plan.Network(model.model, counted.forward, counted.update, cost.count_parameters(variables))
+    return plan.Network(name, counted.forward, counted.update, cost.count_parameters(variables))
 
 
 def alternatives(

@@ -1,12 +1,11 @@
 """Which model a data set's reference is: the configuration's, that of its own run, or the scorer's."""
 
 import dataclasses
-import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from classact import user_code
+from classact.experiments import run_config
 from classact.experiments.config import (
     ConfigError,
     ContrastiveConfig,
@@ -14,8 +13,7 @@ from classact.experiments.config import (
     ExperimentConfig,
     ModelConfig,
 )
-from classact.experiments.model_config import MODEL_FIELDS
-from classact.launch.assembly.parts import recorded, scored
+from classact.launch.assembly.parts import scored
 from classact.launch.assembly.parts.shapes import DataShape
 from classact.models import execution
 from classact.selection import policies
@@ -51,11 +49,12 @@ def described(config: ExperimentConfig, data_set: DataSetConfig, data: DataShape
     """
     own = data_set.reference
     fixed = policies.get(data_set.policy).reference == "fixed" and own.checkpoint and not own.scores
-    if fixed and (pathlib.Path(own.checkpoint) / "config.json").exists():
+    if fixed and run_config.is_there(own.checkpoint):
         return _of_run(config, data_set, data)
     stated = own.stated
     if not own.model:
         stated["options"] = {**config.scorer.options, **own.options}
+        stated["text_options"] = {**config.scorer.text_options, **own.text_options}
         return Described(dataclasses.replace(config.scorer, **stated), config.contrastive)
     return Described(ModelConfig(**stated), config.contrastive)
 
@@ -65,7 +64,8 @@ def is_scorer(found: Described, config: ExperimentConfig, data: DataShape) -> bo
 
     def built_from(model: ModelConfig) -> tuple[object, ...]:
         size, patch = model.image_size or data.image_shape[0], model.patch_size or config.patch_size
-        return model.model, model.text_model, dict(model.options), size, patch
+        options = dict(model.options), dict(model.text_options)
+        return model.model, model.text_model, options, size, patch
 
     return found.contrastive == config.contrastive and built_from(found.model) == built_from(config.scorer)
 
@@ -78,108 +78,40 @@ def config_of(data_set: DataSetConfig) -> Mapping[str, Any]:
     Raises:
         ConfigError: if it is missing or damaged.
     """
-    run = pathlib.Path(data_set.reference.checkpoint)
+    run = data_set.reference.checkpoint
     if not data_set.reference.scores:
-        return read_config(run, f"reference.checkpoint={str(run)!r}")
+        return run_config.read_config(run, f"reference.checkpoint={run!r}")
     return scored.reference_config(data_set)
-
-
-def read_config(
-    run: pathlib.Path, field: str, hint: str = "train the reference first, by `classact train`"
-) -> Mapping[str, Any]:
-    """Reads a run's `config.json`, which names a learner.
-
-    Args:
-        run: its directory.
-        field: what names it, for messages.
-        hint: what to do if there is none.
-
-    Raises:
-        ConfigError: if it is missing or damaged.
-    """
-    try:
-        found = json.loads((run / "config.json").read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"{field}: no run directory (no config.json): {hint}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{field}: its config.json cannot be read: {error}") from None
-    if not isinstance(found, dict) or not isinstance(found.get("learner"), dict):
-        raise ConfigError(f"{field}: its config.json is not a run's: it names no learner")
-    return found
-
-
-def learner_of(theirs: Mapping[str, Any], field: str) -> ModelConfig:
-    """The learner of a run, with its own image size and patch size wherever the run says them.
-
-    Args:
-        theirs: the run's `config.json`.
-        field: what names the run, for messages.
-
-    Raises:
-        ConfigError: if a value is of another type than the field's.
-    """
-    learner = dict(theirs["learner"])
-    side = learner.get("image_size") or _side(image_shape_of(theirs))
-    learner |= {"image_size": side, "patch_size": learner.get("patch_size") or theirs.get("patch_size", 0)}
-    defaults = ModelConfig(model="")
-    values = {}
-    for name in MODEL_FIELDS:
-        value, default = learner.get(name, getattr(defaults, name)), getattr(defaults, name)
-        if not isinstance(value, type(default)) or (name == "model" and not value):
-            raise ConfigError(f"{field}: its config.json has learner.{name}={value!r}, which is none")
-        values[name] = value
-    return ModelConfig(**values)
-
-
-def of_parameters(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a model that its parameters are for, as JSON has them; not how it is computed."""
-    found: dict[str, Any] = json.loads(json.dumps(dict(options)))
-    return {name: value for name, value in found.items() if name not in execution.OPTIONS}
-
-
-def image_shape_of(theirs: Mapping[str, Any]) -> tuple[int, int, int] | None:
-    """The images (H, W, C) that a run was trained on; None if it does not say."""
-    for found in recorded.group(recorded.group(theirs.get("started")).get("data")).values():
-        shape = recorded.group(found).get("image_shape")
-        if isinstance(shape, list) and len(shape) == 3 and all(isinstance(size, int) for size in shape):
-            return shape[0], shape[1], shape[2]
-    return None
-
-
-def _side(shape: tuple[int, ...] | None) -> int:
-    return shape[0] if shape is not None and shape[0] == shape[1] else 0
 
 
 def _of_run(config: ExperimentConfig, data_set: DataSetConfig, data: DataShape) -> Described:
     own = data_set.reference
     field = f"reference.checkpoint={own.checkpoint!r}"
     theirs = config_of(data_set)
-    found = learner_of(theirs, field)
+    found = run_config.learner_of(theirs, field)
     _check_user_code(field, found.model, config, own.model)
     for name, value in own.stated.items():
         there = getattr(found, name)
         # What it does not say shows in its parameters.
-        if name != "options" and there and there != value:
+        if not name.endswith("options") and there and there != value:
             what = f"it holds a {there}" if name == "model" else f"it has {name}={there!r}"
             raise ConfigError(f"{field}: {what}, but reference.{name} is {value}: leave that out")
-    shape = image_shape_of(theirs)
+    shape = run_config.image_shape_of(theirs)
     if shape is not None and shape != data.image_shape:
-        _check_shape(field, shape, data)
+        _check_shape(field, shape, data, bool(found.options.get("mean")))
     elif not own.image_size and not theirs["learner"].get("image_size"):
         found = dataclasses.replace(found, image_size=0)
-    options = of_parameters(found.options)
+    options = run_config.of_parameters(found.options)
     if found.model == config.scorer.model or _are_vits(found, config.scorer):
         ours = config.scorer.options
         options |= {name: ours[name] for name in execution.OPTIONS if name in ours}
-    stated = {**own.stated, "options": {**options, **own.options}}
-    texts = recorded.group(theirs.get("contrastive"))
-    # Of another type it would be damaged, and then does not fit.
-    known = {
-        name: texts[name]
-        for name in ("embedding_size", "causal")
-        if type(texts.get(name)) is type(getattr(config.contrastive, name))
+    stated = {
+        **own.stated,
+        "options": {**options, **own.options},
+        "text_options": {**found.text_options, **own.text_options},
     }
-    return Described(dataclasses.replace(found, **stated), dataclasses.replace(config.contrastive, **known))
+    texts = run_config.texts_of(theirs, config.contrastive, field)
+    return Described(dataclasses.replace(found, **stated), texts)
 
 
 def _check_user_code(field: str, model: str, config: ExperimentConfig, stated: str) -> None:
@@ -191,14 +123,16 @@ def _check_user_code(field: str, model: str, config: ExperimentConfig, stated: s
         )
 
 
-def _check_shape(field: str, theirs: tuple[int, ...], data: DataShape) -> None:
+def _check_shape(field: str, theirs: tuple[int, ...], data: DataShape, normalised: bool) -> None:
+    """`normalised`: whether it has a mean for each channel, and so sees a grey image in each of them."""
     ours = data.image_shape
-    if theirs[2] != ours[2] or not _side(theirs) or not _side(ours):
-        why = "other channels" if theirs[2] != ours[2] else "only square ones are resized"
+    other = theirs[2] != ours[2] and not (normalised and ours[2] == 1)
+    if other or not run_config.side_of(theirs) or not run_config.side_of(ours):
+        why = "other channels" if other else "only square ones are resized"
         raise ConfigError(
             f"{field}: it was trained on images {theirs}, those of {data.name} are {ours}: {why}"
         )
 
 
 def _are_vits(*models: ModelConfig) -> bool:
-    return all(model.model.startswith("vit_") for model in models)
+    return all(model.model == "vit" or model.model.startswith("vit_") for model in models)

@@ -9,6 +9,7 @@ from classact.experiments import curves
 from classact.experiments.config import ConfigError, DataSetConfig, ExperimentConfig, ModelConfig, require
 from classact.launch.assembly.parts import (
     class_meaning,
+    class_names_head,
     fitting,
     networks,
     recorded,
@@ -20,14 +21,40 @@ from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.models import registry
 from classact.nodes import checkpoints, divergence
 from classact.selection import policies
+from classact.weights import opening
+from classact.weights.errors import WeightsError
 
 
-def fixed_variables(data_set: DataSetConfig) -> dict[str, Any]:
-    """Variables of the models that never change, by role: a fixed reference's, if it has no score files."""
+def fixed_variables(
+    config: ExperimentConfig, data_set: DataSetConfig, data: shapes.DataShape
+) -> dict[str, Any]:
+    """Variables of the models that never change, by role: a fixed reference's, if it has no score files.
+
+    Of one that reads its logits from class names their texts go through its text tower here, which takes
+    seconds to minutes.
+
+    Args:
+        config: of the run.
+        data_set: whose reference.
+        data: the data set, with the classes of the run.
+
+    Raises:
+        CheckpointError, WeightsError: if they cannot be read.
+        source.DataError: if the classes have no names.
+    """
     if policies.get(data_set.policy).reference != "fixed" or data_set.reference.scores:
         return {}
-    directory = pathlib.Path(data_set.reference.checkpoint) / "checkpoints"
-    return {"reference": checkpoints.load_model(directory, "learner")}
+    found = _stored(data_set.reference.checkpoint)
+    if data_set.reference.head:
+        found = class_names_head.variables(config, data_set, data, found)
+    return {"reference": found}
+
+
+def _stored(checkpoint: str) -> Mapping[str, Any]:
+    """A model's variables as they are stored: of a run's learner, or of a checkpoint of another tool."""
+    if opening.is_outside(checkpoint):
+        return opening.read(checkpoint).variables
+    return checkpoints.load_model(pathlib.Path(checkpoint) / "checkpoints", "learner")
 
 
 def check_reference(
@@ -50,8 +77,8 @@ def check_reference(
     if policy.reference != "fixed":
         return
     scores = data_set.reference.scores
-    run = pathlib.Path(data_set.reference.checkpoint)
-    field = f"reference.scores={scores!r}" if scores else f"reference.checkpoint={str(run)!r}"
+    run = data_set.reference.checkpoint
+    field = f"reference.scores={scores!r}" if scores else f"reference.checkpoint={run!r}"
     theirs = reference_models.config_of(data_set)
     if policy.reference_data == "held_out":
         _check_held_out(field, theirs, config, data_set, data)
@@ -59,26 +86,28 @@ def check_reference(
         return
     try:
         # The run's own ledger counts what the reference has cost.
-        curves.load_run(run)
+        if not opening.is_outside(run):
+            curves.load_run(run)
     except curves.RunError as error:
         raise ConfigError(f"{field}: {error}") from None
-    task = theirs.get("task", "classification")
-    if task != config.task:
-        raise ConfigError(f"{field}: it was trained with task={task!r}, this run has {config.task!r}")
+    _check_task(field, theirs, config, data_set)
     found = reference_models.described(config, data_set, data).model
-    if config.task == "contrastive":
-        _check_same_texts(field, theirs, config)
-    else:
+    if data_set.reference.head:
+        class_names_head.check(config, data_set, data, said)
+    elif config.task == "classification":
+        _check_head(field, theirs)
         class_meaning.check_reference(field, run, data, said)
     try:
-        variables = fixed_variables(data_set)["reference"]
-    except checkpoints.CheckpointError as error:
+        variables = _stored(run)
+    except (checkpoints.CheckpointError, WeightsError) as error:
         raise ConfigError(f"{field}: {error}") from None
     nonfinite = divergence.nonfinite_arrays(variables)
-    require(not nonfinite, "reference.checkpoint", str(run), f"of a run that has not diverged: {nonfinite}")
+    require(not nonfinite, "reference.checkpoint", run, f"of a run that has not diverged: {nonfinite}")
 
     def with_classes(number: int) -> registry.Model:
-        return networks.reference(config, data_set, dataclasses.replace(data, num_classes=number))
+        shape = dataclasses.replace(data, num_classes=number)
+        made = networks.reference_towers if data_set.reference.head else networks.reference
+        return made(config, data_set, shape)
 
     difference = fitting.misfit(variables, with_classes, data.num_classes)
     if difference:
@@ -126,13 +155,22 @@ def _check_held_out(
         )
 
 
-def _check_same_texts(field: str, theirs: Mapping[str, Any], config: ExperimentConfig) -> None:
-    """A text is made into tokens once, for all models of a run."""
-    found = theirs.get("contrastive") or {}
-    for name in ("tokenizer", "context_length"):
-        ours = getattr(config.contrastive, name)
-        if found.get(name) != ours:
-            raise ConfigError(
-                f"{field}: it has {name}={found.get(name)!r}, this run {ours!r}: all models read the "
-                f"same tokens: say --config.contrastive.{name}={found.get(name)}, or name another reference"
-            )
+def _check_task(
+    field: str, theirs: Mapping[str, Any], config: ExperimentConfig, data_set: DataSetConfig
+) -> None:
+    """It has what the run scores by: the same task, or texts for the names of the classes."""
+    task, head = theirs.get("task", "classification"), data_set.reference.head
+    if head:
+        require(config.task == "classification", "reference.head", head, f"empty with task={config.task!r}")
+        require(task == "contrastive", "reference.head", head, f"empty: {field} has no text tower")
+    elif task != config.task:
+        hint = ", or reference.head=zero_shot" if config.task == "classification" else ""
+        raise ConfigError(f"{field}: it was trained with task={task!r}, this run has {config.task!r}{hint}")
+
+
+def _check_head(field: str, theirs: Mapping[str, Any]) -> None:
+    """It has outputs; of another tool's checkpoint the features alone may be there."""
+    if not recorded.group(theirs["learner"].get("options")).get("head", True):
+        raise ConfigError(
+            f"{field}: it has no head, features alone: `classact probe` makes a reference of them"
+        )

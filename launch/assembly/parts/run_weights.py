@@ -1,13 +1,13 @@
 """A run's models as checkpoints, as those of other tools are: `weights` knows no run."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from classact.launch.assembly.parts import class_meaning
-from classact.models import execution, transformer
-from classact.models import text as texts
+from classact.models import execution, text_options, transformer
 from classact.models.variant import Variant
 from classact.nodes import checkpoints
 from classact.weights import opening
@@ -61,10 +61,12 @@ def of_run(run: pathlib.Path, name: str) -> Checkpoint:
     paired = config.get("task") == "contrastive"
     try:
         image = _image(params["image"] if paired else params, model, shape)
-        text = _text(params["text"], model, config["contrastive"], data) if paired else None
+        text, bound = (
+            _text(params["text"], model, config["contrastive"], data) if paired else (None, math.inf)
+        )
     except (LookupError, TypeError, ValueError) as error:
         raise WeightsError(f"{label}: its arrays are not those of {model.get('model')}: {error}") from None
-    architecture = Architecture(image, text)
+    architecture = Architecture(image, text, bound) if text else Architecture(image)
     tokenizer = None
     if text is not None:
         spec = str(config["contrastive"].get("tokenizer"))
@@ -83,7 +85,11 @@ def _named(config: Mapping[str, Any], name: str, label: str) -> Mapping[str, Any
     scorer = dict(config["scorer"])
     own = config.get("reference") if name == "reference" else None
     if isinstance(own, Mapping) and own.get("model"):
-        scorer |= {field: own[field] for field in ("model", "text_model", "options") if own.get(field)}
+        scorer |= {
+            field: own[field]
+            for field in ("model", "text_model", "options", "text_options")
+            if own.get(field)
+        }
     return scorer
 
 
@@ -136,8 +142,20 @@ def _image(params: Mapping[str, Any], model: Mapping[str, Any], shape: tuple[int
 
 def _text(
     params: Mapping[str, Any], model: Mapping[str, Any], own: Mapping[str, Any], data: Mapping[str, Any]
-) -> TextTower:
+) -> tuple[TextTower, float]:
+    """The text tower, and the bound of the similarities' factor."""
     vocabulary, _ = params["tokens"]["embedding"].shape
     length, _ = params["positions"].shape
-    size = texts.size(str(model["text_model"]))
-    return TextTower(size, vocabulary, length, int(data["end_id"]), causal=bool(own["causal"]))
+    name = str(model["text_model"])
+    options = text_options.from_options(name, model.get("text_options") or {})
+    tower = TextTower(
+        text_options.size(name, options),
+        vocabulary,
+        length,
+        int(data["end_id"]) if options.end_id < 0 else options.end_id,
+        bool(own["causal"]),
+        options.pool,
+        options.projection_bias,
+        options.style,
+    )
+    return tower, options.scale_bound

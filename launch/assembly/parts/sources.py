@@ -10,12 +10,13 @@ from classact.data.carried.kinds import ENCODED, IDS, PIXELS
 from classact.data.decoding import pool
 from classact.experiments.config import (
     ConfigError,
+    ContrastiveConfig,
     DataSetConfig,
     EvaluatorConfig,
     ExperimentConfig,
     require,
 )
-from classact.launch.assembly.parts import held_out, kept
+from classact.launch.assembly.parts import held_out, kept, texts
 
 
 def open_train_source(
@@ -73,7 +74,7 @@ def open_train_source(
         return kept.best_share(data_set, opened)
     if data_set.caption_noise > 0:
         opened = captions.with_shuffled_captions(opened, data_set.caption_noise, config.data_seed)
-    return _tokenized(config, kept.best_share(data_set, opened))
+    return _tokenized(config, kept.best_share(data_set, opened), texts.of_reference(config, data_set))
 
 
 def open_carried_images(config: ExperimentConfig, data_set: DataSetConfig) -> source.Source:
@@ -154,10 +155,14 @@ def _check_labels(opened: source.Source) -> None:
         )
 
 
-def _tokenized(config: ExperimentConfig, opened: source.Source) -> source.Source:
+def _tokenized(
+    config: ExperimentConfig, opened: source.Source, reference: ContrastiveConfig | None = None
+) -> source.Source:
+    """`reference`: how a reference reads texts that does not read the run's tokens."""
     if not opened.captioned:
         opened = captions.LabelsAsText(opened, prompts.templates(config.contrastive.templates))
-    return captions.Tokenized(opened, make_tokenizer(config))
+    others = {} if reference is None else {texts.REFERENCE_TEXT: texts.tokenizer_of(reference)}
+    return captions.Tokenized(opened, make_tokenizer(config), others)
 
 
 def make_tokenizer(config: ExperimentConfig) -> tokenizer_lib.BaseTokenizer:
@@ -166,4 +171,4 @@ def make_tokenizer(config: ExperimentConfig) -> tokenizer_lib.BaseTokenizer:
     Raises:
         source.DataError: for an unknown or damaged vocabulary.
     """
-    return tokenizer_lib.load_tokenizer(config.contrastive.tokenizer, config.contrastive.context_length)
+    return texts.tokenizer_of(config.contrastive)

@@ -12,13 +12,14 @@ import numpy as np
 from classact.data import classes
 from classact.data.classes import Classes
 from classact.data.source import DataError
+from classact.experiments import run_config
 from classact.experiments.config import ConfigError, ExperimentConfig, ModelConfig
-from classact.launch.assembly.parts import fitting, networks, reference_models
+from classact.launch.assembly.parts import fitting, networks
 from classact.launch.assembly.parts.first_lines import FirstLines
 from classact.launch.assembly.parts.fitting import Path
 from classact.launch.assembly.parts.opened_weights import Opened, open_weights
 from classact.launch.assembly.parts.shapes import DataShape
-from classact.weights import positions
+from classact.weights import opening, positions
 
 Flat = dict[Path, Any]
 # What is read of another model's texts if it has some.
@@ -67,10 +68,13 @@ def _fitted(
     said: FirstLines | None,
 ) -> Mapping[str, Any]:
     role = field.partition(".")[0]
+    opened = _at_size(field, opened, networks.image_shape(model, data, role), config)
     _check_same_function(field, opened, model, config)
     made, number = networks.by_outputs(model, config, data, role)
-    ours, outputs = fitting.expected(made(number)), fitting.output_axes(made, number)
     paired = config.task == "contrastive"
+    # Of two towers all is taken; some have no other number of outputs.
+    whole = paired and opened.task == config.task
+    ours, outputs = fitting.expected(made(number)), {} if whole else fitting.output_axes(made, number)
     theirs = _placed(fitting.flat(opened.variables), opened.task, config.task)
     left_open: set[Path] = set()
     if opened.task != config.task:
@@ -79,6 +83,7 @@ def _fitted(
         _say(said, f"{field}: of a {opened.task}; its image tower is taken, all else starts anew")
     elif not paired:
         theirs, dropped = _with_head(theirs, outputs, opened.classes, data.classes)
+        dropped = "it has features alone" if opened.is_headless else dropped
         left_open = set(outputs) if dropped else set()
         if dropped:
             _say(said, f"{field}: its head is left out, and starts anew: {dropped}")
@@ -89,22 +94,45 @@ def _fitted(
     return _nested(theirs)
 
 
+def _at_size(field: str, opened: Opened, shape: tuple[int, int, int], config: ExperimentConfig) -> Opened:
+    """A checkpoint of another tool for the run's image size, its positions interpolated as by that tool."""
+    spec = opened.outside
+    if not spec or opened.image_shape is None or opened.image_shape[:2] == shape[:2] or shape[0] != shape[1]:
+        return opened
+    return open_weights(field, opening.at_side(spec, shape[0]))
+
+
 def _check_same_function(field: str, opened: Opened, model: ModelConfig, config: ExperimentConfig) -> None:
     """What does not show in the shapes of its arrays: options, and how texts are read."""
     role = field.partition(".")[0]
-    theirs, ours = (reference_models.of_parameters(found.options) for found in (opened.model, model))
-    if theirs != ours:
-        raise ConfigError(
-            f"{field}: it has the options {theirs}, {role}.options has {ours}: with others its weights mean "
-            f'something else: say --config.{role}.options="{theirs}", or name other weights'
-        )
+    # The head is another one, and says nothing of the rest.
+    other_head = opened.task != config.task or (opened.is_headless and config.task == "classification")
+    anew = run_config.HEAD if other_head else ()
+    _check_options(field, f"{role}.options", opened.model.options, model.options, anew)
     if {opened.task, config.task} == {"contrastive"}:
+        _check_options(field, f"{role}.text_options", opened.model.text_options, model.text_options)
         for name in _OF_TEXTS:
             there, here = opened.texts.get(name), getattr(config.contrastive, name)
             if there != here:
                 raise ConfigError(
                     f"{field}: it was trained with contrastive.{name}={there!r}, this run has {here!r}"
                 )
+
+
+def _check_options(
+    field: str, name: str, there: Mapping[str, Any], here: Mapping[str, Any], anew: tuple[str, ...] = ()
+) -> None:
+    """`anew`: options of a part that is not taken."""
+    theirs, ours = (
+        {option: value for option, value in run_config.of_parameters(options).items() if option not in anew}
+        for options in (there, here)
+    )
+    if theirs != ours:
+        raise ConfigError(
+            f"{field}: it has the options {theirs}, {name} has {ours}: with others its weights mean "
+            f'something else: say --config.{name}="{theirs}", or {name.partition(".")[0]}.model=init, or '
+            "name other weights"
+        )
 
 
 def _with_head(

@@ -136,7 +136,7 @@ def model():
 
 
 def test_a_references_logits_come_in_the_order_of_the_run(tmp_path, model):
-    variables = model.init(jax.random.key(0))
+    variables = dict(jax.jit(model.init)(jax.random.key(0)))
     variables["params"] = jax.tree.map(
         lambda array: (
             array + np.broadcast_to(np.linspace(0, 1, array.shape[-1], dtype=np.float32), array.shape)
@@ -146,7 +146,10 @@ def test_a_references_logits_come_in_the_order_of_the_run(tmp_path, model):
     batch = {"image": np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1)}
     write_run(tmp_path, ABC.as_json())
     mapped = class_meaning.in_order_of_run(model, tmp_path, Classes(3, ("c", "a", "b")))
-    theirs, ours = (made.apply(variables, batch, train=False)[0] for made in (model, mapped))
+    # Together, so that they are one computation.
+    theirs, ours = jax.jit(
+        lambda variables: [made.apply(variables, batch, train=False)[0] for made in (model, mapped)]
+    )(variables)
     assert len({*np.asarray(theirs["logits"][0]).tolist()}) == 3
     np.testing.assert_array_equal(ours["logits"], theirs["logits"][:, [2, 0, 1]])
     np.testing.assert_array_equal(ours["embedding"], theirs["embedding"])

@@ -1,6 +1,7 @@
 """How parameters that were read differ from a model's, in words."""
 
 import jax
+import numpy as np
 import pytest
 
 from classact.launch.assembly.parts import fitting
@@ -14,7 +15,9 @@ def model_of(name="vit_mu_1_1", image_shape=(8, 8, 1), patch_size=4, **options):
 
 
 def variables(made, number):
-    return made(number).init(jax.random.key(0))
+    """Arrays of the right shapes; what is in them does not matter."""
+    shapes = jax.eval_shape(lambda: made(number).init(jax.random.key(0)))
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 # Among the sizes of a network there may be one that is the number of its classes.

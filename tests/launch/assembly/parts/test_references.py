@@ -31,13 +31,13 @@ def refused(reference, data, match, **changes):
 def test_a_fitting_reference_passes(reference, digits):
     check(reference, digits)
     chosen = resolved(policy="classact", reference__checkpoint=str(reference))
-    found = references.fixed_variables(only(chosen))
+    found = references.fixed_variables(chosen, only(chosen), digits)
     assert set(found["reference"]) == {"params", "state"}
 
 
 def test_no_reference_is_asked_for_where_none_is_used(digits):
     references.check_reference(resolved(), only(resolved()), digits)
-    assert references.fixed_variables(only(resolved())) == {}
+    assert references.fixed_variables(resolved(), only(resolved()), digits) == {}
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_scores_are_those_of_the_model_to_the_bit_with_batches_of_the_same_size(
     own_model = resolved(policy=policy, reference__checkpoint=str(run), **NOISE)
     task, chosen = learning.make_task(own_model), policies.get(policy)
     models = networks.role_models(own_model, only(own_model), shape)
-    variables = references.fixed_variables(only(own_model))
+    variables = references.fixed_variables(own_model, only(own_model), shape)
     if "online" in models:
         variables["online"] = models["online"].init(jax.random.key(5))
     by_model = scoring.make_scorer(chosen, task, models)
@@ -135,7 +135,7 @@ def test_fitting_files_pass_and_take_the_place_of_the_model(scores, shape):
     settings = resolved(policy="classact", reference__scores=str(scores), scorer__model="vit_mu_2_1", **NOISE)
     own = only(settings)
     references.check_reference(settings, own, shape)
-    assert references.fixed_variables(own) == {}
+    assert references.fixed_variables(settings, own, shape) == {}
     assert own.has_servers
     assert not only(resolved(policy="easy_reference", reference__scores=str(scores))).has_servers
     traced.check_scores(settings, own, shape)
@@ -272,7 +272,8 @@ def test_captions_need_no_other_batch(tmp_path, monkeypatch):
     score = scoring.make_scorer(
         policies.get("easy_reference"), learning.make_task(own), networks.role_models(own, only(own), shape)
     )
-    expected = score(references.fixed_variables(only(own)), scoring.scoring_fields(batch), np.int32(0))
+    variables = references.fixed_variables(own, only(own), shape)
+    expected = score(variables, scoring.scoring_fields(batch), np.int32(0))
     found = kept.reference_losses(only(settings))(batch["id"])
     np.testing.assert_allclose(-found, expected, atol=1e-5)
     assert pyarrow.parquet.read_schema(score_files.part_path(out, 0)).names == ["id", "loss"]
