@@ -25,7 +25,7 @@ from classact.data.source import Batch, Source, checked_indices
 from classact.models import registry
 from classact.nodes import activity
 
-PROBES = "CLASSACT_PROBES"
+PROBES, PROBE = "CLASSACT_PROBES", "probe"
 _LOOK_SECONDS = 0.05
 _LOOKS_A_LINE = 20
 # Of a training step: forward, and backward.
@@ -151,4 +151,4 @@ class _Probe:
 
 _folder = os.environ.get(PROBES)
 if _folder:
-    threading.Thread(target=_Probe(pathlib.Path(_folder)).run, name="probe", daemon=True).start()
+    threading.Thread(target=_Probe(pathlib.Path(_folder)).run, name=PROBE, daemon=True).start()
