@@ -33,7 +33,7 @@ _TRAINING_PASSES = 3
 _POOL = 256
 _PART = re.compile(r"^(?P<part>[^:]+): (?:waiting for (?P<wait>.+) for \d+ s$)?")
 # Of threads of a kind, and of what follows where one listens.
-_NUMBER = re.compile(r"[ _-]\d+$| at .*$")
+_NUMBER = re.compile(r"[ _-]\d+( \(.*\))?$| at .*$")
 
 
 def paced(
@@ -115,7 +115,8 @@ class _Probe:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._process = psutil.Process()
-        self._node = training_runs.node_name(self._process.cmdline())
+        node = training_runs.node_name(self._process.cmdline())
+        self._node = training_runs.LAUNCHER if node == "other" else node
         self._path = folder / f"{self._node.replace('/', '-')}.{self._process.pid}.jsonl"
         self._names: dict[int, str] = {}
         self._cpu: dict[int, float] = {}

@@ -31,6 +31,7 @@ import pathlib
 import re
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from concurrent import futures
 from typing import Any
@@ -204,9 +205,9 @@ class _Found:
         seconds = self._last.time - self._first.time
         self._rate = self._images / seconds
         self._seconds = seconds
-        self._probes = [
-            _passed(path, self._first.step, run.workdir) for path in sorted(probes.glob("*.jsonl"))
-        ]
+        # Samples are of another clock than what nodes note.
+        start, end = (time.time() - time.monotonic() + sample.time for sample in (self._first, self._last))
+        self._probes = [_passed(path, start, end) for path in probes.glob("*.jsonl")]
 
     def figures(self, options: argparse.Namespace) -> list[Figure]:
         """Rates, waits, ages and processor time."""
@@ -255,12 +256,11 @@ class _Found:
 
 
 def _passed(
-    path: pathlib.Path, first_step: int, workdir: pathlib.Path
+    path: pathlib.Path, start: float, end: float
 ) -> tuple[str, dict[str, float], dict[str, dict[str, int]]]:
-    """What a probe noted between an update and the learner's last: node, CPU seconds, and looks."""
-    times = wait_share.read_metric(workdir, "time")
+    """What a probe noted between two times: node, CPU seconds, and looks."""
     lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    within = [line for line in lines if times[first_step] <= line["time"] <= max(times.values())]
+    within = [line for line in lines if start <= line["time"] <= end]
     if len(within) < 2:
         return (lines[0]["node"] if lines else "", {}, {})
     before, after = within[0], within[-1]
