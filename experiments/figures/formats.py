@@ -4,7 +4,7 @@ Command:
     classact sweep experiments/figures/formats.py --out=runs/figures --launch=synchronous
 
 Fashion-MNIST as IDX files and as WebDataset shards, parquet, TFRecord and ArrayRecord files, which
-`written.py` writes. The same model and seeds for each; `Result` in docs/data.md.
+`written.py` writes. The same model and seeds for each; docs/data.md has the result.
 """
 
 import ml_collections
