@@ -21,6 +21,7 @@ import psutil
 import training_runs
 from jax.experimental import io_callback
 
+from classact.data import specs
 from classact.data.source import Batch, Source, checked_indices
 from classact.models import registry
 from classact.nodes import activity
@@ -104,6 +105,11 @@ def pixels(argument: str, split: str, *, count: str = "65536", side: str = "224"
     """`made_up_accelerator:pixels?count=N&side=N`, see `Pixels`."""
     del argument, split
     return Pixels(int(count), int(side))
+
+
+def shards(argument: str, split: str, *, side: str = "224", factors: str = "1") -> Source:
+    """`made_up_accelerator:shards:PATTERN`: as `tar:PATTERN?label=cls`, by a name of this module."""
+    return specs.open_source(f"tar:{argument}?label=cls&size={side}&factors={factors}", split)
 
 
 class _Probe:

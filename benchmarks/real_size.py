@@ -144,12 +144,12 @@ def _data(options: argparse.Namespace) -> dict[str, Any]:
         replay_images.write_shards(partial, _FILE_SIZE, options.photographs)
         partial.rename(shards)
     last = replay_images.SHARDS - 1
-    said = f"label=cls&size={_SIDE}"
+    source = f"made_up_accelerator:shards:{shards}"
     # So often that an epoch is longer than the run.
     factor = max(1, 4 * options.batch_size * options.steps // options.photographs)
     return {
-        "train_data": f"tar:{shards}/{{0..{last}}}.tar?{said}&factors={factor}",
-        "eval_data": f"tar:{shards}/{last}.tar?{said}",
+        "train_data": f"{source}/{{0..{last}}}.tar?side={_SIDE}&factors={factor}",
+        "eval_data": f"{source}/{last}.tar?side={_SIDE}",
         "augment": "inception+flip",
     }
 
