@@ -204,7 +204,6 @@ class _Found:
         self._images = inserts[self._last.step] - inserts[self._first.step]
         seconds = self._last.time - self._first.time
         self._rate = self._images / seconds
-        self._seconds = seconds
         # Samples are of another clock than what nodes note.
         start, end = (time.time() - time.monotonic() + sample.time for sample in (self._first, self._last))
         self._probes = [_passed(path, start, end) for path in probes.glob("*.jsonl")]
@@ -214,11 +213,21 @@ class _Found:
         found = [
             Figure("updates that are counted", self._updates),
             Figure("images scored on this machine", self._rate, "images/s"),
-            Figure("images trained on", self._updates * options.batch_size / self._seconds, "images/s"),
+            Figure("images trained on", options.batch_size / self._seconds_an_update(), "images/s"),
             *wait_share.figures_of(self._run.workdir),
             *self._waits(),
         ]
         return found + self._processors()
+
+    def _seconds_an_update(self) -> float:
+        """By the learner's own clock: lines of metrics wait until tables are counted."""
+        spent = [
+            seconds
+            for name in ("train/data_wait_seconds", "train/step_seconds")
+            for step, seconds in wait_share.read_metric(self._run.workdir, name).items()
+            if self._first.step < step <= self._last.step
+        ]
+        return sum(spent) / self._updates
 
     def _waits(self) -> list[Figure]:
         seen: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
