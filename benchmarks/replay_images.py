@@ -43,7 +43,7 @@ from classact.replay.config import EXAMPLES_TABLE, TableConfig
 _SIZES = ((341, 256), (500, 375))
 _SIDE = 224
 _AUGMENT = "inception+flip"
-_SHARDS = 4
+SHARDS = 4
 _SECONDS = 20.0
 
 
@@ -73,20 +73,21 @@ def measure(options: argparse.Namespace) -> list[Figure]:
         for size in _SIZES:
             name = f"{size[0]}×{size[1]}"
             place = pathlib.Path(folder) / name
-            _write_shards(place, size, count)
-            spec = f"tar:{place}/{{0..{_SHARDS - 1}}}.tar?label=cls&size={_SIDE}"
+            write_shards(place, size, count)
+            spec = f"tar:{place}/{{0..{SHARDS - 1}}}.tar?label=cls&size={_SIDE}"
             for kind in IMAGES:
                 found += _of_kind(f"{name}, {kind}", spec, kind, count, rounds)
     return found
 
 
-def _write_shards(folder: pathlib.Path, size: tuple[int, int], count: int) -> None:
+def write_shards(folder: pathlib.Path, size: tuple[int, int], count: int) -> None:
+    """Writes so many JPEG files with labels 0 and 1 into `0.tar` and so on, `SHARDS` in a new folder."""
     rng = np.random.default_rng(0)
     photographs = [Image.fromarray(pixels) for pixels in datasets.load_sample_images().images]
     folder.mkdir()
-    for shard in range(_SHARDS):
+    for shard in range(SHARDS):
         with tarfile.open(folder / f"{shard}.tar", "w") as file:
-            for number in range(shard, count, _SHARDS):
+            for number in range(shard, count, SHARDS):
                 content = io.BytesIO()
                 _cut(photographs[number % 2], size, rng).save(content, "JPEG", quality=90)
                 members = (("jpg", content.getvalue()), ("cls", b"%d" % (number % 2)))

@@ -219,6 +219,15 @@ class Training:
         sizes = self._sample(-1).resident_bytes
         return sizes[LAUNCHER], sum(sizes.values())
 
+    def shared_bytes(self) -> dict[str, int]:
+        """Proportional set sizes now by node: pages that several processes share count in parts."""
+        sizes: dict[str, int] = {}
+        for process in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                name = self._name(process)
+                sizes[name] = sizes.get(name, 0) + process.memory_full_info().pss
+        return sizes
+
     def _processes(self) -> list[psutil.Process]:
         return [self._root, *self._root.children(recursive=True)]
 

@@ -110,7 +110,7 @@ def numbered(
         given = GivenClasses(len(known), tuple(map(str, known)), "the data set's own")
     present = [value for value in values if value is not None]
     if not present:
-        raise DataError(f"{where}: no example has a label")
+        raise DataError(f"{where}: no example has a label, expected a whole number or a name for each")
     if all(isinstance(value, str) for value in present):
         return _of_names(values, where, given)
     numbers = np.fromiter((_whole(value, row, where) for row, value in enumerate(values)), np.int64)
@@ -142,7 +142,9 @@ def _of_names(values: Sequence[Any], where: str, given: Optional[GivenClasses]) 
     if given is None or given.names is None:
         names = tuple(sorted(found))
         if given is not None and given.number != len(names):
-            raise DataError(f"{where}: {len(names)} different labels, but {given.origin}")
+            raise DataError(
+                f"{where}: {len(names)} different labels, but {given.origin}; expected {len(names)}"
+            )
     else:
         names = given.names
         unknown = sorted(found - set(names))
@@ -164,17 +166,18 @@ def _of_numbers(numbers: np.ndarray, where: str, given: Optional[GivenClasses]) 
             f"{where}: row {numbers.argmax()} has the label {greatest}, more than there are examples; "
             "if that is right, say ?classes=NUMBER, or a file of their names"
         )
-    count = given.number if given is not None else greatest + 1
+    count = given.number if given is not None else max(greatest, 0) + 1
     outside = np.flatnonzero((numbers < -1) | (numbers >= count))
     if outside.size:
         row = int(outside[0])
         told = f" of {given.origin}" if given is not None else ""
+        wanted = "whole numbers from 0" if greatest < 0 else f"0 to {count - 1}"
         raise DataError(
-            f"{where}: row {row} has the label {numbers[row]}, expected 0 to {count - 1}{told} "
+            f"{where}: row {row} has the label {numbers[row]}, expected {wanted}{told} "
             f"({outside.size:,} such rows; −1 is no label)"
         )
     if greatest < 0:
-        raise DataError(f"{where}: no example has a label")
+        raise DataError(f"{where}: no example has a label, expected a whole number or a name for each")
     return Labels(numbers.astype(np.int32), count, None if given is None else given.names)
 
 

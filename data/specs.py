@@ -23,7 +23,7 @@ Tables and objects, with labels or captions; `tables.openers` says what each tak
 | spec | what it holds |
 |---|---|
 | `parquet:PATTERN` | parquet files with images or their paths |
-| `csv:PATH`, `tsv:PATH` | paths of images, by line |
+| `csv:PATTERN`, `tsv:PATTERN` | paths of images, by line |
 | `hf:NAME_OR_PATH`, `hf:NAME_OR_PATH?split=train` | a data set of Hugging Face's library `datasets` |
 | `python:module:function` | an object with a length and items, such as PyTorch's map-style data sets |
 | `grain:module:function` | a Grain `MapDataset` |

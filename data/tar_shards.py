@@ -7,11 +7,12 @@ from typing import Optional
 
 from classact.data.caption_text import captions_option
 from classact.data.class_names import classes_option
+from classact.data.file_patterns import is_url
 from classact.data.image_files import size_and_channels
 from classact.data.options import positive_option, share_option
 from classact.data.registry import register_source
 from classact.data.shards.building import Reading, open_index
-from classact.data.shards.patterns import is_url, shard_lists
+from classact.data.shards.patterns import shard_lists
 from classact.data.shards.remote import DEFAULT_CACHE_GB, Fetches, RemoteShard, shard_cache
 from classact.data.shards.source import ShardSource
 from classact.data.shards.storage import LocalShard, Shard, members_in, opened

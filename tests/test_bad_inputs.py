@@ -574,7 +574,6 @@ DATA = [
     ),
     data("captions nowhere", "captioned_folder:photos", ("photos: no such directory",), command=PAIRS),
     data("shards that no name matches", "tar:photos-*.tar", ("photos-*.tar: no such file",), command=PAIRS),
-    data("a range of shards from above", "tar:{9..0}.tar", ("{9..0}.tar", "{FIRST..LAST}"), command=PAIRS),
     data(
         "a shard cut off",
         "tar:one.tar",
@@ -615,8 +614,6 @@ DATA = [
         ("factors=2: 1 for 2 patterns",),
         lambda: [tar(f"{name}.tar", {}) for name in ("one", "two")],
     ),
-    data("an order that is none", "tar:/dev/null?order=random", ("order=random", "iid or shards")),
-    data("a buffer of what is read at random", "tar:/dev/null?buffer=9", ("buffer=9", "order=shards")),
     data("a URL with a password", "tar:https://me:hush@host/a.tar", ("https://…@host/a.tar", "~/.netrc")),
     data(
         "a URL that is signed", "tar:https://host/a.tar?X-Sig=hush", ("https://host/a.tar?…", "written down")

@@ -105,7 +105,7 @@ def _directory(argument: str, folder: Optional[str]) -> pathlib.Path:
         if place.is_dir():
             return place
     if not base.is_dir():
-        there = "which does not exist"
+        there = "which is no directory" if base.exists() else "which does not exist"
     else:
         near = base if not (base / name).is_dir() else base / name
         listed = sorted(each.name for each in near.iterdir() if each.is_dir() and each.name[0] != ".")

@@ -163,7 +163,11 @@ class RecordTable(Table):
                     problem = str(error)
         if found:
             return sorted(found)
-        raise DataError(f"{self.where}: " + (f"the first records: {problem}" if problem else "no records"))
+        if problem:
+            raise DataError(
+                f"{self.where}: the first records: {problem}; expected a tf.train.Example or a map of msgpack"
+            )
+        raise DataError(f"{self.where}: no records, expected one for each image")
 
     def _check_broken(self, share: float) -> None:
         broken = self._index.num_broken

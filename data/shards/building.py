@@ -20,6 +20,7 @@ from classact.data import announced, digests
 from classact.data.cache_folder import VARIABLE, cache_folder
 from classact.data.caption_text import CaptionedImages
 from classact.data.decode import FORMATS_IN_WORDS
+from classact.data.file_patterns import is_url
 from classact.data.pairing import pair_up
 from classact.data.shards.index_file import (
     IMAGE,
@@ -32,7 +33,6 @@ from classact.data.shards.index_file import (
     write_index,
 )
 from classact.data.shards.labels import LabelledImages
-from classact.data.shards.patterns import is_url
 from classact.data.shards.storage import Shard, members_in, opened
 from classact.data.source import DataError
 from classact.data.tar_members import TarMember

@@ -3,24 +3,22 @@
 import dataclasses
 import glob
 import itertools
+import os
 import pathlib
 import re
 from collections.abc import Iterator
 from typing import Optional
 
+from classact.data.file_patterns import MAX_FILES, expanded, is_url
 from classact.data.options import positive_option
+from classact.data.shown import shown
 from classact.data.source import DataError
 
-MAX_SHARDS = 1_000_000
-# A URL's scheme; one letter is no scheme but a drive.
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 _SECRET = re.compile(r"(://)[^/@]*@")
 # A query of a URL, which `?` before a wild card's letters is not.
 _QUERY = re.compile(r"\?[^=/]+=")
 # An address of IPv6 has `::` within brackets.
 _LISTS = re.compile(r"::(?![^\[\]]*\])")
-_BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +32,6 @@ class ShardList:
 
     paths: tuple[str, ...]
     factor: int = 1
-
-
-def is_url(path: str) -> bool:
-    """Whether a path is a URL such as `s3://bucket/a.tar`."""
-    return _URL.match(path) is not None
 
 
 def shard_lists(argument: str, factors: Optional[str] = None) -> list[ShardList]:
@@ -102,38 +95,17 @@ def _paths(pattern: str) -> Iterator[str]:
     if not pattern:
         raise DataError("data source 'tar': an empty pattern beside ::, expected tar:PATTERN::PATTERN")
     url = is_url(pattern)
-    expanded = expand(pattern if url else str(pathlib.Path(pattern).expanduser()))
     count = 0
-    for path in expanded:
+    for path in expanded(pattern if url else str(pathlib.Path(pattern).expanduser())):
         if url and "*" in path:
             raise DataError(f"{path}: a URL with a wild card, expected braces, as in train-{{000..099}}.tar")
         matches = [path] if url else sorted(glob.glob(path)) or sorted(glob.glob(glob.escape(path)))
         if not matches:
             raise DataError(f"{path}: no such file")
+        folder = next((each for each in matches if not url and os.path.isdir(each)), None)
+        if folder is not None:
+            raise DataError(f"{shown(folder)}: a directory, expected files: tar:'{shown(folder)}/*.tar'")
         yield from matches
         count += len(matches)
-        if count > MAX_SHARDS:
-            raise DataError(f"{pattern}: more than {MAX_SHARDS:,} shards")
-    if not count:
-        raise DataError(f"{pattern}: a range without numbers, expected {{FIRST..LAST}}")
-
-
-def expand(pattern: str) -> Iterator[str]:
-    """Replaces `{000..009}` by each number, as wide as the first, and `{a,b}` by each of the words.
-
-    The first braces change last. Other braces stay as they are.
-    """
-    for braces in _BRACES.finditer(pattern):
-        inside = braces[1]
-        numbers = _RANGE.fullmatch(inside)
-        if numbers:
-            first, last = numbers.groups()
-            words: Iterator[str] = (f"{i:0{len(first)}d}" for i in range(int(first), int(last) + 1))
-        elif "," in inside:
-            words = iter(inside.split(","))
-        else:
-            continue
-        for word in words:
-            yield from expand(f"{pattern[: braces.start()]}{word}{pattern[braces.end() :]}")
-        return
-    yield pattern
+        if count > MAX_FILES:
+            raise DataError(f"{pattern}: more than {MAX_FILES:,} shards")

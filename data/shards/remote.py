@@ -145,7 +145,8 @@ class RemoteShard:
         try:
             storage, inside = fsspec.url_to_fs(self.path, **options)
         except ImportError as error:
-            raise DataError(f"{self}: {_install(scheme)} ({error})") from error
+            library = _library_of(scheme)
+            raise DataError(f"{self}: to read {scheme}:// URLs, pip install {library} ({error})") from error
         except ValueError as error:
             said = _masked(str(error))
             raise DataError(f"{self}: {said}; expected s3://, gs://, https:// or hf://") from None
@@ -196,6 +197,14 @@ def _imported(name: str, url: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise DataError(f"{shown(url)}: {_install(url.partition('://')[0])} ({error})") from error
+
+
+def _library_of(scheme: str) -> str:
+    """The package in which fsspec looks for what opens a scheme, such as gcsfs."""
+    from fsspec.registry import known_implementations
+
+    package = str(known_implementations.get(scheme, {}).get("class", "fsspec")).partition(".")[0]
+    return "'classact[remote]'" if package == "fsspec" else package
 
 
 def _install(scheme: str) -> str:

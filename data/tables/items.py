@@ -152,9 +152,13 @@ class ItemSource(DecodingSource):
                 if value is not None
             )
         except StopIteration:
-            raise DataError(f"{self.name}: the first items are all None") from None
+            raise DataError(
+                f"{self.name}: the first items are all None, expected images with labels or captions"
+            ) from None
         except OSError as error:
-            raise DataError(f"{self.name}: the first item cannot be read ({error})") from error
+            raise DataError(
+                f"{self.name}: the first item, which shows what is in all, cannot be read ({error})"
+            ) from error
         if isinstance(first, Mapping):
             given = {"image": options.image, "label": options.label, "caption": options.caption}
             self._chosen = choose(list(map(str, first)), given, {}, f"{self.name}, the first item")

@@ -9,7 +9,9 @@ from classact.data.tables.options import TableOptions, register_table
 
 @register_table("parquet")
 def open_parquet(argument: str, split: str, *, folder: Optional[str] = None, options: TableOptions) -> Source:
-    """`parquet:PATTERN`: a file, a directory of them, or a pattern with `*`; all of it for both splits.
+    """`parquet:PATTERN`: a file, a directory of them, or a pattern; all of it for both splits.
+
+    In a pattern `*`, `?` and `[…]` match as in a shell, `{000..099}` and `{a,b}` stand for each.
 
     Images are bytes of image files, structs of `bytes` and `path` as Hugging Face writes
     them, or paths, which start from `folder`, or else from the files' own directory.
@@ -32,7 +34,9 @@ def open_parquet(argument: str, split: str, *, folder: Optional[str] = None, opt
 
 @register_table("csv")
 def open_csv(argument: str, split: str, *, folder: Optional[str] = None, options: TableOptions) -> Source:
-    """`csv:PATH`: comma-separated, with a line of names on top; all of it for both splits.
+    """`csv:PATTERN`: comma-separated, with a line of names on top; all of it for both splits.
+
+    Of files, a directory or a pattern as `parquet:` takes them; all have the same columns.
 
     A column holds paths of images, which start from `folder`, or else from the file's own
     directory; another one captions, or labels: whole numbers, named by the file of
@@ -49,7 +53,7 @@ def open_csv(argument: str, split: str, *, folder: Optional[str] = None, options
 
 @register_table("tsv")
 def open_tsv(argument: str, split: str, *, folder: Optional[str] = None, options: TableOptions) -> Source:
-    """`tsv:PATH`: as `csv:PATH`, separated by tabs, which is OpenCLIP's own default."""
+    """`tsv:PATTERN`: as `csv:PATTERN`, separated by tabs, which is OpenCLIP's own default."""
     del split
     return _open_delimited("tsv", argument, "\t", folder, options)
 
@@ -134,9 +138,10 @@ def _open_delimited(
     kind: str, argument: str, separator: str, folder: Optional[str], options: TableOptions
 ) -> Source:
     from classact.data.tables.delimited import DelimitedTable
+    from classact.data.tables.parts import files_of
     from classact.data.tables.source import table_source
 
-    if not argument:
-        raise DataError(f"data source {kind!r} needs a file: {kind}:PATH")
-    table = DelimitedTable(kind, os.path.expanduser(argument), separator, folder, options)
-    return table_source(f"{kind}:{argument}", table, options, f"{kind}:PATH?size=N")
+    ending = f".{kind}"
+    paths = files_of(kind, argument, lambda path: ending in os.path.basename(path), f"*{ending}")
+    table = DelimitedTable(kind, paths, separator, folder, options)
+    return table_source(f"{kind}:{argument}", table, options, f"{kind}:PATTERN?size=N")

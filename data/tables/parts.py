@@ -1,6 +1,7 @@
 """What the tables of all formats need."""
 
 import glob
+import itertools
 import os
 import pathlib
 import uuid
@@ -9,6 +10,7 @@ from typing import Optional
 
 import pyarrow as pa
 
+from classact.data.file_patterns import expanded, is_url
 from classact.data.shown import shown
 from classact.data.source import DataError
 
@@ -17,7 +19,10 @@ _EVAL_SPLITS = ("validation", "valid", "val", "dev", "test", "eval", "evaluation
 
 
 def files_of(kind: str, argument: str, wanted: Callable[[str], bool], called: str) -> list[str]:
-    """The files that a spec's argument names: one, those in a directory, or of a pattern with `*`.
+    """The files that a spec's argument names: one, those in a directory, or of a pattern.
+
+    In a pattern `*`, `?` and `[…]` match as in a shell, sorted; braces are those of `braces.expand`, in
+    their order.
 
     Args:
         kind: of the source, for errors.
@@ -26,14 +31,30 @@ def files_of(kind: str, argument: str, wanted: Callable[[str], bool], called: st
         called: how such files are called, for errors; for instance `*.parquet`.
 
     Returns:
-        Their paths, sorted.
+        Their paths.
 
     Raises:
-        DataError: if there are none.
+        DataError: if there are none, a name of braces has none, or a file is named twice.
     """
     if not argument:
         raise DataError(f"data source {kind!r} needs a file: {kind}:PATTERN")
-    path = os.path.expanduser(argument)
+    if is_url(argument):
+        raise DataError(
+            f"{shown(argument.partition('?')[0])}: a URL, expected files of a disk; shards behind URLs are "
+            "read by tar:URL, data sets of the hub by hf:NAME"
+        )
+    pattern = os.path.expanduser(argument)
+    # A name may have braces of its own.
+    paths = [pattern] if os.path.lexists(pattern) else expanded(pattern)
+    found = list(itertools.chain.from_iterable(_files_at(path, wanted, called) for path in paths))
+    if len(set(found)) < len(found):
+        twice = next(path for path in found if found.count(path) > 1)
+        raise DataError(f"{shown(twice)}: named twice in {shown(argument)}, expected each file once")
+    return found
+
+
+def _files_at(path: str, wanted: Callable[[str], bool], called: str) -> list[str]:
+    """The files of a pattern without braces."""
     if os.path.isdir(path):
         below = (os.path.join(root, name) for root, _, names in os.walk(path) for name in names)
         found = sorted(file for file in below if wanted(file))

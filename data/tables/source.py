@@ -40,7 +40,7 @@ def table_source(name: str, table: Table, options: TableOptions, hint: str) -> "
             or what `ImageFiles` refuses.
     """
     if not table.num_rows:
-        raise DataError(f"{table.where}: no rows")
+        raise DataError(f"{table.where}: no rows, expected one for each image")
     given = {"image": options.image, "label": options.label, "caption": options.caption}
     chosen = choose(list(table.types), given, table.known, table.where)
     left_out = LeftOut()

@@ -33,8 +33,18 @@ def call(kind: str, argument: str, split: str) -> tuple[Any, bool]:
     if not callable(made):
         return made, False
     with user_code.reported_as(DataError, f"data source '{kind}:{argument}'"):
-        has_splits = "split" in inspect.signature(made).parameters
-        made = made(*([given] if given else []), **({"split": split} if has_splits else {}))
+        signature = inspect.signature(made)
+        has_splits = "split" in signature.parameters
+        arguments, named = ([given] if given else []), ({"split": split} if has_splits else {})
+        try:
+            signature.bind(*arguments, **named)
+        # Not the function's own, which comes when it is called.
+        except TypeError as error:
+            raise DataError(
+                f"data source '{kind}:{argument}': {name} cannot be called so ({error}); expected a function "
+                f"of no argument, or of one with {kind}:{name}:ARGUMENT"
+            ) from None
+        made = made(*arguments, **named)
     user_code.adopt(type(made))
     return made, has_splits
 

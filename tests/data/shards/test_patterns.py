@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classact.data.shards.patterns import ShardList, expand, shard_lists
+from classact.data.file_patterns import expand
+from classact.data.shards.patterns import ShardList, shard_lists
 from classact.data.source import DataError
 from classact.data.specs import open_source
 

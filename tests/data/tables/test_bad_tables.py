@@ -113,7 +113,7 @@ CASES = [
         parquet(image=[b"<html>", b"no", b"", b"x"], label=[0] * 4),
         "4 of 4 images are damaged, expected at most 3; the last one is image 3, x.parquet, row 3: ",
     ),
-    ("csv:x.csv", lambda: None, "x.csv: cannot be read (No such file or directory)"),
+    ("csv:x.csv", lambda: None, "x.csv: no such file; expected a file"),
     ("csv:x.csv", text("x.csv", b""), "x.csv: cannot be read (Empty CSV file)"),
     (
         "csv:x.csv",

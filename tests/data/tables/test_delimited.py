@@ -47,3 +47,15 @@ def test_absolute_paths_stay_and_others_start_from_the_folder_or_the_file(place,
     (place / "lists" / "y.tsv").write_text("filepath\ttitle\n3.png\tthree\n")
     batch = open_source("tsv:lists/y.tsv?folder=.", "train").batch(np.arange(1))
     assert (batch["image"][0] == pixels(3)).all()
+
+
+def test_several_files_are_one_table_and_a_row_is_named_by_its_file(place):
+    for name, rows in {"b-08": "1.png,0\n", "b-09": "2.png,\n3.png,2\n", "b-10": "0.png,0\n"}.items():
+        (place / f"{name}.csv").write_text(f"path,label\n{rows}")
+    source = open_source("csv:b-{08..10}.csv", "train")
+    assert (source.batch(np.arange(3))["image"] == np.stack([pixels(i) for i in (1, 3, 0)])).all()
+    assert source.left_out.lines() == ["1 without a label: b-09.csv, row 0"]
+    # Numbers, as all of them are, whichever file they are in.
+    assert source.label_of.tolist() == [0, 2, 0] and source.class_names is None
+    (place / "b-{08..10}.csv").write_text("path,label\n0.png,0\n1.png,1\n")
+    assert open_source("csv:b-{08..10}.csv", "train").num_examples == 2

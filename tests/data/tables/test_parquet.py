@@ -18,6 +18,9 @@ def test_a_file_a_directory_and_a_pattern_are_files_by_name(tables):
     labelled = [f"{tables}/labelled-0.parquet", f"{tables}/labelled-1.parquet"]
     assert files_of(f"{tables}/labelled-[01].parquet") == labelled
     assert files_of(labelled[1]) == labelled[1:]
+    assert files_of(f"{tables}/{{paths,labelled-{{1..1}}}}.parquet") == [
+        f"{tables}/paths.parquet", labelled[1],
+    ]  # fmt: skip
     assert files_of(str(tables)) == [*labelled, f"{tables}/pairs.parquet", f"{tables}/paths.parquet"]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from classact.experiments import figures
 
-_OTHERS = {"parts", "halves", "drawing"}
+_OTHERS = {"parts", "halves", "drawing", "written"}
 FIGURES = sorted({module.name for module in pkgutil.iter_modules(figures.__path__)} - _OTHERS)
 
 
