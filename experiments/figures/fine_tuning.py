@@ -45,5 +45,7 @@ def get_config(name: str) -> ml_collections.ConfigDict:
 
 def baseline(name: str) -> str | None:
     """The fine-tuning of the uniform run of the seed."""
+    if not name.startswith("tuned-"):
+        return None
     _, before, seed = name.split("-")
     return None if before == "uniform" else f"tuned-uniform-{seed}"

@@ -15,8 +15,7 @@ from classact.data.decoding import pool
 from classact.experiments.config import ConfigError
 from classact.launch.assembly import rpc, selector_node
 from classact.launch.assembly.launchpad import lp
-from classact.launch.assembly.parts import class_meaning, learning, ordered, sources, starts
-from classact.launch.assembly.parts.choosing import chosen_first
+from classact.launch.assembly.parts import choosing, class_meaning, learning, ordered, sources, starts
 from classact.launch.assembly.run_spec import RunSpec
 from classact.nodes import (
     batches,
@@ -268,7 +267,7 @@ def _batches(
     run: RunSpec,
     addresses: Mapping[str, Sequence[str]],
     data_state: checkpoints.DataState,
-    transfers: Mapping[str, image_opening.Transfer],
+    transfers: Mapping[str, choosing.Transfer],
     mesh: jax.sharding.Mesh | None,
     races: Mapping[str, clocks.Clocks],
     in_order: Callable[[str, threading.Event], batches.Dataset],
@@ -278,7 +277,7 @@ def _batches(
     """Starts reading the tables of all data sets, after what an earlier process had read ahead."""
     config = run.config
     stop_reading = threading.Event()
-    choosing = {name: chosen_first(config, name, transfer) for name, transfer in transfers.items()}
+    chosen = {name: choosing.chosen_first(config, name, transfer) for name, transfer in transfers.items()}
 
     # One: that of an update of which another data set's batch is not there when the run is stopped.
     def sampled(data_set: str, table: str, batch_size: int, remembered: int = 1) -> dataset.ReplayDataset:
@@ -293,7 +292,7 @@ def _batches(
             # An item is sampled once, so that no two hosts read the same.
             batch_size // config.mesh.hosts,
             stop_reading,
-            choosing[data_set] if table == EXAMPLES_TABLE else transfers[data_set],
+            chosen[data_set] if table == EXAMPLES_TABLE else transfers[data_set],
             # Several hosts save no tables, see `_saver`.
             remembered=remembered if config.mesh.hosts == 1 else 0,
             first=ahead,
