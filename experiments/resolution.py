@@ -45,8 +45,7 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
     """
     config: ExperimentConfig = _build(ExperimentConfig, fields, "")
     if "init" in (config.learner.model, config.scorer.model):
-        # Weights of other tools need JAX, which a configuration otherwise does without.
-        from classact.experiments import initial_models
+        from classact.experiments import initial_models  # It needs JAX, which is not loaded otherwise.
 
         config = initial_models.filled_in(config)
     config = dataclasses.replace(

@@ -71,10 +71,8 @@ def _fitted(
     opened = _at_size(field, opened, networks.image_shape(model, data, role), config)
     _check_same_function(field, opened, model, config)
     made, number = networks.by_outputs(model, config, data, role)
+    ours, outputs = fitting.expected(made(number)), fitting.output_axes(made, number)
     paired = config.task == "contrastive"
-    # Of two towers all is taken; some have no other number of outputs.
-    whole = paired and opened.task == config.task
-    ours, outputs = fitting.expected(made(number)), {} if whole else fitting.output_axes(made, number)
     theirs = _placed(fitting.flat(opened.variables), opened.task, config.task)
     left_open: set[Path] = set()
     if opened.task != config.task:
