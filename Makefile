@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 UV := .venv/bin/uv
 # Before .venv is there.
 FIRST_UV := .venv/uv/bin/uv
-FOLDERS := calls launch nodes replay models weights selection data experiments
+FOLDERS := calls client launch nodes replay models weights selection data experiments
 # The newest of these that is found is taken; 3.13 is fetched if none is.
 VERSIONS := 3.14 3.13 3.12
 # Trust the system's certificates, which a proxy may need; harmless elsewhere.

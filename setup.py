@@ -6,7 +6,18 @@ in an editable install and in a wheel alike.
 
 import setuptools
 
-_FOLDERS = ("calls", "launch", "nodes", "replay", "models", "weights", "selection", "data", "experiments")
+_FOLDERS = (
+    "calls",
+    "client",
+    "launch",
+    "nodes",
+    "replay",
+    "models",
+    "weights",
+    "selection",
+    "data",
+    "experiments",
+)
 _PACKAGES = [
     name
     for folder in _FOLDERS
