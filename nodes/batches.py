@@ -4,7 +4,7 @@ import collections
 import functools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -34,6 +34,8 @@ class Sampled(NamedTuple):
         true_labels: int[B / hosts], the labels before a noise wrapper; None if that is not known.
         scores: float32[B / hosts], theirs; None if they have none.
         measured: of how they were chosen, by name as it comes after "selection/"; None: nothing.
+        files: their image files, empty where pixels were carried in their place; None if they are not
+            wanted, or no files were carried.
     """
 
     batch: dict[str, jax.Array]
@@ -45,6 +47,7 @@ class Sampled(NamedTuple):
     true_labels: np.ndarray | None = None
     scores: np.ndarray | None = None
     measured: Mapping[str, float] | None = None
+    files: Sequence[bytes] | None = None
 
 
 def ids_and_scores(
@@ -184,6 +187,20 @@ class SuperBatches:
     def close(self) -> None:
         """Waits for the data set's threads."""
         self.dataset.close()
+
+
+class Drawing(Protocol):
+    """What the learner needs of `Batches`."""
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """Names of the data sets."""
+
+    def draw(self, waited: Callable[[str, float], None] = ...) -> Drawn | None:
+        """What the next update is made from; None when stopped."""
+
+    def close(self) -> None:
+        """Ends the threads."""
 
 
 class Batches:

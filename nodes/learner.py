@@ -58,7 +58,7 @@ class Learner:
         trained: Mapping[str, training.TrainedModel],
         update: Callable[..., Any],
         state: training.TrainState,
-        batches: batches_lib.Batches,
+        batches: batches_lib.Drawing,
         stop: threading.Event,
         metrics: metrics_lib.MetricsWriter | None,
         saver: saving.Saver | None = None,
