@@ -263,6 +263,21 @@ def get_config() -> ml_collections.ConfigDict:
             # deliver it is started again, and if that was done within the hour before, the run
             # fails. The time that run loops take to open it does not count, up to an hour of it.
             "no_data_seconds": 300.0,
+            # ── Of `classact serve`, which hands sub-batches on to a trainer of yours (docs/any_trainer.md).
+            "serve": {
+                # Whether they are: that command sets it. The learner is then the selector, a model as
+                # the scorer is, whatever `learner` says.
+                "on": False,
+                # Where trainers reach it: an IP address's number and a port (0: any that is free), or
+                # unix:/PATH on one machine. Its key is in the run directory.
+                "listen": "127.0.0.1:0",
+                # Sub-batches that are made before some rank of the trainer has taken the first of
+                # them, at most. More makes scores older.
+                "ahead": 4,
+                # Sub-batches that stay on the disk after all ranks have taken them, at most, for a
+                # trainer that goes back to a state of its own.
+                "kept": 64,
+            },
             # ── When something dies or is stopped.
             # How often a node that died is started again within an hour (0: never; nor with
             # `--launch=threads` or `synchronous`, which are one process).

@@ -17,6 +17,7 @@ from classact.experiments.model_config import LearnerConfig, OptimizerConfig
 from classact.experiments.model_config import ModelConfig as ModelConfig
 from classact.experiments.model_config import ReferenceConfig as ReferenceConfig
 from classact.experiments.replaying import ReplayConfig
+from classact.experiments.serving import ServeConfig, with_selector
 from classact.selection import policies
 
 TRAIN_SPLITS = ("all", "held_out", "rest")
@@ -240,6 +241,7 @@ class ExperimentConfig(DataSetConfig):
     hung_seconds: float = 120.0
     # Runs that were made before there was one held nothing out.
     eval_share: float = 0.0
+    serve: ServeConfig = dataclasses.field(default_factory=ServeConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -314,6 +316,11 @@ class ExperimentConfig(DataSetConfig):
     def scored(self) -> tuple[str, ...]:
         """The data sets whose examples are scored."""
         return tuple(name for name, own in self.data_sets.items() if policies.get(own.policy).scores)
+
+    def policy_of(self, data_set: DataSetConfig) -> policies.Policy:
+        """The policy of one of the run's data sets; a selector is its own online model."""
+        found = policies.get(data_set.policy)
+        return with_selector(found) if self.serve.on else found
 
     @property
     def on_cluster(self) -> ClusterConfig:

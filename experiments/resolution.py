@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from classact.data import specs
 from classact.data.augment import recipe
-from classact.experiments import importable, policy_checks
+from classact.experiments import importable, policy_checks, serving
 from classact.experiments.config import (
     NAME,
     ConfigError,
@@ -71,6 +71,9 @@ def resolve(fields: Mapping[str, Any]) -> ExperimentConfig:
         prefix = f"data_sets.{name}." if config.data_sets else ""
         _check_shares(config, prefix, data_set)
         _check_pairs(config, prefix, data_set)
+    if config.serve.on:
+        serving.check(config.mesh.hosts, {name: policies.get(own.policy) for name, own in data_sets.items()})
+        config = dataclasses.replace(config, learner=serving.selector(config.scorer))
     evaluation = _with_evaluators(config, data_sets)
     warmup_steps = config.warmup_steps if config.warmup_steps >= 0 else config.steps // 10
     return dataclasses.replace(

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from classact.experiments import ledger
 from classact.experiments.config import ConfigError, ExperimentConfig
 from classact.launch.assembly.parts import learning, networks, shapes
-from classact.selection import policies
 
 # Where learner and scorers share one GPU: the learner has optimiser and activations to hold.
 LEARNERS_SHARE = 0.75
@@ -39,7 +38,7 @@ def work_of(config: ExperimentConfig, data: shapes.DataShape) -> Work:
     learner, online = macs["learner"], macs.get("online", 0.0)
     training = scoring = 0.0
     for own in config.data_sets.values():
-        policy = policies.get(own.policy)
+        policy = config.policy_of(own)
         trained = learner * own.batch_size
         trained += online * own.batch_size if policy.online == "proxy" else 0.0
         reference = 0.0

@@ -13,7 +13,6 @@ from classact.launch.assembly.run_spec import RunSpec
 from classact.nodes import clocks, heap, inference_node, inference_server, parameters, scoring, tally
 from classact.nodes import mesh as mesh_lib
 from classact.nodes.metrics import MetricsWriter
-from classact.selection import policies
 
 
 class Learner(parameters.ParameterSource, clocks.ClockSource, Protocol):
@@ -48,7 +47,7 @@ def make_inference_node(
     heap.give_back_after_compiling()
     mesh = mesh_lib.local_mesh()
     config, own = run.config, run.config.data_sets[data_set]
-    policy = policies.get(own.policy)
+    policy = config.policy_of(own)
     models = networks.role_models(config, own, run.data[data_set])
     roles = {scoring.published_name(policy, role): role for role in models}
     roles = {name: role for name, role in roles.items() if name in policy.published_models}

@@ -13,7 +13,7 @@ from classact.data.carried.kinds import ENCODED, IDS, PIXELS
 from classact.data.carried.opening import FromFiles, FromSource, Opener
 from classact.data.decoding import pool
 from classact.experiments.config import ConfigError
-from classact.launch.assembly import rpc
+from classact.launch.assembly import rpc, selector_node
 from classact.launch.assembly.launchpad import lp
 from classact.launch.assembly.parts import class_meaning, learning, ordered, sources, starts
 from classact.launch.assembly.parts.choosing import chosen_first
@@ -95,7 +95,9 @@ def build_learner(
     if host:
         opening_seconds = opening.here_or_there(openings, rpc.LearnerClient(first_host).get_opening_seconds)
     in_order = functools.partial(_in_order, run, int(state.step), mesh, openings, host)
-    transfers = {name: _transfer(run, name, mesh, openings) for name in addresses}
+    transfers = {
+        name: selector_node.transfer(run, name, _transfer(run, name, mesh, openings)) for name in addresses
+    }
     sub_batches = _batches(
         run, addresses, data_state, transfers, mesh, races, in_order, opening_seconds, host
     )
@@ -111,7 +113,7 @@ def build_learner(
         if first
     }
     evaluating = tuple(config.evaluation.evaluators) if first else ()
-    return learner.Learner(
+    return selector_node.make_learner(
         learner.LearnerConfig(
             steps=config.steps,
             log_every=config.log_every,
@@ -121,7 +123,7 @@ def build_learner(
         trained,
         update,
         state,
-        sub_batches,
+        selector_node.drawn_from(run, sub_batches),
         lp.stop_event(),
         MetricsWriter(run.workdir, "learner") if first else None,
         saver,

@@ -21,6 +21,7 @@ from classact.launch.commands.arguments import UsageError
 
 COMMANDS = (
     "train",
+    "serve",
     "evaluate",
     "actors",
     "status",

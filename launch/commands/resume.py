@@ -23,6 +23,7 @@ _FREE = {
     "no_data_seconds", "restarts_per_hour", "hung_seconds", "stop_notice_seconds",
 }  # fmt: skip
 _FREE_OF_DATA_SET = {"inference", "pretraining_macs"}
+_FREE_OF_SERVING = {("serve", "listen"), ("serve", "ahead"), ("serve", "kept")}
 # What runs did before there was a field, by its group and name.
 _BEFORE: dict[tuple[str, ...], object] = {
     ("selection", "online_weight"): 1.0,
@@ -59,6 +60,7 @@ _BEFORE: dict[tuple[str, ...], object] = {
     ("reference", "model"): "",
     ("reference", "text_model"): "",
     ("reference", "options"): {},
+    ("serve", "on"): False,
 }
 
 
@@ -118,7 +120,7 @@ def _check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], workdir: pat
     # A run that was made before there was this field held nothing out: `identity.check` compares.
     found = {("eval_share",): ours["eval_share"], **dict(_flat(theirs))}
     for names, value in _flat(ours):
-        if names[0] in _FREE or _FREE_OF_DATA_SET & {*names}:
+        if names[0] in _FREE or names in _FREE_OF_SERVING or _FREE_OF_DATA_SET & {*names}:
             continue
         if found.get(names, _BEFORE.get(names[-2:], _BEFORE.get(names[-1:]))) == value:
             continue

@@ -70,7 +70,7 @@ def of_reference(
 
     `scorer`: those of a model as the scorer is, if they are counted already.
     """
-    if policies.get(own.policy).reference is None or own.reference.scores:
+    if config.policy_of(own).reference is None or own.reference.scores:
         return None
     if scorer is not None:
         found = reference_models.described(config, own, data)
@@ -96,7 +96,7 @@ def pretraining_macs(config: ExperimentConfig, own: DataSetConfig, data: DataSha
     Returns:
         MACs; 0 without a fixed reference.
     """
-    if policies.get(own.policy).reference != "fixed":
+    if config.policy_of(own).reference != "fixed":
         return 0.0
     if own.reference.pretraining_macs >= 0:
         return own.reference.pretraining_macs
@@ -114,7 +114,7 @@ def pretraining_macs(config: ExperimentConfig, own: DataSetConfig, data: DataSha
 
 def _computed_before(config: ExperimentConfig, own: DataSetConfig, data: DataShape) -> dict[str, float]:
     """What was computed before a run for a data set's selection, in MACs, by what it was."""
-    if policies.get(own.policy).reference == "fixed" and not own.reference.scores:
+    if config.policy_of(own).reference == "fixed" and not own.reference.scores:
         run = os.path.realpath(own.reference.checkpoint)
         return {f"run {run}": pretraining_macs(config, own, data)}
     spent = scored.cost(own)
@@ -160,7 +160,7 @@ def account(
     computed_before: dict[str, float] = {}
     parts: list[dict[str, float]] = []
     for name, own in config.data_sets.items():
-        policy = policies.get(own.policy)
+        policy = config.policy_of(own)
         examples, padded = _scored(config, name, tallies, steps, last)
         counts.add(own, policy, examples)
         spent = _computed_before(config, own, data[name])
@@ -267,7 +267,7 @@ def _scored(
     actors scored that had joined. A loop without nodes scores a super-batch an update.
     """
     own = config.data_sets[data_set]
-    if not policies.get(own.policy).scores:
+    if not config.policy_of(own).scores:
         return 0, 0
     # Of a run that an earlier version began only what has come into the tables is known.
     inserts = int(last.get(f"replay/{data_set}/inserts", last.get("replay/inserts", 0)))

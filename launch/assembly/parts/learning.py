@@ -8,7 +8,7 @@ from classact.experiments.config import ConfigError, DataSetConfig, ExperimentCo
 from classact.launch.assembly.parts import fitting, networks
 from classact.launch.assembly.parts.shapes import DataShape
 from classact.nodes import optimizers, training
-from classact.selection import contrastive, losses, policies, weighting
+from classact.selection import contrastive, losses, weighting
 
 
 def make_task(config: ExperimentConfig, mesh: jax.sharding.Mesh | None = None) -> losses.Task:
@@ -60,7 +60,7 @@ def trained_models(config: ExperimentConfig, data: DataShape) -> dict[str, train
     models = networks.make_models(config, data)
     trained = {}
     factors = {
-        "learner": 1.0,
+        "learner": config.selection.learning_rate_factor if config.serve.on else 1.0,
         "online": config.selection.learning_rate_factor,
         "reference": config.reference.learning_rate_factor,
     }
@@ -68,7 +68,7 @@ def trained_models(config: ExperimentConfig, data: DataShape) -> dict[str, train
         weights = {
             data_set: item.weight
             for data_set, item in config.data_sets.items()
-            if name in policies.get(item.policy).trained_models
+            if name in config.policy_of(item).trained_models
         }
         if not weights:
             continue

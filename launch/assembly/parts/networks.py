@@ -11,7 +11,6 @@ from classact.experiments.model_config import INTERPOLATIONS
 from classact.launch.assembly.parts import class_meaning, reference_models
 from classact.launch.assembly.parts.shapes import DataShape
 from classact.models import cost, execution, inputs, registry, text, transformer, two_tower
-from classact.selection import policies
 
 
 def make_model(
@@ -142,7 +141,7 @@ def forward_macs(model: registry.Model, config: ExperimentConfig, data: DataShap
 def make_models(config: ExperimentConfig, data: DataShape) -> dict[str, registry.Model]:
     """The networks that a run trains: "learner", and "online" and "reference" where a policy trains one."""
     models = {"learner": learner(config, data)}
-    every = [(policies.get(item.policy), item) for item in config.data_sets.values()]
+    every = [(config.policy_of(item), item) for item in config.data_sets.values()]
     if any(policy.online == "proxy" for policy, _ in every):
         models["online"] = scorer(config, data)
     # Of several data sets they all have the same.
@@ -164,7 +163,7 @@ def role_models(
         in_order: whether the logits of all are in the order of the run's classes, for which a fixed
             reference must be there.
     """
-    policy = policies.get(data_set.policy)
+    policy = config.policy_of(data_set)
     models = {}
     if policy.online is not None:
         models["online"] = learner(config, data) if policy.online == "learner" else scorer(config, data)
