@@ -14,7 +14,7 @@ space := $(subst ,, )
 export PATH := $(PATH):$(subst $(space),:,$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1*/bin))
 LOCK_FLAGS := --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url
 
-.PHONY: env older-server other-python demo demo-clip test test-short golden lint format bench lock clean
+.PHONY: env client-wheel older-server other-python demo demo-clip test test-short golden lint format bench lock clean
 
 env: .venv/installed
 
@@ -32,6 +32,13 @@ env: .venv/installed
 	$(FIRST_UV) pip install --quiet --python $(PYTHON) --no-deps --editable .
 	.venv/bin/classact setup
 	@touch $@
+
+# What a trainer needs of classact, as a wheel of its own: see setup_client.py.
+CLIENT := build/client
+client-wheel: env
+	@rm -rf $(CLIENT) && mkdir -p $(CLIENT) && cp -r client __init__.py LICENSE pyproject.toml $(CLIENT)
+	@cp setup_client.py $(CLIENT)/setup.py
+	$(UV) build --wheel --quiet --out-dir dist $(CLIENT)
 
 # Another server, for tests alone: what the client is written for must not be one version's ways.
 older-server: .venv/classact/replay-0.7/installed

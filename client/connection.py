@@ -39,12 +39,15 @@ class Place:
         server: its public key; empty without keys.
         caller: public key of those who may call it.
         caller_secret: its secret.
+        ended: of a run that is completed, and has no address any more, how many sub-batches there were;
+            -1 of any other.
     """
 
     address: str
     server: str = ""
     caller: str = ""
     caller_secret: str = dataclasses.field(default="", repr=False)
+    ended: int = -1
 
 
 def read_place(path: pathlib.Path) -> Place:
@@ -61,7 +64,8 @@ def read_place(path: pathlib.Path) -> Place:
             found = json.load(file)
         if found["version"] != protocol.VERSION:
             raise SelectionError(f"{path} is of version {found['version']}, this is {protocol.VERSION}")
-        return Place(**{field.name: str(found[field.name]) for field in dataclasses.fields(Place)})
+        texts = {name: str(found[name]) for name in ("address", "server", "caller", "caller_secret")}
+        return Place(**texts, ended=int(found["ended"]))
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -123,7 +127,7 @@ class Connection:
         self._finder, self._patience = finder, patience
         self._context: Any = zmq.Context()
         self._place = finder.wait()
-        self._socket = self._connected(self._place)
+        self._socket: Any = self._connected(self._place)
         self._last_id = 0
         self._asked: dict[int, list[protocol.Frame]] = {}
         self._arrived: dict[int, tuple[dict[str, Any], dict[str, protocol.Values]]] = {}
@@ -149,6 +153,9 @@ class Connection:
     def receive(self, number: int) -> tuple[dict[str, Any], dict[str, protocol.Values]]:
         """The header and the arrays of an answer; blocks for `patience` seconds at most.
 
+        Of a run that is completed meanwhile the answer is of the kind `ended`, with `number`, how many
+        sub-batches there were.
+
         Raises:
             SelectionError: if none came, or the selector refuses.
         """
@@ -161,10 +168,11 @@ class Connection:
                     f"the selector of {self._finder.name} gave nothing for {self._patience:.0f} s: look "
                     "at it with `classact status`; connect(patience=…) waits longer"
                 )
-            if now - heard > _ASK_AGAIN_SECONDS:
+            if now - heard > _ASK_AGAIN_SECONDS or self._place.ended >= 0:
                 self._ask_again()
                 heard = now
-            if self._socket.poll(int(1000 * min(_ASK_AGAIN_SECONDS, max(0.0, deadline - now))) + 1):
+            wait = min(_ASK_AGAIN_SECONDS, max(0.0, deadline - now))
+            if number not in self._arrived and self._socket.poll(1 + int(1000 * wait)):
                 self._take()
                 heard = time.monotonic()
         header, arrays = self._arrived.pop(number)
@@ -193,6 +201,12 @@ class Connection:
         # Between two lives of it; or the file is being looked at by somebody who changed its mode.
         except (FileNotFoundError, SelectionError):
             return
+        if place.ended >= 0:
+            self._place = place
+            said = {"kind": "ended", "number": place.ended}
+            self._arrived |= {number: (said, {}) for number in self._asked}
+            self._asked.clear()
+            return
         if place != self._place:
             self._socket.close(linger=0)
             self._place, self._socket = place, self._connected(place)
@@ -218,7 +232,8 @@ class Connection:
             socket.curve_publickey = place.caller.encode()
             socket.curve_secretkey = place.caller_secret.encode()
         try:
-            socket.connect(place.address)
+            if place.address:
+                socket.connect(place.address)
         except zmq.ZMQError as error:
             socket.close(linger=0)
             raise SelectionError(f"{place.address} is no address: {error}") from None

@@ -119,7 +119,7 @@ class Selection:
         connection = self._connected()
         number, about = self._hello(reader, session)
         handed = about["images"]
-        if images not in (None, "ids", handed):
+        if handed is not None and images not in (None, "ids", handed):
             raise SelectionError(
                 f"images={images!r}: this run hands on {handed}; start one with "
                 f"--config.replay.images={images}"
@@ -130,8 +130,10 @@ class Selection:
             while len(asked) < ahead:
                 asked.append(connection.ask({**request, "number": number + len(asked) * reader.workers}))
             header, arrays = connection.receive(asked.popleft())
-            if header["kind"] == "end":
+            if header["kind"] == "end" or (header["kind"] == "ended" and number >= header["number"]):
                 return
+            if header["kind"] == "ended":
+                raise SelectionError(self._too_late(int(header["number"]), number))
             if header["kind"] == "gone":
                 number = self._goes_on(number, int(header["oldest"]), reader.workers)
                 asked.clear()
@@ -261,7 +263,16 @@ class Selection:
         connection = self._connected()
         header = {"kind": "hello", "next": self._next, "session": session, **reader.as_json()}
         about, _ = connection.receive(connection.ask(header))
+        if about["kind"] == "ended":
+            ended = int(about["number"])
+            if self._next is None or self._next < ended:
+                raise SelectionError(self._too_late(ended, self._next))
+            return ended, {"images": None, "data_sets": []}
         return int(about["next"]), about
+
+    def _too_late(self, ended: int, number: int | None) -> str:
+        wanted = "" if number is None else f", and sub-batch {number} is asked for"
+        return f"the run of {self._finder.name} is completed: it handed on {ended} sub-batches{wanted}"
 
     def _confirm(self, number: int) -> None:
         self._connected().tell({"kind": "confirm", "number": number, **self._reader.as_json()})

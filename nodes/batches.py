@@ -189,20 +189,6 @@ class SuperBatches:
         self.dataset.close()
 
 
-class Drawing(Protocol):
-    """What the learner needs of `Batches`."""
-
-    @property
-    def data_sets(self) -> tuple[str, ...]:
-        """Names of the data sets."""
-
-    def draw(self, waited: Callable[[str, float], None] = ...) -> Drawn | None:
-        """What the next update is made from; None when stopped."""
-
-    def close(self) -> None:
-        """Ends the threads."""
-
-
 class Batches:
     """Draws from all data sets, each at its own rate, and knows what it has read ahead."""
 

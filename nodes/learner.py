@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
@@ -45,6 +45,20 @@ class LearnerConfig:
     final_evaluation_seconds: float = 600.0
 
 
+class Drawing(Protocol):
+    """What a learner draws from: `batches.Batches`, or what does more."""
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """Names of the data sets."""
+
+    def draw(self, waited: Callable[[str, float], None] = ...) -> batches_lib.Drawn | None:
+        """What the next update is made from; None when stopped."""
+
+    def close(self) -> None:
+        """Ends the threads."""
+
+
 class Learner:
     """Runs updates until its last step; its public methods are also its RPCs.
 
@@ -58,7 +72,7 @@ class Learner:
         trained: Mapping[str, training.TrainedModel],
         update: Callable[..., Any],
         state: training.TrainState,
-        batches: batches_lib.Drawing,
+        batches: Drawing,
         stop: threading.Event,
         metrics: metrics_lib.MetricsWriter | None,
         saver: saving.Saver | None = None,

@@ -4,7 +4,18 @@ import ast
 import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FOLDERS = ("launch", "nodes", "experiments", "replay", "models", "weights", "selection", "data", "calls")
+FOLDERS = (
+    "launch",
+    "nodes",
+    "experiments",
+    "replay",
+    "models",
+    "weights",
+    "selection",
+    "data",
+    "calls",
+    "client",
+)
 MODULES = sorted((*ROOT.glob("*.py"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.py"))))
 MOST_LINES = 350
 

@@ -37,7 +37,7 @@ def transfer(
     return KeepsFiles(inner) if run.config.serve.on and encoded else inner
 
 
-def drawn_from(run: RunSpec, sub_batches: batches.Batches) -> batches.Drawing:
+def drawn_from(run: RunSpec, sub_batches: batches.Batches) -> learner.Drawing:
     """What the learner draws from: in a run that hands sub-batches on, what does that as well.
 
     Raises:
@@ -64,7 +64,7 @@ def make_learner(
     trained: Mapping[str, training.TrainedModel],
     update: Callable[..., Any],
     state: training.TrainState,
-    drawing: batches.Drawing,
+    drawing: learner.Drawing,
     *others: Any,
 ) -> learner.Learner:
     """Builds the learner, or the selector that hands on what it draws; arguments as `learner.Learner`."""

@@ -16,7 +16,7 @@ class HandedOn:
 
     def __init__(
         self,
-        inner: batches.Drawing,
+        inner: learner.Drawing,
         handing: Mapping[str, Callable[[Sampled], Mapping[str, Values]]],
         shelf: shelf_lib.Shelf,
         server: server_lib.Server,
@@ -102,7 +102,8 @@ class Selector(learner.Learner):
         try:
             super().run()
             if self.get_step() == self._steps and handed_on.shelf.end():
-                handed_on.shelf.clear()
                 handed_on.write_metrics()
+                handed_on.server.say_ended(handed_on.shelf.number)
+                handed_on.shelf.clear()
         finally:
             handed_on.server.stop()

@@ -135,6 +135,10 @@ class Server:
             self._look_again()
             thread.join(3 * _LINGER_SECONDS)
 
+    def say_ended(self, number: int) -> None:
+        """Writes for all who come later that the sub-batches end before a number."""
+        _write_place(self._workdir, "", None, number)
+
     def _bind(self) -> None:
         path = addresses.unix_path(self._listen)
         if path is not None and addresses.answers(self._listen):
@@ -302,7 +306,7 @@ def _keys(workdir: pathlib.Path) -> keys_lib.Keys:
         return made
 
 
-def _write_place(workdir: pathlib.Path, address: str, keys: keys_lib.Keys | None) -> None:
+def _write_place(workdir: pathlib.Path, address: str, keys: keys_lib.Keys | None, ended: int = -1) -> None:
     """Tells trainers where it is, in a file for this user alone."""
     place = {
         "version": protocol.VERSION,
@@ -310,6 +314,7 @@ def _write_place(workdir: pathlib.Path, address: str, keys: keys_lib.Keys | None
         "server": keys.server if keys is not None else "",
         "caller": keys.caller if keys is not None else "",
         "caller_secret": keys.caller_secret if keys is not None else "",
+        "ended": ended,
     }
     path = workdir / FILE_NAME
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -19,6 +19,8 @@ from classact.nodes import activity
 
 # Longest single wait, between two looks at the stop signal.
 _POLL_SECONDS = 0.5
+# For who has been given the last sub-batch, and may be gone, to hear that it was the last.
+_FAREWELL_SECONDS = 5.0
 _NAME = re.compile(r"(\d{12})\.batch")
 _MAGIC = b"classact sub-batch 1\n"
 
@@ -117,9 +119,11 @@ class Shelf:
             self._ended = True
         self.changed()
         with activity.waiting("a trainer to take the last sub-batches"), self._condition:
-            while self._floor() <= self._next and not self._stop.is_set():
+            while self._floor() < self._next and not self._stop.is_set():
                 self._condition.wait(_POLL_SECONDS)
-        return not self._stop.is_set()
+            if not self._stop.is_set():
+                self._condition.wait_for(lambda: self._floor() > self._next, _FAREWELL_SECONDS)
+            return self._floor() >= self._next
 
     def clear(self) -> None:
         """Removes all sub-batches from the disk; for a run that is completed."""
@@ -164,6 +168,12 @@ class Shelf:
         with self._condition:
             self._confirmed[rank] = max(number, self._confirmed.get(rank, 0))
             self._forget()
+
+    @property
+    def number(self) -> int:
+        """Of the sub-batch that is put here next."""
+        with self._condition:
+            return self._next
 
     def has_ended_before(self, number: int) -> bool:
         """Whether there will be no sub-batch of that number."""
