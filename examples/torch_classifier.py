@@ -47,14 +47,16 @@ def main() -> None:
             update = state["update"]
         dataset = selection.torch_dataset()
         loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=flags.workers)
-        started = waited_from = time.perf_counter()
-        waited, batches = 0.0, iter(loader)
+        # From the first batch on: a selector takes its time to begin.
+        started, waited, batches = 0.0, 0.0, iter(loader)
         while update < flags.updates:
             waited_from = time.perf_counter()
             batch = next(batches, None)
             if batch is None:
                 break
-            waited += time.perf_counter() - waited_from
+            if started:
+                waited += time.perf_counter() - waited_from
+            started = started or time.perf_counter()
             losses = functional.cross_entropy(
                 model(pixels(batch["image"])), batch["label"].long(), label_smoothing=0.1, reduction="none"
             )
@@ -69,7 +71,7 @@ def main() -> None:
                 line = {
                     "update": update,
                     "top1": top1(model, evaluation),
-                    "loss": float(losses.mean()),
+                    "loss": losses.mean().item(),
                     "wait_share": waited / (time.perf_counter() - started),
                 }
                 with (flags.out / "eval.jsonl").open("a") as file:
