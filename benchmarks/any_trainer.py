@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 
+import figures
 import numpy as np
 
 from classact.data import specs
@@ -29,6 +30,7 @@ _CLASSACT = [sys.executable, "-c", "from classact.launch.commands import cli; cl
 def main() -> int:
     """Runs what is missing, and prints the table; returns the exit status."""
     flags = _flags()
+    figures.exit_on_sigterm()
     flags.workdir.mkdir(parents=True, exist_ok=True)
     measured_on = flags.workdir / "eval.npz"
     if not measured_on.exists():

@@ -67,6 +67,19 @@ class Dataset:
         self.closed = True
 
 
+# By what they compute: all tests' linear models are one.
+_updates, _states = {}, {}
+
+
+def update_of(trained, task, learning_rate):
+    key = (*trained, type(task), learning_rate)
+    if key not in _updates:
+        _updates[key] = training.make_update(trained, task)
+        _states[key] = training.init_state(trained, 0)
+    # An update donates its state.
+    return _updates[key], jax.tree.map(jnp.copy, _states[key])
+
+
 class Setup:
     """A learner with a linear model, its store, and its files."""
 
@@ -89,6 +102,7 @@ class Setup:
             trained["reference"] = training.TrainedModel(
                 model, optimizer, {"digits": 1.0}, on_super_batch=True
             )
+        update, state = update_of(trained, task or losses.Classification(0.1), learning_rate)
         self.metrics = metrics.MetricsWriter(workdir, "learner")
         self.dataset = Dataset(make)
         self.checkpointer = Checkpointer()
@@ -103,8 +117,8 @@ class Setup:
         self.learner = learner.Learner(
             learner.LearnerConfig(**{"steps": 6, "log_every": 3, **config}),
             trained,
-            training.make_update(trained, task or losses.Classification(0.1)),
-            training.init_state(trained, 0),
+            update,
+            state,
             self.batches,
             self.stop,
             self.metrics,
