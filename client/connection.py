@@ -8,6 +8,7 @@ import os
 import pathlib
 import stat
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ FILE_NAME = "serve.json"
 _ASK_AGAIN_SECONDS = 3.0
 # Between two looks for the file of a run that is being started.
 _LOOK_SECONDS = 0.5
+# When it is told that it is waited for.
+_SAY_SECONDS = 15.0
 # A host that is gone says nothing: after so many seconds of silence the connection is taken down.
 _LOST_AFTER_SECONDS = 5
 
@@ -90,16 +93,19 @@ class Finder:
         Raises:
             SelectionError: if there is none by then.
         """
-        deadline = time.monotonic() + self._patience
+        started, told = time.monotonic(), False
         while True:
             try:
                 return self.now()
             except FileNotFoundError as error:
-                if time.monotonic() > deadline:
-                    raise SelectionError(
-                        f"{error.filename} is not there: is `classact serve --workdir={self._where}` running?"
-                    ) from None
-                time.sleep(_LOOK_SECONDS)
+                said = f"{error.filename} is not there: is `classact serve --workdir={self._where}` running?"
+                waited = time.monotonic() - started
+                if waited > self._patience:
+                    raise SelectionError(said) from None
+                if waited > _SAY_SECONDS and not told:
+                    warnings.warn(f"{said} It is waited for, {self._patience:.0f} s at most", stacklevel=4)
+                    told = True
+                time.sleep(min(_LOOK_SECONDS, self._patience))
 
     def now(self) -> Place:
         """The place as it is told now; FileNotFoundError and SelectionError as `read_place`."""

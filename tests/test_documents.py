@@ -8,7 +8,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-FOLDERS = "calls|launch|nodes|replay|models|weights|selection|data|experiments|tests|benchmarks|docs|client|examples"
+FOLDERS = "calls|client|launch|nodes|replay|models|weights|selection|data|experiments|tests|benchmarks|docs"
+FOLDERS = f"{FOLDERS}|examples"
 # Whose pages are about the past, too.
 HISTORY = ("BUILD_NOTES.md", "CHANGELOG.md")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import program_runs as runs
+
 from classact import client
 
 # Without labels that are redrawn; a small model, and few updates.

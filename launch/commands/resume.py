@@ -119,6 +119,12 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
 def _check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], workdir: pathlib.Path) -> None:
     # A run that was made before there was this field held nothing out: `identity.check` compares.
     found = {("eval_share",): ours["eval_share"], **dict(_flat(theirs))}
+    if (served := found.get(("serve", "on"), False)) != ours["serve"]["on"]:
+        command, other = ("serve", "train") if served else ("train", "serve")
+        raise ConfigError(
+            f"workdir={str(workdir)!r} holds a run of `classact {command}`, with which `classact {other}` "
+            "cannot go on: name another workdir"
+        )
     for names, value in _flat(ours):
         if names[0] in _FREE or names in _FREE_OF_SERVING or _FREE_OF_DATA_SET & {*names}:
             continue

@@ -50,6 +50,8 @@ def test_what_earlier_sessions_used_is_read(run):
         {"cluster.learner.gpus": 1},
         {"threads.learner": 2},
         {"threads.decoding": 3},
+        {"serve.listen": "0.0.0.0:5557"},
+        {"serve.kept": 8},
     ],
 )
 def test_where_and_how_fast_it_runs_may_be_another(run, changes):
@@ -62,7 +64,7 @@ def test_a_run_of_a_version_without_a_field_goes_on_as_it_was(run):
         del group["selection"], group["reference"]["pretraining_macs"], group["augment"]
         for name in MODEL_FIELDS:
             del group["reference"][name]
-    del recorded["optimizer"]
+    del recorded["optimizer"], recorded["serve"]
     for role in ("learner", "scorer"):
         recorded[role] = {name: recorded[role][name] for name in ("model", "text_model", "options")}
     del recorded["threads"]["decoding"]
@@ -73,6 +75,11 @@ def test_a_run_of_a_version_without_a_field_goes_on_as_it_was(run):
             resume.earlier(resolved(**changes), run)
     with pytest.raises(ConfigError, match=r"augment='flip': .* a run with None"):
         resume.earlier(resolved(augment="flip"), run)
+
+
+def test_what_is_served_and_what_is_trained_do_not_go_on_with_each_other(run):
+    with pytest.raises(ConfigError, match="a run of `classact train`, with which `classact serve` cannot"):
+        resume.earlier(resolved(**{"serve.on": True}), run)
 
 
 def test_what_a_reference_has_cost_may_be_said_later(run):
