@@ -13,12 +13,12 @@ import jax.numpy as jnp
 
 from classact import client
 
-CLASSES, LEARNING_RATE = 1000, 0.1
+CLASSES, LEARNING_RATE = 1000, 0.02
 
 
 def loss(params: dict, image: jax.Array, label: jax.Array, weight: jax.Array) -> jax.Array:
     """The weighted mean of the cross-entropies."""
-    logits = image.reshape(len(image), -1) / 255.0 @ params["w"] + params["b"]
+    logits = (image.reshape(len(image), -1) / 255.0 - 0.5) @ params["w"] + params["b"]
     return jnp.mean(weight * -jax.nn.log_softmax(logits)[jnp.arange(len(label)), label])
 
 

@@ -155,9 +155,14 @@ class Shelf:
             return found
 
     def given(self, consumer: Consumer, number: int) -> None:
-        """A consumer has been given a sub-batch, or that there is none such any more."""
+        """A consumer has been given a sub-batch, or told that there is no such any more."""
         with self._condition:
-            self._join(consumer)
+            if self._group is None:
+                # Of a trainer that goes on with a selector that was started again.
+                self._join(consumer)
+            elif self._group != (consumer.world, consumer.workers):
+                # A reader of the trainer before, whose process still ends.
+                return
             key = consumer.rank, consumer.worker
             self._needs[key] = max(self._needs.get(key, 0), number + consumer.workers)
             self._forget()

@@ -171,6 +171,12 @@ def test_other_ranks_are_another_trainer(make):
         shelf.given(one(), number)
     for rank in (0, 1):
         assert shelf.begin(one(rank, 2), None, "b") == 2
+    shelf.put(sub_batch(2))
+    for rank in (0, 1):
+        shelf.given(one(rank, 2), 2)
+    # What the one before still asks for, while it ends, changes nothing.
+    shelf.given(one(), 0)
+    assert shelf.begin(one(0, 2), None, "b") == shelf.begin(one(1, 2), None, "b") == 3
 
 
 def test_it_ends_when_all_have_the_last(make):
