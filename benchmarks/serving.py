@@ -4,7 +4,7 @@ Command:
     python benchmarks/serving.py [--quick] [--workdir=runs/bench]
 
 A shelf and its server in this process, a client in another, on one machine; sub-batches of 64 images,
-as pixels of 3 KB and of 150 KB, over loopback with keys and over a Unix socket, each written to the disk first.
+as pixels of 3 KB and of 150 KB, over loopback with keys and over a Unix socket, each on the disk first.
 Beside it what reading and decoding as many JPEG files takes, with Pillow, as a data loader of the trainer's
 own would have to. CPU seconds: wall-clock on a machine that does something else says little.
 """
