@@ -106,10 +106,11 @@ class Selection:
             ValueError: for an argument that is none.
             SelectionError: if the selector does not answer, or hands on no such images.
         """
-        yield from self._batches(Reader(rank, world_size), images, weights, ahead, uuid.uuid4().hex)
+        reader, session = Reader(rank, world_size), uuid.uuid4().hex
+        yield from self._batches(reader, self._next, session, images, weights, ahead)
 
     def _batches(
-        self, reader: Reader, images: str | None, weights: bool, ahead: int, session: str
+        self, reader: Reader, first: int | None, session: str, images: str | None, weights: bool, ahead: int
     ) -> Iterator[Batch]:
         if images not in IMAGES:
             raise ValueError(f"images={images!r}: must be one of {', '.join(map(str, IMAGES))}")
@@ -117,7 +118,7 @@ class Selection:
             raise ValueError(f"ahead={ahead!r}: must be at least 1")
         self._reader = reader
         connection = self._connected()
-        number, about = self._hello(reader, session)
+        number, about = self._hello(reader, first, session)
         handed = about["images"]
         if handed is not None and images not in (None, "ids", handed):
             raise SelectionError(
@@ -209,6 +210,21 @@ class Selection:
 
         return torch_data.make_dataset(self, rank, world_size, options)
 
+    def grain_dataset(self, rank: int = 0, world_size: int = 1, **options: Any) -> Any:
+        """The same as a `grain.IterDataset`, whose iterators' state is the place; of one process.
+
+        Args:
+            rank: as in `batches`.
+            world_size: likewise.
+            **options: `images`, `weights` and `ahead`, as in `batches`.
+
+        Raises:
+            ImportError: without grain.
+        """
+        from classact.client import grain_data
+
+        return grain_data.SubBatches(self, Reader(rank, world_size), options)
+
     def read_as(
         self, reader: Reader, first: int, options: Mapping[str, Any], session: str
     ) -> Iterator[Batch]:
@@ -220,17 +236,16 @@ class Selection:
             options: of `batches`.
             session: names what this reader reads in several times: each goes on after the one before.
         """
-        self._next = first
         chosen = {"images": None, "weights": False, "ahead": 2, **options}
         unknown = sorted(set(chosen) - {"images", "weights", "ahead"})
         if unknown:
             raise TypeError(f"unknown option {unknown[0]!r}: expected images, weights or ahead")
-        return self._batches(reader, chosen["images"], chosen["weights"], chosen["ahead"], session)
+        return self._batches(reader, first, session, chosen["images"], chosen["weights"], chosen["ahead"])
 
     def place(self, rank: int, world_size: int) -> int:
         """The number of the next sub-batch of a rank; blocks as `batches`, for adaptors."""
         self._reader = Reader(rank, world_size)
-        return self._hello(self._reader, "")[0]
+        return self._hello(self._reader, self._next, "")[0]
 
     def close(self) -> None:
         """Ends the connection; safe to call twice. A later call makes a new one."""
@@ -259,14 +274,14 @@ class Selection:
             self._process = os.getpid()
         return self._connection
 
-    def _hello(self, reader: Reader, session: str) -> tuple[int, dict[str, Any]]:
+    def _hello(self, reader: Reader, first: int | None, session: str) -> tuple[int, dict[str, Any]]:
         connection = self._connected()
-        header = {"kind": "hello", "next": self._next, "session": session, **reader.as_json()}
+        header = {"kind": "hello", "next": first, "session": session, **reader.as_json()}
         about, _ = connection.receive(connection.ask(header))
         if about["kind"] == "ended":
             ended = int(about["number"])
-            if self._next is None or self._next < ended:
-                raise SelectionError(self._too_late(ended, self._next))
+            if first is None or first < ended:
+                raise SelectionError(self._too_late(ended, first))
             return ended, {"images": None, "data_sets": []}
         return int(about["next"]), about
 

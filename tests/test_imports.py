@@ -11,12 +11,16 @@ FOLDERS = [
     path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name not in ("tests", "benchmarks")
 ]
 
+# What is for other environments: with setuptools, and with PyTorch.
+ELSEWHERE = ("setup.py", "setup_client.py", "client/torch_data.py")
 _IMPORT = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
 
 
 def modules():
-    at_the_root = [file for file in ROOT.glob("*.py") if file.name != "setup.py"]
-    for file in [*at_the_root, *(file for folder in FOLDERS for file in folder.rglob("*.py"))]:
+    files = [*ROOT.glob("*.py"), *(file for folder in FOLDERS for file in folder.rglob("*.py"))]
+    for file in files:
+        if file.relative_to(ROOT).as_posix() in ELSEWHERE:
+            continue
         parts = file.relative_to(ROOT).with_suffix("").parts
         yield ".".join(["classact", *parts]).removesuffix(".__init__")
 

@@ -324,6 +324,19 @@ def test_workers_of_a_torch_data_set_read_in_turns_and_go_on(start, trainer, tor
     assert kind == "tensor" and ids.tolist() == [100 * batch["number"] + row for row in (2, 3, 4)]
 
 
+def test_a_grain_iterator_has_its_place_as_its_state(start, trainer):
+    start().hand_on(8)
+    batches = iter(trainer().grain_dataset(images="ids").map(lambda batch: batch["number"]))
+    assert take(batches, 3) == [0, 1, 2]
+    state = batches.get_state()
+    assert take(batches, 2) == [3, 4]
+    batches.set_state(state)
+    assert take(batches, 2) == [3, 4]
+    again = iter(trainer().grain_dataset().map(lambda batch: batch["number"]))
+    again.set_state(state)
+    assert next(again) == 3
+
+
 def test_nothing_is_left_when_all_is_closed(start, tmp_path):
     selector = start(listen=f"unix:{tmp_path}/socket")
     selector.close()
