@@ -26,16 +26,14 @@ class Sampled(NamedTuple):
     Attributes:
         batch: arrays on the devices of all hosts, `[B, ...]`.
         size: B.
-        scored_step: int64[B / hosts], learner step of the parameters that scored each
-            of this host's.
+        scored_step: int64[B / hosts], learner step of the parameters that scored each of this host's.
         corrupted: share of this host's labels or captions that a noise wrapper changed; None: unknown.
         ids: int64[B / hosts], which examples this host's are.
         labels: int[B / hosts], their labels; None without labels.
-        true_labels: int[B / hosts], the labels before a noise wrapper; None if that is not known.
+        true_labels: int[B / hosts], those before a noise wrapper changed some; None if not known.
         scores: float32[B / hosts], theirs; None if they have none.
         measured: of how they were chosen, by name as it comes after "selection/"; None: nothing.
-        files: their image files, empty where pixels were carried in their place; None if they are not
-            wanted, or no files were carried.
+        files: their image files, empty where pixels were carried instead; None if nobody wants them.
     """
 
     batch: dict[str, jax.Array]
