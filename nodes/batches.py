@@ -211,8 +211,7 @@ class Batches:
                 `opening.LIMIT_SECONDS`.
             stop_reading: ends the datasets' threads; set by `close`. Another event than
                 `stop`, since a stopped learner still reads what has left the tables.
-            opening_seconds: how long ago opening a data set got on; None: nobody opens it. Of
-                `opening.Openings`.
+            opening_seconds: how long ago opening a data set got on, of `opening.Openings`; None: nobody does.
             ahead: in how many of the next batches of each table all is that has left it: one more
                 than are read ahead.
         """

@@ -94,9 +94,7 @@ def build_learner(
     if host:
         opening_seconds = opening.here_or_there(openings, rpc.LearnerClient(first_host).get_opening_seconds)
     in_order = functools.partial(_in_order, run, int(state.step), mesh, openings, host)
-    transfers = {
-        name: selector_node.transfer(run, name, _transfer(run, name, mesh, openings)) for name in addresses
-    }
+    transfers = {name: _transfer(run, name, mesh, openings) for name in addresses}
     sub_batches = _batches(
         run, addresses, data_state, transfers, mesh, races, in_order, opening_seconds, host
     )
@@ -260,14 +258,14 @@ def _transfer(
             return FromSource(sources.open_carried_images(config, own))
 
     makers = {PIXELS: None, ENCODED: from_files, IDS: from_source}
-    return image_opening.Transfer(data_set, makers[own.carried], to_device)
+    return selector_node.transfer_kind(run, data_set)(data_set, makers[own.carried], to_device)
 
 
 def _batches(
     run: RunSpec,
     addresses: Mapping[str, Sequence[str]],
     data_state: checkpoints.DataState,
-    transfers: Mapping[str, choosing.Transfer],
+    transfers: Mapping[str, image_opening.Transfer],
     mesh: jax.sharding.Mesh | None,
     races: Mapping[str, clocks.Clocks],
     in_order: Callable[[str, threading.Event], batches.Dataset],

@@ -15,26 +15,19 @@ from classact.nodes.metrics import MetricsWriter
 from classact.nodes.serving import handed, selector, server, shelf
 
 
-class KeepsFiles:
-    """What moves a data set's batches to the devices; their image files stay with them, on the host."""
-
-    def __init__(self, inner: image_opening.Transfer) -> None:
-        """Takes what moves them."""
-        self._inner = inner
-        self.counted = inner.counted
+class KeepsFiles(image_opening.Transfer):
+    """Moves a data set's batches to the devices; their image files stay with them, on the host."""
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> batches.Sampled:
         """See `image_opening.Transfer`."""
         files = [row[:size].tobytes() for row, size in zip(batch[CONTENT], batch[CONTENT_BYTES], strict=True)]
-        return self._inner(batch)._replace(files=files)
+        return super().__call__(batch)._replace(files=files)
 
 
-def transfer(
-    run: RunSpec, data_set: str, inner: image_opening.Transfer
-) -> image_opening.Transfer | KeepsFiles:
+def transfer_kind(run: RunSpec, data_set: str) -> type[image_opening.Transfer]:
     """What moves a data set's batches to the devices, in this run."""
     encoded = run.config.data_sets[data_set].carried == ENCODED
-    return KeepsFiles(inner) if run.config.serve.on and encoded else inner
+    return KeepsFiles if run.config.serve.on and encoded else image_opening.Transfer
 
 
 def drawn_from(run: RunSpec, sub_batches: batches.Batches) -> learner.Drawing:
@@ -85,7 +78,8 @@ def _about(run: RunSpec) -> dict[str, Any]:
 
 def _handing(run: RunSpec, data_set: str) -> handed.Handing:
     own = run.config.data_sets[data_set]
-    scored = data_set in run.config.scored
+    # What is chosen jointly was not drawn by its score alone, and no weight undoes the choice.
+    scored = data_set in run.config.scored and not run.config.policy_of(own).joint
     return handed.Handing(own.carried, own.temperature if scored else None, _captions(run))
 
 
