@@ -146,7 +146,9 @@ def both(*steps):
 
 
 COMMAND_LINE = [
-    Case("an unknown command", "trian", ("unknown command 'trian'", "train, evaluate, actors, status")),
+    Case(
+        "an unknown command", "trian", ("unknown command 'trian'", "train, serve, evaluate, actors, status")
+    ),
     Case("no command but a flag", "--workdir=run", ("unknown command '--workdir=run'", "train")),
     Case("no configuration", "train --workdir=run", ("--config=FILE.py is missing", "experiments/configs/")),
     Case("no configuration but fields", "train --config.steps=3", ("--config=FILE.py is missing",)),

@@ -118,10 +118,11 @@ def with_known_models(fields: Mapping[str, Any], workdir: pathlib.Path) -> dict[
         ConfigError: if the run's `config.json` cannot be read.
     """
     found = dict(fields)
-    theirs = recorded.group(_read(workdir / "config.json"))
-    for role in ("learner", "scorer"):
+    asking = [role for role in ("learner", "scorer") if recorded.group(fields.get(role)).get("model") == INIT]
+    theirs = recorded.group(_read(workdir / "config.json")) if asking else {}
+    for role in asking:
         own, there = recorded.group(fields.get(role)), recorded.group(theirs.get(role))
-        if own.get("model") != INIT or not there or there.get("init") != own.get("init"):
+        if not there or there.get("init") != own.get("init"):
             continue
         found[role] = {**own, **{name: there[name] for name in MODEL_FIELDS if name in there}}
         texts = recorded.group(theirs.get("contrastive"))

@@ -43,7 +43,7 @@ def test_json_is_one_object(place, capsys):
     [
         ([], "expected one SPEC, got nothing"),
         (["csv:pairs.csv", "npz:x"], "expected one SPEC, got csv:pairs.csv npz:x"),
-        (["csv:pairs.cvs"], "pairs.cvs: cannot be read (No such file or directory)"),
+        (["csv:pairs.cvs"], "pairs.cvs: no such file; expected a file"),
         (["csv:pairs.csv", "--split=test"], "split"),
         (["csv:pairs.csv", "--page=pairs.csv/x.html"], "--page=pairs.csv/x.html: cannot be written"),
     ],
