@@ -12,6 +12,7 @@ same for so many captions, which are compared by
 """
 
 import argparse
+import io
 import json
 import pathlib
 import shutil
@@ -77,12 +78,14 @@ def sentences(out, name):
     """A vocabulary of sentencepiece."""
     place = out / name
     place.mkdir(parents=True)
+    # Not by `model_prefix`, which stands in the file.
+    model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus()), model_prefix=str(place / "spiece"), vocab_size=IDS // 2,
+        sentence_iterator=iter(corpus()), model_writer=model, vocab_size=IDS // 2,
         pad_id=0, eos_id=1, unk_id=2, bos_id=-1, character_coverage=0.98, model_type="unigram",
         minloglevel=2, num_threads=1,
     )  # fmt: skip
-    (place / "spiece.vocab").unlink()
+    (place / "spiece.model").write_bytes(model.getvalue())
     return place / "spiece.model"
 
 
