@@ -576,6 +576,9 @@ DATA = [
     ),
     data("captions nowhere", "captioned_folder:photos", ("photos: no such directory",), command=PAIRS),
     data("shards that no name matches", "tar:photos-*.tar", ("photos-*.tar: no such file",), command=PAIRS),
+    data("a range of shards from above", "tar:{9..0}.tar", ("{9..0}.tar", "{FIRST..LAST}"), command=PAIRS),
+    data("an order that is none", "tar:/dev/null?order=random", ("order=random", "iid or shards")),
+    data("a buffer of what is read at random", "tar:/dev/null?buffer=9", ("buffer=9", "order=shards")),
     data(
         "a shard cut off",
         "tar:one.tar",

@@ -54,10 +54,16 @@ CASES = {
     "data_parallel": Case(),
     "contrastive": Case("contrastive"),
     "split_by_four_and_accumulated": Case(fsdp=4, accumulation=2),
-    "contrastive_split_by_two": Case("contrastive", fsdp=2, accumulation=2, whole_loss=True),
+    "contrastive_split_by_two": Case("contrastive", fsdp=2),
+    "contrastive_in_two_passes": Case("contrastive", fsdp=2, accumulation=2, whole_loss=True),
 }
 # Few, since each is compiled.
-ONE_HOST = ("data_parallel", "split_by_four_and_accumulated", "contrastive_split_by_two")
+ONE_HOST = (
+    "data_parallel",
+    "split_by_four_and_accumulated",
+    "contrastive_split_by_two",
+    "contrastive_in_two_passes",
+)
 SEVERAL_HOSTS = ("data_parallel", "contrastive")
 
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 
+import filelock
 import jax
 import numpy as np
 import pytest
@@ -75,9 +76,15 @@ def _root_mean_square(array):
 
 
 @pytest.fixture(scope="module")
-def eight_devices(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("eight")
-    wait_for(start(folder, *mesh_cases.ONE_HOST, devices=8))
+def eight_devices(tmp_path_factory, worker_id):
+    """What eight devices made, once for all workers of a run of the tests."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "eight"
+    with filelock.FileLock(f"{folder}.lock", timeout=300):
+        if not (folder / "made").exists():
+            folder.mkdir(exist_ok=True)
+            wait_for(start(folder, *mesh_cases.ONE_HOST, devices=8))
+            (folder / "made").touch()
     return folder
 
 

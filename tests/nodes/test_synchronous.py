@@ -49,7 +49,7 @@ def train(
     return model, state
 
 
-@pytest.mark.parametrize("policy", ["uniform", "classact", "classact_online"])
+@pytest.mark.parametrize("policy", ["uniform", "hard_learner", "classact", "classact_online"])
 def test_it_learns_the_digits(policy):
     model, state = train(policy)
     held_out = evaluator.whole_data_set(specs.open_source("digits", "eval"), 100)

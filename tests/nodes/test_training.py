@@ -2,14 +2,13 @@
 
 import dataclasses
 
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from classact.models import haiku_nets, registry
+from classact.models import registry
 from classact.nodes import training
 from classact.selection import contrastive, losses
 
@@ -261,12 +260,7 @@ def test_running_statistics_follow_each_micro_batch():
 
 
 def test_haiku_batch_norm_is_updated():
-    def network(pixels, train):
-        # As those of the registry do, which take seconds to trace.
-        x = jax.nn.relu(hk.BatchNorm(True, True, 0.9)(hk.Conv2D(4, 3)(pixels), train))
-        return hk.Linear(3, name="logits")(x.mean((1, 2)))
-
-    model = haiku_nets.from_network("small", (8, 8, 1), network)
+    model = registry.create("haiku_resnet18", num_classes=3, image_shape=(8, 8, 1))
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     assert any("ema" in name for name in shapes["state"])
     trained = {"learner": training.TrainedModel(model, config(), ONE)}

@@ -132,7 +132,7 @@ def configs(draw, read_ahead=(1,)):
 speeds = st.lists(st.sampled_from([1, 3, 1000]), min_size=5, max_size=5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     config=configs(read_ahead=(1, 1, 4)),
     speeds=speeds,

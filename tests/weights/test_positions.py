@@ -50,7 +50,7 @@ def test_antialiased_positions_are_those_of_keys_kernel(old, new, seed):
 
 
 # A compilation each.
-@settings(max_examples=2)
+@settings(max_examples=4)
 @given(SIDES, SIDES, st.integers(0, 99))
 def test_timms_positions_are_resized_with_antialiasing(old, new, seed):
     stored = grid(old, seed)
