@@ -179,10 +179,10 @@ def load_tokenizer(spec: str, context_length: int) -> BaseTokenizer:
     if spec == "clip":
         return Tokenizer(clip_library(), context_length)
     if spec == "icons":
-        return Tokenizer(_read(FOLDER / "icons.json"), context_length)
+        return Tokenizer(read_library(FOLDER / "icons.json"), context_length)
     kind, _, path = spec.partition(":")
     if kind == "file" and path:
-        library = _read(pathlib.Path(path).expanduser())
+        library = read_library(pathlib.Path(path).expanduser())
         return Tokenizer(library, context_length, f"the vocabulary {path}")
     if kind in CHECKPOINTS:
         # It is written with what this module has.
@@ -298,7 +298,8 @@ def _normaliser() -> normalizers.Normalizer:
     )
 
 
-def _read(path: pathlib.Path) -> tokenizers.Tokenizer:
+def read_library(path: pathlib.Path) -> tokenizers.Tokenizer:
+    """Reads a `tokenizer.json`; DataError if it is missing or damaged."""
     try:
         return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

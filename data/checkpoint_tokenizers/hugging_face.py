@@ -10,6 +10,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from classact.data.checkpoint_tokenizers import sentences
 from classact.data.checkpoint_tokenizers.rows import CheckpointTokenizer, read_json
 from classact.data.source import DataError
+from classact.data.tokenizer import read_library
 
 _CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -22,7 +23,7 @@ def load(folder: pathlib.Path, context_length: int) -> CheckpointTokenizer:
     ):
         return sentences.siglip(folder / "spiece.model", context_length)
     if (folder / "tokenizer.json").exists():
-        found = library(folder / "tokenizer.json")
+        found = read_library(folder / "tokenizer.json")
         if own_class.startswith("Siglip2Tokenizer"):
             # It has Gemma's vocabulary, and was trained with small letters.
             own = [] if found.normalizer is None else [found.normalizer]
@@ -106,14 +107,3 @@ def of_library(
         lambda found: str(library.decode(found, skip_special_tokens=False)).strip(),
         said.get("padding_side") == "left",
     )
-
-
-def library(path: pathlib.Path) -> tokenizers.Tokenizer:
-    """Reads a `tokenizer.json`; DataError if it is missing or damaged."""
-    try:
-        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    # The library raises plain exceptions.
-    except Exception as error:
-        raise DataError(f"{path}: not a vocabulary of the library tokenizers ({error})") from error

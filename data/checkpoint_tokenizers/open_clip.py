@@ -11,7 +11,7 @@ from tokenizers import pre_tokenizers
 from classact.data.checkpoint_tokenizers import hugging_face
 from classact.data.checkpoint_tokenizers.rows import CheckpointTokenizer, group, package, read_json
 from classact.data.source import DataError
-from classact.data.tokenizer import clip_library
+from classact.data.tokenizer import clip_library, read_library
 
 # In a text these are tokens, wherever a word could begin.
 _SPECIAL = {"<start_of_text>": 49_406, "<end_of_text>": 49_407}
@@ -53,7 +53,7 @@ def load(folder: pathlib.Path, context_length: int) -> CheckpointTokenizer:
         raise DataError(f"{folder}: tokenizer_kwargs={settings}: expected `clean` alone")
     clean = str(settings.get("clean", "whitespace"))
     return hugging_face.of_library(
-        folder, hugging_face.library(folder / "tokenizer.json"), context_length, _cleaned(clean)
+        folder, read_library(folder / "tokenizer.json"), context_length, _cleaned(clean)
     )
 
 

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from classact.launch.commands import command_help
+
+if TYPE_CHECKING:
+    from classact.launch.engines.interface import Engine
 
 # What Python says of a word that is no value of a flag's type.
 _NO_VALUE = (
@@ -48,6 +51,21 @@ def parse(argv: Sequence[str], config: ConfigDict | None = None) -> list[str]:
         for pattern, accepted in _NO_VALUE:
             said = re.sub(pattern, accepted, said, flags=re.DOTALL)
         raise UsageError(said) from None
+
+
+def engine_named(name: str) -> "Engine":
+    """The engine of `--launch`.
+
+    Raises:
+        UsageError: if there is none of that name.
+    """
+    # Commands that launch nothing need none.
+    from classact.launch.engines import registry
+
+    try:
+        return registry.get(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def parse_all(argv: Sequence[str], *required: flags.FlagHolder[Any]) -> None:

@@ -33,10 +33,7 @@ def main(argv: Sequence[str]) -> int:
     config = config_file.parse(argv)
     if not workdir.value:
         raise arguments.UsageError("--workdir=DIR is missing: the directory for the run's files")
-    try:
-        engine = registry.get(launch.value)
-    except ValueError as error:
-        raise arguments.UsageError(str(error)) from None
+    engine = arguments.engine_named(launch.value)
     if not engine.has_nodes:
         raise arguments.UsageError(
             f"--launch={launch.value}: a loop without nodes has nobody who could hand sub-batches on; "

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     from classact.experiments.curves import RunError
     from classact.experiments.records import RecordError
     from classact.launch.commands import sweep_file, sweep_runs, sweeping
-    from classact.launch.engines import accelerators, folders, registry
+    from classact.launch.engines import accelerators, folders
     from classact.launch.engines.outcome import LaunchError
 
     out = flags.DEFINE_string("out", None, "Directory of the runs; one that is in it is not made again.")
@@ -51,10 +51,7 @@ def main(argv: Sequence[str]) -> int:
         raise arguments.UsageError("sweep: name a file, for instance experiments/figures/figure_3.py")
     if not out.value:
         raise arguments.UsageError("--out=DIR is missing: the directory for the runs")
-    try:
-        engine = registry.get(launch.value)
-    except ValueError as error:
-        raise arguments.UsageError(str(error)) from None
+    engine = arguments.engine_named(launch.value)
     folder = pathlib.Path(out.value)
     records_file = pathlib.Path(kept.value) if kept.value else folder / "records.jsonl"
     # Several processes on one GPU would take its memory from each other.

@@ -42,10 +42,7 @@ def main(argv: Sequence[str]) -> int:
     config = config_file.parse(argv)
     if not workdir.value:
         raise arguments.UsageError("--workdir=DIR is missing: the directory for the run's files")
-    try:
-        engine = registry.get(launch.value)
-    except ValueError as error:
-        raise arguments.UsageError(str(error)) from None
+    engine = arguments.engine_named(launch.value)
     if isolate.value and engine.several_hosts:
         raise arguments.UsageError(
             f"--isolate: not with --launch={launch.value}, whose nodes must reach each other"
