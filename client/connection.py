@@ -105,6 +105,7 @@ class Finder:
                 if waited > _SAY_SECONDS and not told:
                     warnings.warn(f"{said} It is waited for, {self._patience:.0f} s at most", stacklevel=4)
                     told = True
+                # A file that another process writes, maybe on another host: nothing tells when it comes.
                 time.sleep(min(_LOOK_SECONDS, self._patience))
 
     def now(self) -> Place:
